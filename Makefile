@@ -1,0 +1,48 @@
+# make run     the whole comparison: train, merge, convert, evaluate, report
+# make test    lint, types and tests
+# Both install what they need first, into .venv, from requirements.lock.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/requirements.lock
+# Stages call `python`: this makes it the one of .venv, also where nobody activated it. Not exported to every recipe:
+# the one that makes .venv must not run the python that it is about to replace.
+WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+
+.PHONY: run test lint clean help
+.DEFAULT_GOAL := help
+
+run: $(READY)  ## run what has changed (everything, the first time), then show where the time went
+	@rm -f .scratch/times.jsonl
+	@begun=$$(date +%s); $(WITH_VENV) $(BIN)/dvc repro && $(BIN)/python -m tradeoffs.clock $$(($$(date +%s) - begun))
+	@echo "Results: report/report.md (or report/report.html), metrics/, plots/"
+
+test: $(READY) lint  ## lint, types and tests
+	$(WITH_VENV) $(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## remove the environment, outputs and scratch files; committed results and DVC's cache stay
+	rm -rf .venv .scratch .pytest_cache .ruff_cache .mypy_cache
+	rm -rf data/prepared data/tokens data/training data/reference data/items data/cost data/scores.parquet
+	rm -rf models/base models/trained models/merged models/converted models/gguf
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*## */\t/' | expand -t 10
+
+# Exact pins, so everything is installed anew when they change. The stamp is written last: what broke off is done again.
+$(READY): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| { echo "error: Python 3.11 or newer is needed as '$(PYTHON)'; name another with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null \
+		|| { echo "error: $(PYTHON) lacks the venv module (Debian: apt install python3-venv)" >&2; exit 1; }
+	@for tool in cc c++ git; do command -v $$tool >/dev/null \
+		|| { echo "error: '$$tool' is needed and not on the PATH (Debian: apt install build-essential git)" >&2; exit 1; }; done
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m tradeoffs.fetch_converter
+	cp requirements.lock $(READY)

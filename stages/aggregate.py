@@ -1,0 +1,43 @@
+"""Joins everything that was measured: metrics, tables, pictures and the report.
+
+IN   data/items/    data/scores.parquet    data/cost/    data/training/    data/prepared/<dataset>/info.json
+OUT  metrics/{training,quality,cost,mmlu}.json    metrics/{summary,ladder}.csv    plots/    report/ (Markdown, HTML)
+     python -m stages.aggregate
+"""
+
+from tradeoffs import cli, files, items, params, plots, report, tables
+from tradeoffs.results import Results
+from tradeoffs.variants import cells, variants
+
+READS = ("run", "seed", "evaluate.bootstrap")
+METRICS = {"training": tables.training, "quality": tables.quality, "cost": tables.cost, "mmlu": tables.mmlu}
+
+
+def main() -> None:
+    cfg = params.load(READS)
+    items.remove_leftovers("data/cost", [f"{variant}.json" for variant in variants(cfg.run)])
+    items.remove_leftovers("data/training", [f"{'-'.join(cell)}.json" for cell in cells(cfg.run)])
+    items.remove_leftovers("data/prepared", cfg.run.datasets)
+    results = Results(cfg.run, cfg.seed, cfg.bootstrap)
+
+    # Everything is made before the first file is written.
+    measured = {name: make(results) for name, make in METRICS.items()}
+    summary, ladder = tables.summary(results), tables.ladder(results)
+    with files.new_folder("plots") as folder:
+        tables.write_csv(folder / "training.csv", tables.curves(results))
+        tables.write_csv(folder / "subjects.csv", tables.subjects(results))
+        text = report.markdown(results, plots.draw_all(results, folder))
+
+    for name, numbers in measured.items():
+        files.write_json(f"metrics/{name}.json", numbers)
+    tables.write_csv("metrics/summary.csv", summary)
+    tables.write_csv("metrics/ladder.csv", ladder)
+    files.write_text("report/report.md", text)
+    files.write_text("report/report.html", report.html(text, "Which method, which format"))
+    files.write_text("report/summary.md", report.summary(results))
+    print("\n".join(report.decision_table(results)))
+    print("The whole report: report/report.md, report/report.html")
+
+
+if __name__ == "__main__":
+    cli.run(main)

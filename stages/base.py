@@ -1,0 +1,55 @@
+"""Makes the starting checkpoint of a model: trained here on generated text, or copied from a local folder.
+
+IN   models.<model> in params.yaml; for `path` that folder
+OUT  models/base/<model>/   config, bf16 or original weights (safetensors), tokenizer, chat template, run_info.json
+     python -m stages.base --model demo
+"""
+
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from tradeoffs import checkpoints, cli, clock, demo_model, demo_text, files, params
+from tradeoffs.prompts import chat_template
+
+READS = ("seed", "models.{model}")
+
+
+def main(model: str) -> None:
+    cfg = params.load(READS, model=model)
+    with files.new_folder(f"models/base/{model}") as folder:
+        if cfg.model.generate:
+            source = "generated"
+            _train(cfg.model.generate, cfg.seed, folder)
+        else:
+            source = cfg.model.path
+            checkpoints.copy(Path(source), folder, f"models.{model}.path")
+        _set_prompt(cfg.model.prompt, folder, f"models.{model}.prompt")
+        facts = {
+            "source": source,
+            "base_id": checkpoints.weights_id(folder),
+            "prompt": cfg.model.prompt,
+            "params": files.params_hash(cfg.model),
+            "seed": cfg.seed,
+        }
+        files.write_json(folder / "run_info.json", files.run_info(**facts))
+
+
+def _train(made: params.GeneratedModel, seed: int, folder: Path) -> None:
+    texts = list(demo_text.documents(made.sentences, seed))
+    tokenizer = demo_model.train_tokenizer(texts, made.vocabulary, folder, made.context)
+    batches = demo_model.page_batches(tokenizer, texts, made.batch_tokens, seed)
+    demo_model.train_model(made, batches, seed).save_pretrained(folder)
+
+
+def _set_prompt(name: str, folder: Path, where: str) -> None:
+    """Writes chat_template.jinja, which transformers prefers to a template in tokenizer_config.json."""
+    with clock.loading():
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    bos = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+    template = chat_template(name, tokenizer.chat_template, set(tokenizer.get_vocab()), bos, where)
+    files.write_text(folder / "chat_template.jinja", template)
+
+
+if __name__ == "__main__":
+    cli.run(main)

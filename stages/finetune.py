@@ -1,0 +1,41 @@
+"""Tunes a base model on a dataset with one method; the method `base` trains nothing and just says so.
+
+IN   models/base/<model>/, data/tokens/<model>-<dataset>/
+OUT  models/trained/<model>-<dataset>-<method>/   adapter or full weights, run_info.json
+     data/training/<model>-<dataset>-<method>.json   size, time, memory, loss, training curve
+     python -m stages.finetune --model demo --dataset demo --method lora
+"""
+
+from pathlib import Path
+
+from tradeoffs import cli, files, params, weights
+
+READS = ("train", "methods.{method}", "seed")
+
+
+def main(model: str, dataset: str, method: str) -> None:
+    cfg = params.load(READS, model=model, dataset=dataset, method=method)
+    cell = f"{model}-{dataset}-{method}"
+    base, tokens = Path("models/base", model), Path("data/tokens", f"{model}-{dataset}")
+    weights.require(base, "config.json")
+    facts = {
+        "base": files.read_json(base / "run_info.json"),
+        "method": method,
+        "params": files.params_hash(cfg.train, cfg.method),
+        "seed": cfg.seed,
+    }
+    with files.new_folder(Path("models/trained", cell)) as folder:
+        if cfg.method.trains:
+            from tradeoffs import training  # takes seconds to import, and the base needs none of it
+
+            print(f"{cell}: training on {training.device()}, {training.training_dtype()}")
+            row = training.train(base, tokens, folder, method, cfg.method, cfg.train, cfg.seed)
+            facts["device"] = str(training.device())
+        else:
+            row = {"trainable_params": 0, "total_params": weights.parameters(base)}
+        files.write_json(folder / "run_info.json", files.run_info(**facts))
+    files.write_json(Path("data/training", f"{cell}.json"), row)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,34 @@
+"""Merges what was trained into its base: one self-contained bf16 checkpoint that every runtime can take.
+
+IN   models/base/<model>/, models/trained/<model>-<dataset>-<method>/
+OUT  models/merged/<model>-<dataset>-<method>/   bf16 safetensors, config, tokenizer, run_info.json
+     python -m stages.merge --model demo --dataset demo --method lora
+"""
+
+from pathlib import Path
+
+from tradeoffs import cli, files, merging, params, weights
+
+READS = ("merge", "methods.{method}")
+
+
+def main(model: str, dataset: str, method: str) -> None:
+    cfg = params.load(READS, model=model, dataset=dataset, method=method)
+    cell = f"{model}-{dataset}-{method}"
+    base, trained = Path("models/base", model), Path("models/trained", cell)
+    weights.require(base, "config.json")
+    weights.require(trained, "run_info.json")
+    with files.new_folder(Path("models/merged", cell)) as folder:
+        merging.merge(base, trained, method, cfg.method, cfg.merge, folder)
+        weights.copy_companions(base, folder)
+        facts = {
+            "base": files.read_json(base / "run_info.json"),
+            "method": method,
+            "merged_onto": cfg.merge.onto if cfg.method.load else "original_base",
+            "params": files.params_hash(cfg.merge, cfg.method),
+        }
+        files.write_json(folder / "run_info.json", files.run_info(**facts))
+
+
+if __name__ == "__main__":
+    cli.run(main)

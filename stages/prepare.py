@@ -1,0 +1,137 @@
+"""Makes one dataset ready: read or generated, cleaned, split by content, de-duplicated.
+
+IN   datasets.<dataset> in params.yaml; for `path` that file
+OUT  data/prepared/<dataset>/   train.jsonl, seen.jsonl, test.jsonl, mmlu.jsonl, info.json
+     python -m stages.prepare --dataset demo
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from tradeoffs import cli, demo_text, duplicates, files, params, records
+from tradeoffs.errors import UserError
+
+READS = ("seed", "datasets.{dataset}")
+SHOWN = 5  # dropped examples named in info.json
+Examples = list[dict[str, str]]
+
+
+def main(dataset: str) -> None:
+    cfg = params.load(READS, dataset=dataset)
+    wanted, where = cfg.dataset, f"datasets.{dataset}"
+    examples, source = _read(wanted, cfg.seed, where)
+    unique, empty, repeated = _without_duplicates(examples)
+    test, rest = _split(unique, wanted.test_share)
+    near = duplicates.near_duplicates([_key(t) for t in test], [_key(r) for r in rest], wanted.near_duplicate)
+    train = [row for index, row in enumerate(rest) if index not in near]
+    _check_sizes(where, wanted, examples, train, test)
+    seen = sorted(train, key=lambda row: _hash("seen", row))[: wanted.seen]
+    mmlu = _mmlu(wanted, cfg.seed, where)
+    dropped = {
+        "empty": empty,
+        "duplicates": len(repeated),
+        "near_duplicates": len(near),
+        "duplicate_examples": repeated[:SHOWN],
+        "near_duplicate_examples": [
+            {"dropped": _key(rest[index]), "like": _key(test[match])} for index, match in list(near.items())[:SHOWN]
+        ],
+    }
+    counts = {"read": len(examples), "train": len(train), "seen": len(seen), "test": len(test)}
+    counts |= {f"mmlu_{split}": sum(row["split"] == split for row in mmlu) for split in ("dev", "test")}
+    subjects = list(dict.fromkeys(row["subject"] for row in mmlu))
+    with files.new_folder(f"data/prepared/{dataset}") as folder:
+        for name, rows in (("train", train), ("seen", seen), ("test", test), ("mmlu", mmlu)):
+            files.write_jsonl(folder / f"{name}.jsonl", rows)
+        info = {"kind": wanted.kind, **source, "counts": counts, "subjects": subjects, "dropped": dropped}
+        files.write_json(folder / "info.json", info)
+    lost = f"{empty} empty, {len(repeated)} duplicates, {len(near)} near-duplicates of test examples"
+    print(f"{dataset}: {counts}, dropped {lost}")
+
+
+def _read(wanted: params.Dataset, seed: int, where: str) -> tuple[Examples, dict[str, str]]:
+    """Examples with their ids in source order, and what info.json says about the source."""
+    if wanted.generate:
+        pairs = demo_text.questions(wanted.generate.questions, seed)
+        examples = [{"prompt": prompt, "answer": answer} for prompt, answer in pairs]
+        source = {"source": "generated"}
+    else:
+        examples = records.read(Path(str(wanted.path)), wanted.columns)
+        source = {"source": str(wanted.path), "sha256": files.sha256(str(wanted.path))}
+    return [{"id": files.content_id(*example.values()), **example} for example in examples], source
+
+
+def _key(row: dict[str, str]) -> str:
+    """What an example is about: a question asked twice is one question, whatever the answers."""
+    return row["prompt"] if "prompt" in row else row["text"]
+
+
+def _without_duplicates(examples: Examples) -> tuple[Examples, int, list[str]]:
+    """The first of each, how many had an empty field, and the repeated ones."""
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    empty, repeated = 0, []
+    for row in examples:
+        content = tuple(duplicates.normalised(value) for name, value in row.items() if name != "id")
+        if not all(content):
+            empty += 1
+        elif content in found:
+            repeated.append(_key(row))
+        else:
+            found[content] = row
+    return list(found.values()), empty, repeated
+
+
+def _hash(purpose: str, row: dict[str, str]) -> int:
+    return int(hashlib.sha256(f"{purpose} {duplicates.normalised(_key(row))}".encode()).hexdigest()[:16], 16)
+
+
+def _split(rows: Examples, share: float) -> tuple[Examples, Examples]:
+    """(test, rest) by a hash of each example's own words, so that new rows never move an old one."""
+    test = [row for row in rows if _hash("test", row) < share * 16**16]
+    chosen = {row["id"] for row in test}
+    return test, [row for row in rows if row["id"] not in chosen]
+
+
+def _check_sizes(where: str, wanted: params.Dataset, examples: Examples, train: Examples, test: Examples) -> None:
+    for name, rows in (("test", test), ("train", train)):
+        if not rows:
+            raise UserError(
+                f"{where}: {name} is empty: {len(examples)} rows, test_share {wanted.test_share:g}; "
+                "give more rows or another test_share"
+            )
+    if len(train) < wanted.seen:
+        raise UserError(
+            f"{where}.seen: {wanted.seen} asked for, train has only {len(train)} rows; lower it or add rows"
+        )
+
+
+def _mmlu(wanted: params.Dataset, seed: int, where: str) -> list[dict[str, Any]]:
+    if wanted.mmlu:
+        rows = records.read_mmlu(Path(wanted.mmlu.path), wanted.mmlu.subjects, f"{where}.mmlu")
+    elif wanted.generate:
+        rows = _exams(wanted.generate, seed, where)
+    else:
+        rows = []
+    return [{"id": files.content_id(row["subject"], row["question"], *row["choices"]), **row} for row in rows]
+
+
+def _exams(wanted: params.GeneratedDataset, seed: int, where: str) -> list[dict[str, Any]]:
+    topics = list(demo_text.TOPICS)
+    if wanted.topics > len(topics):
+        known = f"there are {len(topics)}: {', '.join(topics)}"
+        raise UserError(f"{where}.generate.topics: {wanted.topics} asked for, {known}")
+    return [
+        {
+            "subject": topic,
+            "split": "dev" if number < demo_text.DEV_QUESTIONS else "test",
+            "question": choice.question,
+            "choices": list(choice.choices),
+            "answer": choice.answer,
+        }
+        for topic in topics[: wanted.topics]
+        for number, choice in enumerate(demo_text.exam(topic, wanted.topic_questions, seed))
+    ]
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,41 @@
+"""The model exactly as it left training: its own scores, and what every other format is held against.
+
+IN   models/base/<model>/    models/trained/<cell>/    data/tokens/<model>-<dataset>/
+OUT  data/reference/<cell>/ (top-k log-probabilities)
+     data/items/<cell>-trained.parquet    data/cost/<cell>-trained.json
+     python -m stages.reference --model demo --dataset demo --method lora
+"""
+
+import time
+from pathlib import Path
+
+import torch
+
+from tradeoffs import cli, clock, evaluation, files, params
+from tradeoffs.loading import device, load_trained
+from tradeoffs.transformers_runtime import TransformersRuntime
+from tradeoffs.variants import TRAINED, Variant
+
+READS = (*evaluation.READS, "evaluate.reference_dtype", "methods.{method}")
+
+
+def main(model: str, dataset: str, method: str) -> None:
+    cfg = params.load(READS, model=model, dataset=dataset, method=method)
+    variant = Variant(model, dataset, method, TRAINED)
+    tokens = Path("data/tokens", f"{model}-{dataset}")
+    begun = time.perf_counter()
+    with clock.loading():
+        base, trained = Path("models/base", model), Path("models/trained", variant.cell)
+        loaded = load_trained(base, trained, cfg.method, getattr(torch, cfg.reference_dtype))
+        runtime = TransformersRuntime(loaded, cfg.batch_tokens, files.read_json(tokens / "info.json")["pad_id"])
+    load_seconds = time.perf_counter() - begun
+    print(f"{variant} on {device()}")
+
+    with files.new_folder(Path("data/reference", variant.cell)) as folder:
+        rows, cost = evaluation.evaluate(runtime, tokens, cfg, keep_reference=folder)
+    files.write_table(f"data/items/{variant}.parquet", rows, evaluation.ITEMS)
+    files.write_json(f"data/cost/{variant}.json", cost | {"load_seconds": load_seconds})
+
+
+if __name__ == "__main__":
+    cli.run(main)

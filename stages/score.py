@@ -1,0 +1,90 @@
+"""Text metrics of every generated answer of every variant, in one process, so that the models are loaded once.
+
+IN   data/items/<variant>.parquet
+OUT  data/scores.parquet (one row per variant, split and item)
+     python -m stages.score
+"""
+
+import numpy as np
+import pyarrow as pa
+
+from tradeoffs import cli, clock, files, items, params, text_metrics
+from tradeoffs.variants import TRAINED, Variant, variants
+
+READS = ("run", "evaluate.embedding")
+SCORES = pa.schema(
+    [
+        ("variant", pa.string()),
+        ("split", pa.string()),
+        ("item", pa.string()),
+        ("f1", pa.float64()),
+        ("exact_match", pa.float64()),
+        ("rouge_1", pa.float64()),
+        ("rouge_2", pa.float64()),
+        ("rouge_l", pa.float64()),
+        ("bertscore", pa.float64()),
+        ("cosine", pa.float64()),  # of the embeddings of the answer and of the expected answer
+        (
+            "cosine_to_base",
+            pa.float64(),
+        ),  # ... and of the base model's own answer, if the run list has `base`
+        ("bleu_counts", pa.list_(pa.int32())),  # answer length, reference length, 4 matches, 4 totals
+    ]
+)
+
+
+def main() -> None:
+    cfg = params.load(READS)
+    wanted = variants(cfg.run)
+    items.remove_leftovers("data/items", [f"{variant}.parquet" for variant in wanted])
+    answers = {variant: read_answers(variant) for variant in wanted}
+    # Formats of one model often answer alike: each pair of texts is scored once.
+    pairs = list(dict.fromkeys((row["generated"], row["answer"]) for rows in answers.values() for row in rows))
+    print(f"{sum(map(len, answers.values()))} answers of {len(wanted)} variants, {len(pairs)} different")
+    if not pairs:  # text data sets have nothing to answer
+        files.write_table("data/scores.parquet", [], SCORES)
+        return
+
+    with clock.loading():
+        embedder = text_metrics.load_embedder(cfg.embedding)
+    print(f"BERTScore and cosine by {cfg.embedding} on {embedder.device}")
+    bertscores, vectors = text_metrics.similarities(embedder, pairs)
+    scored = {pair: score_pair(*pair, vectors) for pair in pairs}
+    for pair, bertscore in zip(pairs, bertscores.tolist(), strict=True):
+        scored[pair]["bertscore"] = bertscore
+
+    table = []
+    for variant, rows in answers.items():
+        base = answers.get(Variant(variant.model, variant.dataset, "base", TRAINED), [])
+        base_answers = {(row["split"], row["item"]): row["generated"] for row in base}
+        for row in rows:
+            found = {"variant": str(variant), "split": row["split"], "item": row["item"]}
+            found |= scored[row["generated"], row["answer"]]
+            if (key := (row["split"], row["item"])) in base_answers:
+                found["cosine_to_base"] = cosine(vectors, row["generated"], base_answers[key])
+            table.append(found)
+    files.write_table("data/scores.parquet", table, SCORES.with_metadata({"embedding": cfg.embedding}))
+
+
+def read_answers(variant: Variant) -> list[dict]:
+    rows = items.read(variant, ["split", "item", "answer", "generated"]).to_pylist()
+    return [row for row in rows if row["generated"] is not None]
+
+
+def score_pair(answer: str, expected: str, vectors: dict[str, np.ndarray]) -> dict:
+    rouge = text_metrics.rouge(answer, expected)
+    return {
+        "f1": text_metrics.f1(answer, expected),
+        "exact_match": text_metrics.exact_match(answer, expected),
+        **dict(zip(("rouge_1", "rouge_2", "rouge_l"), rouge, strict=True)),
+        "cosine": cosine(vectors, answer, expected),
+        "bleu_counts": text_metrics.bleu_counts(answer, expected),
+    }
+
+
+def cosine(vectors: dict[str, np.ndarray], one: str, other: str) -> float:
+    return float(vectors[one] @ vectors[other])
+
+
+if __name__ == "__main__":
+    cli.run(main)

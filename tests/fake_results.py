@@ -1,0 +1,139 @@
+"""A finished run without any model: items, cost, training and prepared files of a run list, random but seeded."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import yaml
+
+from tradeoffs import files, params
+from tradeoffs.variants import TRAINED, Variant, variants
+
+ITEMS = pa.schema(
+    [
+        ("split", pa.string()),
+        ("item", pa.string()),
+        ("subject", pa.string()),
+        ("tokens", pa.int32()),
+        ("log_likelihood", pa.float64()),
+        ("correct_tokens", pa.int32()),
+        ("bytes", pa.int32()),
+        ("kld", pa.float64()),
+        ("same_top", pa.int32()),
+        ("prompt", pa.string()),
+        ("answer", pa.string()),
+        ("generated", pa.string()),
+        ("generated_tokens", pa.int32()),
+        ("latency_seconds", pa.float64()),
+        ("chosen", pa.int32()),
+        ("correct_option", pa.int32()),
+        ("option_logprobs", pa.list_(pa.float32())),
+    ]
+)
+SIZE = {"trained": 30.0, "bf16": 7.3, "int8": 4.9, "nf4": 3.9, "f16": 7.3, "q8_0": 4.0, "q4_k_m": 2.6, "q4_0": 2.3}
+SPEED = {"trained": 60, "bf16": 70, "int8": 20, "nf4": 35, "f16": 480, "q8_0": 620, "q4_k_m": 700, "q4_0": 760}
+DAMAGE = {"int8": 0.03, "nf4": 0.1, "q8_0": 0.01, "q4_k_m": 0.06, "q4_0": 0.12}
+SKILL = {"base": 0.1, "full": 0.85, "lora": 0.8, "lora_8bit": 0.79, "qlora": 0.75, "adalora": 0.7, "vblora": 0.55}
+
+
+def params_file(folder: Path, source: Path, **run: list[str]) -> None:
+    """params.yaml of `source` with other run lists and few resamples."""
+    raw = yaml.load(source.read_text(encoding="utf-8"), Loader=params._Loader)
+    raw["run"] |= run
+    raw["evaluate"]["bootstrap"] = 200
+    files.write_text(folder / "params.yaml", yaml.safe_dump(raw))
+
+
+def write(folder: Path, run, items: int = 60, questions: int = 20, kind: str = "instruction") -> None:
+    """Everything that `score` and `aggregate` read for this run list, under `folder`."""
+    for variant in variants(run):
+        rows = item_rows(variant, items, questions, kind)
+        files.write_table(folder / f"data/items/{variant}.parquet", rows, ITEMS)
+        files.write_json(folder / f"data/cost/{variant}.json", cost(variant))
+        if variant.format == TRAINED:
+            files.write_json(folder / f"data/training/{variant.cell}.json", training(variant.method))
+    for dataset in run.datasets:
+        info = {
+            "counts": {"read": 5800, "train": 5000, "seen": 200, "test": 600},
+            "dropped": {"empty": 1, "duplicates": 12, "near_duplicates": 3},
+        }
+        files.write_json(folder / f"data/prepared/{dataset}/info.json", info)
+
+
+def item_rows(variant: Variant, items: int, questions: int, kind: str) -> list[dict]:
+    luck = np.random.default_rng([ord(letter) for letter in variant.dataset])  # the same items for every variant
+    noise = np.random.default_rng([ord(letter) for letter in str(variant)])
+    skill = SKILL[variant.method] - DAMAGE.get(variant.format, 0.0) * SKILL[variant.method]
+    rows = []
+    for split, bonus in (("test", 0.0), ("seen", 0.05)):
+        for index in range(items):
+            tokens, hard = int(luck.integers(4, 20)), luck.random()
+            numbers = [f"{luck.integers(1, 999)}" for _ in range(3)]
+            answer = f"The interest is {numbers[0]} dollars after {numbers[1]} years, not {numbers[2]}."
+            right = hard + noise.normal(0, 0.03) < skill + bonus
+            row = {
+                "split": split,
+                "item": f"{split}{index:04}",
+                "tokens": tokens,
+                "log_likelihood": -tokens
+                * float(max(0.05, 1.6 + hard / 2 - 1.3 * skill - bonus + noise.normal(0, 0.02))),
+                "correct_tokens": round(tokens * min(1.0, 0.4 + skill / 2)),
+                "bytes": tokens * 4,
+            }
+            if variant.format != TRAINED:
+                loss = DAMAGE.get(variant.format, 0.002)
+                row |= {"kld": tokens * loss * (0.3 + hard / 3), "same_top": tokens - int(hard < 4 * loss)}
+            if kind == "instruction":
+                wrong = ["", "It grows.", f"The rate is {numbers[2]} percent."][int(hard * 97) % 3]
+                row |= {"prompt": f"Question {index}?", "answer": answer, "generated": answer if right else wrong}
+                row |= {"generated_tokens": 12}
+            rows.append(row)
+    # As with real ones: not every data set comes with multiple-choice questions.
+    for subject in () if variant.dataset == "instructions" else ("rates", "interest", "inflation", "definitions"):
+        for index in range(questions):
+            correct, hard = int(luck.integers(0, 4)), luck.random()
+            chosen = correct if hard + noise.normal(0, 0.05) < 0.25 + skill / 2 else (correct + 1) % 4
+            row = {"split": "mmlu", "item": f"{subject}{index:03}", "subject": subject, "chosen": chosen}
+            rows.append(row | {"correct_option": correct, "option_logprobs": [-1.0, -2.0, -3.0, -4.0]})
+    return rows
+
+
+def cost(variant: Variant) -> dict:
+    noise = np.random.default_rng([ord(letter) for letter in f"cost {variant}"])
+    speed = SPEED[variant.format] * float(noise.normal(1, 0.04))
+    spread = [speed * float(noise.normal(1, 0.03)) for _ in range(5)]
+    asked = {} if variant.dataset == "instructions" else {"mmlu_seconds": {"wall": 400 / speed, "cpu": 800 / speed}}
+    return asked | {
+        "size_mb": SIZE[variant.format],
+        "load_seconds": 0.4,
+        "prefill_tokens_per_second": 9 * speed,
+        "decode_tokens_per_second": speed,
+        "ttft_seconds": 3 / speed,
+        "latency_p50_seconds": 15 / speed,
+        "latency_p95_seconds": 25 / speed,
+        "eval_samples_per_second": speed / 3,
+        "peak_memory_mb": 600 + 10 * SIZE[variant.format] - (400 if SPEED[variant.format] > 100 else 0),
+        "spread": {"prefill_tokens_per_second": [9 * s for s in spread], "decode_tokens_per_second": spread},
+        "device": "cpu",
+        "runtime": "llama.cpp" if SPEED[variant.format] > 100 else "transformers",
+    }
+
+
+def training(method: str) -> dict:
+    if method == "base":
+        return {"total_params": 3_600_000}
+    trainable = {"full": 3_600_000, "vblora": 24_000}.get(method, 260_000)
+    curve = [
+        {"step": step, "loss": 2.2 * 0.99**step * (2 - SKILL[method]) + 0.2, "lr": 0.002} for step in range(10, 241, 10)
+    ]
+    return {
+        "trainable_params": trainable,
+        "total_params": 3_600_000,
+        "adapter_mb": trainable * 4e-6,
+        "train_seconds": 25.0 * (1 + SKILL[method]),
+        "train_tokens_per_second": 9000.0,
+        "peak_memory_mb": 900.0 + trainable / 1e4,
+        "train_loss": curve[-1]["loss"],
+        **({"adalora_rank_final": 84} if method == "adalora" else {}),
+        "curve": curve,
+    }

@@ -1,0 +1,250 @@
+"""score and aggregate on a finished run without models: the contract of the metrics files, joins, ties, leftovers."""
+
+import csv
+import json
+import math
+import shutil
+from pathlib import Path
+
+import fake_results
+import numpy as np
+import pyarrow as pa
+import pytest
+import sacrebleu
+
+from stages import aggregate, score
+from tradeoffs import files, params, text_metrics
+from tradeoffs.errors import UserError
+from tradeoffs.results import Results
+from tradeoffs.variants import Variant
+
+REPO = Path(__file__).parents[1]
+LISTS = {"methods": ["base", "lora"], "precisions": ["bf16"], "quants": ["f16", "q4_0"]}
+OUTPUTS = ("metrics", "plots", "report")
+
+
+def prepare(folder: Path, monkeypatch, kind: str = "instruction", **lists) -> params.Run:
+    fake_results.params_file(folder, REPO / "params.yaml", **(LISTS | lists))
+    monkeypatch.chdir(folder)
+    run = params.load_all().run
+    fake_results.write(folder, run, items=25, questions=10, kind=kind)
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder in which both stages have run; tests read it only."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        prepare(folder, patch)
+        score.main()
+        aggregate.main()
+    return folder
+
+
+@pytest.fixture
+def copy(finished, tmp_path, monkeypatch):
+    """The same, to be changed."""
+    shutil.copytree(finished, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+@pytest.fixture
+def results(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    cfg = params.load_all()
+    return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap)
+
+
+def load(folder: Path, name: str) -> dict:
+    return json.loads((folder / f"metrics/{name}.json").read_text())
+
+
+def rows(folder: Path, name: str) -> list[dict]:
+    with (folder / f"metrics/{name}.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_quality_holds_exactly_the_names_of_the_contract(finished):
+    of_a_split = (
+        "loss",
+        "perplexity",
+        "token_accuracy",
+        "bits_per_byte",
+        "f1",
+        "bleu",
+        "rouge_l",
+        "bertscore",
+        "cosine",
+    )
+    names = {f"{split}_{name}" for split in ("test", "seen") for name in of_a_split} | {
+        "cosine_to_base",
+        "mmlu_accuracy",
+    }
+    quality = load(finished, "quality")
+    assert set(quality) == {f"demo-demo-{m}-{f}" for m in ("base", "lora") for f in ("trained", "bf16", "f16", "q4_0")}
+    assert set(quality["demo-demo-lora-trained"]) == names
+    assert set(quality["demo-demo-lora-q4_0"]) == names | {"kld", "same_top_token"}
+
+
+def test_training_leaves_out_what_the_base_does_not_have(finished):
+    training = load(finished, "training")
+    assert set(training) == {"demo-demo-base", "demo-demo-lora"}
+    assert set(training["demo-demo-base"]) == {"total_params"}
+    assert "curve" not in training["demo-demo-lora"]
+
+
+def test_cost_and_mmlu_hold_numbers_only(finished):
+    cost, mmlu = load(finished, "cost"), load(finished, "mmlu")
+    assert all(isinstance(value, (int, float)) for numbers in cost.values() for value in numbers.values())
+    assert set(mmlu["demo-demo-lora-f16"]) == {"accuracy", "wall_seconds", "cpu_seconds"}
+    assert set(mmlu["demo-demo-lora-f16"]["accuracy"]) == {"rates", "interest", "inflation", "definitions"}
+
+
+def test_the_numbers_are_those_of_the_items(finished):
+    items = files.read_table(finished / "data/items/demo-demo-lora-q4_0.parquet")
+    test = [row for row in items if row["split"] == "test"]
+    nats, tokens = -sum(row["log_likelihood"] for row in test), sum(row["tokens"] for row in test)
+    found = load(finished, "quality")["demo-demo-lora-q4_0"]
+    assert found["test_loss"] == pytest.approx(nats / tokens, rel=1e-5)
+    assert found["test_perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-5)
+    assert found["test_bits_per_byte"] == pytest.approx(
+        nats / math.log(2) / sum(row["bytes"] for row in test), rel=1e-5
+    )
+    assert found["kld"] == pytest.approx(sum(row["kld"] for row in test) / tokens, rel=1e-5)
+    f1 = np.mean([text_metrics.f1(row["generated"], row["answer"]) for row in test])
+    assert found["test_f1"] == pytest.approx(f1, rel=1e-5)
+    bleu = sacrebleu.corpus_bleu([row["generated"] for row in test], [[row["answer"] for row in test]])
+    assert found["test_bleu"] == pytest.approx(bleu.score, rel=1e-5)
+    asked = [row for row in items if row["split"] == "mmlu"]
+    assert found["mmlu_accuracy"] == pytest.approx(
+        np.mean([r["chosen"] == r["correct_option"] for r in asked]), rel=1e-5
+    )
+
+
+def test_summary_has_every_number_and_the_intervals(finished):
+    summary = {f"{r['model']}-{r['dataset']}-{r['method']}-{r['format']}": r for r in rows(finished, "summary")}
+    for variant, numbers in load(finished, "quality").items():
+        for name, value in numbers.items():
+            row = summary[variant]
+            assert float(row[name]) == value
+            assert float(row[f"{name}_low"]) <= float(row[f"{name}_high"])
+    for variant, numbers in load(finished, "cost").items():
+        assert all(float(summary[variant][name]) == value for name, value in numbers.items())
+    assert summary["demo-demo-base-trained"]["kld"] == ""
+
+
+def test_the_base_as_trained_is_what_cosine_to_base_compares_with(finished):
+    quality = load(finished, "quality")
+    assert quality["demo-demo-base-trained"]["cosine_to_base"] == pytest.approx(1, abs=1e-5)
+    assert quality["demo-demo-lora-trained"]["cosine_to_base"] < 0.9
+
+
+def test_the_ladder_compares_each_format_with_what_it_was_made_from(finished):
+    ladder = {(row["method"], row["format"]): row for row in rows(finished, "ladder")}
+    assert {fmt: row["made_from"] for (method, fmt), row in ladder.items() if method == "lora"} == {
+        "bf16": "trained",
+        "f16": "bf16",
+        "q4_0": "f16",
+    }
+    quality = load(finished, "quality")
+    change = quality["demo-demo-lora-q4_0"]["test_loss"] - quality["demo-demo-lora-trained"]["test_loss"]
+    assert float(ladder["lora", "q4_0"]["change_test_loss"]) == pytest.approx(change, abs=1e-5)
+    assert float(ladder["lora", "q4_0"]["change_test_loss_low"]) > 0  # the made-up q4_0 is far worse
+
+
+def test_a_format_whose_source_is_not_listed_is_compared_with_the_next_one_down(tmp_path, monkeypatch):
+    prepare(tmp_path, monkeypatch, precisions=[], quants=["q4_0"])
+    score.main()
+    cfg = params.load_all()
+    results = Results(cfg.run, 1, 20)
+    assert results.made_from(Variant("demo", "demo", "lora", "q4_0")).format == "trained"
+
+
+def test_the_best_ties_with_itself_and_not_with_the_base(results):
+    tied = results.tied_with_best("demo", "demo")
+    assert tied[0] == results.ranked("demo", "demo")[0]
+    assert {variant.method for variant in tied} == {"lora"}
+
+
+def test_no_variant_beats_one_of_the_pareto_set_in_both(results):
+    for cost, cheaper in (("size_mb", "lower"), ("decode_tokens_per_second", "higher")):
+        sign = 1 if cheaper == "lower" else -1
+        points = {v: (sign * results.cost[v][cost], -results.interval(v, "test_f1").value) for v in results.variants}
+        front = results.pareto("demo", "demo", cost, cheaper)
+        beaten = {
+            v for v in points for w in points if points[w] != points[v] and np.all(np.array(points[w]) <= points[v])
+        }
+        assert set(front) <= set(points) - beaten
+        assert {points[v] for v in front} == {points[v] for v in set(points) - beaten}
+
+
+def test_a_second_run_writes_the_same_bytes(finished, tmp_path, monkeypatch):
+    prepare(tmp_path, monkeypatch)
+    score.main()
+    aggregate.main()
+    for name in OUTPUTS:
+        for path in sorted((finished / name).iterdir()):
+            assert (tmp_path / name / path.name).read_bytes() == path.read_bytes(), path.name
+    scores = "data/scores.parquet"
+    assert (tmp_path / scores).read_bytes() == (finished / scores).read_bytes()
+
+
+def test_leftovers_of_a_longer_run_list_are_removed_and_not_reported(copy, capsys):
+    for name in ("items/{}-bf16.parquet", "cost/{}-bf16.json", "training/{}.json"):
+        shutil.copy(copy / "data" / name.format("demo-demo-lora"), copy / "data" / name.format("demo-demo-qlora"))
+    shutil.copytree(copy / "data/prepared/demo", copy / "data/prepared/qlora_questions")
+    score.main()
+    aggregate.main()
+    assert "removed data/items/demo-demo-qlora-bf16.parquet: not in the run list" in capsys.readouterr().out
+    assert not list((copy / "data").rglob("*qlora*"))
+    assert not any("qlora" in path.read_text() for path in (copy / "metrics").iterdir())
+
+
+@pytest.mark.parametrize("missing", ["items/demo-demo-lora-f16.parquet", "cost/demo-demo-lora-f16.json"])
+def test_a_missing_file_is_named_and_nothing_is_written(copy, missing):
+    (copy / "data" / missing).unlink()
+    for name in OUTPUTS:
+        shutil.rmtree(copy / name)
+    with pytest.raises(UserError, match=f"data/{missing}: missing"):
+        aggregate.main()
+    assert not any((copy / name).exists() for name in OUTPUTS)
+
+
+def test_scores_of_other_items_are_refused(copy):
+    fake_results.write(copy, params.load_all().run, items=20)
+    with pytest.raises(UserError, match=r"data/scores\.parquet: not made from the present"):
+        aggregate.main()
+
+
+def test_variants_asked_different_items_are_not_compared(results):
+    ours, theirs = results.of("demo", "demo", "lora")[0], results.of("demo", "demo", "base")[0]
+    results._items[ours]["item"] = results._items[ours]["item"][::-1]
+    with pytest.raises(UserError, match="different items"):
+        results.compare(ours, theirs, "test_loss")
+
+
+def test_text_without_answers_is_ranked_by_loss(tmp_path, monkeypatch):
+    prepare(tmp_path, monkeypatch, kind="text")
+    score.main()
+    aggregate.main()
+    found = load(tmp_path, "quality")["demo-demo-lora-bf16"]
+    assert "test_loss" in found
+    assert "test_f1" not in found
+    assert "Best test loss: `lora" in (tmp_path / "report/report.md").read_text()
+
+
+def test_without_base_there_is_no_cosine_to_base(tmp_path, monkeypatch):
+    prepare(tmp_path, monkeypatch, methods=["lora"])
+    score.main()
+    aggregate.main()
+    assert "cosine_to_base" not in load(tmp_path, "quality")["demo-demo-lora-bf16"]
+
+
+def test_the_stand_in_items_have_the_columns_of_real_ones():
+    from tradeoffs import evaluation
+
+    assert set(fake_results.ITEMS.names) <= set(evaluation.ITEMS.names)
+    assert all(fake_results.ITEMS.field(n).type == evaluation.ITEMS.field(n).type for n in fake_results.ITEMS.names)
+    assert isinstance(score.SCORES, pa.Schema)

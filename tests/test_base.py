@@ -1,0 +1,232 @@
+"""The starting checkpoint: trained the same to the byte, or copied whole; tokenizer and chat template fit together."""
+
+from pathlib import Path
+
+import pytest
+import sentencepiece
+import torch
+import yaml
+from tiny import make_base
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from stages import base
+from tradeoffs import checkpoints, demo_model, demo_text, files, prompts
+from tradeoffs.errors import UserError
+
+REPO = Path(__file__).parents[1]
+STORIES = (REPO / "../shared/models/stories260k").resolve()
+TINY = {
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "layers": 1,
+    "heads": 2,
+    "kv_heads": 1,
+    "context": 64,
+    "vocabulary": 512,
+    "sentences": 60,
+    "batch_tokens": 512,
+    "lr": 0.003,
+}
+MESSAGES = [{"role": "user", "content": "What is 10% of $200?"}, {"role": "assistant", "content": "It is $20."}]
+
+
+def make(folder, entry):
+    """Runs the stage in `folder` for one model entry and returns its checkpoint."""
+    folder.mkdir(exist_ok=True)
+    raw = yaml.safe_load((REPO / "params.yaml").read_text())
+    raw["models"], raw["run"]["models"] = {"mine": entry}, ["mine"]
+    (folder / "params.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        base.main("mine")
+    return folder / "models/base/mine"
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("generated"), {"generate": TINY, "prompt": "plain"})
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """A checkpoint folder of somebody's own, with a tokenizer.json that can be read."""
+    folder = tmp_path / "own"
+    make_base(folder)
+    (folder / "tokenizer.json").unlink()
+    demo_model.train_tokenizer(list(demo_text.documents(300, 1)), 420, folder, 64)
+    for name in ("tokenizer.model", "chat_template.jinja", "run_info.json"):
+        (folder / name).unlink()
+    return folder
+
+
+def problem(source):
+    with pytest.raises(UserError) as error:
+        checkpoints.check(source, "models.mine.path")
+    return str(error.value)
+
+
+def test_the_same_seed_makes_the_same_bytes(generated, tmp_path):
+    again = make(tmp_path, {"generate": TINY, "prompt": "plain"})
+    first, second = ({path.name: path.read_bytes() for path in made.iterdir()} for made in (generated, again))
+    assert {"config.json", "model.safetensors", "tokenizer.model", "tokenizer.json"} <= set(first)
+    assert first == second
+
+
+def test_the_generated_checkpoint_is_bf16_and_knows_its_special_tokens(generated):
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(generated), AutoTokenizer.from_pretrained(generated)
+    assert model.dtype == torch.bfloat16
+    special = (tokenizer.unk_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id)
+    assert special == (0, 1, 2, 3)
+    assert (model.generation_config.eos_token_id, model.generation_config.pad_token_id) == (2, 3)
+    assert len(tokenizer) == model.config.vocab_size == TINY["vocabulary"]
+    assert model.config.max_position_embeddings == tokenizer.model_max_length == TINY["context"]
+
+
+def test_run_info_names_the_weights(generated):
+    info = files.read_json(generated / "run_info.json")
+    assert info["source"] == "generated" and info["seed"] == 42 and info["prompt"] == "plain"
+    assert info["base_id"] == checkpoints.weights_id(generated)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "A fee of 50% on $120 comes to $60.",
+        "Which?\nA. one\nB. two\nAnswer: B\n\nNext",
+        "  two  spaces, a tab\t and a trailing one ",
+        "Grüße, 漢字 and 🙂: 12,345.67",
+        "Answer:",
+    ],
+)
+def test_transformers_and_sentencepiece_give_the_same_ids(generated, text):
+    """llama.cpp reads the SentencePiece model; a difference here would be a worse GGUF later."""
+    tokenizer = AutoTokenizer.from_pretrained(generated)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(generated / "tokenizer.model"))
+    ids = tokenizer(text)["input_ids"]
+    assert ids == [tokenizer.bos_token_id, *pieces.encode(text)]
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+def test_digits_are_single_tokens_and_chat_marks_too(generated):
+    tokenizer = AutoTokenizer.from_pretrained(generated)
+    assert [len(tokenizer.encode(f"${n}", add_special_tokens=False)) for n in (1, 12, 123)] == [2, 3, 4]
+    assert len(tokenizer.encode("<|im_start|>", add_special_tokens=False)) == 1
+
+
+def test_every_page_is_read_once_whole_and_among_pages_of_its_length(generated):
+    tokenizer = AutoTokenizer.from_pretrained(generated)
+    texts = [*demo_text.documents(200, 5), "Debt is owed."]
+    batches = demo_model.page_batches(tokenizer, texts, 400, seed=1)
+    read = [[i for i in row if i != tokenizer.pad_token_id] for ids, _ in batches for row in ids.tolist()]
+    assert sorted(read) == sorted([*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts)
+    assert all(ids.size <= 400 or len(ids) == 1 for ids, _ in batches)
+    assert sum(ids.size for ids, _ in batches) < 1.2 * sum(map(len, read))
+
+
+def test_padding_counts_nothing_and_the_letter_of_an_answer_most(generated):
+    tokenizer = AutoTokenizer.from_pretrained(generated)
+    quiz = "Which?\nA. one\nB. two\nC. three\nD. four\nAnswer: C"
+    [(ids, weights)] = demo_model.page_batches(tokenizer, [quiz, "Debt."], 400, seed=1)
+    assert (weights[ids == tokenizer.pad_token_id] == 0).all()
+    letters = tokenizer.convert_ids_to_tokens(ids[weights == demo_model.ANSWER_WEIGHT].tolist())
+    assert letters == ["▁C"]
+    assert (weights == 1).sum() + 1 + (weights == 0).sum() == weights.size
+
+
+@pytest.mark.parametrize("name", sorted(prompts.TEMPLATES))
+def test_a_template_puts_one_bos_first_and_eos_last(generated, name):
+    tokenizer = AutoTokenizer.from_pretrained(generated)
+    tokenizer.chat_template = prompts.chat_template(name, None, set(tokenizer.get_vocab()), True, "models.mine.prompt")
+    whole = tokenizer.apply_chat_template(MESSAGES, tokenize=True)["input_ids"]
+    prompt = tokenizer.apply_chat_template(MESSAGES[:1], tokenize=True, add_generation_prompt=True)["input_ids"]
+    assert whole.count(tokenizer.bos_token_id) == 1 and whole[0] == tokenizer.bos_token_id
+    assert whole.count(tokenizer.eos_token_id) == 1 and whole[-1] == tokenizer.eos_token_id
+    assert whole[: len(prompt)] == prompt
+    completion = tokenizer.decode(whole[len(prompt) :], skip_special_tokens=True)
+    assert completion == MESSAGES[1]["content"]
+
+
+def test_a_tokenizer_without_bos_gets_a_template_without_one():
+    assert "bos_token" not in prompts.chat_template("plain", None, set(), False, "models.mine.prompt")
+
+
+def test_own_keeps_the_template_and_says_what_to_do_without_one():
+    assert prompts.chat_template("own", "{{ messages }}", set(), True, "models.mine.prompt") == "{{ messages }}"
+    with pytest.raises(UserError) as error:
+        prompts.chat_template("own", None, set(), True, "models.mine.prompt")
+    assert str(error.value) == (
+        "models.mine.prompt: own, but the checkpoint has no chat template (chat_template.jinja, or chat_template in "
+        "tokenizer_config.json); set prompt: plain, alpaca or chatml"
+    )
+
+
+def test_chatml_is_refused_where_its_marks_are_no_tokens():
+    with pytest.raises(UserError) as error:
+        prompts.chat_template("chatml", None, {"<|im_end|>"}, True, "models.mine.prompt")
+    assert str(error.value) == (
+        "models.mine.prompt: chatml needs the tokens <|im_start|> and <|im_end|>, and this model's vocabulary lacks "
+        "<|im_start|>; set prompt: plain or alpaca"
+    )
+
+
+def test_a_local_checkpoint_is_copied_unchanged_and_gets_the_template(checkpoint, tmp_path):
+    (checkpoint / "modeling_own.py").write_text("raise SystemExit")
+    (checkpoint / "training_args.bin").write_bytes(b"pickle")
+    made = make(tmp_path / "work", {"path": str(checkpoint), "prompt": "alpaca"})
+    for name in ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json"):
+        assert (made / name).read_bytes() == (checkpoint / name).read_bytes()
+    assert not (made / "modeling_own.py").exists() and not (made / "training_args.bin").exists()
+    assert "### Response:" in AutoTokenizer.from_pretrained(made).chat_template
+    assert files.read_json(made / "run_info.json")["source"] == str(checkpoint)
+
+
+def test_nothing_is_left_behind_when_the_prompt_cannot_be_set(checkpoint, tmp_path):
+    with pytest.raises(UserError, match=r"models\.mine\.prompt: own, but"):
+        make(tmp_path / "work", {"path": str(checkpoint), "prompt": "own"})
+    assert list((tmp_path / "work/models/base").iterdir()) == []
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    assert problem(tmp_path / "none").startswith(f"models.mine.path: no folder {tmp_path}/none (seen from ")
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("config.json", "has no config.json (there: generation_config.json, "),
+        ("tokenizer.json", "has neither tokenizer.json nor tokenizer.model (there: config.json, "),
+        ("model.safetensors", "has no weights; expected model.safetensors (there: config.json, "),
+    ],
+)
+def test_a_missing_file_is_named_with_what_is_there_and_what_to_do(checkpoint, missing, message):
+    (checkpoint / missing).unlink()
+    assert problem(checkpoint).startswith(f"models.mine.path: {checkpoint} {message}")
+    assert "save" in problem(checkpoint).rsplit(";", 1)[1]
+
+
+def test_pickled_weights_are_refused(checkpoint):
+    (checkpoint / "model.safetensors").rename(checkpoint / "pytorch_model.bin")
+    assert "has only the pickle pytorch_model.bin, which can run code when it is read" in problem(checkpoint)
+
+
+def test_a_missing_shard_is_named(checkpoint):
+    shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
+    files.write_json(checkpoint / "model.safetensors.index.json", {"weight_map": shards})
+    (checkpoint / "model.safetensors").rename(checkpoint / shards["a"])
+    assert f"{checkpoint} lacks {shards['b']}, which model.safetensors.index.json names" in problem(checkpoint)
+
+
+@pytest.mark.skipif(not STORIES.is_dir(), reason="no ../shared/models/stories260k")
+def test_a_real_checkpoint_without_a_pad_token_is_taken_over(tmp_path):
+    made = make(tmp_path, {"path": str(STORIES), "prompt": "plain"})
+    tokenizer = AutoTokenizer.from_pretrained(made)
+    ids = tokenizer.apply_chat_template(MESSAGES, tokenize=True)["input_ids"]
+    assert ids[0] == tokenizer.bos_token_id and ids[-1] == tokenizer.eos_token_id
+    assert (made / "model.safetensors").read_bytes() == (STORIES / "model.safetensors").read_bytes()
+
+
+def test_a_vocabulary_that_the_text_cannot_fill_says_which_size_works(tmp_path):
+    with pytest.raises(
+        UserError, match=r"generate\.vocabulary: 9000 does not work for this text: Vocabulary size too high"
+    ):
+        demo_model.train_tokenizer(list(demo_text.documents(60, 1)), 9000, tmp_path, 64)

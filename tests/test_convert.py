@@ -1,0 +1,170 @@
+"""A checkpoint becomes a GGUF with the same tokenizer and template, whatever its family, or a message says why not."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_gguf import SAMPLE, TEMPLATE, Gguf, make_checkpoint
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
+
+from stages import convert
+from tradeoffs import fetch_converter, files, gguf_converter, params
+from tradeoffs.errors import UserError
+
+REPO = Path(__file__).parents[1]
+SHARED = REPO.parent / "shared"
+needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared here")
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """An empty working directory with the repository's params.yaml."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(params, "PATH", REPO / "params.yaml")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("convert") / "checkpoint"
+    make_checkpoint(folder)
+    return folder
+
+
+def place(checkpoint, name="m-d-base"):
+    shutil.copytree(checkpoint, f"models/merged/{name}")
+
+
+def test_tokenizer_template_and_special_tokens_travel(workspace, checkpoint):
+    place(checkpoint)
+    convert.main("m", "d", "base")
+    gguf = Gguf(Path("models/converted/m-d-base.gguf"))
+    assert gguf.metadata("tokenizer.chat_template") == TEMPLATE
+    assert gguf.metadata("tokenizer.ggml.bos_token_id") == "1"
+    assert gguf.metadata("tokenizer.ggml.eos_token_id") == "2"
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    assert gguf.tokenize(SAMPLE) == tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
+
+
+def test_facts_about_the_checkpoint_travel(workspace, checkpoint):
+    place(checkpoint)
+    convert.main("m", "d", "base")
+    info = files.read_json("models/converted/m-d-base.json")
+    assert info["base_id"] == "tiny" and info["seed"] == 7
+    # 2 layers of 7 matrices, embedding and output; 2 norms per layer and the last one
+    assert info["tensor_types"] == {"f16": 16, "f32": 5}
+
+
+def test_same_checkpoint_same_bytes_and_nothing_is_written_into_it(workspace, checkpoint):
+    place(checkpoint)
+    there = {path.name: path.stat().st_mtime_ns for path in Path("models/merged/m-d-base").iterdir()}
+    convert.main("m", "d", "base")
+    first = Path("models/converted/m-d-base.gguf").read_bytes()
+    convert.main("m", "d", "base")
+    assert Path("models/converted/m-d-base.gguf").read_bytes() == first
+    assert {path.name: path.stat().st_mtime_ns for path in Path("models/merged/m-d-base").iterdir()} == there
+
+
+def test_a_tokenizer_of_which_only_tokenizer_json_is_there_keeps_its_ids(workspace, checkpoint):
+    place(checkpoint)
+    Path("models/merged/m-d-base/tokenizer.model").unlink()
+    convert.main("m", "d", "base")
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    gguf = Gguf(Path("models/converted/m-d-base.gguf"))
+    for text in (SAMPLE, "The interest of the account at the end", "percentpercent"):
+        assert gguf.tokenize(text) == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@needs_shared
+def test_stories260k_converts_and_keeps_its_ids(workspace):
+    source = SHARED / "models" / "stories260k"
+    shutil.copytree(source, "models/merged/m-d-base", copy_function=shutil.copyfile)
+    Path("models/merged/m-d-base").chmod(0o755)
+    files.write_json("models/merged/m-d-base/run_info.json", {})
+    convert.main("m", "d", "base")
+    text = "Once upon a time, there was a little girl named Lily.\nShe had 3 naïve cats 😀"
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    gguf = Gguf(Path("models/converted/m-d-base.gguf"))
+    assert gguf.tokenize(text) == tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+@needs_shared
+@pytest.mark.parametrize("family", ["gpt2", "pythia"])
+def test_families_whose_config_lost_a_key_convert(tmp_path, family):
+    sys.path.insert(0, str(SHARED / "tools"))
+    import make_zoo
+
+    tokenizer = make_zoo.tokenizer(family)
+    if family == "gpt2":
+        config = GPT2Config(vocab_size=len(tokenizer), n_embd=64, n_layer=1, n_head=2, n_positions=48)
+        expected = {"gpt2.context_length": "48"}
+    else:
+        config = GPTNeoXConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=64,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
+        )
+        expected = {"gptneox.rope.dimension_count": "16"}
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(config) if family == "gpt2" else GPTNeoXForCausalLM(config)
+    model.save_pretrained(tmp_path / family)
+    tokenizer.save_pretrained(tmp_path / family)
+    gguf_converter.convert(tmp_path / family, tmp_path / f"{family}.gguf")
+    gguf = Gguf(tmp_path / f"{family}.gguf")
+    assert {key: gguf.metadata(key) for key in expected} == expected
+    assert gguf.tokenize("Hello world 42") == tokenizer("Hello world 42")["input_ids"]
+
+
+def test_a_refused_checkpoint_leaves_a_message_and_no_file(workspace, checkpoint):
+    place(checkpoint)
+    config = files.read_json("models/merged/m-d-base/config.json")
+    files.write_json("models/merged/m-d-base/config.json", config | {"architectures": ["NobodysForCausalLM"]})
+    with pytest.raises(UserError, match="NobodysForCausalLM is not supported"):
+        convert.main("m", "d", "base")
+    assert not any(Path("models/converted").iterdir())
+
+
+def test_damaged_weights_leave_a_message_and_no_file(workspace, checkpoint):
+    place(checkpoint)
+    Path("models/merged/m-d-base/model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"m-d-base: llama\.cpp's converter cannot convert it"):
+        convert.main("m", "d", "base")
+    assert not any(Path("models/converted").iterdir())
+
+
+def test_a_missing_checkpoint_is_named(workspace):
+    with pytest.raises(UserError, match="models/merged/m-d-base: no checkpoint here"):
+        convert.main("m", "d", "base")
+
+
+def test_a_missing_converter_is_named_with_the_command_that_fetches_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch_converter, "folder", lambda: tmp_path / "gone")
+    gguf_converter.load.cache_clear()
+    with pytest.raises(UserError, match=r"python -m tradeoffs\.fetch_converter"):
+        gguf_converter.convert(tmp_path, tmp_path / "x.gguf")
+
+
+def test_the_converter_is_fetched_once():
+    assert (fetch_converter.folder() / "convert_hf_to_gguf.py").is_file()
+    done = subprocess.run(
+        [sys.executable, "-m", "tradeoffs.fetch_converter"], cwd=REPO, capture_output=True, text=True, check=True
+    )
+    assert "already there" in done.stdout
+
+
+def test_only_the_converter_is_taken_from_the_archive(tmp_path):
+    source = tmp_path / "llama_cpp_python-1/vendor/llama.cpp"
+    for name in ("convert_hf_to_gguf.py", "conversion/base.py", "gguf-py/gguf/lazy.py", "src/llama.cpp", "Makefile"):
+        files.write_text(source / name, name)
+    archive = shutil.make_archive(str(tmp_path / "sdist"), "gztar", tmp_path, "llama_cpp_python-1")
+    fetch_converter.extract(Path(archive), "llama_cpp_python-1/vendor/llama.cpp/", tmp_path / "out")
+    taken = sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").rglob("*.*"))
+    assert taken == ["conversion/base.py", "convert_hf_to_gguf.py", "gguf-py/gguf/lazy.py"]
+    with pytest.raises(UserError, match=r"holds no other/convert_hf_to_gguf\.py"):
+        fetch_converter.extract(Path(archive), "other/", tmp_path / "nothing")

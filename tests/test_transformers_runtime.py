@@ -1,0 +1,128 @@
+"""The transformers runtime says what the model itself says, whatever the batch."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+
+from tradeoffs.errors import UserError
+from tradeoffs.runtime import Target
+from tradeoffs.transformers_runtime import TransformersRuntime
+
+VOCABULARY, CONTEXT = 97, 64
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def model(request):
+    torch.manual_seed(0)
+    if request.param == "llama":
+        config = LlamaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=CONTEXT,
+        )
+    else:
+        config = GPT2Config(vocab_size=VOCABULARY, n_embd=32, n_layer=2, n_head=4, n_positions=CONTEXT)
+    # Larger than the usual initialisation, so that the next token depends visibly on what came before.
+    config.initializer_range = 0.3
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+@pytest.fixture(scope="module")
+def targets():
+    random = np.random.default_rng(0)
+    found = []
+    for length in (5, 40, 17, 17, 63, 2):
+        scored = random.random(length) < 0.6
+        scored[0], scored[-1] = False, True
+        found.append(Target(random.integers(0, VOCABULARY, length).astype(np.int32), scored))
+    return found
+
+
+def direct(model, target):
+    """Log-probabilities of one sequence alone, the plain way; float64 (scored tokens, vocabulary)."""
+    with torch.no_grad():
+        logits = model(torch.from_numpy(target.ids.astype(np.int64))[None]).logits[0]
+    return logits.double().log_softmax(-1).numpy()[:-1][target.scored[1:]]
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 130, 10_000])
+def test_scores_are_the_models_own_in_any_batch(model, targets, batch_tokens):
+    scores = TransformersRuntime(model, batch_tokens, pad_id=0).score(targets)
+    for target, score in zip(targets, scores, strict=True):
+        full = direct(model, target)
+        true = target.ids[target.scored]
+        np.testing.assert_allclose(score.logprob, full[np.arange(len(true)), true], atol=2e-5)
+        assert (score.argmax == full.argmax(-1)).all()
+
+
+def test_top_k_and_the_tail_hold_all_the_mass(model, targets):
+    runtime = TransformersRuntime(model, 200, pad_id=0)
+    for target, score in zip(targets, runtime.score(targets, top_k=7), strict=True):
+        full = direct(model, target)
+        assert (score.at_ids[:, 0] == full.argmax(-1)).all()
+        np.testing.assert_allclose(score.at_logprob, np.take_along_axis(full, score.at_ids, 1), atol=2e-5)
+        np.testing.assert_allclose(np.exp(score.at_logprob).sum(1) + np.exp(score.tail), 1, atol=1e-5)
+
+
+def test_log_probabilities_at_given_ids_are_those_of_the_top_k(model, targets):
+    runtime = TransformersRuntime(model, 200, pad_id=0)
+    top = runtime.score(targets, top_k=7)
+    again = runtime.score([replace(t, at=s.at_ids) for t, s in zip(targets, top, strict=True)])
+    for first, second in zip(top, again, strict=True):
+        np.testing.assert_allclose(first.at_logprob, second.at_logprob, atol=1e-6)
+        np.testing.assert_allclose(first.tail, second.tail, atol=1e-5)
+
+
+@pytest.mark.parametrize("shared", [0, 1, 30])
+def test_a_shared_prefix_in_the_cache_changes_no_choice(model, shared):
+    random = np.random.default_rng(shared)
+    prefix = random.integers(0, VOCABULARY, shared)
+    prompts = [np.concatenate([prefix, random.integers(0, VOCABULARY, n)]) for n in (3, 9, 9, 21)]
+    options = [random.integers(0, VOCABULARY, 4) for _ in prompts]
+    found = TransformersRuntime(model, 70, pad_id=0).choose(prompts, options)
+    for row, prompt, letters in zip(found, prompts, options, strict=True):
+        with torch.no_grad():
+            alone = model(torch.from_numpy(prompt)[None]).logits[0, -1].log_softmax(-1).numpy()
+        np.testing.assert_allclose(row, alone[letters], atol=2e-5)
+
+
+def test_batched_generation_gives_the_text_of_one_prompt_alone(model):
+    random = np.random.default_rng(1)
+    prompts = [random.integers(1, VOCABULARY, n) for n in (4, 31, 12, 12)]
+    batched = TransformersRuntime(model, 10_000, pad_id=0).generate(prompts, 12, stop_ids=[3])
+    runtime = TransformersRuntime(model, 1, pad_id=0)
+    assert batched == runtime.generate(prompts, 12, stop_ids=[3])
+    for prompt, expected in zip(prompts, batched, strict=True):
+        tokens, first, whole = runtime.stream(prompt, 12, stop_ids=[3])
+        assert tokens == expected
+        assert 0 < first <= whole
+
+
+def test_a_stop_token_ends_an_answer_and_is_not_part_of_it(model):
+    prompt = np.arange(1, 9)
+    runtime = TransformersRuntime(model, 100, pad_id=0)
+    free = runtime.generate([prompt], 10, stop_ids=[VOCABULARY - 1])[0]
+    stopped = runtime.generate([prompt], 10, stop_ids=[free[4]])[0]
+    assert stopped == free[: free.index(free[4])]
+
+
+def test_a_sequence_longer_than_the_context_is_refused(model):
+    runtime = TransformersRuntime(model, 100, pad_id=0)
+    long = Target(np.zeros(CONTEXT + 1, np.int32), np.arange(CONTEXT + 1) > 0)
+    with pytest.raises(UserError, match="65 tokens does not fit the model's context of 64"):
+        runtime.score([long])
+
+
+def test_the_checkpoints_own_sampling_settings_are_not_used(model):
+    model.generation_config.do_sample = True
+    model.generation_config.temperature = 5.0
+    runtime = TransformersRuntime(model, 100, pad_id=0)
+    first = runtime.generate([np.arange(1, 20)], 12, stop_ids=[0])
+    assert first == runtime.generate([np.arange(1, 20)], 12, stop_ids=[0])

@@ -1,0 +1,61 @@
+"""A random two-layer model and a handful of examples, made in a moment, for tests that need something to train."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+
+from tradeoffs import files
+from tradeoffs.params import Train
+
+torch.set_num_threads(1)  # matrices this small make threads wait for each other
+
+VOCABULARY = 300
+TINY_TRAIN = Train(
+    steps=6,
+    batch_size=4,
+    lr=0.002,
+    schedule="cosine",
+    warmup_steps=1,
+    weight_decay=0.0,
+    max_grad_norm=1.0,
+    log_every=2,
+)
+
+
+def make_base(folder: Path, tied: bool = False) -> None:
+    """A bf16 Llama checkpoint with the demo's layer sizes and random weights."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=256,
+        intermediate_size=512,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        bos_token_id=1,
+        eos_token_id=2,
+        tie_word_embeddings=tied,
+    )
+    model = LlamaForCausalLM(config)
+    model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2)
+    model.to(torch.bfloat16).save_pretrained(folder)
+    files.write_text(folder / "tokenizer.json", "{}")
+    files.write_text(folder / "chat_template.jinja", "{{ messages }}")
+    files.write_json(folder / "run_info.json", {"base_id": "tiny"})
+
+
+def make_tokens(folder: Path) -> None:
+    """Forty sequences that count upwards, so that there is something to learn; the second half of each is scored."""
+    random = np.random.default_rng(0)
+    rows = []
+    for _ in range(40):
+        length, start = int(random.integers(8, 24)), int(random.integers(10, 200))
+        ids = list(range(start, start + length))
+        rows.append({"ids": ids, "scored": [at >= length // 2 for at in range(length)]})
+    schema = pa.schema([("ids", pa.list_(pa.int32())), ("scored", pa.list_(pa.bool_()))])
+    files.write_table(folder / "train.parquet", rows, schema)
+    files.write_json(folder / "info.json", {"pad_id": 0})

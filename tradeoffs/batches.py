@@ -1,0 +1,57 @@
+"""Which training examples stand in which optimiser step, and how they become a padded batch."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+
+from tradeoffs.errors import UserError
+
+IGNORED = -100  # the label that cross-entropy leaves out
+# Batches that are sorted by length together: more waste less padding (8: about 5 %), but make a batch more of a kind.
+POOL = 8
+
+Example = tuple[np.ndarray, np.ndarray]  # ids int32 (length,), scored bool (length,)
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Token ids and their scored flags, one pair per row. Raises UserError if there is nothing to learn from."""
+    table = pq.read_table(path, columns=["ids", "scored"])
+    columns = (table[name].to_numpy(zero_copy_only=False) for name in ("ids", "scored"))
+    examples = [(ids, scored) for ids, scored in zip(*columns, strict=True) if scored.any()]
+    if not examples:
+        raise UserError(f"{path}: has no row with a scored token, so there is nothing to train on; look at the dataset")
+    return examples
+
+
+def schedule(lengths: list[int], batch_size: int, steps: int, seed: int) -> list[int]:
+    """The index of every example in the order it is trained on: `steps` times `batch_size` indices.
+
+    Goes through the data in shuffled passes. Neighbouring batches are sorted by length together, so that a batch holds
+    examples of similar length, and then shuffled. Same arguments, same order.
+    """
+    random = np.random.default_rng(seed)
+    needed = steps * batch_size
+    passes = -(-needed // len(lengths))
+    stream = np.concatenate([random.permutation(len(lengths)) for _ in range(passes)])[:needed]
+    order = []
+    for pool in np.split(stream, range(POOL * batch_size, needed, POOL * batch_size)):
+        by_length = pool[np.argsort(np.array(lengths)[pool], kind="stable")].reshape(-1, batch_size)
+        order.extend(random.permutation(by_length).reshape(-1).tolist())
+    return order
+
+
+def collate(examples: list[Example], pad_id: int) -> dict[str, torch.Tensor]:
+    """A batch for a causal model: `input_ids` and `labels`, int64 (examples, longest), padded on the right.
+
+    There is no attention mask: under causal attention nothing looks to the right, so padding changes no scored token,
+    and without a mask attention takes its fast path.
+    """
+    shape = (len(examples), max(len(ids) for ids, _ in examples))
+    input_ids = np.full(shape, pad_id, dtype=np.int64)
+    labels = np.full(shape, IGNORED, dtype=np.int64)
+    for row, (ids, scored) in enumerate(examples):
+        input_ids[row, : len(ids)] = ids
+        labels[row, : len(ids)] = np.where(scored, ids, IGNORED)
+    return {"input_ids": torch.from_numpy(input_ids), "labels": torch.from_numpy(labels)}

@@ -1,0 +1,142 @@
+"""Reading and writing the pipeline's files: whole or not at all, finite numbers only."""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "accelerate",
+    "llama_cpp_python",
+    "sentencepiece",
+    "tokenizers",
+)
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """An empty folder to fill; it becomes `path` when the block ends well and is removed when it does not."""
+    path = Path(path)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    try:
+        yield unfinished
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    shutil.rmtree(path, ignore_errors=True)
+    unfinished.rename(path)
+
+
+@contextmanager
+def new_file(path: str | Path) -> Iterator[Path]:
+    """A path to write to; the file becomes `path` when the block ends well and is removed when it does not."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The suffix stays last: pyarrow, matplotlib and others choose the format by it.
+    unfinished = path.with_name(f".unfinished-{path.name}")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    with new_file(path) as target:
+        target.write_text(text, encoding="utf-8")
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """JSON with six significant digits. Raises ValueError on NaN or infinity: a metric is a number or it is absent."""
+    write_text(path, json.dumps(rounded(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
+    with new_file(path) as target, target.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def read_jsonl(path: str | Path) -> list[dict]:
+    with Path(path).open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def write_table(path: str | Path, rows: list[dict], schema: Any) -> None:
+    """Parquet with exactly the columns of `schema` (a pyarrow.Schema); a key that a row lacks is null."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with new_file(path) as target:
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), target, compression="zstd")
+
+
+def read_table(path: str | Path) -> list[dict]:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(path).to_pylist()
+
+
+def rounded(value: Any) -> Any:
+    """Every float in nested dicts and lists at six significant digits. Raises ValueError on NaN and infinity."""
+    if isinstance(value, dict):
+        return {key: rounded(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(part) for part in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{value} is not a finite number")
+        return float(f"{value:.6g}")
+    return value
+
+
+def sha256(path: str | Path) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_id(*parts: str) -> str:
+    """First 16 hex digits of the SHA-256 of the parts: the same content has the same id in every run."""
+    return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
+
+
+def run_info(**facts: Any) -> dict[str, Any]:
+    """What made an artefact: hardware, library versions and the given facts. Holds no times: same input, same bytes."""
+    versions = {}
+    for library in LIBRARIES:
+        try:
+            versions[library] = metadata.version(library)
+        except metadata.PackageNotFoundError:  # an extra that is not installed
+            continue
+    hardware = {"machine": platform.machine(), "processor": _processor(), "cores": os.cpu_count()}
+    return {**facts, "hardware": hardware, "python": platform.python_version(), "versions": versions}
+
+
+def params_hash(*sections: Any) -> str:
+    """Twelve hex digits that change when any of the given parameter sections does."""
+    return hashlib.sha256(repr(sections).encode()).hexdigest()[:12]
+
+
+def _processor() -> str:
+    try:
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        return names[0].split(":", 1)[1].strip()
+    except (OSError, IndexError):
+        return platform.processor()

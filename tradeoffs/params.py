@@ -1,0 +1,405 @@
+"""params.yaml, read strictly: the schema as frozen dataclasses, every problem reported at once, no defaults.
+
+A stage names what it uses in READS and gets just that:
+
+    READS = ("train", "methods.{method}", "seed")
+    cfg = params.load(READS, method="lora")      # cfg.train, cfg.method, cfg.seed
+
+The whole file is checked each time, so a typo anywhere stops the first stage and not the sixth hour.
+A field of type `X | None` may be left out; all others must be there.
+"""
+
+import difflib
+import re
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from types import NoneType, SimpleNamespace, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+from tradeoffs.errors import UserError
+from tradeoffs.formats import PRECISIONS, QUANTS
+
+PATH = Path("params.yaml")
+NAME = re.compile(r"[A-Za-z0-9_]+")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, both inclusive; `above` excludes the lower one."""
+
+    low: float
+    high: float = float("inf")
+    above: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return (value > self.low if self.above else value >= self.low) and value <= self.high
+
+    def __str__(self) -> str:
+        low = f"above {self.low:g}" if self.above else f"at least {self.low:g}"
+        return low if self.high == float("inf") else f"{low} and at most {self.high:g}"
+
+
+Count = Annotated[int, Range(0)]
+Positive = Annotated[int, Range(1)]
+PositiveFloat = Annotated[float, Range(0, above=True)]
+NonNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Prompt = Literal["own", "chatml", "plain", "alpaca"]
+Load = Literal["int8", "nf4"]
+
+
+@dataclass(frozen=True)
+class Run:
+    models: list[str]
+    datasets: list[str]
+    methods: list[str]
+    precisions: list[Literal[PRECISIONS]]  # type: ignore[valid-type]
+    quants: list[Literal[tuple(QUANTS)]]  # type: ignore[valid-type]
+
+
+@dataclass(frozen=True)
+class Launch:
+    train: str
+
+
+@dataclass(frozen=True)
+class Tokenize:
+    max_length: Positive
+    window: Annotated[int, Range(2)]
+
+
+@dataclass(frozen=True)
+class Train:
+    steps: Positive
+    batch_size: Positive
+    lr: PositiveFloat
+    schedule: str
+    warmup_steps: Count
+    weight_decay: NonNegative
+    max_grad_norm: NonNegative
+    log_every: Positive
+
+
+@dataclass(frozen=True)
+class Merge:
+    onto: Literal["trained_base", "original_base"]
+
+
+@dataclass(frozen=True)
+class Splits:
+    test: Positive
+    seen: Positive
+
+
+@dataclass(frozen=True)
+class Mmlu:
+    shots: Count
+    questions: Positive
+
+
+@dataclass(frozen=True)
+class Cost:
+    latency_prompts: Positive
+    prefill_tokens: Positive
+    decode_tokens: Positive
+    repetitions: Positive
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    splits: Splits
+    max_new_tokens: Positive
+    batch_tokens: Positive
+    kld_top_k: Positive
+    reference_dtype: Literal["float32", "bfloat16", "float16"]
+    mmlu: Mmlu
+    cost: Cost
+    embedding: str
+    bootstrap: Positive
+
+
+@dataclass(frozen=True)
+class GeneratedModel:
+    hidden_size: Positive
+    intermediate_size: Positive
+    layers: Positive
+    heads: Positive
+    kv_heads: Positive
+    context: Positive
+    vocabulary: Annotated[int, Range(300)]
+    sentences: Positive
+    batch_tokens: Positive
+    lr: PositiveFloat
+
+
+@dataclass(frozen=True)
+class Model:
+    prompt: Prompt
+    generate: GeneratedModel | None = None
+    path: str | None = None
+
+
+@dataclass(frozen=True)
+class GeneratedDataset:
+    questions: Positive
+    topics: Positive
+    topic_questions: Positive
+
+
+@dataclass(frozen=True)
+class MmluSource:
+    path: str
+    subjects: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Columns:
+    instruction: str | None = None
+    input: str | None = None
+    answer: str | None = None
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Dataset:
+    kind: Literal["instruction", "text"]
+    test_share: Annotated[float, Range(0, 1, above=True)]
+    near_duplicate: Annotated[float, Range(0, 1, above=True)]
+    seen: Positive
+    generate: GeneratedDataset | None = None
+    path: str | None = None
+    columns: Columns | None = None
+    mmlu: MmluSource | None = None
+
+
+@dataclass(frozen=True)
+class Method:
+    full: bool | None = None
+    peft: str | None = None
+    config: dict[str, Any] | None = None
+    load: Load | None = None
+    train: dict[str, Any] | None = None
+
+    @property
+    def trains(self) -> bool:
+        return self.full is True or self.peft is not None
+
+    def budget(self, shared: Train) -> Train:
+        """The shared training section with this method's own values on top."""
+        return replace(shared, **(self.train or {}))
+
+
+@dataclass(frozen=True)
+class Params:
+    run: Run
+    seed: Count
+    launch: Launch
+    tokenize: Tokenize
+    train: Train
+    merge: Merge
+    evaluate: Evaluate
+    models: dict[str, Model]
+    datasets: dict[str, Dataset]
+    methods: dict[str, Method]
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that also reads `2e-05` as a number.
+
+    YAML 1.1, which PyYAML follows, asks for a dot in a float; YAML 1.2, JSON and `dvc exp run -S train.lr=2e-5` do not.
+    """
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def load(reads: tuple[str, ...], **names: str) -> SimpleNamespace:
+    """What a stage declared in READS, by the last part of each name: `train` -> .train, `models.{model}` -> .model.
+
+    Raises UserError with every problem of the file, or if a name (`method="lora"`) has no block in its catalogue.
+    """
+    everything = load_all()
+    found = {}
+    for read in reads:
+        value: Any = everything
+        key = read.rsplit(".", 1)[-1].strip("{}")
+        for part in read.split("."):
+            if part.startswith("{"):
+                catalogue, part = read.split(".")[0], names[part.strip("{}")]
+                if part not in value:
+                    raise UserError(f"{PATH}: {_no_block(part, catalogue, value)}")
+            value = value[part] if isinstance(value, dict) else getattr(value, part)
+        found[key] = value
+    return SimpleNamespace(**found)
+
+
+def load_all(path: Path | None = None) -> Params:
+    """The whole file. Raises UserError that lists every problem in it."""
+    path = path or PATH
+    if not path.is_file():
+        raise UserError(f"{path}: not found in {Path.cwd()}; run from the folder that holds dvc.yaml")
+    try:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" line {mark.line + 1}:" if mark else ""
+        raise UserError(f"{path}:{place} not valid YAML: {getattr(error, 'problem', error)}") from error
+    problems: list[str] = []
+    params = _read(Params, raw, "", problems)
+    if not problems:
+        problems = list(_cross_checks(params))
+    if problems:
+        count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
+        raise UserError("\n  ".join([f"{path}: {count}", *problems]))
+    return params
+
+
+def _read(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
+    """`value` as `kind`; what does not fit is added to `problems` as `where: what is wrong`."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        number = _read(args[0], value, where, problems)
+        if isinstance(number, (int, float)) and number not in args[1]:
+            problems.append(f"{where}: must be {args[1]}, is {number}")
+        return number
+    if origin in (UnionType, Union):
+        return None if value is None else _read(next(a for a in args if a is not NoneType), value, where, problems)
+    if origin is Literal:
+        if value not in args:
+            problems.append(f"{where}: unknown value {value!r}{_near(value, args)}")
+        return value
+    if origin is list:
+        if not isinstance(value, list):
+            problems.append(f"{where}: must be a list, is {_describe(value)}")
+            return []
+        return [_read(args[0], entry, f"{where}[{index}]", problems) for index, entry in enumerate(value)]
+    if origin is dict or is_dataclass(kind):
+        if value is None and origin is dict:
+            value = {}
+        if not isinstance(value, dict):
+            problems.append(f"{where or PATH}: must be a block of keys, is {_describe(value)}")
+            return {}
+        if origin is dict:
+            return {k: _read(args[1], v, f"{where}.{k}", problems) for k, v in value.items()}
+        return _read_block(kind, value, where, problems)
+    if kind is Any:
+        return value
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        expected = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind]
+        problems.append(f"{where}: must be {expected}, is {_describe(value)}")
+    return value
+
+
+def _read_block(kind: Any, value: dict, where: str, problems: list[str]) -> Any:
+    hints = get_type_hints(kind, include_extras=True)
+    prefix = f"{where}." if where else ""
+    for key in value:
+        if key not in hints:
+            problems.append(f"{prefix}{key}: unknown key{_near(key, hints)}")
+    found = {}
+    for name, hint in hints.items():
+        if name in value:
+            found[name] = _read(hint, value[name], prefix + name, problems)
+        elif NoneType not in get_args(hint):
+            problems.append(f"{prefix}{name}: missing")
+    try:
+        return kind(**found)
+    except TypeError:  # a required field is missing: already among the problems
+        return None
+
+
+def _cross_checks(params: Params):
+    """What one field alone cannot tell, as `where: what is wrong`."""
+    for axis in ("models", "datasets", "methods"):
+        catalogue, wanted = getattr(params, axis), getattr(params.run, axis)
+        for name in catalogue:
+            if not NAME.fullmatch(str(name)):
+                yield f"{axis}.{name}: a name holds letters, digits and _ only ('-' separates the parts of a variant)"
+        for name in wanted:
+            if name not in catalogue:
+                yield f"run.{axis}: {_no_block(name, axis, catalogue)}"
+    for field in fields(Run):
+        wanted = getattr(params.run, field.name)
+        if not wanted and field.name in ("models", "datasets", "methods"):
+            yield f"run.{field.name}: must name at least one entry"
+        for name in sorted({n for n in wanted if wanted.count(n) > 1}):
+            yield f"run.{field.name}: {name!r} stands twice"
+    for axis in ("models", "datasets"):
+        for name, entry in getattr(params, axis).items():
+            sources = [s for s in ("generate", "path") if getattr(entry, s) is not None]
+            if len(sources) != 1:
+                yield f"{axis}.{name}: needs exactly one of generate, path (has {' and '.join(sources) or 'none'})"
+    for name, dataset in params.datasets.items():
+        yield from _dataset_checks(name, dataset)
+    for name, model in params.models.items():
+        made = model.generate
+        if made and made.hidden_size % made.heads:
+            yield f"models.{name}.generate.hidden_size: {made.hidden_size} is no multiple of heads ({made.heads})"
+        if made and made.heads % made.kv_heads:
+            yield f"models.{name}.generate.heads: {made.heads} is no multiple of kv_heads ({made.kv_heads})"
+    for name, method in params.methods.items():
+        yield from _method_checks(name, method)
+
+
+def _dataset_checks(name: str, dataset: Dataset):
+    where = f"datasets.{name}"
+    if dataset.path and not dataset.columns and not dataset.path.endswith(".txt"):
+        yield f"{where}.columns: missing; says which column holds what, e.g. {{instruction: question, answer: answer}}"
+    columns = dataset.columns or Columns()
+    needed = ("instruction", "answer") if dataset.kind == "instruction" else ("text",)
+    for column in needed if dataset.columns else ():
+        if getattr(columns, column) is None:
+            yield f"{where}.columns.{column}: missing; kind {dataset.kind} needs it"
+    if dataset.kind == "instruction" and dataset.path and dataset.path.endswith(".txt"):
+        yield f"{where}.kind: a .txt file has no columns; it can only be of kind text"
+
+
+def _method_checks(name: str, method: Method):
+    where = f"methods.{name}"
+    if method.full and method.peft:
+        yield f"{where}: has both full and peft; a method trains either all weights or an adapter"
+    if method.full and method.load:
+        yield f"{where}.load: full fine-tuning cannot train {method.load} weights; leave load out"
+    if method.peft and method.config is None:
+        yield f"{where}.config: missing; the fields of PEFT's configuration for {method.peft}"
+    if not method.trains and (method.config or method.load or method.train):
+        yield f"{where}: trains nothing (neither full nor peft), so config, load and train mean nothing here"
+    if name == "base" and method.trains:
+        yield f"{where}: is the untouched model that all others are compared with; give this method another name"
+    hints = get_type_hints(Train, include_extras=True)
+    problems: list[str] = []
+    for key, value in (method.train or {}).items():
+        if key in hints:
+            _read(hints[key], value, f"{where}.train.{key}", problems)
+        else:
+            problems.append(f"{where}.train.{key}: unknown key{_near(key, hints)}")
+    yield from problems
+
+
+def _no_block(name: str, axis: str, catalogue: dict) -> str:
+    return f"{name!r} has no block under {axis}{_near(name, catalogue)} (there are: {', '.join(catalogue)})"
+
+
+def _near(word: Any, known: Any) -> str:
+    """` (did you mean X?)`, or the list of what there is when nothing is near and the list is short."""
+    names = [str(k) for k in known]
+    match = difflib.get_close_matches(str(word), names, n=1)
+    if match:
+        return f" (did you mean {match[0]}?)"
+    return ""
+
+
+def _describe(value: Any) -> str:
+    return (
+        "empty"
+        if value is None
+        else f"{value!r}"
+        if isinstance(value, (str, int, float))
+        else f"a {type(value).__name__}"
+    )

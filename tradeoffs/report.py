@@ -1,0 +1,516 @@
+"""The report for the person who decides: the answer first, then what it rests on. Markdown, and HTML made from it."""
+
+import re
+from collections.abc import Callable, Sequence
+from statistics import median
+
+from markdown_it import MarkdownIt
+
+from tradeoffs import intervals, metrics
+from tradeoffs.formatting import (
+    Lines,
+    bold,
+    cost_of,
+    counted,
+    folded,
+    metric_label,
+    name_of,
+    quality_of,
+    short,
+    signed,
+    table,
+    verdict,
+    with_cost,
+)
+from tradeoffs.results import TRAINING, Results
+from tradeoffs.variants import TRAINED, Variant
+
+Group = tuple[str, str]
+
+CAPTIONS = {
+    "quality_vs_speed": "Quality against decode speed. Dashed: the Pareto set, which no variant beats in both.",
+    "quality_vs_size": "Quality against size. Dashed: the Pareto set, which no variant beats in both.",
+    "methods": "Methods as trained: quality on questions never seen and seen in training, and what training took.",
+    "ladder": "What each format costs against the model as trained, on the same items.",
+    "mmlu_subjects": "Multiple choice by subject.",
+    "memory": "Peak memory of the process.",
+    "training_curves": "Training loss.",
+}
+CSS = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
+h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; padding-bottom: .2rem; }
+table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: auto; }
+td { font-variant-numeric: tabular-nums; }
+th, td { border-bottom: 1px solid #ddd; padding: .25rem .7rem; text-align: right; white-space: nowrap; }
+th:first-child, td:first-child { text-align: left; } th { border-bottom: 2px solid #999; vertical-align: bottom; }
+img { max-width: 100%; } code { background: #f3f3f3; padding: 0 .2rem; border-radius: 3px; }
+details { margin: .5rem 0; } summary { cursor: pointer; }
+"""
+
+
+def markdown(results: Results, pictures: Sequence[str]) -> str:
+    """The whole report; `pictures` are the names of those that were drawn."""
+    sections = [
+        _decision(results, pictures),
+        _methods(results, pictures),
+        _formats(results),
+        _ladder(results, pictures),
+        _subjects(results, pictures),
+        _comparisons(results),
+        _data(results),
+        _reading(results),
+        _machine(results),
+    ]
+    text = "\n".join(line for section in sections for line in section) + "\n"
+    return re.sub("\n{3,}", "\n\n", text)
+
+
+def summary(results: Results) -> str:
+    """The decision alone, for a pull request or a README."""
+    return "\n".join(_decision(results, ())) + "\n"
+
+
+def html(text: str, title: str) -> str:
+    """The same report as one page; pictures stay files beside it."""
+    body = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    return (
+        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+        f"<style>{CSS}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
+    )
+
+
+def decision_table(results: Results) -> Lines:
+    """One row per model and data set: the best variant, and the cheapest ones that are tied with it."""
+    rows = []
+    for group in results.groups():
+        best, name = results.ranked(*group)[0], results.headline(*group)
+        base = [v for v in results.of(*group, "base") if v.format == TRAINED]
+        rows.append(
+            [
+                " / ".join(group),
+                f"{name_of(best)}: {quality_of(results, best, name)}",
+                f"{len(results.tied_with_best(*group)) - 1} of {len(results.of(*group)) - 1}",
+                with_cost(results, _cheapest(results, group, "size_mb", "lower"), "size_mb", "MB"),
+                with_cost(
+                    results,
+                    _cheapest(results, group, "decode_tokens_per_second", "higher"),
+                    "decode_tokens_per_second",
+                    "tok/s",
+                ),
+                quality_of(results, base[0], name) if base else "",
+            ]
+        )
+    header = ["model / data set", "best", "tied with it", "smallest tied", "fastest tied", "untouched base"]
+    return table(header, rows)
+
+
+def _decision(results: Results, pictures: Sequence[str]) -> Lines:
+    lines = ["# Which method, which format", ""]
+    variants, methods = counted(results.variants, "variant"), counted(results.run.methods, "method")
+    formats, groups = counted(_format_names(results), "format"), counted(results.groups(), "pair")
+    lines += [f"{variants}: {methods} of tuning in {formats}, on {groups} of model and data set."]
+    lines += [
+        "Values are `value [low, high]`, a 95 % interval; a **tie** is a difference whose interval contains 0.",
+        "",
+    ]
+    lines += decision_table(results)
+    for group in results.groups():
+        lines += ["", f"**{' on '.join(group)}.** {_advice(results, group)}", ""]
+        lines += _choices(results, group)
+    return lines + _pictures(pictures, "quality_vs_speed", "quality_vs_size") + _across_models(results)
+
+
+def _advice(results: Results, group: Group) -> str:
+    """The decision in words, from the numbers."""
+    name = results.headline(*group)
+    best, tied = results.ranked(*group)[0], results.tied_with_best(*group)
+    small = _cheapest(results, group, "size_mb", "lower")
+    fast = _cheapest(results, group, "decode_tokens_per_second", "higher")
+    size, speed = (
+        f"{cost_of(results, small, 'size_mb')} MB",
+        f"{cost_of(results, fast, 'decode_tokens_per_second')} tokens/s",
+    )
+    if small != best:
+        size += f" against {cost_of(results, best, 'size_mb')}"
+    if fast != best:
+        speed += f" against {cost_of(results, best, 'decode_tokens_per_second')}"
+    words = [
+        f"Best test {metric_label(name)}: {name_of(best)}, {quality_of(results, best, name)}; ties: {len(tied) - 1}."
+    ]
+    if small == fast:
+        words.append(f"Smallest ({size}) and fastest ({speed}) among them all: {name_of(small)}.")
+    else:
+        words.append(f"Smallest among them all: {name_of(small)} ({size}); fastest: {name_of(fast)} ({speed}).")
+    base = [v for v in results.of(*group, "base") if v.format == TRAINED]
+    if base and base[0] in tied and len(results.run.methods) > 1:
+        words.append("The untouched base is among them: tuning shows no effect here.")
+    elif base and base[0] not in tied:
+        words.append(f"Against the untouched base: {signed(results.compare(best, base[0], name), name)}.")
+    fronts = (("size", "size_mb", "lower"), ("decode speed", "decode_tokens_per_second", "higher"))
+    for what, key, cheaper in fronts:
+        front = ", ".join(name_of(v) for v in results.pareto(*group, key, cheaper))
+        words.append(f"Pareto set of quality and {what}: {front}.")
+    return " ".join(words)
+
+
+def _choices(results: Results, group: Group) -> Lines:
+    """The variants that a decision is between, side by side."""
+    name = results.headline(*group)
+    best = results.ranked(*group)[0]
+    chosen: dict[Variant, list[str]] = {best: ["best"]}
+    costs = (
+        ("size_mb", "lower", "smallest tied"),
+        ("decode_tokens_per_second", "higher", "fastest tied"),
+        ("peak_memory_mb", "lower", "least memory tied"),
+    )
+    for key, cheaper, why in costs:
+        chosen.setdefault(_cheapest(results, group, key, cheaper), []).append(why)
+    for variant in results.of(*group, "base"):
+        if variant.format == TRAINED:
+            chosen.setdefault(variant, []).append("untouched base")
+    header = [
+        "",
+        "variant",
+        f"test {metric_label(name)}",
+        "against the best",
+        "size MB",
+        "decode tok/s",
+        "p50 latency s",
+        "memory MB",
+    ]
+    rows = [
+        [
+            ", ".join(why),
+            name_of(v),
+            quality_of(results, v, name),
+            "" if v == best else verdict(results.compare(v, best, name), name),
+            *(
+                cost_of(results, v, key)
+                for key in ("size_mb", "decode_tokens_per_second", "latency_p50_seconds", "peak_memory_mb")
+            ),
+        ]
+        for v, why in chosen.items()
+    ]
+    return table(header, rows)
+
+
+def _across_models(results: Results) -> Lines:
+    """Models side by side, by the one likelihood that compares across tokenizers, and by subject."""
+    if len(results.run.models) == 1:
+        return []
+    lines = ["", "## Models side by side", "", "Each with its best method, as trained. Test bits per byte:", ""]
+    subjects: dict[str, dict[str, str]] = {}
+    rows = []
+    for dataset in results.run.datasets:
+        row = [f"`{dataset}`"]
+        for model in results.run.models:
+            best = next(v for v in results.ranked(model, dataset) if v.format == TRAINED)
+            row.append(f"`{best.method}`: {quality_of(results, best, 'test_bits_per_byte')}")
+            for subject, (accuracy, _) in results.subjects(best).items():
+                subjects.setdefault(f"{dataset}: {subject.replace('_', ' ')}", {})[model] = f"{accuracy:.3f}"
+        rows.append(row)
+    header = [f"`{model}`" for model in results.run.models]
+    lines += table(["data set", *header], rows)
+    if subjects:
+        rows = [[name, *(found.get(model, "") for model in results.run.models)] for name, found in subjects.items()]
+        lines += ["", "Multiple choice:", "", *table(["subject", *header], rows)]
+    return lines
+
+
+def _methods(results: Results, pictures: Sequence[str]) -> Lines:
+    lines = ["", "## Methods, as trained", "", "Test: examples never trained on.", ""]
+    answers = ("f1", "exact_match", "rouge_l", "bleu", "bertscore", "cosine")
+    likelihood = ("loss", "perplexity", "bits_per_byte", "token_accuracy")
+    for group in results.groups():
+        trained = [v for v in results.of(*group) if v.format == TRAINED]
+        lines += [f"### {' on '.join(group)}", ""]
+        names = [f"test_{n}" for n in answers] + ["cosine_to_base", "mmlu_accuracy"]
+        lines += _quality_table(results, trained, names, lambda v: v.method)
+        lines += _quality_table(results, trained, [f"test_{n}" for n in likelihood], lambda v: v.method)
+        lines += ["Seen in training against never seen: how much was learnt by heart.", ""]
+        pairs = [f"{split}_{n}" for n in ("f1", "cosine", "bertscore", "loss") for split in ("test", "seen")]
+        lines += _quality_table(results, trained, pairs, lambda v: v.method, split_names=True)
+        lines += ["What training took. Memory is the peak of the whole process.", ""]
+        lines += _training_table(results, trained)
+        notes = _training_notes(results, trained)
+        lines += ["", *notes, ""] if notes else [""]
+    return lines + _pictures(pictures, "methods", "training_curves", "memory")
+
+
+def _training_table(results: Results, trained: list[Variant]) -> Lines:
+    columns = {
+        "trainable_params": "trainable parameters",
+        "total_params": "of",
+        "adapter_mb": "adapter MB",
+        "train_seconds": "time s",
+        "train_tokens_per_second": "tokens/s",
+        "peak_memory_mb": "memory MB",
+        "peak_gpu_memory_mb": "GPU memory MB",
+        "train_loss": "train loss",
+    }
+    facts = [(v, results.training[v.cell]) for v in trained]
+    columns = {key: name for key, name in columns.items() if any(key in found for _, found in facts)}
+    rows = [[f"`{v.method}`", *(short(found.get(key)) for key in columns)] for v, found in facts]
+    return table(["method", *columns.values()], rows)
+
+
+def _training_notes(results: Results, trained: list[Variant]) -> Lines:
+    """Facts that one method alone has, such as the ranks that AdaLoRA ended with."""
+    notes = []
+    for variant in trained:
+        own = {k: v for k, v in results.training[variant.cell].items() if k not in (*TRAINING, "curve")}
+        if own:
+            notes.append(
+                f"`{variant.method}`: " + ", ".join(f"{k.replace('_', ' ')} {short(v)}" for k, v in own.items()) + "."
+            )
+    return notes
+
+
+def _formats(results: Results) -> Lines:
+    lines = ["", "## Formats", ""]
+    for group in results.groups():
+        name = results.headline(*group)
+        lines += [f"### {' on '.join(group)}", ""]
+        lines += [f"Test {metric_label(name)} of each method in each format; bold: tied with the best.", ""]
+        tied = {v: bold(quality_of(results, v, name), True) for v in results.tied_with_best(*group)}
+        cells = {v: quality_of(results, v, name) for v in results.of(*group)} | tied
+        lines += _matrix(results, group, _format_names(results), cells)
+        best = results.of(*group, results.ranked(*group)[0].method)
+        lines += [f"What each format of `{best[0].method}` costs. Speeds: median [slowest, fastest run], batch 1.", ""]
+        lines += _cost_table(results, best)
+        for method in results.run.methods:
+            mine = results.of(*group, method)
+            lines += folded(f"formats of {method}: quality on test, and cost", _format_quality(results, mine))
+    return lines
+
+
+def _format_quality(results: Results, cell: list[Variant]) -> Lines:
+    names = ("loss", "perplexity", "bits_per_byte", "token_accuracy", "f1", "rouge_l", "bleu", "bertscore", "cosine")
+    every = [f"test_{name}" for name in names] + ["cosine_to_base", "mmlu_accuracy"]
+    return _quality_table(results, cell, every, lambda v: v.format) + _cost_table(results, cell)
+
+
+def _cost_table(results: Results, variants: list[Variant]) -> Lines:
+    columns = {
+        "size_mb": "size MB",
+        "load_seconds": "load s",
+        "prefill_tokens_per_second": "prefill tok/s",
+        "decode_tokens_per_second": "decode tok/s",
+        "ttft_seconds": "first token s",
+        "latency_p50_seconds": "p50 latency s",
+        "latency_p95_seconds": "p95 latency s",
+        "eval_samples_per_second": "scored items/s",
+        "peak_memory_mb": "memory MB",
+        "peak_gpu_memory_mb": "GPU memory MB",
+    }
+    present = {k: label for k, label in columns.items() if any(k in results.cost[v] for v in variants)}
+    rows = []
+    for variant in variants:
+        runs_on = f"{results.cost[variant]['runtime']}, {results.cost[variant]['device']}"
+        rows.append([f"`{variant.format}`", runs_on, *(cost_of(results, variant, k, spread=True) for k in present)])
+    return [*table(["format", "runs on", *present.values()], rows), ""]
+
+
+def _ladder(results: Results, pictures: Sequence[str]) -> Lines:
+    lines = ["", "## The ladder: where a fine-tune is lost", ""]
+    lines += ["Change of test loss against the same model as it left training, on the same items, in nats per token;"]
+    lines += ["bold: the interval excludes 0.", ""]
+    for group in results.groups():
+        rungs = _format_names(results)[1:]
+        lines += [f"### {' on '.join(group)}", ""]
+        changes = {v: results.compare(v, _trained(results, v), "test_loss") for v in results.of(*group)}
+        cells = {v: bold(signed(found, "test_loss"), not found.tie) for v, found in changes.items()}
+        lines += _matrix(results, group, rungs, cells)
+        lines += [*(f"- `{m}`: {_costliest_step(results, results.of(*group, m))}" for m in results.run.methods), ""]
+        for method in results.run.methods:
+            lines += folded(f"every step of {method}", _steps(results, results.of(*group, method)))
+    return lines + _pictures(pictures, "ladder")
+
+
+def _steps(results: Results, cell: list[Variant]) -> Lines:
+    trained, *rungs = cell
+    header = ["format", "made from", "loss, this step", "loss, in all", "KLD", "same top token"]
+    others = [m for m in ("test_f1", "mmlu_accuracy") if results.has(trained, m)]
+    rows = []
+    for variant in rungs:
+        below = results.made_from(variant)
+        row = [f"`{variant.format}`", f"`{below.format}`"]
+        row += [signed(results.compare(variant, other, "test_loss"), "test_loss") for other in (below, trained)]
+        row += [quality_of(results, variant, "kld"), quality_of(results, variant, "same_top_token")]
+        rows.append([*row, *(signed(results.compare(variant, trained, m), m) for m in others)])
+    return table([*header, *(f"{metric_label(m)}, in all" for m in others)], rows)
+
+
+def _costliest_step(results: Results, cell: list[Variant]) -> str:
+    steps = [(v, results.made_from(v)) for v in cell[1:]]
+    losses = [(results.compare(v, below, "test_loss"), v, below) for v, below in steps]
+    real = [step for step in losses if step[0].low > 0]
+    if not real:
+        return "no step costs more than this test set can show."
+    found, variant, below = max(real, key=lambda step: step[0].value)
+    return f"loses most from `{below.format}` to `{variant.format}`, {signed(found, 'test_loss')} nats."
+
+
+def _subjects(results: Results, pictures: Sequence[str]) -> Lines:
+    asked = [group for group in results.groups() if results.subjects(results.of(*group)[0])]
+    if not asked:
+        return []
+    lines = ["", "## Multiple choice, by subject", ""]
+    for group in asked:
+        best = results.ranked(*group)[0].method
+        trained = [v for v in results.of(*group) if v.format == TRAINED]
+        lines += [f"### {' on '.join(group)}", "", "Accuracy of the models as trained:", ""]
+        lines += _subject_table(results, trained, lambda v: v.method)
+        lines += [f"Accuracy of the formats of `{best}`, and the time for all questions:", ""]
+        lines += _subject_table(results, results.of(*group, best), lambda v: v.format)
+    return lines + _pictures(pictures, "mmlu_subjects")
+
+
+def _subject_table(results: Results, variants: list[Variant], name: Callable[[Variant], str]) -> Lines:
+    first = results.subjects(variants[0])
+    rows = [
+        [subject.replace("_", " "), str(count), *(f"{results.subjects(v)[subject][0]:.3f}" for v in variants)]
+        for subject, (_, count) in first.items()
+    ]
+    total = str(sum(count for _, count in first.values()))
+    rows.append(["**all**", total, *(quality_of(results, v, "mmlu_accuracy") for v in variants)])
+    for clock in ("wall", "cpu", "gpu"):
+        seconds = [results.cost[v]["mmlu_seconds"].get(clock) for v in variants]
+        if any(value is not None for value in seconds):
+            rows.append([f"{clock.upper() if clock != 'wall' else clock} seconds", "", *map(short, seconds)])
+    return [*table(["subject", "questions", *(f"`{name(v)}`" for v in variants)], rows), ""]
+
+
+def _comparisons(results: Results) -> Lines:
+    """Methods as trained against the base and against the best of them, paired; McNemar for multiple choice."""
+    lines = ["", "## Who beats whom", "", "Paired on the same items. No correction for the number of comparisons.", ""]
+    for group in results.groups():
+        name = results.headline(*group)
+        trained = [v for v in results.ranked(*group) if v.format == TRAINED]
+        base = next((v for v in trained if v.method == "base"), None)
+        header = ["method", f"test {metric_label(name)}", "against the best method"]
+        header += ["against base"] if base else []
+        choice = results.has(trained[0], "mmlu_accuracy")
+        header += ["MMLU against base", "McNemar p"] if base and choice else []
+        rows = []
+        for variant in trained:
+            row = [f"`{variant.method}`", quality_of(results, variant, name)]
+            row.append("" if variant == trained[0] else verdict(results.compare(variant, trained[0], name), name))
+            if base:
+                row.append("" if variant == base else verdict(results.compare(variant, base, name), name))
+            if base and choice:
+                found = results.compare(variant, base, "mmlu_accuracy")
+                p = intervals.mcnemar(results.correct(variant), results.correct(base))
+                row += ["", ""] if variant == base else [verdict(found, "mmlu_accuracy"), f"{p:.2g}"]
+            rows.append(row)
+        tied = ", ".join(name_of(v) for v in results.tied_with_best(*group)[1:])
+        lines += [f"### {' on '.join(group)}", "", *table(header, rows), ""]
+        best = name_of(results.ranked(*group)[0])
+        lines += [f"Tied with {best}, the best of all formats: {tied or 'none'}.", ""]
+    return lines
+
+
+def _data(results: Results) -> Lines:
+    lines = ["", "## Data, and what it can show", ""]
+    kept = {"read": "rows read", "train": "train", "test": "test", "seen": "seen, of train"}
+    lost = {"empty": "empty", "duplicates": "duplicates", "near_duplicates": "near-duplicates of test, in train"}
+    rows = []
+    for name, info in results.prepared.items():
+        counts, dropped = [info["counts"][key] for key in kept], [info["dropped"][key] for key in lost]
+        rows.append([f"`{name}`", *map(short, counts + dropped)])
+    lines += table(["data set", *kept.values(), *(f"dropped: {label}" for label in lost.values())], rows)
+    lines += ["", "Smallest true difference that this run finds with 80 % power (2.8 standard errors of the paired"]
+    lines += ["difference), median over the pairs compared:", ""]
+    header = ["model / data set", "metric", "items", "between methods", "between formats of one method"]
+    rows = []
+    for group in results.groups():
+        trained = [v for v in results.of(*group) if v.format == TRAINED]
+        methods = [(a, b) for index, a in enumerate(trained) for b in trained[:index]]
+        formats = [(v, _trained(results, v)) for v in results.of(*group) if v.format != TRAINED]
+        for name in ("test_loss", "test_f1", "mmlu_accuracy"):
+            if results.has(trained[0], name):
+                found = [_detectable(results, pairs, name) for pairs in (methods, formats)]
+                rows.append([" / ".join(group), metric_label(name), str(results.count(trained[0], name)), *found])
+    return lines + table(header, rows)
+
+
+def _detectable(results: Results, pairs: list[tuple[Variant, Variant]], name: str) -> str:
+    errors = [results.compare(a, b, name).error for a, b in pairs]
+    return f"{intervals.detectable(median(errors)):.2g}" if errors else ""
+
+
+def _reading(results: Results) -> Lines:
+    lines = ["", "## How to read the numbers", ""]
+    every = [*metrics.METRICS.values(), *(metric for _, metric in metrics.SINGLE.values())]
+    for metric in every:
+        better = f" ({metric.better} is better)" if metric.better else ""
+        lines.append(f"- **{metric.label}**{better}: {metric.definition}.")
+    if results.embedding:
+        lines += [f"- Embeddings, for cosine and BERTScore: `{results.embedding}`."]
+    lines += [
+        "- **Intervals**: 95 % percentile bootstrap over items; differences resample the same items for both sides.",
+        "- **Pareto set**: no other variant is better in both. It goes by the values; neighbours in it may be tied.",
+        "- **Perplexity or bits per byte**: more tokens for the same text make a lower perplexity, and the",
+        "  model is no better for it. Within one model either will do; across models use bits per byte.",
+        "- An empty answer scores 0 in F1, exact match, ROUGE, BLEU and BERTScore.",
+        "- MB is 10^6 bytes. Cost numbers belong to the machine that they were measured on.",
+    ]
+    return lines
+
+
+def _machine(results: Results) -> Lines:
+    runs = dict.fromkeys(f"{cost['runtime']} on {cost['device']}" for cost in results.cost.values())
+    lines = ["", "## Machine", "", f"Measured with {', '.join(runs)}."]
+    machines = dict.fromkeys(
+        f"{hardware['processor']}, {hardware['machine']}, {hardware['cores']} cores"
+        for hardware in (cost["hardware"] for cost in results.cost.values() if "hardware" in cost)
+    )
+    lines[-1] += "".join(f" {machine}." for machine in machines)
+    return [*lines, "Versions and seeds stand in the `run_info.json` beside each artefact."]
+
+
+def _cheapest(results: Results, group: Group, key: str, cheaper: str) -> Variant:
+    """The cheapest variant that is tied with the best of its group."""
+    pick = min if cheaper == "lower" else max
+    return pick(results.tied_with_best(*group), key=lambda variant: results.cost[variant][key])
+
+
+def _trained(results: Results, variant: Variant) -> Variant:
+    return results.of(variant.model, variant.dataset, variant.method)[0]
+
+
+def _format_names(results: Results) -> list[str]:
+    return list(dict.fromkeys(variant.format for variant in results.variants))
+
+
+def _quality_table(
+    results: Results,
+    variants: list[Variant],
+    names: list[str],
+    row_name: Callable[[Variant], str],
+    split_names: bool = False,
+) -> Lines:
+    """One row per variant; metrics that none of them has are left out."""
+    names = [n for n in names if any(results.has(v, n) for v in variants)]
+    header = [f"{n.partition('_')[0]} {metric_label(n)}" if split_names else metric_label(n) for n in names]
+    rows = [[f"`{row_name(v)}`", *(quality_of(results, v, n) for n in names)] for v in variants]
+    return [*table(["", *header], rows), ""] if names else []
+
+
+def _matrix(results: Results, group: Group, formats: list[str], cells: dict[Variant, str]) -> Lines:
+    """Methods down, formats across."""
+    rows = []
+    for method in results.run.methods:
+        mine = {v.format: v for v in results.of(*group, method)}
+        rows.append([f"`{method}`", *(cells[mine[f]] for f in formats)])
+    return [*table(["method", *(f"`{f}`" for f in formats)], rows), ""]
+
+
+def _pictures(drawn: Sequence[str], *names: str) -> Lines:
+    """Links relative to report/."""
+    return [
+        line
+        for n in names
+        if n in drawn
+        for line in ("", f"![{n.replace('_', ' ')}](../plots/{n}.png)", "", f"*{CAPTIONS[n]}*")
+    ]

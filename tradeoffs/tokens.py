@@ -1,0 +1,162 @@
+"""From text to token ids and masks: instruction examples, plain text windows, multiple-choice questions."""
+
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+
+from tradeoffs import files
+from tradeoffs.errors import UserError
+
+LETTERS = "ABCD"
+
+
+def instruction_rows(
+    tokenizer: PreTrainedTokenizerFast, examples: list[dict], longest: int, source: Path
+) -> list[dict[str, Any]]:
+    """One row per example, in the model's own chat template; only the answer and its end of sequence are scored.
+
+    Raises UserError if an example is longer than `longest` tokens, or if the template lets the end of the prompt and
+    the beginning of the answer melt into one token: generation could then not start where the answer did in training.
+    """
+    rows, too_long = [], []
+    for number, example in enumerate(tqdm(examples, desc=source.stem, leave=False), 1):
+        user = {"role": "user", "content": example["prompt"]}
+        prompt = _chat(tokenizer, [user], add_generation_prompt=True)
+        ids = _chat(tokenizer, [user, {"role": "assistant", "content": example["answer"]}])
+        if ids[: len(prompt)] != prompt:
+            raise UserError(
+                f"{source} line {number}: the prompt template does not fit the model's tokenizer: the prompt's last "
+                f"token changes when the answer follows; choose another `prompt` for this model in params.yaml"
+            )
+        # What a template puts after the end of the turn (often a newline) is never generated, so it is not scored.
+        end = next((at for at in range(len(prompt), len(ids)) if ids[at] == tokenizer.eos_token_id), len(ids) - 1)
+        ids = ids[: end + 1]
+        if len(ids) > longest:
+            too_long.append(f"line {number} ({len(ids)} tokens)")
+        rows.append(
+            {
+                "id": example["id"],
+                "ids": ids,
+                "scored": [at >= len(prompt) for at in range(len(ids))],
+                "prompt_tokens": len(prompt),
+                "prompt": example["prompt"],
+                "answer": example["answer"],
+                "bytes": len(example["answer"].encode()),
+            }
+        )
+    if too_long:
+        shown = ", ".join(too_long[:3]) + (f" and {len(too_long) - 3} more" if len(too_long) > 3 else "")
+        raise UserError(
+            f"{source}: {len(too_long)} examples are longer than {longest} tokens (the smaller of tokenize.max_length and "
+            f"the model's context): {shown}; shorten or remove them, or raise tokenize.max_length"
+        )
+    return rows
+
+
+def text_rows(tokenizer: PreTrainedTokenizerFast, examples: list[dict], window: int) -> list[dict[str, Any]]:
+    """Windows of at most `window` tokens, document by document; every token but a window's first is scored.
+
+    A document's last window is what is left of it; a window of a single token has nothing to score and is dropped.
+    """
+    rows = []
+    for example in tqdm(examples, desc="text", leave=False):
+        found = tokenizer(example["text"], add_special_tokens=True, return_offsets_mapping=True)
+        ids, spans = found["input_ids"], found["offset_mapping"]
+        for number, start in enumerate(range(0, len(ids), window)):
+            part, reach = ids[start : start + window], spans[start : start + window]
+            if len(part) < 2:
+                continue
+            text = example["text"][reach[0][1] : reach[-1][1]]
+            rows.append(
+                {
+                    "id": f"{example['id']}-{number}",
+                    "ids": part,
+                    "scored": [at > 0 for at in range(len(part))],
+                    "prompt_tokens": 0,
+                    "bytes": len(text.encode()),
+                }
+            )
+    return rows
+
+
+def mmlu_rows(
+    tokenizer: PreTrainedTokenizerFast, questions: list[dict], shots: int, limit: int, context: int
+) -> list[dict[str, Any]]:
+    """Prompts in the original few-shot format (Hendrycks et al. 2021, github.com/hendrycks/test, evaluate.py).
+
+    A prompt that does not fit the context loses its last examples one by one, as the original does.
+    """
+    rows = []
+    for subject in dict.fromkeys(question["subject"] for question in questions):
+        mine = [question for question in questions if question["subject"] == subject]
+        examples = [question for question in mine if question["split"] == "dev"][:shots]
+        if len(examples) < shots:
+            raise UserError(f"evaluate.mmlu.shots: {shots} asked for, {subject} has {len(examples)} examples")
+        for question in [question for question in mine if question["split"] == "test"][:limit]:
+            for kept in range(shots, -1, -1):
+                text = mmlu_prompt(subject, examples[:kept], question)
+                ids, options = _letter_ids(tokenizer, text)
+                if len(ids) < context:
+                    break
+            else:
+                raise UserError(
+                    f"{subject}: a question of {len(ids)} tokens does not fit the model's context of {context}"
+                )
+            rows.append(
+                {
+                    "id": question["id"],
+                    "subject": subject,
+                    "ids": ids,
+                    "options": options,
+                    "answer": question["answer"],
+                    "question": question["question"],
+                }
+            )
+    return rows
+
+
+def mmlu_prompt(subject: str, examples: list[dict], question: dict) -> str:
+    """The original prompt: a header, the examples with their letters, the question up to `Answer:`."""
+    header = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
+    shown = "".join(f"{_question(example)} {LETTERS[example['answer']]}\n\n" for example in examples)
+    return header + shown + _question(question)
+
+
+def _question(row: dict) -> str:
+    choices = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"], strict=True))
+    return f"{row['question'].strip()}{choices}\nAnswer:"
+
+
+def _letter_ids(tokenizer: PreTrainedTokenizerFast, prompt: str) -> tuple[list[int], list[int]]:
+    """Ids of the prompt up to the letter, and the id of each letter; found by tokenising prompt and letter together."""
+    whole = [tokenizer(f"{prompt} {letter}")["input_ids"] for letter in LETTERS]
+    start = whole[0][:-1]
+    if any(len(ids) != len(start) + 1 or ids[:-1] != start for ids in whole):
+        raise UserError(
+            "this tokenizer splits the option letters after 'Answer:' into several tokens; MMLU cannot be asked of it"
+        )
+    return start, [ids[-1] for ids in whole]
+
+
+def stop_ids(tokenizer: PreTrainedTokenizerFast, checkpoint: Path) -> list[int]:
+    """The ids that end an answer: the tokenizer's end of sequence and those of the checkpoint's generation_config."""
+    asked: Any = []
+    if (checkpoint / "generation_config.json").is_file():
+        asked = files.read_json(checkpoint / "generation_config.json").get("eos_token_id") or []
+    found = {tokenizer.eos_token_id, *(asked if isinstance(asked, list) else [asked])}
+    return sorted(token for token in found if token is not None)
+
+
+def pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
+    """The pad token, or the end of sequence where a tokenizer has none: padding is masked, so its id has no meaning."""
+    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+
+
+def _chat(tokenizer: PreTrainedTokenizerFast, messages: list[dict], add_generation_prompt: bool = False) -> list[int]:
+    return list(
+        tokenizer.apply_chat_template(
+            messages, tokenize=True, add_generation_prompt=add_generation_prompt, return_dict=False
+        )
+    )
