@@ -15,6 +15,7 @@ WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 run: $(READY)  ## run what has changed (everything, the first time), then show where the time went
 	@rm -f .scratch/times.jsonl
 	@begun=$$(date +%s); $(WITH_VENV) $(BIN)/dvc repro && $(BIN)/python -m tradeoffs.clock $$(($$(date +%s) - begun))
+	@$(BIN)/python -m tradeoffs.readme
 	@echo "Results: report/report.md (or report/report.html), metrics/, plots/"
 
 test: $(READY) lint  ## lint, types and tests

@@ -8,7 +8,7 @@ OUT  models/trained/<model>-<dataset>-<method>/   adapter or full weights, run_i
 
 from pathlib import Path
 
-from tradeoffs import cli, files, params, weights
+from tradeoffs import cli, clock, files, params, weights
 
 READS = ("train", "methods.{method}", "seed")
 
@@ -18,19 +18,20 @@ def main(model: str, dataset: str, method: str) -> None:
     cell = f"{model}-{dataset}-{method}"
     base, tokens = Path("models/base", model), Path("data/tokens", f"{model}-{dataset}")
     weights.require(base, "config.json")
-    facts = {
-        "base": files.read_json(base / "run_info.json"),
-        "method": method,
-        "params": files.params_hash(cfg.train, cfg.method),
-        "seed": cfg.seed,
-    }
+    facts = {"base": files.read_json(base / "run_info.json"), "method": method}
     with files.new_folder(Path("models/trained", cell)) as folder:
         if cfg.method.trains:
-            from tradeoffs import training  # takes seconds to import, and the base needs none of it
+            with clock.phase("startup"):  # takes seconds to import, and the base needs none of it
+                from tradeoffs import training
 
             print(f"{cell}: training on {training.device()}, {training.training_dtype()}")
             row = training.train(base, tokens, folder, method, cfg.method, cfg.train, cfg.seed)
-            facts["device"] = str(training.device())
+            # Only what was used: with the training budget in it, the base's folder would change with train.lr.
+            facts |= {
+                "params": files.params_hash(cfg.train, cfg.method),
+                "seed": cfg.seed,
+                "device": str(training.device()),
+            }
         else:
             row = {"trainable_params": 0, "total_params": weights.parameters(base)}
         files.write_json(folder / "run_info.json", files.run_info(**facts))

@@ -16,6 +16,7 @@ def main(model: str, dataset: str, method: str) -> None:
     cfg = params.load(READS, model=model, dataset=dataset, method=method)
     cell = f"{model}-{dataset}-{method}"
     base, trained = Path("models/base", model), Path("models/trained", cell)
+    onto = cfg.merge.onto if cfg.method.load else "original_base"
     weights.require(base, "config.json")
     weights.require(trained, "run_info.json")
     with files.new_folder(Path("models/merged", cell)) as folder:
@@ -24,8 +25,8 @@ def main(model: str, dataset: str, method: str) -> None:
         facts = {
             "base": files.read_json(base / "run_info.json"),
             "method": method,
-            "merged_onto": cfg.merge.onto if cfg.method.load else "original_base",
-            "params": files.params_hash(cfg.merge, cfg.method),
+            "merged_onto": onto,
+            "params": files.params_hash(onto, cfg.method),
         }
         files.write_json(folder / "run_info.json", files.run_info(**facts))
 

@@ -5,28 +5,29 @@ OUT  data/prepared/<dataset>/   train.jsonl, seen.jsonl, test.jsonl, mmlu.jsonl,
      python -m stages.prepare --dataset demo
 """
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
-from tradeoffs import cli, demo_text, duplicates, files, params, records
+from tradeoffs import cli, demo_text, duplicates, files, params, records, splits
 from tradeoffs.errors import UserError
+from tradeoffs.splits import Examples
 
 READS = ("seed", "datasets.{dataset}")
 SHOWN = 5  # dropped examples named in info.json
-Examples = list[dict[str, str]]
 
 
 def main(dataset: str) -> None:
     cfg = params.load(READS, dataset=dataset)
     wanted, where = cfg.dataset, f"datasets.{dataset}"
     examples, source = _read(wanted, cfg.seed, where)
-    unique, empty, repeated = _without_duplicates(examples)
-    test, rest = _split(unique, wanted.test_share)
-    near = duplicates.near_duplicates([_key(t) for t in test], [_key(r) for r in rest], wanted.near_duplicate)
+    unique, empty, repeated = splits.without_duplicates(examples)
+    test, rest = splits.split(unique, wanted.test_share)
+    near = duplicates.near_duplicates(
+        [splits.key(t) for t in test], [splits.key(r) for r in rest], wanted.near_duplicate
+    )
     train = [row for index, row in enumerate(rest) if index not in near]
     _check_sizes(where, wanted, examples, train, test)
-    seen = sorted(train, key=lambda row: _hash("seen", row))[: wanted.seen]
+    seen = sorted(train, key=lambda row: splits.content_hash("seen", row))[: wanted.seen]
     mmlu = _mmlu(wanted, cfg.seed, where)
     dropped = {
         "empty": empty,
@@ -34,7 +35,8 @@ def main(dataset: str) -> None:
         "near_duplicates": len(near),
         "duplicate_examples": repeated[:SHOWN],
         "near_duplicate_examples": [
-            {"dropped": _key(rest[index]), "like": _key(test[match])} for index, match in list(near.items())[:SHOWN]
+            {"dropped": splits.key(rest[index]), "like": splits.key(test[match])}
+            for index, match in list(near.items())[:SHOWN]
         ],
     }
     counts = {"read": len(examples), "train": len(train), "seen": len(seen), "test": len(test)}
@@ -59,37 +61,6 @@ def _read(wanted: params.Dataset, seed: int, where: str) -> tuple[Examples, dict
         examples = records.read(Path(str(wanted.path)), wanted.columns)
         source = {"source": str(wanted.path), "sha256": files.sha256(str(wanted.path))}
     return [{"id": files.content_id(*example.values()), **example} for example in examples], source
-
-
-def _key(row: dict[str, str]) -> str:
-    """What an example is about: a question asked twice is one question, whatever the answers."""
-    return row["prompt"] if "prompt" in row else row["text"]
-
-
-def _without_duplicates(examples: Examples) -> tuple[Examples, int, list[str]]:
-    """The first of each, how many had an empty field, and the repeated ones."""
-    found: dict[tuple[str, ...], dict[str, str]] = {}
-    empty, repeated = 0, []
-    for row in examples:
-        content = tuple(duplicates.normalised(value) for name, value in row.items() if name != "id")
-        if not all(content):
-            empty += 1
-        elif content in found:
-            repeated.append(_key(row))
-        else:
-            found[content] = row
-    return list(found.values()), empty, repeated
-
-
-def _hash(purpose: str, row: dict[str, str]) -> int:
-    return int(hashlib.sha256(f"{purpose} {duplicates.normalised(_key(row))}".encode()).hexdigest()[:16], 16)
-
-
-def _split(rows: Examples, share: float) -> tuple[Examples, Examples]:
-    """(test, rest) by a hash of each example's own words, so that new rows never move an old one."""
-    test = [row for row in rows if _hash("test", row) < share * 16**16]
-    chosen = {row["id"] for row in test}
-    return test, [row for row in rows if row["id"] not in chosen]
 
 
 def _check_sizes(where: str, wanted: params.Dataset, examples: Examples, train: Examples, test: Examples) -> None:

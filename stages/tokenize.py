@@ -6,9 +6,10 @@ OUT  data/tokens/<model>-<dataset>/    train, seen, test, mmlu (parquet), tokeni
 """
 
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoTokenizer
 
 from tradeoffs import cli, clock, files, params, tokens
 
@@ -41,7 +42,7 @@ def main(model: str, dataset: str) -> None:
     cfg = params.load(READS, model=model, dataset=dataset)
     prepared, checkpoint = Path("data/prepared", dataset), Path("models/base", model)
     with clock.loading():
-        tokenizer: PreTrainedTokenizerFast = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+        tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         context = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).max_position_embeddings
 
     rows = {}

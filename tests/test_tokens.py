@@ -1,4 +1,4 @@
-"""What is scored is the answer and its end, in the checkpoint's template; what does not fit is refused with its line."""
+"""What is scored is the answer and its end, in the checkpoint's template; what does not fit is refused."""
 
 from pathlib import Path
 

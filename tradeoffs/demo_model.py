@@ -27,6 +27,7 @@ UNK, BOS, EOS, PAD = 0, 1, 2, 3
 # How much more the letter after `Answer:` counts than any other token: it is one token in forty of a quiz, and a minute
 # of training is too short to learn it from that.
 ANSWER_WEIGHT = 4.0
+PART = 512  # pages among which those of similar length are put together
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -124,15 +125,24 @@ def page_batches(tokenizer: LlamaTokenizer, texts: Sequence[str], batch_tokens: 
 
     A batch is the ids, int64 (pages, tokens), padded with PAD on the right, and how much each counts, float32.
     """
+    random = Random(f"demo batches {seed}")
     mark = tokenizer("Answer: A")["input_ids"][-3:-1]
     pages = [[*ids, EOS] for ids in tokenizer(list(texts))["input_ids"]]
+    random.shuffle(pages)
     batches = []
-    for rows in length_batches([len(page) for page in pages], batch_tokens):
-        ids = np.full((len(rows), len(pages[rows[0]])), PAD, dtype=np.int64)
-        for line, row in enumerate(rows):
-            ids[line, : len(pages[row])] = pages[row]
-        weights = (ids != PAD).astype(np.float32)
-        weights[:, 2:][(ids[:, :-2] == mark[0]) & (ids[:, 1:-1] == mark[1])] = ANSWER_WEIGHT
-        batches.append((ids, weights))
-    Random(f"demo batches {seed}").shuffle(batches)
+    # By length within a part only: with all pages sorted, every step would see pages of one kind and learn less.
+    for start in range(0, len(pages), PART):
+        part = pages[start : start + PART]
+        for rows in length_batches([len(page) for page in part], batch_tokens):
+            batches.append(_padded([part[row] for row in rows], mark))
+    random.shuffle(batches)
     return batches
+
+
+def _padded(pages: list[list[int]], mark: list[int]) -> Batch:
+    ids = np.full((len(pages), max(map(len, pages))), PAD, dtype=np.int64)
+    for row, page in zip(ids, pages, strict=True):
+        row[: len(page)] = page
+    weights = (ids != PAD).astype(np.float32)
+    weights[:, 2:][(ids[:, :-2] == mark[0]) & (ids[:, 1:-1] == mark[1])] = ANSWER_WEIGHT
+    return ids, weights

@@ -1,14 +1,8 @@
 """What llama-cpp-python leaves out: a log that is quiet until something fails, and the types of a GGUF's tensors."""
 
 import ctypes
-import os
 from collections import Counter, deque
 from pathlib import Path
-
-# Threads that wait for each other sleep instead of spinning. Spinning is faster for tiny models on an idle machine; but
-# as soon as anything else runs, threads burn the time that the one they wait for needs: up to a hundred times slower,
-# and CPU seconds that say nothing. OpenMP reads this when it is loaded, so llama_cpp is imported from here.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import llama_cpp
 from llama_cpp import _ggml

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from tradeoffs import files, weights
+from tradeoffs import clock, files, weights
 from tradeoffs.errors import UserError
 from tradeoffs.params import Load, Merge, Method
 
@@ -68,7 +68,10 @@ def base_as_trained(base: Path, load: Load) -> "PreTrainedModel":
 
 
 def _merge_adapter(base: Path, trained: Path, name: str, method: Method, onto: str, folder: Path) -> None:
-    from tradeoffs.loading import attach, load_model  # transformers and peft: seconds that base and full do without
+    with clock.phase("startup"):  # transformers and peft: seconds that base and full do without
+        import peft  # noqa: F401
+
+        from tradeoffs.loading import attach, load_model
 
     if method.load and onto == "trained_base":
         model = base_as_trained(base, method.load)

@@ -49,8 +49,8 @@ def instruction_rows(
     if too_long:
         shown = ", ".join(too_long[:3]) + (f" and {len(too_long) - 3} more" if len(too_long) > 3 else "")
         raise UserError(
-            f"{source}: {len(too_long)} examples are longer than {longest} tokens (the smaller of tokenize.max_length and "
-            f"the model's context): {shown}; shorten or remove them, or raise tokenize.max_length"
+            f"{source}: {len(too_long)} examples are longer than {longest} tokens (the smaller of tokenize.max_length "
+            f"and the model's context): {shown}; shorten or remove them, or raise tokenize.max_length"
         )
     return rows
 
