@@ -24,6 +24,7 @@ def main(model: str) -> None:
         else:
             source = cfg.model.path
             checkpoints.copy(Path(source), folder, f"models.{model}.path")
+            files.note_if_unwatched(source, "models/raw", f"base@{model}")
         _set_prompt(cfg.model.prompt, folder, f"models.{model}.prompt")
         facts = {
             "source": source,

@@ -10,14 +10,14 @@ from pathlib import Path
 
 from tradeoffs import cli, clock, evaluation, files, params
 from tradeoffs.llama_cpp_runtime import LlamaCppRuntime
-from tradeoffs.variants import Variant
 
 READS = evaluation.READS
 
 
 def main(model: str, dataset: str, method: str, quant: str) -> None:
     cfg = params.load(READS)
-    variant = Variant(model, dataset, method, quant)
+    cell = f"{model}-{dataset}-{method}"
+    variant = f"{cell}-{quant}"
     tokens = Path("data/tokens", f"{model}-{dataset}")
     begun = time.perf_counter()
     with clock.loading():
@@ -26,7 +26,7 @@ def main(model: str, dataset: str, method: str, quant: str) -> None:
     print(f"{variant} on cpu")
 
     with runtime:
-        rows, cost = evaluation.evaluate(runtime, tokens, cfg, Path("data/reference", variant.cell))
+        rows, cost = evaluation.evaluate(runtime, tokens, cfg, Path("data/reference", cell))
     files.write_table(f"data/items/{variant}.parquet", rows, evaluation.ITEMS)
     files.write_json(f"data/cost/{variant}.json", cost | {"load_seconds": load_seconds})
 

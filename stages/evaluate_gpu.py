@@ -11,27 +11,26 @@ from pathlib import Path
 import torch
 
 from tradeoffs import cli, clock, evaluation, files, params
+from tradeoffs.formats import PRECISIONS
 from tradeoffs.loading import device, load_model
 from tradeoffs.transformers_runtime import TransformersRuntime
-from tradeoffs.variants import Variant
 
 READS = evaluation.READS
-LOADS: dict[str, params.Load | None] = {"bf16": None, "int8": "int8", "nf4": "nf4"}
 
 
 def main(model: str, dataset: str, method: str, precision: str) -> None:
     cfg = params.load(READS)
-    variant = Variant(model, dataset, method, precision)
+    cell = f"{model}-{dataset}-{method}"
+    variant = f"{cell}-{precision}"
     tokens = Path("data/tokens", f"{model}-{dataset}")
     begun = time.perf_counter()
     with clock.loading():
-        load = LOADS[precision]
-        loaded = load_model(Path("models/merged", variant.cell), load, torch.bfloat16)
+        loaded = load_model(Path("models/merged", cell), PRECISIONS[precision], torch.bfloat16)
         runtime = TransformersRuntime(loaded, cfg.batch_tokens, files.read_json(tokens / "info.json")["pad_id"])
     load_seconds = time.perf_counter() - begun
     print(f"{variant} on {device()}")
 
-    rows, cost = evaluation.evaluate(runtime, tokens, cfg, Path("data/reference", variant.cell))
+    rows, cost = evaluation.evaluate(runtime, tokens, cfg, Path("data/reference", cell))
     files.write_table(f"data/items/{variant}.parquet", rows, evaluation.ITEMS)
     files.write_json(f"data/cost/{variant}.json", cost | {"load_seconds": load_seconds})
 

@@ -8,7 +8,7 @@ OUT  models/trained/<model>-<dataset>-<method>/   adapter or full weights, run_i
 
 from pathlib import Path
 
-from tradeoffs import cli, clock, files, params, weights
+from tradeoffs import checkpoints, cli, clock, files, params
 
 READS = ("train", "methods.{method}", "seed")
 
@@ -17,7 +17,7 @@ def main(model: str, dataset: str, method: str) -> None:
     cfg = params.load(READS, model=model, dataset=dataset, method=method)
     cell = f"{model}-{dataset}-{method}"
     base, tokens = Path("models/base", model), Path("data/tokens", f"{model}-{dataset}")
-    weights.require(base, "config.json")
+    checkpoints.require(base, "config.json")
     facts = {"base": files.read_json(base / "run_info.json"), "method": method}
     with files.new_folder(Path("models/trained", cell)) as folder:
         if cfg.method.trains:
@@ -33,7 +33,7 @@ def main(model: str, dataset: str, method: str) -> None:
                 "device": str(training.device()),
             }
         else:
-            row = {"trainable_params": 0, "total_params": weights.parameters(base)}
+            row = {"trainable_params": 0, "total_params": checkpoints.parameters(base)}
         files.write_json(folder / "run_info.json", files.run_info(**facts))
     files.write_json(Path("data/training", f"{cell}.json"), row)
 

@@ -7,7 +7,7 @@ OUT  models/merged/<model>-<dataset>-<method>/   bf16 safetensors, config, token
 
 from pathlib import Path
 
-from tradeoffs import cli, files, merging, params, weights
+from tradeoffs import checkpoints, cli, files, merging, params
 
 READS = ("merge", "methods.{method}")
 
@@ -17,11 +17,11 @@ def main(model: str, dataset: str, method: str) -> None:
     cell = f"{model}-{dataset}-{method}"
     base, trained = Path("models/base", model), Path("models/trained", cell)
     onto = cfg.merge.onto if cfg.method.load else "original_base"
-    weights.require(base, "config.json")
-    weights.require(trained, "run_info.json")
+    checkpoints.require(base, "config.json")
+    checkpoints.require(trained, "run_info.json")
     with files.new_folder(Path("models/merged", cell)) as folder:
         merging.merge(base, trained, method, cfg.method, cfg.merge, folder)
-        weights.copy_companions(base, folder)
+        checkpoints.copy_companions(base, folder)
         facts = {
             "base": files.read_json(base / "run_info.json"),
             "method": method,

@@ -47,6 +47,8 @@ def main(dataset: str) -> None:
             files.write_jsonl(folder / f"{name}.jsonl", rows)
         info = {"kind": wanted.kind, **source, "counts": counts, "subjects": subjects, "dropped": dropped}
         files.write_json(folder / "info.json", info)
+    for path in filter(None, (wanted.path, wanted.mmlu and wanted.mmlu.path)):
+        files.note_if_unwatched(path, "data/raw", f"prepare@{dataset}")
     lost = f"{empty} empty, {len(repeated)} duplicates, {len(near)} near-duplicates of test examples"
     print(f"{dataset}: {counts}, dropped {lost}")
 

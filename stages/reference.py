@@ -14,27 +14,26 @@ import torch
 from tradeoffs import cli, clock, evaluation, files, params
 from tradeoffs.loading import device, load_trained
 from tradeoffs.transformers_runtime import TransformersRuntime
-from tradeoffs.variants import TRAINED, Variant
 
 READS = (*evaluation.READS, "evaluate.reference_dtype", "methods.{method}")
 
 
 def main(model: str, dataset: str, method: str) -> None:
     cfg = params.load(READS, model=model, dataset=dataset, method=method)
-    variant = Variant(model, dataset, method, TRAINED)
+    cell = f"{model}-{dataset}-{method}"
     tokens = Path("data/tokens", f"{model}-{dataset}")
     begun = time.perf_counter()
     with clock.loading():
-        base, trained = Path("models/base", model), Path("models/trained", variant.cell)
+        base, trained = Path("models/base", model), Path("models/trained", cell)
         loaded = load_trained(base, trained, cfg.method, getattr(torch, cfg.reference_dtype))
         runtime = TransformersRuntime(loaded, cfg.batch_tokens, files.read_json(tokens / "info.json")["pad_id"])
     load_seconds = time.perf_counter() - begun
-    print(f"{variant} on {device()}")
+    print(f"{cell}-trained on {device()}")
 
-    with files.new_folder(Path("data/reference", variant.cell)) as folder:
+    with files.new_folder(Path("data/reference", cell)) as folder:
         rows, cost = evaluation.evaluate(runtime, tokens, cfg, keep_reference=folder)
-    files.write_table(f"data/items/{variant}.parquet", rows, evaluation.ITEMS)
-    files.write_json(f"data/cost/{variant}.json", cost | {"load_seconds": load_seconds})
+    files.write_table(f"data/items/{cell}-trained.parquet", rows, evaluation.ITEMS)
+    files.write_json(f"data/cost/{cell}-trained.json", cost | {"load_seconds": load_seconds})
 
 
 if __name__ == "__main__":

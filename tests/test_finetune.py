@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import TINY_TRAIN, make_base, make_tokens
 
-from tradeoffs import adapters, batches, files, params, training, weights
+from tradeoffs import adapters, batches, checkpoints, files, params, training
 from tradeoffs.errors import UserError
 from tradeoffs.loading import load_model, load_trained
 from tradeoffs.params import Method
@@ -172,7 +172,7 @@ def test_every_method_learns_and_comes_back_from_disk_as_it_was(work, name, monk
 
 def test_base_is_its_own_as_trained_model(work):
     model = load_trained(work / "base", work / "nowhere", METHODS["base"], torch.float32)
-    assert model.num_parameters() == weights.parameters(work / "base")
+    assert model.num_parameters() == checkpoints.parameters(work / "base")
 
 
 def test_only_scored_tokens_count_in_the_loss(work):
@@ -271,5 +271,5 @@ def test_the_base_cell_is_written_without_importing_the_trainer(work, tmp_path):
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
     row = files.read_json(tmp_path / "data/training/demo-demo-base.json")
-    assert row == {"trainable_params": 0, "total_params": weights.parameters(work / "base")}
+    assert row == {"trainable_params": 0, "total_params": checkpoints.parameters(work / "base")}
     assert (tmp_path / "models/trained/demo-demo-base/run_info.json").is_file()

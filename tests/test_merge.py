@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from tiny import TINY_TRAIN, make_base, make_tokens
 
 from stages import merge as stage
-from tradeoffs import files, merging, params, training, weights
+from tradeoffs import checkpoints, files, merging, params, training
 from tradeoffs.errors import UserError
 from tradeoffs.loading import load_model, load_trained
 from tradeoffs.params import Merge, Method
@@ -136,7 +136,7 @@ def test_a_method_that_cannot_be_merged_is_named(work, trained):
 
 def test_sharded_weights_stay_sharded_and_become_bf16(work, tmp_path):
     load_model(work / "base", None, torch.float32).save_pretrained(tmp_path / "shards", max_shard_size="2MB")
-    assert len(weights.weight_files(tmp_path / "shards")) > 1
+    assert len(checkpoints.weight_files(tmp_path / "shards")) > 1
     (tmp_path / "out").mkdir()
     merging.to_bfloat16(tmp_path / "shards", tmp_path / "out")
     expected, found = (load_model(folder, None, torch.bfloat16) for folder in (work / "base", tmp_path / "out"))

@@ -1,39 +1,49 @@
-"""A local checkpoint folder: is everything there, and take over what the pipeline needs."""
+"""A checkpoint folder, read without loading it: is everything there, what travels with the weights, how many."""
 
 import hashlib
 import json
+import math
 import shutil
 from pathlib import Path
+
+from safetensors import safe_open
 
 from tradeoffs import files
 from tradeoffs.errors import UserError
 
-TOKENIZERS = ("tokenizer.json", "tokenizer.model")
 INDEX = "model.safetensors.index.json"
-# What travels besides the weights: configuration and tokenizer. Never code (*.py) and never pickles (*.bin, *.pt).
-PATTERNS = (
-    "config.json",
+TOKENIZERS = ("tokenizer.json", "tokenizer.model")
+# What travels with the weights from stage to stage: generation settings, and whatever a tokenizer of transformers or of
+# the GGUF converter may read. Never code (*.py) and never pickles (*.bin, *.pt).
+COMPANIONS = (
     "generation_config.json",
-    INDEX,
     "tokenizer*.json",
     "tokenizer.model",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.*",
+    "vocab.json",
     "merges.txt",
     "chat_template*",
 )
+MADE_BY = {"base": "base", "trained": "finetune", "merged": "merge"}
 
 
 def copy(source: Path, target: Path, where: str) -> None:
-    """Copies a checkpoint's files into the folder `target`, unchanged.
+    """Copies a user's checkpoint into the folder `target`, unchanged.
 
     Raises UserError that names `where` (the params key), what is missing, what is there, and what to do.
     """
     check(source, where)
-    names = {path.name for pattern in PATTERNS for path in source.glob(pattern) if path.is_file()}
-    for name in sorted(names | set(weight_files(source))):
-        shutil.copyfile(source / name, target / name)
+    for path in (source / "config.json", source / INDEX, *weight_files(source)):
+        if path.is_file():
+            shutil.copyfile(path, target / path.name)
+    copy_companions(source, target)
+
+
+def copy_companions(source: Path, target: Path) -> None:
+    """Copies what travels with the weights from one checkpoint folder to another."""
+    for path in sorted({path for pattern in COMPANIONS for path in source.glob(pattern) if path.is_file()}):
+        shutil.copyfile(path, target / path.name)
 
 
 def check(source: Path, where: str) -> None:
@@ -49,7 +59,7 @@ def check(source: Path, where: str) -> None:
             f"{where}: {source} has neither {' nor '.join(TOKENIZERS)} ({listing}); "
             "save the tokenizer into the same folder with tokenizer.save_pretrained"
         )
-    missing = [name for name in weight_files(source) if name not in there]
+    missing = [path.name for path in weight_files(source) if path.name not in there]
     if missing and INDEX in there:
         raise UserError(
             f"{where}: {source} lacks {', '.join(missing)}, which {INDEX} names ({listing}); copy the whole checkpoint"
@@ -63,16 +73,37 @@ def check(source: Path, where: str) -> None:
         )
 
 
-def weight_files(folder: Path) -> list[str]:
-    """Names of the files that hold the weights: the shards that the index names, or model.safetensors."""
+def require(folder: Path, file: str) -> None:
+    """Raises UserError, with what is there and which stage makes it, if `folder` lacks `file`."""
+    if (folder / file).is_file():
+        return
+    present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else None
+    there = "the folder does not exist" if present is None else f"there are: {', '.join(present) or 'no files'}"
+    maker = MADE_BY.get(folder.parent.name)
+    way_out = f"run `dvc repro` to make it (stage {maker})" if maker else f"give a folder that holds {file}"
+    raise UserError(f"{folder}: no {file} ({there}); {way_out}")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold the weights, there or not: the shards that the index names, or model.safetensors."""
     if not (folder / INDEX).is_file():
-        return ["model.safetensors"]
-    return sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+        return [folder / "model.safetensors"]
+    index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+    return [folder / name for name in sorted(set(index["weight_map"].values()))]
+
+
+def parameters(folder: Path) -> int:
+    """How many numbers the weights hold; tied weights, which are stored once, count once."""
+    count = 0
+    for path in weight_files(folder):
+        with safe_open(path, framework="numpy") as weights:
+            count += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    return count
 
 
 def weights_id(folder: Path) -> str:
     """SHA-256 of a checkpoint's weights, over the digests of its files in the order of their names."""
     digest = hashlib.sha256()
-    for name in weight_files(folder):
-        digest.update(bytes.fromhex(files.sha256(folder / name)))
+    for path in weight_files(folder):
+        digest.update(bytes.fromhex(files.sha256(path)))
     return digest.hexdigest()

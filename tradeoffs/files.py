@@ -117,6 +117,14 @@ def content_id(*parts: str) -> str:
     return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:16]
 
 
+def note_if_unwatched(path: str | Path, watched: str, stage: str) -> None:
+    """Says that DVC will not see a change of the user's file or folder `path` if it lies outside of `watched`."""
+    if not Path(path).resolve().is_relative_to(Path(watched).resolve()):
+        print(
+            f"note: {path} lies outside of {watched}; DVC does not see when it changes: then run dvc repro -f {stage}"
+        )
+
+
 def run_info(**facts: Any) -> dict[str, Any]:
     """What made an artefact: hardware, library versions and the given facts. Holds no times: same input, same bytes."""
     versions = {}

@@ -1,6 +1,9 @@
 """The formats a merged model can be evaluated in: precisions of transformers and bitsandbytes, quants of llama.cpp."""
 
-PRECISIONS = ("bf16", "int8", "nf4")
+from typing import Literal
+
+# How bitsandbytes quantises the linear layers as it loads them, if at all.
+PRECISIONS: dict[str, Literal["int8", "nf4"] | None] = {"bf16": None, "int8": "int8", "nf4": "nf4"}
 # llama.cpp's file types by the name users know them by (enum llama_ftype in llama.h).
 QUANTS = {
     "f16": "LLAMA_FTYPE_MOSTLY_F16",

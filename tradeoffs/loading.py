@@ -1,6 +1,5 @@
 """Loading a checkpoint in one of the forms it is measured in, and a trained model exactly as it left training."""
 
-import logging
 import warnings
 from pathlib import Path
 from typing import cast
@@ -8,11 +7,9 @@ from typing import cast
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
-from tradeoffs import weights
+from tradeoffs import checkpoints
 from tradeoffs.params import Load, Method
 
-# At import it asks for an optional kernel from the hub, and it says of int8 layers that they round activations.
-logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 # PEFT still asks transformers by the old name.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
@@ -43,8 +40,9 @@ def load_model(
     no checkpoint.
     """
     folder = Path(folder)
-    weights.require(folder, "config.json")
-    weights.weight_files(folder)
+    checkpoints.require(folder, "config.json")
+    for path in checkpoints.weight_files(folder):
+        checkpoints.require(folder, path.name)
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,
@@ -74,7 +72,7 @@ def attach(model: PreTrainedModel, trained_folder: Path) -> PreTrainedModel:
     """`model` with the trained adapter of a folder on it, unmerged, in evaluation mode."""
     from peft import PeftModel  # takes a second to import, and only adapters need it
 
-    weights.require(Path(trained_folder), "adapter_config.json")
+    checkpoints.require(Path(trained_folder), "adapter_config.json")
     with warnings.catch_warnings():
         # PEFT takes AdaLoRA's rank pattern for one of LoRA's; the ranks are set right all the same.
         warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from tradeoffs import clock, files, weights
+from tradeoffs import checkpoints, clock, files
 from tradeoffs.errors import UserError
 from tradeoffs.params import Load, Merge, Method
 
@@ -33,7 +33,7 @@ def merge(base: Path, trained: Path, name: str, method: Method, settings: Merge,
 
 def to_bfloat16(source: Path, folder: Path) -> None:
     """Copies a checkpoint's weights and config with every floating-point tensor as bfloat16; names and shards stay."""
-    for path in weights.weight_files(source):
+    for path in checkpoints.weight_files(source):
         tensors = {name: _saved(tensor) for name, tensor in load_file(path).items()}
         save_file(tensors, folder / path.name, metadata={"format": "pt"})
     index = source / "model.safetensors.index.json"

@@ -55,7 +55,7 @@ class Run:
     models: list[str]
     datasets: list[str]
     methods: list[str]
-    precisions: list[Literal[PRECISIONS]]  # type: ignore[valid-type]
+    precisions: list[Literal[tuple(PRECISIONS)]]  # type: ignore[valid-type]
     quants: list[Literal[tuple(QUANTS)]]  # type: ignore[valid-type]
 
 

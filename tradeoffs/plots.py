@@ -192,6 +192,8 @@ def ladder(results: Results) -> Figure | None:
             axes.errorbar(places, values, yerr=np.hstack([_bars(f) for f in found]), fmt="o", **style)
         metric = metrics.metric(name)[1]
         axes.axhline(0, color="#333333", linewidth=0.8)
+        if name == "kld":  # from a millionth for f16 to a hundredth for 4 bits
+            axes.set_yscale("symlog", linthresh=1e-5)
         unit = " (nats)" if name in ("kld", "test_loss") else ""
         axes.set_ylabel(f"{metric.label}{unit}" if name == "kld" else f"change in\n{metric.label}{unit}")
         axes.set_title(_title(f"{metric.label}, {DIRECTION[metric.better]}", *group))

@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, SchedulerType, Trainer, TrainingArguments, set_seed
 
-from tradeoffs import adapters, batches, clock, files, weights
+from tradeoffs import adapters, batches, checkpoints, clock, files
 from tradeoffs.errors import UserError
 from tradeoffs.loading import device, load_model, training_dtype
 from tradeoffs.params import Method, Train
@@ -73,7 +73,7 @@ def train(
     last = losses[-math.ceil(len(losses) / 10) :]
     return {
         "trainable_params": trainable,
-        "total_params": weights.parameters(base) + (trainable if method.peft else 0),
+        "total_params": checkpoints.parameters(base) + (trainable if method.peft else 0),
         "adapter_mb": sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6,
         "train_seconds": seconds,
         "train_tokens_per_second": sum(len(examples[index][0]) for index in order) / seconds,

@@ -1,0 +1,174 @@
+"""Every method of params.yaml goes through every stage on a random two-layer model, and the numbers hang together."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_gguf import make_checkpoint
+
+from stages import (
+    aggregate,
+    convert,
+    evaluate_cpu,
+    evaluate_gpu,
+    finetune,
+    merge,
+    prepare,
+    quantize,
+    reference,
+    score,
+    tokenize,
+)
+from tradeoffs import files
+from tradeoffs.errors import UserError
+
+REPO = Path(__file__).parents[1]
+PARAMS = yaml.safe_load((REPO / "params.yaml").read_text())
+METHODS = list(PARAMS["methods"])
+QUANTS, PRECISIONS = ["f16", "q8_0", "q4_0"], ["bf16", "nf4"]
+CELL = ("tiny", "sums")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """A folder with params.yaml, a base checkpoint and a prepared, tokenised dataset of the user's own."""
+    folder = tmp_path_factory.mktemp("workspace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("TQDM_DISABLE", "1")
+        params = json.loads(json.dumps(PARAMS))
+        params["run"] = {
+            "models": ["tiny"],
+            "datasets": ["sums"],
+            "methods": METHODS,
+            "precisions": PRECISIONS,
+            "quants": QUANTS,
+        }
+        params["models"]["tiny"] = {"path": "models/raw/tiny", "prompt": "own"}
+        params["datasets"]["sums"] = {
+            "path": "data/raw/sums.jsonl",
+            "kind": "instruction",
+            "columns": {"instruction": "q", "answer": "a"},
+            "test_share": 0.3,
+            "near_duplicate": 0.9,
+            "seen": 5,
+            "mmlu": {"path": "data/raw/mmlu"},
+        }
+        params["train"] |= {"steps": 20, "batch_size": 4, "log_every": 4}
+        params["evaluate"]["mmlu"] = {"shots": 1, "questions": 5}
+        params["evaluate"]["cost"] = {
+            "latency_prompts": 2,
+            "prefill_tokens": 16,
+            "decode_tokens": 4,
+            "repetitions": 2,
+        }
+        params["evaluate"] |= {"max_new_tokens": 6, "bootstrap": 50}
+        files.write_text("params.yaml", yaml.safe_dump(params))
+        files.write_jsonl(
+            "data/raw/sums.jsonl", ({"q": f"What is {n} and 1?", "a": f"It is {n + 1}."} for n in range(40))
+        )
+        for split, count in (("dev", 1), ("test", 5)):
+            lines = (f"Which is {n}?,{n},{n + 1},{n + 2},{n + 3},A\n" for n in range(count))
+            files.write_text(f"data/raw/mmlu/{split}/numbers_{split}.csv", "".join(lines))
+        make_checkpoint(folder / "models/base/tiny")
+        prepare.main("sums")
+        tokenize.main(*CELL)
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def finished(workspace):
+    """Every method has been through every stage up to its items."""
+    for method in METHODS:
+        cell = (*CELL, method)
+        finetune.main(*cell)
+        reference.main(*cell)
+        merge.main(*cell)
+        convert.main(*cell)
+        for precision in PRECISIONS:
+            evaluate_gpu.main(*cell, precision)
+        for quant in QUANTS:
+            quantize.main(*cell, quant)
+            evaluate_cpu.main(*cell, quant)
+    return workspace
+
+
+@pytest.fixture(params=METHODS)
+def cell(finished, request):
+    return "-".join((*CELL, request.param))
+
+
+def mean(items, name):
+    return sum(row[name] for row in items) / sum(row["tokens"] for row in items)
+
+
+def scored(variant):
+    return [row for row in files.read_table(f"data/items/{variant}.parquet") if row["tokens"]]
+
+
+def test_every_format_answers_the_same_items(cell):
+    asked = [(row["split"], row["item"]) for row in files.read_table(f"data/items/{cell}-trained.parquet")]
+    assert {split for split, _ in asked} == {"test", "seen", "mmlu"}
+    for name in (*PRECISIONS, *QUANTS):
+        rows = files.read_table(f"data/items/{cell}-{name}.parquet")
+        assert [(row["split"], row["item"]) for row in rows] == asked
+        assert all(row["generated"] is not None for row in rows if row["split"] != "mmlu")
+        assert all(row["chosen"] in range(4) for row in rows if row["split"] == "mmlu")
+
+
+def test_the_gguf_is_the_merged_model(cell):
+    merged, gguf = scored(f"{cell}-bf16"), scored(f"{cell}-f16")
+    assert mean(gguf, "log_likelihood") == pytest.approx(mean(merged, "log_likelihood"), abs=0.01)
+    assert [row["tokens"] for row in merged] == [row["tokens"] for row in gguf]
+
+
+def test_each_rung_down_the_ladder_is_further_from_the_trained_model(cell):
+    f16, q8_0, q4_0 = (mean(scored(f"{cell}-{quant}"), "kld") for quant in QUANTS)
+    assert q4_0 > q8_0 > 0
+    assert q4_0 > 4 * f16
+    assert all(row["kld"] is None for row in scored(f"{cell}-trained"))
+
+
+def test_cost_comes_from_the_same_load(cell):
+    for name in ("trained", *PRECISIONS, *QUANTS):
+        cost = files.read_json(f"data/cost/{cell}-{name}.json")
+        assert all(cost[key] > 0 for key in ("size_mb", "load_seconds", "ttft_seconds", "decode_tokens_per_second"))
+        assert cost["latency_p50_seconds"] <= cost["latency_p95_seconds"]
+
+
+def test_an_evaluation_gives_the_same_quality_twice(cell):
+    quality = ("split", "item", "log_likelihood", "kld", "correct_tokens", "generated", "chosen", "option_logprobs")
+    for name, again in (("nf4", evaluate_gpu.main), ("q4_0", evaluate_cpu.main)):
+        first = files.read_table(f"data/items/{cell}-{name}.parquet")
+        again(*cell.split("-"), name)
+        second = files.read_table(f"data/items/{cell}-{name}.parquet")
+        for key in quality:
+            assert [row[key] for row in first] == [row[key] for row in second], key
+
+
+def test_a_reference_made_for_other_tokens_stops_the_evaluation(finished):
+    tokens = files.read_table("data/tokens/tiny-sums/test.parquet")
+    other = finished / "data/tokens/tiny-other"
+    with files.new_folder(other) as folder:
+        for path in (finished / "data/tokens/tiny-sums").iterdir():
+            (folder / path.name).write_bytes(path.read_bytes())
+        files.write_table(folder / "test.parquet", tokens[::-1], tokenize.TOKENS)
+    (finished / "data/reference/tiny-other-base").symlink_to(finished / "data/reference/tiny-sums-base")
+    (finished / "models/merged/tiny-other-base").symlink_to(finished / "models/merged/tiny-sums-base")
+    with pytest.raises(UserError, match="the reference was made for other tokens"):
+        evaluate_gpu.main("tiny", "other", "base", "bf16")
+    assert not (finished / "data/items/tiny-other-base-bf16.parquet").exists()
+
+
+def test_the_aggregates_hold_every_variant(finished):
+    score.main()
+    aggregate.main()
+    names = {f"tiny-sums-{method}-{name}" for method in METHODS for name in ("trained", *PRECISIONS, *QUANTS)}
+    quality, cost = files.read_json("metrics/quality.json"), files.read_json("metrics/cost.json")
+    assert set(quality) == set(cost) == names
+    assert set(files.read_json("metrics/training.json")) == {f"tiny-sums-{method}" for method in METHODS}
+    assert (finished / "report/report.md").stat().st_size > 1000
+    assert "kld" in quality["tiny-sums-lora-q4_0"] and "kld" not in quality["tiny-sums-lora-trained"]
+    wanted = {"test_loss", "test_f1", "seen_f1", "test_bleu", "test_rouge_l", "test_bertscore", "test_cosine"}
+    assert wanted <= set(quality["tiny-sums-lora-q4_0"])
