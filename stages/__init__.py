@@ -2,6 +2,6 @@
 
 import logging
 
-# At import it asks for an optional kernel from the hub, and it says of int8 layers that they round activations. Set here,
-# since this runs before the first import of a stage.
+# At import it asks for an optional kernel from the hub, and of int8 layers it says that they round activations. Set
+# here, before the first import of any stage.
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

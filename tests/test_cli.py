@@ -34,11 +34,15 @@ def run(workspace, stage, *options):
     )
 
 
+def files_in(workspace):
+    return sorted(path for path in workspace.rglob("*") if path.is_file())
+
+
 def fails_with(workspace, message, stage, *options):
-    before = sorted(workspace.rglob("*"))
+    before = files_in(workspace)
     done = run(workspace, stage, *options)
     assert (done.returncode, done.stderr, done.stdout) == (1, message, "")
-    assert sorted(workspace.rglob("*")) == before
+    assert files_in(workspace) == before
 
 
 def test_a_typo_in_params_stops_the_first_stage(workspace):
