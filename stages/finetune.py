@@ -6,6 +6,7 @@ OUT  models/trained/<model>-<dataset>-<method>/   adapter or full weights, run_i
      python -m stages.finetune --model demo --dataset demo --method lora
 """
 
+import os
 from pathlib import Path
 
 from tradeoffs import checkpoints, cli, clock, files, params
@@ -19,7 +20,9 @@ def main(model: str, dataset: str, method: str) -> None:
     base, tokens = Path("models/base", model), Path("data/tokens", f"{model}-{dataset}")
     checkpoints.require(base, "config.json")
     facts = {"base": files.read_json(base / "run_info.json"), "method": method}
-    with files.new_folder(Path("models/trained", cell)) as folder:
+    # Of several processes (accelerate launch) only the first writes results; the others need a place of their own.
+    rank = int(os.environ.get("RANK", "0"))
+    with files.new_folder(Path(f".scratch/rank{rank}" if rank else "models/trained", cell)) as folder:
         if cfg.method.trains:
             with clock.phase("startup"):  # takes seconds to import, and the base needs none of it
                 from tradeoffs import training
@@ -35,7 +38,8 @@ def main(model: str, dataset: str, method: str) -> None:
         else:
             row = {"trainable_params": 0, "total_params": checkpoints.parameters(base)}
         files.write_json(folder / "run_info.json", files.run_info(**facts))
-    files.write_json(Path("data/training", f"{cell}.json"), row)
+    if rank == 0:
+        files.write_json(Path("data/training", f"{cell}.json"), row)
 
 
 if __name__ == "__main__":

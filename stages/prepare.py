@@ -21,13 +21,19 @@ def main(dataset: str) -> None:
     wanted, where = cfg.dataset, f"datasets.{dataset}"
     examples, source = _read(wanted, cfg.seed, where)
     unique, empty, repeated = splits.without_duplicates(examples)
-    test, rest = splits.split(unique, wanted.test_share)
+    kept, rest = splits.split(unique, wanted.test_share)
     near = duplicates.near_duplicates(
-        [splits.key(t) for t in test], [splits.key(r) for r in rest], wanted.near_duplicate
+        [splits.key(k) for k in kept],
+        [splits.key(r) for r in rest],
+        wanted.near_duplicate,
+        same_numbers=wanted.kind == "instruction",
     )
-    train = [row for index, row in enumerate(rest) if index not in near]
+    # In the order of a hash, so that any first part is a random sample, of which more rows move none: of `train` also
+    # when the training budget ends within it, then with `seen` at its head; of `test` when only some are evaluated.
+    train = sorted((row for index, row in enumerate(rest) if index not in near), key=splits.order)
+    test = sorted(kept, key=splits.order)
     _check_sizes(where, wanted, examples, train, test)
-    seen = sorted(train, key=lambda row: splits.content_hash("seen", row))[: wanted.seen]
+    seen = train[: wanted.seen]
     mmlu = _mmlu(wanted, cfg.seed, where)
     dropped = {
         "empty": empty,
@@ -35,7 +41,7 @@ def main(dataset: str) -> None:
         "near_duplicates": len(near),
         "duplicate_examples": repeated[:SHOWN],
         "near_duplicate_examples": [
-            {"dropped": splits.key(rest[index]), "like": splits.key(test[match])}
+            {"dropped": splits.key(rest[index]), "like": splits.key(kept[match])}
             for index, match in list(near.items())[:SHOWN]
         ],
     }

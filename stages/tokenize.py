@@ -43,14 +43,15 @@ def main(model: str, dataset: str) -> None:
     prepared, checkpoint = Path("data/prepared", dataset), Path("models/base", model)
     with clock.loading():
         tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
-        context = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).max_position_embeddings
+        config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).get_text_config()
+    context, stops = config.max_position_embeddings, tokens.stop_ids(tokenizer, checkpoint)
 
     rows = {}
     for split in ("train", "seen", "test"):
         examples = files.read_jsonl(prepared / f"{split}.jsonl")
         if cfg.dataset.kind == "instruction":
             longest = min(cfg.tokenize.max_length, context)
-            rows[split] = tokens.instruction_rows(tokenizer, examples, longest, prepared / f"{split}.jsonl")
+            rows[split] = tokens.instruction_rows(tokenizer, examples, longest, stops, prepared / f"{split}.jsonl")
         else:
             rows[split] = tokens.text_rows(tokenizer, examples, min(cfg.tokenize.window, context))
     questions = files.read_jsonl(prepared / "mmlu.jsonl")
@@ -63,7 +64,7 @@ def main(model: str, dataset: str) -> None:
         tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
         info = {
             "kind": cfg.dataset.kind,
-            "stop_ids": tokens.stop_ids(tokenizer, checkpoint),
+            "stop_ids": stops,
             "pad_id": tokens.pad_id(tokenizer),
             "context": context,
             "rows": {split: len(found) for split, found in rows.items()} | {"mmlu": len(asked)},

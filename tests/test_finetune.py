@@ -15,6 +15,7 @@ from tradeoffs.errors import UserError
 from tradeoffs.loading import load_model, load_trained
 from tradeoffs.params import Method
 
+
 ROOT = Path(__file__).parent.parent
 METHODS = params.load_all(ROOT / "params.yaml").methods
 TRAINED = [name for name, method in METHODS.items() if method.trains]
@@ -273,3 +274,23 @@ def test_the_base_cell_is_written_without_importing_the_trainer(work, tmp_path):
     row = files.read_json(tmp_path / "data/training/demo-demo-base.json")
     assert row == {"trainable_params": 0, "total_params": checkpoints.parameters(work / "base")}
     assert (tmp_path / "models/trained/demo-demo-base/run_info.json").is_file()
+
+
+def test_a_budget_of_less_than_one_pass_trains_on_what_seen_asks_about():
+    lengths = list(range(10, 110))
+    order = batches.schedule(lengths, batch_size=4, steps=5, seed=0)
+    assert sorted(order) == list(range(20)), "the first rows, each once: `seen` is the head of train"
+
+
+def test_only_the_first_of_several_processes_writes_results(work, tmp_path, monkeypatch):
+    from stages import finetune
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text((ROOT / "params.yaml").read_text())
+    (tmp_path / "models/base").mkdir(parents=True)
+    (tmp_path / "models/base/tiny").symlink_to(work / "base")
+    for rank, written in (("1", False), ("0", True)):
+        monkeypatch.setenv("RANK", rank)
+        finetune.main("tiny", "numbers", "base")
+        assert (tmp_path / "data/training/tiny-numbers-base.json").exists() == written
+        assert (tmp_path / "models/trained/tiny-numbers-base/run_info.json").exists() == written

@@ -36,17 +36,15 @@ def test_every_problem_is_reported_at_once(raw, tmp_path):
     assert problems(raw, tmp_path) == (
         "params.yaml: 3 problems\n"
         "  train.stepz: unknown key (did you mean steps?)\n"
-        "  train.steps: missing\n"
-        "  evaluate.batch_tokens: must be a whole number, is 'many'"
+        "  evaluate.batch_tokens: must be a whole number, is 'many'\n"
+        "  run.methods: 'dora' has no block under methods (did you mean lora?)"
     )
 
 
-def test_a_method_without_a_block_names_those_there_are(raw, tmp_path):
+def test_a_method_without_a_block_names_the_near_one(raw, tmp_path):
     raw["run"]["methods"] = ["base", "lorra"]
-    blocks = ", ".join(sorted(raw["methods"]))
     assert problems(raw, tmp_path) == (
-        "params.yaml: 1 problem\n"
-        f"  run.methods: 'lorra' has no block under methods (did you mean lora?) (there are: {blocks})"
+        "params.yaml: 1 problem\n  run.methods: 'lorra' has no block under methods (did you mean lora?)"
     )
 
 
@@ -58,6 +56,7 @@ def test_a_method_without_a_block_names_those_there_are(raw, tmp_path):
         ("train.lr", True, "train.lr: must be a number, is True"),
         ("seed", 1.5, "seed: must be a whole number, is 1.5"),
         ("run.quants", ["q4_k"], "run.quants[0]: unknown value 'q4_k' (did you mean q4_k_s?)"),
+        ("run.precisions", ["fp8"], "run.precisions[0]: unknown value 'fp8' (there are: bf16, int8, nf4)"),
         ("run.precisions", "bf16", "run.precisions: must be a list, is 'bf16'"),
         ("run.models", ["demo", "demo"], "run.models: 'demo' stands twice"),
         ("run.models", [], "run.models: must name at least one entry"),

@@ -103,7 +103,9 @@ def test_a_near_copy_of_a_test_example_is_not_trained_on(workspace):
     asked = [f"{' '.join(WORDS)} {row['ask']}" for row in rows(60)]
     copies = [{"ask": f"{ask} {end}", "reply": "x"} for ask in asked for end in ("please", "thanks")]
     made = workspace(copies)
-    left = duplicates.near_duplicates([t["prompt"] for t in made["test"]], [t["prompt"] for t in made["train"]], 0.8)
+    left = duplicates.near_duplicates(
+        [t["prompt"] for t in made["test"]], [t["prompt"] for t in made["train"]], 0.8, True
+    )
     assert not left
     assert info()["dropped"]["near_duplicates"] > 5
     assert info()["counts"]["train"] + info()["counts"]["test"] + info()["dropped"]["near_duplicates"] == 120
@@ -111,8 +113,9 @@ def test_a_near_copy_of_a_test_example_is_not_trained_on(workspace):
 
 def test_questions_that_differ_in_a_number_only_are_no_duplicates():
     ask = "A shop sells three kinds of bread and each of its {} loaves costs the same two dollars as they did last year"
-    assert duplicates.near_duplicates([ask.format(12)], [ask.format(13)], 0.5) == {}
-    assert duplicates.near_duplicates([ask.format(12)], [ask.format(12) + " too"], 0.5) == {0: 0}
+    assert duplicates.near_duplicates([ask.format(12)], [ask.format(13)], 0.5, same_numbers=True) == {}
+    assert duplicates.near_duplicates([ask.format(12)], [ask.format(13)], 0.5, same_numbers=False) == {0: 0}
+    assert duplicates.near_duplicates([ask.format(12)], [ask.format(12) + " too"], 0.5, True) == {0: 0}
 
 
 def test_signs_and_decimals_count_but_case_and_punctuation_do_not():

@@ -66,7 +66,15 @@ def test_a_text_column_can_come_from_any_format(tmp_path):
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"\xef\xbb\xbfask,reply\nWho?,Me\n")
-    assert records.read(path, COLUMNS) == [{"prompt": "Who?", "answer": "Me"}]
+    columns = Columns(instruction="ask", answer="reply")
+    assert records.read(path, columns) == [{"prompt": "Who?", "answer": "Me"}]
+
+
+def test_an_input_column_that_no_row_has_is_a_typo_and_one_that_some_lack_is_not(tmp_path):
+    some = write(tmp_path / "some.jsonl", '{"ask": "1", "reply": "2"}\n{"ask": "1", "more": "3", "reply": "2"}\n')
+    assert [row["prompt"] for row in records.read(some, COLUMNS)] == ["1", "1\n\n3"]
+    none = write(tmp_path / "none.jsonl", '{"ask": "1", "mroe": "3", "reply": "2"}\n')
+    assert problem(none).endswith("no column 'more' (did you mean mroe? there are: ask, mroe, reply)")
 
 
 def test_numbers_become_text_and_null_becomes_empty(tmp_path):

@@ -9,7 +9,7 @@ from tradeoffs.demo_model import train_tokenizer
 from tradeoffs.errors import UserError
 from tradeoffs.prompts import TEMPLATES
 
-CONTEXT = 512
+CONTEXT, STOPS = 512, [2]  # </s>
 SOURCE = Path("data/prepared/x/train.jsonl")
 TEXTS = ["What is the interest on 200 at 5%? It is 10.", "A bond is a loan.", "Answer: A B C D\n\nAnswer: B"] * 30
 
@@ -30,7 +30,7 @@ def example(prompt="What is a bond?", answer="A loan — really."):
 
 
 def test_only_the_answer_and_its_end_are_scored(templated):
-    (row,) = tokens.instruction_rows(templated, [example()], CONTEXT, SOURCE)
+    (row,) = tokens.instruction_rows(templated, [example()], CONTEXT, STOPS, SOURCE)
     scored = [token for token, counts in zip(row["ids"], row["scored"], strict=True) if counts]
     assert scored == row["ids"][row["prompt_tokens"] :]
     assert scored[-1] == templated.eos_token_id
@@ -39,7 +39,7 @@ def test_only_the_answer_and_its_end_are_scored(templated):
 
 
 def test_the_prompt_part_is_what_generation_starts_from(templated):
-    (row,) = tokens.instruction_rows(templated, [example()], CONTEXT, SOURCE)
+    (row,) = tokens.instruction_rows(templated, [example()], CONTEXT, STOPS, SOURCE)
     asked = templated.apply_chat_template(
         [{"role": "user", "content": "What is a bond?"}], add_generation_prompt=True, return_dict=False
     )
@@ -52,15 +52,31 @@ def test_an_example_longer_than_allowed_is_refused_with_its_line(templated):
     with pytest.raises(
         UserError, match=r"data/prepared/x/train\.jsonl: 1 examples are longer than 200 tokens .* line 2 \("
     ):
-        tokens.instruction_rows(templated, examples, 200, SOURCE)
+        tokens.instruction_rows(templated, examples, 200, STOPS, SOURCE)
 
 
 def test_a_template_that_melts_prompt_and_answer_is_refused(tokenizer):
-    tokenizer.chat_template = "{% for m in messages %}{{ m.content }}{% endfor %}"
-    with pytest.raises(UserError, match="the prompt template does not fit the model's tokenizer"):
-        tokens.instruction_rows(tokenizer, [example("200 at 5", "00")], CONTEXT, SOURCE) and tokens.instruction_rows(
-            tokenizer, [example("What is the int", "erest on 200 at 5%?")], CONTEXT, SOURCE
-        )
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.content + (eos_token if m.role == 'assistant' else '') }}{% endfor %}"
+    )
+    with pytest.raises(UserError, match="line 2: the prompt template does not fit the model's tokenizer"):
+        examples = [example("Is it 200?", "\nYes."), example("What is the int", "erest on 200 at 5%?")]
+        tokens.instruction_rows(tokenizer, examples, CONTEXT, STOPS, SOURCE)
+
+
+def test_a_template_that_never_ends_an_answer_is_refused(tokenizer):
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content + '\n' }}{% endfor %}"
+    with pytest.raises(UserError, match="line 1: the prompt template puts no end-of-sequence token after an answer"):
+        tokens.instruction_rows(tokenizer, [example()], CONTEXT, STOPS, SOURCE)
+
+
+def test_the_token_that_a_template_ends_an_answer_with_is_a_stop_token(tokenizer, tmp_path):
+    tokenizer.chat_template = "{% for m in messages %}{{ m.content + '<|im_end|>\n' }}{% endfor %}"
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    stops = tokens.stop_ids(tokenizer, tmp_path)
+    assert stops == sorted({tokenizer.eos_token_id, end})
+    (row,) = tokens.instruction_rows(tokenizer, [example("Is it 200?", "Yes.")], CONTEXT, stops, SOURCE)
+    assert row["ids"][-1] == end
 
 
 def test_text_windows_score_every_token_but_their_first(tokenizer):

@@ -1,7 +1,6 @@
 """A methods block of params.yaml as a PEFT adapter on a model: any PEFT type, checked before anything is loaded."""
 
 import dataclasses
-import difflib
 from typing import Any
 
 import torch
@@ -9,7 +8,7 @@ from peft import PeftConfig, PeftModel, get_peft_model, prepare_model_for_kbit_t
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import PreTrainedModel, TrainerCallback
 
-from tradeoffs.errors import UserError
+from tradeoffs.errors import UserError, near
 from tradeoffs.params import Method
 
 
@@ -21,11 +20,11 @@ def configuration(name: str, method: Method, steps: int) -> PeftConfig:
     where = f"methods.{name}"
     types = {kind.value: config for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()}
     if method.peft not in types:
-        raise UserError(f"params.yaml: {where}.peft: unknown type {method.peft!r}{_near(method.peft, types)}")
+        raise UserError(f"params.yaml: {where}.peft: unknown type {method.peft!r}{near(method.peft, types)}")
     config_class = types[method.peft]
     values: dict[str, Any] = dict(method.config or {})
     fields = {field.name for field in dataclasses.fields(config_class)}
-    unknown = [f"{where}.config.{key}: unknown key{_near(key, fields)}" for key in values if key not in fields]
+    unknown = [f"{where}.config.{key}: unknown key{near(key, fields)}" for key in values if key not in fields]
     if unknown:
         raise UserError("\n  ".join([f"params.yaml: {config_class.__name__} of PEFT does not have", *unknown]))
     if method.peft == "ADALORA":
@@ -91,8 +90,3 @@ def _linear_layers(model: torch.nn.Module) -> str:
         if isinstance(layer, torch.nn.Linear)
     }
     return f"Linear layers of this model (in x out): {', '.join(sizes)}"
-
-
-def _near(word: Any, known: Any) -> str:
-    match = difflib.get_close_matches(str(word), known, n=1) or difflib.get_close_matches(str(word).upper(), known, n=1)
-    return f" (did you mean {match[0]}?)" if match else f" (there are: {', '.join(sorted(known))})"

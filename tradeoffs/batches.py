@@ -28,13 +28,16 @@ def read_examples(path: Path) -> list[Example]:
 def schedule(lengths: list[int], batch_size: int, steps: int, seed: int) -> list[int]:
     """The index of every example in the order it is trained on: `steps` times `batch_size` indices.
 
-    Goes through the data in shuffled passes. Neighbouring batches are sorted by length together, so that a batch holds
-    examples of similar length, and then shuffled. Same arguments, same order.
+    Goes through the data in shuffled passes. A budget of less than one pass takes the first examples only: they are in
+    random order, and the ones that `seen` asks about come first (see stages/prepare.py). Neighbouring batches are
+    sorted by length together, so that a batch holds examples of similar length, and then shuffled. Same arguments,
+    same order.
     """
     random = np.random.default_rng(seed)
     needed = steps * batch_size
-    passes = -(-needed // len(lengths))
-    stream = np.concatenate([random.permutation(len(lengths)) for _ in range(passes)])[:needed]
+    used = min(len(lengths), needed)
+    passes = -(-needed // used)
+    stream = np.concatenate([random.permutation(used) for _ in range(passes)])[:needed]
     order = []
     for pool in np.split(stream, range(POOL * batch_size, needed, POOL * batch_size)):
         by_length = pool[np.argsort(np.array(lengths)[pool], kind="stable")].reshape(-1, batch_size)

@@ -6,13 +6,14 @@ pipeline: times differ from run to run.
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal
+
+from tradeoffs.memory import peak_memory_mb
 
 LOG = Path(".scratch/times.jsonl")
 _phases: dict[str, float] = {}
@@ -53,12 +54,11 @@ def stage(name: str) -> Iterator[None]:
     _phases.update(startup=seconds_since_start(), loading=0.0)
     yield
     total = seconds_since_start()
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
     row = {
         "stage": name,
         **_phases,
         "work": total - sum(_phases.values()),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6,
+        "peak_mb": peak_memory_mb(),
     }
     LOG.parent.mkdir(exist_ok=True)
     with LOG.open("a", encoding="utf-8") as log:

@@ -20,12 +20,15 @@ def normalised(text: str) -> str:
     return " ".join(words(text)) or text.strip()
 
 
-def near_duplicates(kept: Sequence[str], candidates: Sequence[str], threshold: float) -> dict[int, int]:
+def near_duplicates(
+    kept: Sequence[str], candidates: Sequence[str], threshold: float, same_numbers: bool
+) -> dict[int, int]:
     """Which candidates are near-duplicates of a kept text: {index in candidates: index in kept}.
 
-    Two texts are near-duplicates when the Jaccard similarity of their word 3-grams is at least `threshold` and they
-    hold the same numbers: questions of one template that differ in their numbers are different questions. MinHash LSH
-    (Broder 1997; Indyk & Motwani 1998) finds the pairs to look at, and each is then compared exactly.
+    Two texts are near-duplicates when the Jaccard similarity of their word 3-grams is at least `threshold` and, with
+    `same_numbers`, they hold the same numbers: questions of one template that differ in their numbers are different
+    questions, while documents that differ in a date are not. MinHash LSH (Broder 1997; Indyk & Motwani 1998) finds the
+    pairs to look at, and each is then compared exactly.
     """
     shingles = [_shingles(text) for text in kept]
     # The index looks a little below the threshold, where it would begin to miss pairs; at least 0.5 keeps it selective.
@@ -36,9 +39,8 @@ def near_duplicates(kept: Sequence[str], candidates: Sequence[str], threshold: f
     others = [_shingles(text) for text in candidates]
     for number, sketch in enumerate(_sketches(others)):
         for match in sorted(index.query(sketch)):
-            if _jaccard(shingles[match], others[number]) >= threshold and _numbers(kept[match]) == _numbers(
-                candidates[number]
-            ):
+            alike = _jaccard(shingles[match], others[number]) >= threshold
+            if alike and not (same_numbers and _numbers(kept[match]) != _numbers(candidates[number])):
                 found[number] = match
                 break
     return found

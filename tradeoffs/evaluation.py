@@ -3,8 +3,6 @@
 What is measured here is the same code and the same token ids for transformers and llama.cpp; only the Runtime differs.
 """
 
-import resource
-import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +15,8 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from tradeoffs import files, kld
+from tradeoffs.errors import UserError
+from tradeoffs.memory import peak_memory_mb
 from tradeoffs.params import Cost
 from tradeoffs.runtime import Runtime, Scores, Target
 
@@ -92,14 +92,16 @@ def evaluate(
         if gpu is not None:
             cost["mmlu_seconds"]["gpu"] = gpu()
     cost |= speed(runtime, sample, cfg.cost)
-    scale = 1 if sys.platform == "darwin" else 1024  # ru_maxrss: bytes on macOS, KiB on Linux
     cost |= {
         "size_mb": runtime.size_mb,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6,
+        "peak_memory_mb": peak_memory_mb(),
         "device": runtime.device,
         "runtime": runtime.name,
         "hardware": files.run_info()["hardware"],
     }
+    gpu_memory = runtime.peak_gpu_memory_mb()
+    if gpu_memory is not None:
+        cost["peak_gpu_memory_mb"] = gpu_memory
     return rows, cost
 
 
@@ -115,6 +117,7 @@ def score_split(
         kld.save(keep_reference / f"{split}.safetensors", targets, scores)
     rows = []
     for index, (item, target, score) in enumerate(zip(items, targets, scores, strict=True)):
+        require_finite(score.logprob, f"{split} item {item['id']}")
         row = {
             "split": split,
             "item": item["id"],
@@ -127,6 +130,15 @@ def score_split(
             row |= compare(known[index], score)
         rows.append(row)
     return rows
+
+
+def require_finite(logprobs: np.ndarray, where: str) -> None:
+    """Raises UserError if a log-probability is NaN or infinite: no mean over the others would be this model's."""
+    if not np.isfinite(logprobs).all():
+        raise UserError(
+            f"{where}: a log-probability is not a finite number; the weights or the arithmetic of this format overflow "
+            "(a reference_dtype of float16 does with many models; bfloat16 and float32 do not)"
+        )
 
 
 def compare(reference: kld.TopK, score: Scores) -> dict:
@@ -158,6 +170,7 @@ def multiple_choice(runtime: Runtime, questions: list[dict]) -> list[dict]:
             [np.asarray(q["ids"], np.int32) for q in asked], [np.asarray(q["options"], np.int32) for q in asked]
         )
         for question, options in zip(asked, logprobs, strict=True):
+            require_finite(options, f"{subject} question {question['id']}")
             rows.append(
                 {
                     "split": "mmlu",

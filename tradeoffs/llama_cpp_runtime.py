@@ -189,6 +189,10 @@ class LlamaCppRuntime:
             token = self._step(token, position)
         return time.perf_counter() - begun
 
+    def peak_gpu_memory_mb(self) -> None:
+        """See `Runtime.peak_gpu_memory_mb`: nothing runs on a GPU."""
+        return None
+
     def gpu_clock(self) -> None:
         """See `Runtime.gpu_clock`: nothing runs on a GPU."""
         return None

@@ -9,8 +9,8 @@ The whole file is checked each time, so a typo anywhere stops the first stage an
 A field of type `X | None` may be left out; all others must be there.
 """
 
-import difflib
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from types import NoneType, SimpleNamespace, UnionType
@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import yaml
 
-from tradeoffs.errors import UserError
+from tradeoffs.errors import UserError, near
 from tradeoffs.formats import PRECISIONS, QUANTS
 
 PATH = Path("params.yaml")
@@ -250,8 +250,7 @@ def load_all(path: Path | None = None) -> Params:
         raise UserError(f"{path}:{place} not valid YAML: {getattr(error, 'problem', error)}") from error
     problems: list[str] = []
     params = _read(Params, raw, "", problems)
-    if not problems:
-        problems = list(_cross_checks(params))
+    problems += _cross_checks(params, problems) if params else []
     if problems:
         count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
         raise UserError("\n  ".join([f"{path}: {count}", *problems]))
@@ -270,7 +269,7 @@ def _read(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
         return None if value is None else _read(next(a for a in args if a is not NoneType), value, where, problems)
     if origin is Literal:
         if value not in args:
-            problems.append(f"{where}: unknown value {value!r}{_near(value, args)}")
+            problems.append(f"{where}: unknown value {value!r}{near(value, args)}")
         return value
     if origin is list:
         if not isinstance(value, list):
@@ -299,14 +298,13 @@ def _read(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
 def _read_block(kind: Any, value: dict, where: str, problems: list[str]) -> Any:
     hints = get_type_hints(kind, include_extras=True)
     prefix = f"{where}." if where else ""
-    for key in value:
-        if key not in hints:
-            problems.append(f"{prefix}{key}: unknown key{_near(key, hints)}")
+    unknown = {key: near(key, hints) for key in value if key not in hints}
+    problems += [f"{prefix}{key}: unknown key{hint}" for key, hint in unknown.items()]
     found = {}
     for name, hint in hints.items():
         if name in value:
             found[name] = _read(hint, value[name], prefix + name, problems)
-        elif NoneType not in get_args(hint):
+        elif NoneType not in get_args(hint) and f" (did you mean {name}?)" not in unknown.values():
             problems.append(f"{prefix}{name}: missing")
     try:
         return kind(**found)
@@ -314,41 +312,56 @@ def _read_block(kind: Any, value: dict, where: str, problems: list[str]) -> Any:
         return None
 
 
-def _cross_checks(params: Params):
-    """What one field alone cannot tell, as `where: what is wrong`."""
-    for axis in ("models", "datasets", "methods"):
-        catalogue, wanted = getattr(params, axis), getattr(params.run, axis)
-        for name in catalogue:
-            if not NAME.fullmatch(str(name)):
-                yield f"{axis}.{name}: a name holds letters, digits and _ only ('-' separates the parts of a variant)"
-        for name in wanted:
-            if name not in catalogue:
-                yield f"run.{axis}: {_no_block(name, axis, catalogue)}"
+def _cross_checks(params: Params, problems: list[str]) -> list[str]:
+    """What one field alone cannot tell, as `where: what is wrong`; of blocks that have no problem of their own."""
+
+    def sound(where: str) -> bool:
+        return not any(problem.startswith((f"{where}.", f"{where}:", f"{where}[")) for problem in problems)
+
+    checks: list[str] = []
     for field in fields(Run):
-        wanted = getattr(params.run, field.name)
-        if not wanted and field.name in ("models", "datasets", "methods"):
-            yield f"run.{field.name}: must name at least one entry"
-        for name in sorted({n for n in wanted if wanted.count(n) > 1}):
-            yield f"run.{field.name}: {name!r} stands twice"
-    for axis in ("models", "datasets"):
-        for name, entry in getattr(params, axis).items():
-            sources = [s for s in ("generate", "path") if getattr(entry, s) is not None]
-            if len(sources) != 1:
-                yield f"{axis}.{name}: needs exactly one of generate, path (has {' and '.join(sources) or 'none'})"
-    for name, dataset in params.datasets.items():
-        yield from _dataset_checks(name, dataset)
-    for name, model in params.models.items():
-        made = model.generate
-        if made and made.hidden_size % made.heads:
-            yield f"models.{name}.generate.hidden_size: {made.hidden_size} is no multiple of heads ({made.heads})"
-        if made and made.heads % made.kv_heads:
-            yield f"models.{name}.generate.heads: {made.heads} is no multiple of kv_heads ({made.kv_heads})"
-    for name, method in params.methods.items():
-        yield from _method_checks(name, method)
+        if params.run and sound(f"run.{field.name}"):
+            catalogue = getattr(params, field.name, None)
+            checks += _run_checks(field.name, getattr(params.run, field.name), catalogue)
+    for axis in ("models", "datasets", "methods"):
+        for name, entry in (getattr(params, axis) or {}).items():
+            where = f"{axis}.{name}"
+            if not NAME.fullmatch(str(name)):
+                checks.append(
+                    f"{where}: a name holds letters, digits and _ only ('-' separates the parts of a variant)"
+                )
+            if entry and sound(where):
+                checks += CHECKS[axis](where, entry)
+    return checks
 
 
-def _dataset_checks(name: str, dataset: Dataset):
-    where = f"datasets.{name}"
+def _run_checks(axis: str, wanted: list[str], catalogue: dict | None) -> Iterator[str]:
+    for name in wanted:
+        if catalogue is not None and name not in catalogue:
+            yield f"run.{axis}: {_no_block(name, axis, catalogue)}"
+    if not wanted and axis in ("models", "datasets", "methods"):
+        yield f"run.{axis}: must name at least one entry"
+    for name in sorted({n for n in wanted if wanted.count(n) > 1}):
+        yield f"run.{axis}: {name!r} stands twice"
+
+
+def _source_checks(where: str, entry: Model | Dataset) -> Iterator[str]:
+    sources = [s for s in ("generate", "path") if getattr(entry, s) is not None]
+    if len(sources) != 1:
+        yield f"{where}: needs exactly one of generate, path (has {' and '.join(sources) or 'none'})"
+
+
+def _model_checks(where: str, model: Model) -> Iterator[str]:
+    yield from _source_checks(where, model)
+    made = model.generate
+    if made and made.hidden_size % made.heads:
+        yield f"{where}.generate.hidden_size: {made.hidden_size} is no multiple of heads ({made.heads})"
+    if made and made.heads % made.kv_heads:
+        yield f"{where}.generate.heads: {made.heads} is no multiple of kv_heads ({made.kv_heads})"
+
+
+def _dataset_checks(where: str, dataset: Dataset) -> Iterator[str]:
+    yield from _source_checks(where, dataset)
     if dataset.path and not dataset.columns and not dataset.path.endswith(".txt"):
         yield f"{where}.columns: missing; says which column holds what, e.g. {{instruction: question, answer: answer}}"
     columns = dataset.columns or Columns()
@@ -356,12 +369,13 @@ def _dataset_checks(name: str, dataset: Dataset):
     for column in needed if dataset.columns else ():
         if getattr(columns, column) is None:
             yield f"{where}.columns.{column}: missing; kind {dataset.kind} needs it"
+    if dataset.kind == "instruction" and columns.text is not None:
+        yield f"{where}.columns.text: means nothing for kind instruction; leave it out, or set kind: text"
     if dataset.kind == "instruction" and dataset.path and dataset.path.endswith(".txt"):
         yield f"{where}.kind: a .txt file has no columns; it can only be of kind text"
 
 
-def _method_checks(name: str, method: Method):
-    where = f"methods.{name}"
+def _method_checks(where: str, method: Method) -> Iterator[str]:
     if method.full and method.peft:
         yield f"{where}: has both full and peft; a method trains either all weights or an adapter"
     if method.full and method.load:
@@ -370,7 +384,7 @@ def _method_checks(name: str, method: Method):
         yield f"{where}.config: missing; the fields of PEFT's configuration for {method.peft}"
     if not method.trains and (method.config or method.load or method.train):
         yield f"{where}: trains nothing (neither full nor peft), so config, load and train mean nothing here"
-    if name == "base" and method.trains:
+    if where == "methods.base" and method.trains:
         yield f"{where}: is the untouched model that all others are compared with; give this method another name"
     hints = get_type_hints(Train, include_extras=True)
     problems: list[str] = []
@@ -378,21 +392,19 @@ def _method_checks(name: str, method: Method):
         if key in hints:
             _read(hints[key], value, f"{where}.train.{key}", problems)
         else:
-            problems.append(f"{where}.train.{key}: unknown key{_near(key, hints)}")
+            problems.append(f"{where}.train.{key}: unknown key{near(key, hints)}")
     yield from problems
 
 
+CHECKS: dict[str, Callable[[str, Any], Iterator[str]]] = {
+    "models": _model_checks,
+    "datasets": _dataset_checks,
+    "methods": _method_checks,
+}
+
+
 def _no_block(name: str, axis: str, catalogue: dict) -> str:
-    return f"{name!r} has no block under {axis}{_near(name, catalogue)} (there are: {', '.join(catalogue)})"
-
-
-def _near(word: Any, known: Any) -> str:
-    """` (did you mean X?)`, or the list of what there is when nothing is near and the list is short."""
-    names = [str(k) for k in known]
-    match = difflib.get_close_matches(str(word), names, n=1)
-    if match:
-        return f" (did you mean {match[0]}?)"
-    return ""
+    return f"{name!r} has no block under {axis}{near(name, catalogue)}"
 
 
 def _describe(value: Any) -> str:

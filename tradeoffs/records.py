@@ -33,7 +33,10 @@ def read(path: Path, columns: Columns | None) -> list[dict[str, str]]:
     except UnicodeDecodeError as error:
         line = path.read_bytes()[: error.start].count(b"\n") + 1 if path.suffix != ".parquet" else 0
         raise UserError(f"{path}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
-    return [_example(where, row, columns or Columns(text="text")) for where, row in rows]
+    examples = [_example(where, row, columns or Columns(text="text")) for where, row in rows]
+    if columns and columns.input and rows and not any(columns.input in row for _, row in rows):
+        _value(*rows[0], columns.input)  # some rows may lack it, but none has it: the message of a missing column
+    return examples
 
 
 def _example(where: str, row: dict[str, Any], columns: Columns) -> dict[str, str]:

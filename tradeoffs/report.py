@@ -28,8 +28,8 @@ from tradeoffs.variants import TRAINED, Variant
 Group = tuple[str, str]
 
 CAPTIONS = {
-    "quality_vs_speed": "Quality against decode speed. Dashed: the Pareto set, which no variant beats in both.",
-    "quality_vs_size": "Quality against size. Dashed: the Pareto set, which no variant beats in both.",
+    "quality_vs_speed": "Quality against decode speed. Dashed: the Pareto set; no faster one is as good, ties counted.",
+    "quality_vs_size": "Quality against size. Dashed: the Pareto set; no smaller one is as good, ties counted.",
     "methods": "Methods as trained: quality on questions never seen and seen in training, and what training took.",
     "ladder": "What each format costs against the model as trained, on the same items.",
     "mmlu_subjects": "Multiple choice by subject.",
@@ -449,7 +449,7 @@ def _reading(results: Results) -> Lines:
         lines += [f"- Embeddings, for cosine and BERTScore: `{results.embedding}`."]
     lines += [
         "- **Intervals**: 95 % percentile bootstrap over items; differences resample the same items for both sides.",
-        "- **Pareto set**: no other variant is better in both. It goes by the values; neighbours in it may be tied.",
+        "- **Pareto set**: no cheaper variant is as good; one that is tied with a cheaper one is left out.",
         "- **Perplexity or bits per byte**: more tokens for the same text make a lower perplexity, and the",
         "  model is no better for it. Within one model either will do; across models use bits per byte.",
         "- An empty answer scores 0 in F1, exact match, ROUGE, BLEU and BERTScore.",

@@ -146,19 +146,22 @@ class Results:
         return [best] + [v for v in rest if self.compare(v, best, name).tie]
 
     def pareto(self, model: str, dataset: str, cost: str, cheaper: str) -> list[Variant]:
-        """Variants of a group that no other beats in both the headline metric and `cost`, cheapest first.
+        """Variants of a group that are worth their cost, cheapest first: no cheaper one is as good, not even by a tie.
 
-        `cheaper` is "lower" or "higher": which way a cost number gets better.
+        Quality is the headline metric; `cheaper` is "lower" or "higher": which way a cost number gets better.
         """
         sign = 1 if cheaper == "lower" else -1
-        name, front, best = self.headline(model, dataset), [], None
+        name, front = self.headline(model, dataset), list[Variant]()
         # sorted() is stable: of several that cost the same, the best one comes first.
         for variant in sorted(self.ranked(model, dataset), key=lambda v: sign * self.cost[v][cost]):
-            quality = self._goodness(variant, name)
-            if best is None or quality > best:
+            if all(self.better(variant, other, name) for other in front):
                 front.append(variant)
-                best = quality
         return front
+
+    def better(self, ours: Variant, theirs: Variant, name: str) -> bool:
+        """Whether `ours` is better by a difference that is no tie."""
+        difference = self.compare(ours, theirs, name)
+        return not difference.tie and (difference.value > 0) == (metrics.metric(name)[1].better == "higher")
 
     def _goodness(self, variant: Variant, name: str) -> float:
         """The metric's value, signed so that more is better."""

@@ -73,6 +73,10 @@ class Runtime(Protocol):
         """Seconds for `tokens` single-token steps after `ids`; taking in `ids` is not counted."""
         ...
 
+    def peak_gpu_memory_mb(self) -> float | None:
+        """Most GPU memory allocated so far, in 1e6 bytes; None where nothing runs on a GPU."""
+        ...
+
     def gpu_clock(self) -> Callable[[], float] | None:
         """Starts a clock of GPU seconds and returns what reads it; None where nothing runs on a GPU."""
         ...

@@ -32,6 +32,11 @@ def content_hash(purpose: str, row: dict[str, str]) -> int:
     return int(hashlib.sha256(f"{purpose} {duplicates.normalised(key(row))}".encode()).hexdigest()[:16], 16)
 
 
+def order(row: dict[str, str]) -> int:
+    """A place in a random order that does not change when other rows come or go."""
+    return content_hash("order", row)
+
+
 def split(rows: Examples, share: float) -> tuple[Examples, Examples]:
     """(test, rest) by a hash of each example's own words, so that new rows never move an old one."""
     test = [row for row in rows if content_hash("test", row) < share * 16**16]

@@ -13,9 +13,9 @@ LETTERS = "ABCD"
 
 
 def instruction_rows(
-    tokenizer: PreTrainedTokenizerFast, examples: list[dict], longest: int, source: Path
+    tokenizer: PreTrainedTokenizerFast, examples: list[dict], longest: int, stops: list[int], source: Path
 ) -> list[dict[str, Any]]:
-    """One row per example, in the model's own chat template; only the answer and its end of sequence are scored.
+    """One row per example, in the model's own chat template; only the answer and the token that ends it are scored.
 
     Raises UserError if an example is longer than `longest` tokens, or if the template lets the end of the prompt and
     the beginning of the answer melt into one token: generation could then not start where the answer did in training.
@@ -31,7 +31,12 @@ def instruction_rows(
                 f"token changes when the answer follows; choose another `prompt` for this model in params.yaml"
             )
         # What a template puts after the end of the turn (often a newline) is never generated, so it is not scored.
-        end = next((at for at in range(len(prompt), len(ids)) if ids[at] == tokenizer.eos_token_id), len(ids) - 1)
+        end = next((at for at in range(len(prompt), len(ids)) if ids[at] in stops), None)
+        if end is None:
+            raise UserError(
+                f"{source} line {number}: the prompt template puts no end-of-sequence token after an answer, so a "
+                "model could not learn to stop; choose another `prompt` for this model in params.yaml"
+            )
         ids = ids[: end + 1]
         if len(ids) > longest:
             too_long.append(f"line {number} ({len(ids)} tokens)")
@@ -68,7 +73,7 @@ def text_rows(tokenizer: PreTrainedTokenizerFast, examples: list[dict], window: 
             part, reach = ids[start : start + window], spans[start : start + window]
             if len(part) < 2:
                 continue
-            text = example["text"][reach[0][1] : reach[-1][1]]
+            text = example["text"][reach[0][1] : max(end for _, end in reach)]
             rows.append(
                 {
                     "id": f"{example['id']}-{number}",
@@ -141,17 +146,20 @@ def _letter_ids(tokenizer: PreTrainedTokenizerFast, prompt: str) -> tuple[list[i
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerFast, checkpoint: Path) -> list[int]:
-    """The ids that end an answer: the tokenizer's end of sequence and those of the checkpoint's generation_config."""
+    """The ids that end an answer: the end of sequence of the tokenizer and of the checkpoint's generation_config, and
+    the special token that the chat template puts after an answer, which need not be either of them (<|im_end|>)."""
+    turn = _chat(tokenizer, [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}])
+    ends = [token for token in turn[-2:] if token in tokenizer.all_special_ids][:1] if tokenizer.chat_template else []
     asked: Any = []
     if (checkpoint / "generation_config.json").is_file():
         asked = files.read_json(checkpoint / "generation_config.json").get("eos_token_id") or []
-    found = {tokenizer.eos_token_id, *(asked if isinstance(asked, list) else [asked])}
+    found = {tokenizer.eos_token_id, *ends, *(asked if isinstance(asked, list) else [asked])}
     return sorted(token for token in found if token is not None)
 
 
 def pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
-    """The pad token, or the end of sequence where a tokenizer has none: padding is masked, so its id has no meaning."""
-    return tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    """The pad token, or any other where a tokenizer has none: padding is masked, so its id has no meaning."""
+    return next(token for token in (tokenizer.pad_token_id, tokenizer.eos_token_id, 0) if token is not None)
 
 
 def _chat(tokenizer: PreTrainedTokenizerFast, messages: list[dict], add_generation_prompt: bool = False) -> list[int]:

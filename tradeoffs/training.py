@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import resource
-import sys
 import time
 import warnings
 from functools import partial
@@ -18,6 +16,7 @@ from transformers import PreTrainedModel, SchedulerType, Trainer, TrainingArgume
 from tradeoffs import adapters, batches, checkpoints, clock, files
 from tradeoffs.errors import UserError
 from tradeoffs.loading import device, load_model, training_dtype
+from tradeoffs.memory import peak_memory_mb
 from tradeoffs.params import Method, Train
 
 SCRATCH = Path(".scratch/finetune")
@@ -192,8 +191,7 @@ def _curve(losses: list[float], log: list[dict[str, float]]) -> list[dict[str, f
 
 
 def _peak_memory() -> dict[str, float]:
-    kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-    peak = {"peak_memory_mb": kib * 1024 / 1e6}
+    peak = {"peak_memory_mb": peak_memory_mb()}
     if torch.cuda.is_available():
         peak["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
     return peak

@@ -28,7 +28,7 @@ class TransformersRuntime:
         self.model, self.batch_tokens, self.pad_id = model.eval(), batch_tokens, pad_id
         self.on = next(model.parameters()).device
         self.device = torch.cuda.get_device_name(self.on) if self.on.type == "cuda" else "cpu"
-        self.context: int = model.config.max_position_embeddings
+        self.context: int = model.config.get_text_config().max_position_embeddings
         self.vocabulary: int = model.config.get_text_config().vocab_size
         self.size_mb = held_mb(model)
 
@@ -121,6 +121,9 @@ class TransformersRuntime:
         for _ in range(tokens):
             last = self._step(last, cache)
         return self._now() - begun
+
+    def peak_gpu_memory_mb(self) -> float | None:
+        return torch.cuda.max_memory_allocated(self.on) / 1e6 if self.on.type == "cuda" else None
 
     def gpu_clock(self) -> Callable[[], float] | None:
         if self.on.type != "cuda":

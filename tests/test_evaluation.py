@@ -1,0 +1,35 @@
+"""What evaluation does with numbers that are none, and with what it is asked to compare."""
+
+import numpy as np
+import pytest
+
+from tradeoffs import evaluation, kld
+from tradeoffs.errors import UserError
+from tradeoffs.runtime import Scores, common_prefix, length_batches
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_log_probability_that_is_no_number_stops_the_evaluation(value):
+    with pytest.raises(UserError, match="test item 7: a log-probability is not a finite number"):
+        evaluation.require_finite(np.array([-1.0, value]), "test item 7")
+
+
+def test_same_top_counts_the_tokens_at_which_both_would_say_the_same():
+    reference = kld.TopK(np.array([[3, 1], [2, 5]]), np.log([[0.7, 0.2], [0.6, 0.3]]), np.log([0.1, 0.1]))
+    same = Scores(np.zeros(2), np.array([3, 5]), reference.logprob, None, reference.tail)
+    assert evaluation.compare(reference, same) == {"kld": 0.0, "same_top": 1}
+
+
+def test_batches_hold_similar_lengths_and_stay_within_their_size():
+    lengths = [3, 50, 7, 49, 5, 100]
+    batches = length_batches(lengths, 100)
+    assert sorted(index for batch in batches for index in batch) == list(range(6))
+    assert all(len(batch) * max(lengths[i] for i in batch) <= 100 for batch in batches)
+    assert batches[0] == [5], "the longest comes first"
+
+
+def test_a_common_prefix_leaves_a_token_of_each_prompt_to_be_asked():
+    same = [np.array([1, 2, 3]), np.array([1, 2, 3])]
+    assert common_prefix(same) == 2
+    assert common_prefix([np.array([1, 2, 9]), np.array([1, 2, 3, 4])]) == 2
+    assert common_prefix([np.array([4]), np.array([4, 5])]) == 0
