@@ -15,7 +15,6 @@ from tradeoffs.errors import UserError
 from tradeoffs.loading import load_model, load_trained
 from tradeoffs.params import Method
 
-
 ROOT = Path(__file__).parent.parent
 METHODS = params.load_all(ROOT / "params.yaml").methods
 TRAINED = [name for name, method in METHODS.items() if method.trains]
