@@ -184,16 +184,19 @@ def ladder(results: Results) -> Figure | None:
     grid = figure.subplots(len(measures), 1, sharex=True, squeeze=False)[:, 0]
     shifts = np.linspace(-0.33, 0.33, len(results.run.methods)) if len(results.run.methods) > 1 else [0.0]
     for axes, (group, name) in zip(grid, measures, strict=True):
+        highest = 0.0
         for method, shift in zip(results.run.methods, shifts, strict=True):
             trained, *rungs = results.of(*group, method)
             found = [results.interval(v, name) if name == "kld" else results.compare(v, trained, name) for v in rungs]
             places, values = np.arange(len(rungs)) + shift, [f.value for f in found]
+            highest = max(highest, *(f.high for f in found))
             style = {"color": _colour(results, method), "markersize": 4.5, "capsize": 2, "elinewidth": 1.1}
             axes.errorbar(places, values, yerr=np.hstack([_bars(f) for f in found]), fmt="o", **style)
         metric = metrics.metric(name)[1]
         axes.axhline(0, color="#333333", linewidth=0.8)
         if name == "kld":  # from a millionth for f16 to a hundredth for 4 bits
             axes.set_yscale("symlog", linthresh=1e-5)
+            axes.set_ylim(0, max(2 * highest, 1e-4))
         unit = " (nats)" if name in ("kld", "test_loss") else ""
         axes.set_ylabel(f"{metric.label}{unit}" if name == "kld" else f"change in\n{metric.label}{unit}")
         axes.set_title(_title(f"{metric.label}, {DIRECTION[metric.better]}", *group))
