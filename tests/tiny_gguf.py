@@ -13,7 +13,10 @@ from tradeoffs.llama_cpp_native import llama_cpp
 torch.set_num_threads(1)  # matrices this small make threads wait for each other
 
 VOCABULARY, CONTEXT = 320, 600
-TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message.content }}{% endfor %}"
+TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ message.content }}"
+    "{% if message.role == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+)
 TEXTS = [
     "A loan of 1200 at 5 percent costs 60 a year.\nThe rate rose to 7 percent.",
     "The bank pays interest on the balance of each account at the end of the year.",

@@ -111,6 +111,8 @@ def _decision(results: Results, pictures: Sequence[str]) -> Lines:
     lines += [f"{variants}: {methods} of tuning in {formats}, on {groups} of model and data set."]
     lines += [
         "Values are `value [low, high]`, a 95 % interval; a **tie** is a difference whose interval contains 0.",
+        "The best of many is in part the luckiest: a lead below the smallest detectable difference (see *Data*) needs",
+        "another seed or more test items before it counts.",
         "",
     ]
     lines += decision_table(results)
