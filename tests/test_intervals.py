@@ -121,3 +121,24 @@ def test_corpus_bleu_from_counts_is_sacrebleus(pairs):
 def test_a_metric_is_found_by_its_name_in_the_metrics_files(name, split, better):
     assert metrics.metric(name)[0] == split
     assert metrics.metric(name)[1].better == better
+
+
+def test_a_lead_that_is_luck_is_a_tie_once_the_pick_is_accounted_for():
+    """Of fifty equal variants the best beats many by the plain interval, and hardly any by the simultaneous one."""
+    random = np.random.default_rng(0)
+    plain, corrected = 0, 0
+    for _ in range(40):
+        scores = random.normal(size=(50, 100))
+        best, *others = scores[np.argsort(-scores.mean(1))]
+        matrix = intervals.resamples(100, 200, seed=1)
+        for other in others:
+            found = intervals.difference(matrix @ best / 100, matrix @ other / 100)
+            plain += not found.tie
+            corrected += not intervals.simultaneous(found, 50 * 49 // 2).tie
+    assert plain > 500 > 20 >= corrected  # of 40 times 49 comparisons
+
+
+def test_a_clear_difference_stays_one():
+    found = intervals.Interval(value=0.5, low=0.4, high=0.6, error=0.05)
+    assert not intervals.simultaneous(found, 55).tie
+    assert intervals.simultaneous(found, 1).low == pytest.approx(0.4, abs=0.003)

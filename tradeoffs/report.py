@@ -111,8 +111,7 @@ def _decision(results: Results, pictures: Sequence[str]) -> Lines:
     lines += [f"{variants}: {methods} of tuning in {formats}, on {groups} of model and data set."]
     lines += [
         "Values are `value [low, high]`, a 95 % interval; a **tie** is a difference whose interval contains 0.",
-        "The best of many is in part the luckiest: a lead below the smallest detectable difference (see *Data*) needs",
-        "another seed or more test items before it counts.",
+        "Against the best, intervals are wider: it was picked out of many, so its lead is in part luck (Bonferroni).",
         "",
     ]
     lines += decision_table(results)
@@ -159,6 +158,8 @@ def _choices(results: Results, group: Group) -> Lines:
     """The variants that a decision is between, side by side."""
     name = results.headline(*group)
     best = results.ranked(*group)[0]
+    among = len(results.of(*group))
+    also = [more for more in ("test_exact_match", "mmlu_accuracy") if results.has(best, more)]
     chosen: dict[Variant, list[str]] = {best: ["best"]}
     costs = (
         ("size_mb", "lower", "smallest tied"),
@@ -175,6 +176,7 @@ def _choices(results: Results, group: Group) -> Lines:
         "variant",
         f"test {metric_label(name)}",
         "against the best",
+        *(metric_label(more) for more in also),
         "size MB",
         "decode tok/s",
         "p50 latency s",
@@ -185,7 +187,8 @@ def _choices(results: Results, group: Group) -> Lines:
             ", ".join(why),
             name_of(v),
             quality_of(results, v, name),
-            "" if v == best else verdict(results.compare(v, best, name), name),
+            "" if v == best else verdict(results.compare_picked(v, best, name, among), name),
+            *(quality_of(results, v, more) for more in also),
             *(
                 cost_of(results, v, key)
                 for key in ("size_mb", "decode_tokens_per_second", "latency_p50_seconds", "peak_memory_mb")
@@ -229,7 +232,8 @@ def _methods(results: Results, pictures: Sequence[str]) -> Lines:
         names = [f"test_{n}" for n in answers] + ["cosine_to_base", "mmlu_accuracy"]
         lines += _quality_table(results, trained, names, lambda v: v.method)
         lines += _quality_table(results, trained, [f"test_{n}" for n in likelihood], lambda v: v.method)
-        lines += ["Seen in training against never seen: how much was learnt by heart.", ""]
+        lines += ["Seen in training against never seen: how much was learnt by heart. The two are different questions,"]
+        lines += ["so small differences between them mean nothing.", ""]
         pairs = [f"{split}_{n}" for n in ("f1", "cosine", "bertscore", "loss") for split in ("test", "seen")]
         lines += _quality_table(results, trained, pairs, lambda v: v.method, split_names=True)
         lines += ["What training took. Memory is the peak of the whole process.", ""]
@@ -278,7 +282,11 @@ def _formats(results: Results) -> Lines:
         cells = {v: quality_of(results, v, name) for v in results.of(*group)} | tied
         lines += _matrix(results, group, _format_names(results), cells)
         best = results.of(*group, results.ranked(*group)[0].method)
-        lines += [f"What each format of `{best[0].method}` costs. Speeds: median [slowest, fastest run], batch 1.", ""]
+        lines += [f"What each format of `{best[0].method}` costs. Speeds: median [slowest, fastest run], batch 1."]
+        lines += [
+            "The runs follow each other within seconds: files of one size that differ by more were measured while"
+        ]
+        lines += ["the machine was busier at one time than at another.", ""]
         lines += _cost_table(results, best)
         for method in results.run.methods:
             mine = results.of(*group, method)
@@ -357,7 +365,7 @@ def _subjects(results: Results, pictures: Sequence[str]) -> Lines:
     asked = [group for group in results.groups() if results.subjects(results.of(*group)[0])]
     if not asked:
         return []
-    lines = ["", "## Multiple choice, by subject", ""]
+    lines = ["", "## Multiple choice, by subject", "", "Four options each: guessing gets 0.25.", ""]
     for group in asked:
         best = results.ranked(*group)[0].method
         trained = [v for v in results.of(*group) if v.format == TRAINED]
@@ -385,7 +393,13 @@ def _subject_table(results: Results, variants: list[Variant], name: Callable[[Va
 
 def _comparisons(results: Results) -> Lines:
     """Methods as trained against the base and against the best of them, paired; McNemar for multiple choice."""
-    lines = ["", "## Who beats whom", "", "Paired on the same items. No correction for the number of comparisons.", ""]
+    lines = [
+        "",
+        "## Who beats whom",
+        "",
+        "Paired on the same items; wider intervals against the best, since it was picked.",
+    ]
+    lines += ["How much a method moves with another training seed is not in them.", ""]
     for group in results.groups():
         name = results.headline(*group)
         trained = [v for v in results.ranked(*group) if v.format == TRAINED]
@@ -395,9 +409,13 @@ def _comparisons(results: Results) -> Lines:
         choice = results.has(trained[0], "mmlu_accuracy")
         header += ["MMLU against base", "McNemar p"] if base and choice else []
         rows = []
+
+        def picked(variant: Variant, best: Variant = trained[0], name: str = name, n: int = len(trained)) -> str:
+            return verdict(results.compare_picked(variant, best, name, n), name)
+
         for variant in trained:
             row = [f"`{variant.method}`", quality_of(results, variant, name)]
-            row.append("" if variant == trained[0] else verdict(results.compare(variant, trained[0], name), name))
+            row.append("" if variant == trained[0] else picked(variant))
             if base:
                 row.append("" if variant == base else verdict(results.compare(variant, base, name), name))
             if base and choice:

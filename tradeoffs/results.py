@@ -143,7 +143,11 @@ class Results:
         """The best variant of a group and all whose paired difference from it has an interval that contains 0."""
         best, *rest = self.ranked(model, dataset)
         name = self.headline(model, dataset)
-        return [best] + [v for v in rest if self.compare(v, best, name).tie]
+        return [best] + [v for v in rest if self.compare_picked(v, best, name, 1 + len(rest)).tie]
+
+    def compare_picked(self, ours: Variant, theirs: Variant, name: str, among: int) -> Interval:
+        """Paired difference of two that were picked out of `among` variants by their values: a wider interval."""
+        return intervals.simultaneous(self.compare(ours, theirs, name), among * (among - 1) // 2)
 
     def pareto(self, model: str, dataset: str, cost: str, cheaper: str) -> list[Variant]:
         """Variants of a group that are worth their cost, cheapest first: no cheaper one is as good, not even by a tie.
@@ -159,8 +163,8 @@ class Results:
         return front
 
     def better(self, ours: Variant, theirs: Variant, name: str) -> bool:
-        """Whether `ours` is better by a difference that is no tie."""
-        difference = self.compare(ours, theirs, name)
+        """Whether `ours` is better, by a difference that is no tie even if the two are picked out of their group."""
+        difference = self.compare_picked(ours, theirs, name, len(self.of(ours.model, ours.dataset)))
         return not difference.tie and (difference.value > 0) == (metrics.metric(name)[1].better == "higher")
 
     def _goodness(self, variant: Variant, name: str) -> float:
