@@ -12,6 +12,9 @@ from tradeoffs import cli, clock, files, items, params, text_metrics
 from tradeoffs.variants import TRAINED, Variant, variants
 
 READS = ("run", "evaluate.embedding")
+# Beyond this, an embedding depends on which other texts shared its batch: without rounding, a change of one method
+# would move the numbers of all others in the last digits, and show up in every metric diff.
+DIGITS = 4
 SCORES = pa.schema(
     [
         ("variant", pa.string()),
@@ -51,7 +54,7 @@ def main() -> None:
     bertscores, vectors = text_metrics.similarities(embedder, pairs)
     scored = {pair: score_pair(*pair, vectors) for pair in pairs}
     for pair, bertscore in zip(pairs, bertscores.tolist(), strict=True):
-        scored[pair]["bertscore"] = bertscore
+        scored[pair]["bertscore"] = round(bertscore, DIGITS)
 
     table = []
     for variant, rows in answers.items():
@@ -83,7 +86,7 @@ def score_pair(answer: str, expected: str, vectors: dict[str, np.ndarray]) -> di
 
 
 def cosine(vectors: dict[str, np.ndarray], one: str, other: str) -> float:
-    return float(vectors[one] @ vectors[other])
+    return round(float(vectors[one] @ vectors[other]), DIGITS)
 
 
 if __name__ == "__main__":
