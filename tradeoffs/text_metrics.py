@@ -8,7 +8,6 @@ import re
 import string
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -102,11 +101,12 @@ def similarities(
     order = sorted(range(len(pairs)), key=lambda index: len(pairs[index][0]))
     for batch in tqdm(_batches(order), desc="BERTScore and embeddings", unit="batch"):
         answers = _forward(embedder, sorted({pairs[index][0] for index in batch}, key=len), vectors)
-        filled = [index for index in batch if all(text.strip() for text in pairs[index])]
-        if filled:
-            ours = _padded([answers[pairs[index][0]] for index in filled])
-            theirs = _padded([expected[pairs[index][1]] for index in filled])
-            scores[filled] = greedy_cos_idf(*theirs, *ours)[2].numpy()
+        for index in batch:
+            ours, theirs = pairs[index]
+            if ours.strip() and theirs.strip():
+                # One pair at a time: to greedy_cos_idf padding is a token of similarity 0, which wins over a negative one, so
+                # in a batch a pair's score would depend on the lengths of the others.
+                scores[index] = greedy_cos_idf(*_alone(expected[theirs]), *_alone(answers[ours]))[2].item()
     return scores, vectors
 
 
@@ -132,9 +132,7 @@ def _forward(
     return tokens
 
 
-def _padded(parts: list[TokenVectors]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Token vectors, mask and weights of one batch, as greedy_cos_idf takes them."""
-    pad = partial(torch.nn.utils.rnn.pad_sequence, batch_first=True)
-    mask = pad([torch.ones(len(weights), dtype=torch.long) for _, weights in parts])
-    # Any padding but zero: greedy_cos_idf divides by the length of every vector, masked or not.
-    return pad([vectors for vectors, _ in parts], padding_value=2.0), mask, pad([weights for _, weights in parts])
+def _alone(part: TokenVectors) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Token vectors, mask and weights of one text, as greedy_cos_idf takes them."""
+    vectors, weights = part
+    return vectors[None], torch.ones(1, len(weights), dtype=torch.long), weights[None]
