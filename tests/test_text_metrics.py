@@ -75,9 +75,12 @@ def test_embeddings_are_those_of_sentence_transformers(embedder):
 
 
 def test_scores_do_not_depend_on_what_else_is_scored(embedder):
-    alone, _ = text_metrics.similarities(embedder, PAIRS[:1])
-    among, _ = text_metrics.similarities(embedder, [*PAIRS, *((f"text {i}", "another text") for i in range(100))])
-    assert alone[0] == pytest.approx(among[0], abs=1e-6)
+    # A word of the first is unlike every word of the second: their similarities are below 0, which padding has.
+    pair = ("A fee is a charge for a service.", "A portfolio is all the investments one person holds.")
+    longer = [(f"{pair[0]} {'so it is ' * i}", f"{pair[1]} {'so it is ' * i}") for i in range(40)]
+    alone, _ = text_metrics.similarities(embedder, [pair])
+    among, _ = text_metrics.similarities(embedder, [*PAIRS, pair, *longer])
+    assert alone[0] == pytest.approx(among[len(PAIRS)], abs=1e-6)
 
 
 def test_an_empty_answer_scores_0_and_has_an_embedding(embedder):

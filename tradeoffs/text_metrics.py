@@ -104,8 +104,8 @@ def similarities(
         for index in batch:
             ours, theirs = pairs[index]
             if ours.strip() and theirs.strip():
-                # One pair at a time: to greedy_cos_idf padding is a token of similarity 0, which wins over a negative one, so
-                # in a batch a pair's score would depend on the lengths of the others.
+                # One pair at a time: to greedy_cos_idf padding is a token of similarity 0, which wins over a negative
+                # one, so in a batch a pair's score would depend on the lengths of the others.
                 scores[index] = greedy_cos_idf(*_alone(expected[theirs]), *_alone(answers[ours]))[2].item()
     return scores, vectors
 
