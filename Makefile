@@ -1,6 +1,7 @@
 # make run     the whole comparison: train, merge, convert, evaluate, report
 # make test    lint, types and tests
-# Both install what they need first, into .venv, from requirements.lock.
+# make bench   this project against its peers, side by side
+# All install what they need first, into .venv, from requirements.lock.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,8 +9,9 @@ READY := .venv/requirements.lock
 # Stages call `python`: this makes it the one of .venv, also where nobody activated it. Not exported to every recipe:
 # the one that makes .venv must not run the python that it is about to replace.
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+BENCHMARKS := gguf_scoring gguf_kld decode generation mmlu mmlu_agreement zoo memory
 
-.PHONY: run test lint clean help
+.PHONY: run test lint bench clean help
 .DEFAULT_GOAL := help
 
 run: $(READY)  ## run what has changed (everything, the first time), then show where the time went
@@ -25,6 +27,13 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# One after the other: timings of two at a time mean nothing. One that fails does not keep the others from running.
+bench: $(READY)  ## compare with the peers, each in the same run; `make bench ARGS=--quick` only shows that it works
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -r requirements-bench.lock
+	@failed=; for name in $(BENCHMARKS); do \
+		$(WITH_VENV) $(BIN)/python -m benchmarks.$$name $(ARGS) || failed="$$failed $$name"; \
+	done; test -z "$$failed" || { echo "error: these benchmarks failed:$$failed" >&2; exit 1; }
 
 clean:  ## remove the environment, outputs and scratch files; committed results and DVC's cache stay
 	rm -rf .venv .scratch .pytest_cache .ruff_cache .mypy_cache

@@ -1,9 +1,12 @@
 """Joins everything that was measured: metrics, tables, pictures and the report.
 
 IN   data/items/    data/scores.parquet    data/cost/    data/training/    data/prepared/<dataset>/info.json
-OUT  metrics/{training,quality,cost,mmlu}.json    metrics/{summary,ladder}.csv    plots/    report/ (Markdown, HTML)
+OUT  metrics/{training,quality,cost,mmlu}.json    metrics/{summary,ladder}.csv    plots/
+     report/ (Markdown, HTML; with prompts in params.yaml also the answers to them, prompts.csv)
      python -m stages.aggregate
 """
+
+from pathlib import Path
 
 from tradeoffs import cli, files, items, params, plots, report, tables
 from tradeoffs.results import Results
@@ -22,7 +25,7 @@ def main() -> None:
 
     # Everything is made before the first file is written.
     measured = {name: make(results) for name, make in METRICS.items()}
-    summary, ladder = tables.summary(results), tables.ladder(results)
+    summary, ladder, answers = tables.summary(results), tables.ladder(results), tables.prompts(results)
     with files.new_folder("plots") as folder:
         tables.write_csv(folder / "training.csv", tables.curves(results))
         tables.write_csv(folder / "subjects.csv", tables.subjects(results))
@@ -32,6 +35,10 @@ def main() -> None:
         files.write_json(f"metrics/{name}.json", numbers)
     tables.write_csv("metrics/summary.csv", summary)
     tables.write_csv("metrics/ladder.csv", ladder)
+    if answers:
+        tables.write_csv("report/prompts.csv", answers)
+    else:
+        Path("report/prompts.csv").unlink(missing_ok=True)
     files.write_text("report/report.md", text)
     files.write_text("report/report.html", report.html(text, "Which method, which format"))
     files.write_text("report/summary.md", report.summary(results))

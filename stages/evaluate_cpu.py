@@ -8,7 +8,7 @@ OUT  data/items/<variant>.parquet    data/cost/<variant>.json
 import time
 from pathlib import Path
 
-from tradeoffs import cli, clock, evaluation, files, params
+from tradeoffs import cli, clock, evaluation, params
 from tradeoffs.llama_cpp_runtime import LlamaCppRuntime
 
 READS = evaluation.READS
@@ -19,16 +19,15 @@ def main(model: str, dataset: str, method: str, quant: str) -> None:
     cell = f"{model}-{dataset}-{method}"
     variant = f"{cell}-{quant}"
     tokens = Path("data/tokens", f"{model}-{dataset}")
+    gguf = Path("models/gguf", f"{variant}.gguf")
     begun = time.perf_counter()
     with clock.loading():
-        runtime = LlamaCppRuntime(Path("models/gguf", f"{variant}.gguf"), cfg.batch_tokens)
-    load_seconds = time.perf_counter() - begun
+        runtime = LlamaCppRuntime(gguf, cfg.batch_tokens)
+    cost = {"load_seconds": time.perf_counter() - begun}
     print(f"{variant} on cpu")
 
     with runtime:
-        rows, cost = evaluation.evaluate(runtime, tokens, cfg, Path("data/reference", cell))
-    files.write_table(f"data/items/{variant}.parquet", rows, evaluation.ITEMS)
-    files.write_json(f"data/cost/{variant}.json", cost | {"load_seconds": load_seconds})
+        evaluation.evaluate(runtime, variant, [gguf], tokens, cfg, cost, Path("data/reference", cell))
 
 
 if __name__ == "__main__":

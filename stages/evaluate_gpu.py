@@ -23,16 +23,17 @@ def main(model: str, dataset: str, method: str, precision: str) -> None:
     cell = f"{model}-{dataset}-{method}"
     variant = f"{cell}-{precision}"
     tokens = Path("data/tokens", f"{model}-{dataset}")
+    merged = Path("models/merged", cell)
     begun = time.perf_counter()
     with clock.loading():
-        loaded = load_model(Path("models/merged", cell), PRECISIONS[precision], torch.bfloat16)
+        loaded = load_model(merged, PRECISIONS[precision], torch.bfloat16)
         runtime = TransformersRuntime(loaded, cfg.batch_tokens, files.read_json(tokens / "info.json")["pad_id"])
-    load_seconds = time.perf_counter() - begun
+    cost = {"load_seconds": time.perf_counter() - begun}
+    onto = files.read_json(merged / "run_info.json").get("merged_onto")  # of an adapter trained on a quantised base
+    cost |= {"merged_onto": onto} if onto else {}
     print(f"{variant} on {device()}")
 
-    rows, cost = evaluation.evaluate(runtime, tokens, cfg, Path("data/reference", cell))
-    files.write_table(f"data/items/{variant}.parquet", rows, evaluation.ITEMS)
-    files.write_json(f"data/cost/{variant}.json", cost | {"load_seconds": load_seconds})
+    evaluation.evaluate(runtime, variant, [merged], tokens, cfg, cost, Path("data/reference", cell))
 
 
 if __name__ == "__main__":

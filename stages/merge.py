@@ -16,18 +16,19 @@ def main(model: str, dataset: str, method: str) -> None:
     cfg = params.load(READS, model=model, dataset=dataset, method=method)
     cell = f"{model}-{dataset}-{method}"
     base, trained = Path("models/base", model), Path("models/trained", cell)
-    onto = cfg.merge.onto if cfg.method.load else "original_base"
+    onto = cfg.method.merge or cfg.merge.onto
     checkpoints.require(base, "config.json")
     checkpoints.require(trained, "run_info.json")
     with files.new_folder(Path("models/merged", cell)) as folder:
-        merging.merge(base, trained, method, cfg.method, cfg.merge, folder)
+        merging.merge(base, trained, method, cfg.method, onto, folder)
         checkpoints.copy_companions(base, folder)
         facts = {
             "base": files.read_json(base / "run_info.json"),
             "method": method,
-            "merged_onto": onto,
             "params": files.params_hash(onto, cfg.method),
         }
+        if cfg.method.load:  # else there is but one base
+            facts["merged_onto"] = onto
         files.write_json(folder / "run_info.json", files.run_info(**facts))
 
 

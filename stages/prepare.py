@@ -1,6 +1,6 @@
 """Makes one dataset ready: read or generated, cleaned, split by content, de-duplicated.
 
-IN   datasets.<dataset> in params.yaml; for `path` that file
+IN   datasets.<dataset> in params.yaml; for `path` that file; for `mmlu` that folder, or the hub
 OUT  data/prepared/<dataset>/   train.jsonl, seen.jsonl, test.jsonl, mmlu.jsonl, info.json
      python -m stages.prepare --dataset demo
 """
@@ -8,7 +8,7 @@ OUT  data/prepared/<dataset>/   train.jsonl, seen.jsonl, test.jsonl, mmlu.jsonl,
 from pathlib import Path
 from typing import Any
 
-from tradeoffs import cli, demo_text, duplicates, files, params, records, splits
+from tradeoffs import cli, demo_text, duplicates, files, hub_mmlu, params, records, splits
 from tradeoffs.errors import UserError
 from tradeoffs.splits import Examples
 
@@ -34,7 +34,7 @@ def main(dataset: str) -> None:
     test = sorted(kept, key=splits.order)
     _check_sizes(where, wanted, examples, train, test)
     seen = train[: wanted.seen]
-    mmlu = _mmlu(wanted, cfg.seed, where)
+    mmlu, mmlu_source = _mmlu(wanted, cfg.seed, where)
     dropped = {
         "empty": empty,
         "duplicates": len(repeated),
@@ -52,6 +52,7 @@ def main(dataset: str) -> None:
         for name, rows in (("train", train), ("seen", seen), ("test", test), ("mmlu", mmlu)):
             files.write_jsonl(folder / f"{name}.jsonl", rows)
         info = {"kind": wanted.kind, **source, "counts": counts, "subjects": subjects, "dropped": dropped}
+        info |= {"mmlu": mmlu_source} if mmlu_source else {}
         files.write_json(folder / "info.json", info)
     for path in filter(None, (wanted.path, wanted.mmlu and wanted.mmlu.path)):
         files.note_if_unwatched(path, "data/raw", f"prepare@{dataset}")
@@ -84,14 +85,26 @@ def _check_sizes(where: str, wanted: params.Dataset, examples: Examples, train: 
         )
 
 
-def _mmlu(wanted: params.Dataset, seed: int, where: str) -> list[dict[str, Any]]:
-    if wanted.mmlu:
-        rows = records.read_mmlu(Path(wanted.mmlu.path), wanted.mmlu.subjects, f"{where}.mmlu")
+def _mmlu(wanted: params.Dataset, seed: int, where: str) -> tuple[list[dict[str, Any]], dict[str, str] | None]:
+    """The multiple-choice questions with their ids, and what info.json says about their source; None without any."""
+    source: dict[str, str] | None = None
+    if wanted.mmlu and wanted.mmlu.hub:
+        rows, commit = hub_mmlu.read(wanted.mmlu.hub, wanted.mmlu.revision, wanted.mmlu.subjects, f"{where}.mmlu")
+        source = {"source": wanted.mmlu.hub, "commit": commit}
+        if wanted.mmlu.revision != commit:
+            print(
+                f"note: {where}.mmlu.revision: {wanted.mmlu.revision or 'main'} of {wanted.mmlu.hub} is commit "
+                f"{commit} today; to keep these questions, set revision: {commit}"
+            )
+    elif wanted.mmlu:
+        rows = records.read_mmlu(Path(str(wanted.mmlu.path)), wanted.mmlu.subjects, f"{where}.mmlu")
+        source = {"source": str(wanted.mmlu.path)}
     elif wanted.generate:
-        rows = _exams(wanted.generate, seed, where)
+        rows, source = _exams(wanted.generate, seed, where), {"source": "generated"}
     else:
         rows = []
-    return [{"id": files.content_id(row["subject"], row["question"], *row["choices"]), **row} for row in rows]
+    ids = [files.content_id(row["subject"], row["question"], *row["choices"]) for row in rows]
+    return [{"id": id, **row} for id, row in zip(ids, rows, strict=True)], source
 
 
 def _exams(wanted: params.GeneratedDataset, seed: int, where: str) -> list[dict[str, Any]]:

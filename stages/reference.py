@@ -27,13 +27,11 @@ def main(model: str, dataset: str, method: str) -> None:
         base, trained = Path("models/base", model), Path("models/trained", cell)
         loaded = load_trained(base, trained, cfg.method, getattr(torch, cfg.reference_dtype))
         runtime = TransformersRuntime(loaded, cfg.batch_tokens, files.read_json(tokens / "info.json")["pad_id"])
-    load_seconds = time.perf_counter() - begun
+    cost = {"load_seconds": time.perf_counter() - begun}
     print(f"{cell}-trained on {device()}")
 
-    with files.new_folder(Path("data/reference", cell)) as folder:
-        rows, cost = evaluation.evaluate(runtime, tokens, cfg, keep_reference=folder)
-    files.write_table(f"data/items/{cell}-trained.parquet", rows, evaluation.ITEMS)
-    files.write_json(f"data/cost/{cell}-trained.json", cost | {"load_seconds": load_seconds})
+    kept = Path("data/reference", cell)
+    evaluation.evaluate(runtime, f"{cell}-trained", [base, trained], tokens, cfg, cost, keep_reference=kept)
 
 
 if __name__ == "__main__":

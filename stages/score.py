@@ -1,5 +1,7 @@
 """Text metrics of every generated answer of every variant, in one process, so that the models are loaded once.
 
+An answer to one of the user's prompts has no expected answer: only `cosine_to_base` is scored, all else is null.
+
 IN   data/items/<variant>.parquet
 OUT  data/scores.parquet (one row per variant, split and item)
      python -m stages.score
@@ -27,10 +29,8 @@ SCORES = pa.schema(
         ("rouge_l", pa.float64()),
         ("bertscore", pa.float64()),
         ("cosine", pa.float64()),  # of the embeddings of the answer and of the expected answer
-        (
-            "cosine_to_base",
-            pa.float64(),
-        ),  # ... and of the base model's own answer, if the run list has `base`
+        # ... and of the base model's own answer, if the run list has `base`
+        ("cosine_to_base", pa.float64()),
         ("bleu_counts", pa.list_(pa.int32())),  # answer length, reference length, 4 matches, 4 totals
     ]
 )
@@ -42,18 +42,21 @@ def main() -> None:
     items.remove_leftovers("data/items", [f"{variant}.parquet" for variant in wanted])
     answers = {variant: read_answers(variant) for variant in wanted}
     # Formats of one model often answer alike: each pair of texts is scored once.
-    pairs = list(dict.fromkeys((row["generated"], row["answer"]) for rows in answers.values() for row in rows))
-    print(f"{sum(map(len, answers.values()))} answers of {len(wanted)} variants, {len(pairs)} different")
-    if not pairs:  # text data sets have nothing to answer
+    everything = [row for rows in answers.values() for row in rows]
+    pairs = list(dict.fromkeys((r["generated"], r["answer"]) for r in everything if r["answer"] is not None))
+    unexpected = dict.fromkeys(row["generated"] for row in everything if row["answer"] is None)
+    print(f"{len(everything)} answers of {len(wanted)} variants, {len(pairs) + len(unexpected)} different")
+    if not everything:  # text data sets have nothing to answer but prompts
         files.write_table("data/scores.parquet", [], SCORES)
         return
 
     with clock.loading():
         embedder = text_metrics.load_embedder(cfg.embedding)
     print(f"BERTScore and cosine by {cfg.embedding} on {embedder.device}")
-    bertscores, vectors = text_metrics.similarities(embedder, pairs)
+    # An answer that nothing was expected of is paired with itself, for its embedding.
+    bertscores, vectors = text_metrics.similarities(embedder, [*pairs, *((text, text) for text in unexpected)])
     scored = {pair: score_pair(*pair, vectors) for pair in pairs}
-    for pair, bertscore in zip(pairs, bertscores.tolist(), strict=True):
+    for pair, bertscore in zip(pairs, bertscores.tolist(), strict=False):
         scored[pair]["bertscore"] = round(bertscore, DIGITS)
 
     table = []
@@ -62,7 +65,8 @@ def main() -> None:
         base_answers = {(row["split"], row["item"]): row["generated"] for row in base}
         for row in rows:
             found = {"variant": str(variant), "split": row["split"], "item": row["item"]}
-            found |= scored[row["generated"], row["answer"]]
+            if row["answer"] is not None:
+                found |= scored[row["generated"], row["answer"]]
             if (key := (row["split"], row["item"])) in base_answers:
                 found["cosine_to_base"] = cosine(vectors, row["generated"], base_answers[key])
             table.append(found)

@@ -1,7 +1,7 @@
 """Token ids and masks, made once: training and both runtimes see the very same tokens.
 
 IN   data/prepared/<dataset>/    models/base/<model>/ (its tokenizer and chat template)
-OUT  data/tokens/<model>-<dataset>/    train, seen, test, mmlu (parquet), tokenizer.json, info.json
+OUT  data/tokens/<model>-<dataset>/    train, seen, test, mmlu, prompts (parquet), tokenizer.json, info.json
      python -m stages.tokenize --model demo --dataset demo
 """
 
@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from tradeoffs import cli, clock, files, params, tokens
 
-READS = ("tokenize", "evaluate.mmlu", "datasets.{dataset}")
+READS = ("tokenize", "evaluate.mmlu", "evaluate.prompts", "datasets.{dataset}")
 
 TOKENS = pa.schema(
     [
@@ -30,12 +30,19 @@ QUESTIONS = pa.schema(
     [
         ("id", pa.string()),
         ("subject", pa.string()),
-        ("ids", pa.list_(pa.int32())),  # the whole few-shot prompt, up to where the letter comes
-        ("options", pa.list_(pa.int32())),  # token ids of the four letters
+        ("ids", pa.list_(pa.int32())),  # the few-shot prompt up to where the letter comes; its end, if it was cut
+        ("options", pa.list_(pa.int32())),  # the token id of each of the four letters, its last one
+        (
+            "stems",
+            pa.list_(pa.list_(pa.int32())),
+        ),  # the token ids before it, where letters take different numbers of them
+        ("cut", pa.bool_()),  # whether the prompt lost its beginning to fit the context
         ("answer", pa.int32()),
         ("question", pa.string()),
+        ("choices", pa.list_(pa.string())),
     ]
 )
+PROMPTS = pa.schema([("id", pa.string()), ("prompt", pa.string()), ("ids", pa.list_(pa.int32()))])
 
 
 def main(model: str, dataset: str) -> None:
@@ -56,22 +63,31 @@ def main(model: str, dataset: str) -> None:
             rows[split] = tokens.text_rows(tokenizer, examples, min(cfg.tokenize.window, context))
     questions = files.read_jsonl(prepared / "mmlu.jsonl")
     asked = tokens.mmlu_rows(tokenizer, questions, cfg.mmlu.shots, cfg.mmlu.questions, context)
+    prompts = tokens.prompt_rows(tokenizer, cfg.prompts, cfg.dataset.kind, context)
 
     with files.new_folder(f"data/tokens/{model}-{dataset}") as out:
         for split, found in rows.items():
             files.write_table(out / f"{split}.parquet", found, TOKENS)
         files.write_table(out / "mmlu.parquet", asked, QUESTIONS)
+        files.write_table(out / "prompts.parquet", prompts, PROMPTS)
         tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
         info = {
             "kind": cfg.dataset.kind,
             "stop_ids": stops,
             "pad_id": tokens.pad_id(tokenizer),
             "context": context,
-            "rows": {split: len(found) for split, found in rows.items()} | {"mmlu": len(asked)},
+            "rows": {split: len(found) for split, found in rows.items()}
+            | {"mmlu": len(asked), "prompts": len(prompts)},
             "tokens": {split: sum(len(row["ids"]) for row in found) for split, found in rows.items()},
+            "mmlu_cut": sum(row["cut"] for row in asked),
         }
         files.write_json(out / "info.json", info)
     print(f"{model}-{dataset}: {info['rows']} rows, {info['tokens']} tokens")
+    if info["mmlu_cut"]:
+        print(
+            f"note: {info['mmlu_cut']} of {len(asked)} multiple-choice prompts are longer than the context of "
+            f"{context} tokens; their end was kept (a lower evaluate.mmlu.shots makes them shorter)"
+        )
 
 
 if __name__ == "__main__":

@@ -19,12 +19,15 @@ ITEMS = pa.schema(
         ("correct_tokens", pa.int32()),
         ("bytes", pa.int32()),
         ("kld", pa.float64()),
+        ("kld_tail", pa.float64()),
+        ("kld_variance", pa.float64()),
         ("same_top", pa.int32()),
         ("prompt", pa.string()),
         ("answer", pa.string()),
         ("generated", pa.string()),
         ("generated_tokens", pa.int32()),
         ("latency_seconds", pa.float64()),
+        ("ttft_seconds", pa.float64()),
         ("chosen", pa.int32()),
         ("correct_option", pa.int32()),
         ("option_logprobs", pa.list_(pa.float32())),
@@ -34,6 +37,9 @@ SIZE = {"trained": 30.0, "bf16": 7.3, "int8": 4.9, "nf4": 3.9, "f16": 7.3, "q8_0
 SPEED = {"trained": 60, "bf16": 70, "int8": 20, "nf4": 35, "f16": 480, "q8_0": 620, "q4_k_m": 700, "q4_0": 760}
 DAMAGE = {"int8": 0.03, "nf4": 0.1, "q8_0": 0.01, "q4_k_m": 0.06, "q4_0": 0.12}
 SKILL = {"base": 0.1, "full": 0.85, "lora": 0.8, "lora_8bit": 0.79, "qlora": 0.75, "adalora": 0.7, "vblora": 0.55}
+# The second one holds what Markdown, HTML and a table would take for their own.
+PROMPTS = ("What does liquidity mean?", "Is `a|b` <b>more</b>\nthan *c*?")
+MERGED_ONTO = {"lora_8bit": "trained_base", "qlora": "original_base"}
 
 
 def params_file(folder: Path, source: Path, **run: list[str]) -> None:
@@ -44,23 +50,31 @@ def params_file(folder: Path, source: Path, **run: list[str]) -> None:
     files.write_text(folder / "params.yaml", yaml.safe_dump(raw))
 
 
-def write(folder: Path, run, items: int = 60, questions: int = 20, kind: str = "instruction") -> None:
+def write(
+    folder: Path,
+    run,
+    items: int = 60,
+    questions: int = 20,
+    kind: str = "instruction",
+    prompts: tuple[str, ...] = PROMPTS,
+) -> None:
     """Everything that `score` and `aggregate` read for this run list, under `folder`."""
     for variant in variants(run):
-        rows = item_rows(variant, items, questions, kind)
+        rows = item_rows(variant, items, questions, kind, prompts)
         files.write_table(folder / f"data/items/{variant}.parquet", rows, ITEMS)
         files.write_json(folder / f"data/cost/{variant}.json", cost(variant))
         if variant.format == TRAINED:
             files.write_json(folder / f"data/training/{variant.cell}.json", training(variant.method))
     for dataset in run.datasets:
         info = {
+            "source": "generated" if dataset == "demo" else f"data/raw/{dataset}.json",
             "counts": {"read": 5800, "train": 5000, "seen": 200, "test": 600},
             "dropped": {"empty": 1, "duplicates": 12, "near_duplicates": 3},
         }
         files.write_json(folder / f"data/prepared/{dataset}/info.json", info)
 
 
-def item_rows(variant: Variant, items: int, questions: int, kind: str) -> list[dict]:
+def item_rows(variant: Variant, items: int, questions: int, kind: str, prompts: tuple[str, ...]) -> list[dict]:
     luck = np.random.default_rng([ord(letter) for letter in variant.dataset])  # the same items for every variant
     noise = np.random.default_rng([ord(letter) for letter in str(variant)])
     skill = SKILL[variant.method] - DAMAGE.get(variant.format, 0.0) * SKILL[variant.method]
@@ -83,6 +97,7 @@ def item_rows(variant: Variant, items: int, questions: int, kind: str) -> list[d
             if variant.format != TRAINED:
                 loss = DAMAGE.get(variant.format, 0.002)
                 row |= {"kld": tokens * loss * (0.3 + hard / 3), "same_top": tokens - int(hard < 4 * loss)}
+                row |= {"kld_tail": 0.1 * row["kld"], "kld_variance": (0.02 * row["kld"]) ** 2}
             if kind == "instruction":
                 wrong = ["", "It grows.", f"The rate is {numbers[2]} percent."][int(hard * 97) % 3]
                 row |= {"prompt": f"Question {index}?", "answer": answer, "generated": answer if right else wrong}
@@ -95,6 +110,10 @@ def item_rows(variant: Variant, items: int, questions: int, kind: str) -> list[d
             chosen = correct if hard + noise.normal(0, 0.05) < 0.25 + skill / 2 else (correct + 1) % 4
             row = {"split": "mmlu", "item": f"{subject}{index:03}", "subject": subject, "chosen": chosen}
             rows.append(row | {"correct_option": correct, "option_logprobs": [-1.0, -2.0, -3.0, -4.0]})
+    for index, prompt in enumerate(prompts):
+        says = f"{variant.method} | {variant.format}\n<i>says</i> so" if index else "It is *cash* at hand."
+        row = {"split": "prompt", "item": f"prompt{index}", "prompt": prompt, "generated": says}
+        rows.append(row | {"generated_tokens": 9, "latency_seconds": 0.25, "ttft_seconds": 0.05})
     return rows
 
 
@@ -113,6 +132,8 @@ def cost(variant: Variant) -> dict:
         "latency_p95_seconds": 25 / speed,
         "eval_samples_per_second": speed / 3,
         "peak_memory_mb": 600 + 10 * SIZE[variant.format] - (400 if SPEED[variant.format] > 100 else 0),
+        "batch_sweep": {"4": 3.1 * speed, "16": 6.5 * speed},
+        **({"merged_onto": MERGED_ONTO[variant.method]} if variant.method in MERGED_ONTO else {}),
         "spread": {"prefill_tokens_per_second": [9 * s for s in spread], "decode_tokens_per_second": spread},
         "device": "cpu",
         "runtime": "llama.cpp" if SPEED[variant.format] > 100 else "transformers",
@@ -134,6 +155,6 @@ def training(method: str) -> dict:
         "train_tokens_per_second": 9000.0,
         "peak_memory_mb": 900.0 + trainable / 1e4,
         "train_loss": curve[-1]["loss"],
-        **({"adalora_rank_final": 84} if method == "adalora" else {}),
+        **({"adalora_rank_budget": 84, "adalora_rank_final": 84} if method == "adalora" else {}),
         "curve": curve,
     }

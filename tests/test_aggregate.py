@@ -133,6 +133,82 @@ def test_summary_has_every_number_and_the_intervals(finished):
     for variant, numbers in load(finished, "cost").items():
         assert all(float(summary[variant][name]) == value for name, value in numbers.items())
     assert summary["demo-demo-base-trained"]["kld"] == ""
+    for variant, numbers in load(finished, "mmlu").items():
+        for subject, value in numbers["accuracy"].items():
+            low, high = (float(summary[variant][f"mmlu_{subject}_{end}"]) for end in ("low", "high"))
+            assert low <= value == float(summary[variant][f"mmlu_{subject}"]) <= high
+
+
+def test_the_summary_says_how_much_of_kld_is_estimated_and_how_well(finished):
+    items = files.read_table(finished / "data/items/demo-demo-lora-q4_0.parquet")
+    test = [row for row in items if row["split"] == "test"]
+    tokens = sum(row["tokens"] for row in test)
+    (found,) = (row for row in rows(finished, "summary") if row["variant"] == "demo-demo-lora-q4_0")
+    assert float(found["kld_tail"]) == pytest.approx(sum(row["kld_tail"] for row in test) / tokens, rel=1e-5)
+    error = math.sqrt(sum(row["kld_variance"] for row in test)) / tokens
+    assert float(found["kld_error"]) == pytest.approx(error, rel=1e-5)
+
+
+def test_decode_speed_stands_by_batch_size(finished):
+    written = files.read_json(finished / "data/cost/demo-demo-lora-f16.json")["batch_sweep"]
+    cost = load(finished, "cost")["demo-demo-lora-f16"]
+    found = {name.rpartition("_")[2]: value for name, value in cost.items() if "_batch_" in name}
+    assert found == pytest.approx(written, rel=1e-5)
+
+
+def test_memory_that_a_gpu_reserved_stands_beside_what_it_used(copy):
+    for name in ("lora-f16", "lora-q4_0"):
+        path = copy / f"data/cost/demo-demo-{name}.json"
+        memory = {"peak_gpu_memory_mb": 512, "peak_gpu_memory_reserved_mb": 768}
+        files.write_json(path, files.read_json(path) | memory)
+    aggregate.main()
+    cost = load(copy, "cost")
+    assert cost["demo-demo-lora-f16"]["peak_gpu_memory_reserved_mb"] == 768
+    assert "peak_gpu_memory_reserved_mb" not in cost["demo-demo-lora-bf16"]
+    assert "GPU memory reserved MB" in (copy / "report/report.md").read_text()
+
+
+def test_an_answer_to_a_prompt_is_compared_with_the_base_and_with_nothing_else(finished):
+    scores = [row for row in files.read_table(finished / "data/scores.parquet") if row["split"] == "prompt"]
+    assert len(scores) == len(fake_results.PROMPTS) * len(load(finished, "quality"))
+    for row in scores:
+        assert {name for name, value in row.items() if value is not None} == {
+            "variant",
+            "split",
+            "item",
+            "cosine_to_base",
+        }
+    cosines = {(row["variant"], row["item"]): row["cosine_to_base"] for row in scores}
+    assert cosines["demo-demo-base-trained", "prompt1"] == 1
+    assert cosines["demo-demo-lora-f16", "prompt1"] < 1
+
+
+def test_every_answer_to_a_prompt_is_a_row_of_prompts_csv(finished):
+    with (finished / "report/prompts.csv").open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert len(found) == len(fake_results.PROMPTS) * len(load(finished, "quality"))
+    row = next(row for row in found if (row["variant"], row["item"]) == ("demo-demo-lora-f16", "prompt1"))
+    assert row["prompt"] == fake_results.PROMPTS[1]
+    assert row["answer"] == "lora | f16\n<i>says</i> so"
+    assert float(row["tokens_per_second"]) == pytest.approx(9 / 0.25)
+
+
+def test_prompts_change_no_metric_and_without_any_there_is_no_trace_of_them(finished, copy):
+    run = params.load_all().run
+    fake_results.write(copy, run, items=25, questions=10, prompts=())
+    score.main()
+    aggregate.main()
+    for path in sorted((finished / "metrics").iterdir()):
+        assert (copy / "metrics" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert "Prompt" not in (copy / "report/report.md").read_text()
+    assert not (copy / "report/prompts.csv").exists()
+
+
+def test_variants_asked_different_prompts_are_not_set_side_by_side(results):
+    of = results.of("demo", "demo", "lora")[0]
+    results._items[of]["split"] = np.where(results._items[of]["split"] == "prompt", "", results._items[of]["split"])
+    with pytest.raises(UserError, match=r"prompts: .* different items"):
+        results.prompts("demo", "demo")
 
 
 def test_the_base_as_trained_is_what_cosine_to_base_compares_with(finished):
@@ -232,7 +308,9 @@ def test_text_without_answers_is_ranked_by_loss(tmp_path, monkeypatch):
     found = load(tmp_path, "quality")["demo-demo-lora-bf16"]
     assert "test_loss" in found
     assert "test_f1" not in found
-    assert "Best test loss: `lora" in (tmp_path / "report/report.md").read_text()
+    text = (tmp_path / "report/report.md").read_text()
+    assert "Best test loss: `lora" in text
+    assert "## Prompts" in text
 
 
 def test_without_base_there_is_no_cosine_to_base(tmp_path, monkeypatch):

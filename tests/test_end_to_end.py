@@ -1,6 +1,9 @@
 """Every method of params.yaml goes through every stage on a random two-layer model, and the numbers hang together."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +23,7 @@ from stages import (
     score,
     tokenize,
 )
-from tradeoffs import files
+from tradeoffs import evaluation, files
 from tradeoffs.errors import UserError
 
 REPO = Path(__file__).parents[1]
@@ -37,6 +40,7 @@ def workspace(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("TQDM_DISABLE", "1")
+        patch.setattr(evaluation, "CHUNK", 4)  # so that several of them are put together
         params = json.loads(json.dumps(PARAMS))
         params["run"] = {
             "models": ["tiny"],
@@ -61,9 +65,10 @@ def workspace(tmp_path_factory):
             "latency_prompts": 2,
             "prefill_tokens": 16,
             "decode_tokens": 4,
+            "batch_sizes": [2],
             "repetitions": 2,
         }
-        params["evaluate"] |= {"max_new_tokens": 6, "bootstrap": 50}
+        params["evaluate"] |= {"max_new_tokens": 6, "bootstrap": 50, "prompts": ["What is 7 and 1?"]}
         files.write_text("params.yaml", yaml.safe_dump(params))
         files.write_jsonl(
             "data/raw/sums.jsonl", ({"q": f"What is {n} and 1?", "a": f"It is {n + 1}."} for n in range(40))
@@ -109,7 +114,7 @@ def scored(variant):
 
 def test_every_format_answers_the_same_items(cell):
     asked = [(row["split"], row["item"]) for row in files.read_table(f"data/items/{cell}-trained.parquet")]
-    assert {split for split, _ in asked} == {"test", "seen", "mmlu"}
+    assert {split for split, _ in asked} == {"test", "seen", "mmlu", "prompt"}
     for name in (*PRECISIONS, *QUANTS):
         rows = files.read_table(f"data/items/{cell}-{name}.parquet")
         assert [(row["split"], row["item"]) for row in rows] == asked
@@ -126,14 +131,24 @@ def test_the_gguf_is_the_merged_model(cell):
 def test_each_rung_down_the_ladder_is_further_from_the_trained_model(cell):
     f16, q8_0, q4_0 = (mean(scored(f"{cell}-{quant}"), "kld") for quant in QUANTS)
     assert q4_0 > q8_0 > 0
-    assert q4_0 > 4 * f16
+    if not cell.endswith("qlora_original"):  # which loses more at the merge than in any format after it
+        assert q4_0 > 4 * f16
     assert all(row["kld"] is None for row in scored(f"{cell}-trained"))
+
+
+def test_the_ladder_shows_what_merging_onto_the_original_base_costs(finished):
+    merged_onto = {}
+    for method in ("qlora", "qlora_original"):
+        variant = f"tiny-sums-{method}-bf16"
+        merged_onto[files.read_json(f"data/cost/{variant}.json")["merged_onto"]] = mean(scored(variant), "kld")
+    assert merged_onto["original_base"] > 10 * merged_onto["trained_base"]
 
 
 def test_cost_comes_from_the_same_load(cell):
     for name in ("trained", *PRECISIONS, *QUANTS):
         cost = files.read_json(f"data/cost/{cell}-{name}.json")
         assert all(cost[key] > 0 for key in ("size_mb", "load_seconds", "ttft_seconds", "decode_tokens_per_second"))
+        assert cost["batch_sweep"]["2"] > 0
         assert cost["latency_p50_seconds"] <= cost["latency_p95_seconds"]
 
 
@@ -145,6 +160,69 @@ def test_an_evaluation_gives_the_same_quality_twice(cell):
         second = files.read_table(f"data/items/{cell}-{name}.parquet")
         for key in quality:
             assert [row[key] for row in first] == [row[key] for row in second], key
+
+
+# Runs a stage in chunks of four items and ends it, as a power cut would, in the middle of the part at `after`.
+KILLED = """
+import os, signal, sys
+from stages import {stage}
+from tradeoffs import evaluation, unfinished
+evaluation.CHUNK = 4
+part, left = unfinished.Unfinished.part, int(sys.argv[1])
+
+def until(self, name, work, gpu_clock=None):
+    global left
+    left -= not (self.folder / f"{{name}}.parquet").is_file()
+    if left < 0:
+        work()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return part(self, name, work, gpu_clock)
+
+unfinished.Unfinished.part = until
+{stage}.main(*sys.argv[2:])
+print(int(sys.argv[1]) - left, "parts")
+"""
+
+
+def run_killed(stage, after, *names):
+    environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", KILLED.format(stage=stage), str(after), *names]
+    return subprocess.run(command, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("stage", "last"), [("evaluate_cpu", "q4_0"), ("reference", None)])
+def test_an_evaluation_that_is_killed_goes_on_from_what_it_had_finished(finished, stage, last):
+    names = (*CELL, "lora", *([last] if last else []))
+    variant = "-".join((*CELL, "lora", last or "trained"))
+    whole = run_killed(stage, 10**6, *names)
+    assert whole.returncode == 0, whole.stderr
+    count = int(whole.stdout.splitlines()[-1].split()[0])
+    expected = files.read_table(f"data/items/{variant}.parquet")
+    kept = {p.name: files.sha256(p) for p in Path("data/reference/tiny-sums-lora").iterdir()}
+    assert count > 8
+    for after in (0, count // 2, count // 2 - 1):  # together they stop in the middle, and just before the end
+        cut = run_killed(stage, after, *names)
+        assert cut.returncode == -9, cut.stderr
+    finish = run_killed(stage, 10**6, *names)
+    assert f"{variant}: an earlier run was cut short; going on after its {2 * (count // 2) - 1} finished parts" in (
+        finish.stdout
+    )
+    assert int(finish.stdout.splitlines()[-1].split()[0]) == count - 2 * (count // 2) + 1, "nothing is done twice"
+    found = files.read_table(f"data/items/{variant}.parquet")
+    timed = {"latency_seconds", "ttft_seconds"}
+    assert [{k: row[k] for k in row.keys() - timed} for row in found] == [
+        {k: row[k] for k in row.keys() - timed} for row in expected
+    ]
+    assert {p.name: files.sha256(p) for p in Path("data/reference/tiny-sums-lora").iterdir()} == kept
+    assert not Path(".scratch/unfinished", variant).exists()
+
+
+def test_what_was_finished_of_another_model_is_not_used(finished):
+    variant = "-".join((*CELL, "lora", "q4_0"))
+    assert run_killed("evaluate_cpu", 2, *CELL, "lora", "q4_0").returncode == -9
+    os.utime(f"models/gguf/{variant}.gguf")  # as a new file would be
+    again = run_killed("evaluate_cpu", 10**6, *CELL, "lora", "q4_0")
+    assert again.returncode == 0 and "cut short" not in again.stdout
 
 
 def test_a_reference_made_for_other_tokens_stops_the_evaluation(finished):

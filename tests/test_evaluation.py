@@ -15,9 +15,11 @@ def test_a_log_probability_that_is_no_number_stops_the_evaluation(value):
 
 
 def test_same_top_counts_the_tokens_at_which_both_would_say_the_same():
-    reference = kld.TopK(np.array([[3, 1], [2, 5]]), np.log([[0.7, 0.2], [0.6, 0.3]]), np.log([0.1, 0.1]))
-    same = Scores(np.zeros(2), np.array([3, 5]), reference.logprob, None, reference.tail)
-    assert evaluation.compare(reference, same) == {"kld": 0.0, "same_top": 1}
+    ids, tail = np.array([[3, 1], [2, 5]]), np.log([0.1, 0.1])
+    drawn, drawn_logprob = np.array([[7, 8], [7, 8]]), np.log(np.full((2, 2), 0.05))
+    reference = kld.Reference(ids, np.log([[0.7, 0.2], [0.6, 0.3]]), tail, drawn, drawn_logprob)
+    same = Scores(np.zeros(2), np.array([3, 5]), reference.logprob, None, tail, drawn_logprob)
+    assert evaluation.compare(reference, same) == {"kld": 0.0, "kld_tail": 0.0, "kld_variance": 0.0, "same_top": 1}
 
 
 def test_batches_hold_similar_lengths_and_stay_within_their_size():

@@ -1,6 +1,7 @@
 """Bootstrap intervals cover, pairing sharpens, and the metrics are what their names say."""
 
 import math
+from itertools import combinations, permutations
 
 import numpy as np
 import pytest
@@ -89,6 +90,30 @@ def test_mcnemar_is_the_binomial_test_on_the_questions_that_only_one_gets_right(
     assert intervals.mcnemar(one, other) == pytest.approx(expected, rel=1e-9)
 
 
+def test_two_share_a_letter_exactly_when_they_are_not_told_apart():
+    random = np.random.default_rng(2)
+    for count in range(1, 10):
+        for share in (0.0, 0.2, 0.5, 0.8, 1.0):
+            pairs = list(combinations(range(count), 2))
+            apart = {pair for pair in pairs if random.random() < share}
+            found = intervals.letters(count, apart)
+            assert all(found)
+            for one, other in pairs:
+                assert bool(set(found[one]) & set(found[other])) == ((one, other) not in apart)
+            members = {name: {i for i in range(count) if name in found[i]} for letters in found for name in letters}
+            for one, other in permutations(members, 2):
+                assert not members[one] <= members[other], "a letter that says nothing new"
+
+
+def test_letters_run_from_the_first():
+    # 0 and 3 are told apart from each other, 1 and 2 from nobody.
+    assert intervals.letters(4, [(0, 3)]) == [("a",), ("a", "b"), ("a", "b"), ("b",)]
+    assert intervals.letters(2, []) == [("a",), ("a",)]
+    found = intervals.letters(60, combinations(range(60), 2))
+    assert len({letter for letters in found for letter in letters}) == 60
+    assert found[0] == ("a",)
+
+
 def test_loss_perplexity_and_bits_per_byte_of_a_text_by_hand():
     sums = np.array([-6.0, 3.0])  # 6 nats over 3 tokens, or over 3 bytes
     assert metrics.loss(sums) == pytest.approx(2.0)
@@ -121,6 +146,11 @@ def test_corpus_bleu_from_counts_is_sacrebleus(pairs):
 def test_a_metric_is_found_by_its_name_in_the_metrics_files(name, split, better):
     assert metrics.metric(name)[0] == split
     assert metrics.metric(name)[1].better == better
+
+
+def test_the_sampling_error_is_that_of_independent_items():
+    sums = metrics.sums([np.array([4.0, 5.0]), np.array([10.0, 20.0])], np.ones((1, 2)))
+    assert metrics.sampling_error(sums) == pytest.approx(math.sqrt(9) / 30)
 
 
 def test_a_lead_that_is_luck_is_a_tie_once_the_pick_is_accounted_for():

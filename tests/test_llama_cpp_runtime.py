@@ -15,7 +15,7 @@ from tradeoffs import llama_cpp_runtime
 from tradeoffs.errors import UserError
 from tradeoffs.gguf_converter import convert
 from tradeoffs.llama_cpp_runtime import LlamaCppRuntime, score_rows
-from tradeoffs.runtime import Target
+from tradeoffs.runtime import Rows, Target
 
 REPO = Path(__file__).parents[1]
 # llama.cpp multiplies in f16, keeps an f16 cache and, for a few tokens at a time, sums attention in f16: of logits that
@@ -131,6 +131,17 @@ def test_top_k_takes_the_place_of_given_ids(runtime, targets):
         np.testing.assert_allclose(np.exp(score.at_logprob).sum(axis=1) + np.exp(score.tail), 1, atol=1e-5)
 
 
+def test_tokens_drawn_from_the_tail_are_the_same_in_any_batch(runtime, targets):
+    together = runtime.score(targets, top_k=5, tail_samples=3)
+    for target, score in zip(targets, together, strict=True):
+        alone = runtime.score([target], top_k=5, tail_samples=3)[0]
+        assert score.sample_ids.shape == (len(score.logprob), 3)
+        assert (
+            np.mean(score.sample_ids == alone.sample_ids) > 0.95
+        )  # a draw at the border between two may fall either way
+        assert not (score.sample_ids[:, :, None] == score.at_ids[:, None]).any()
+
+
 def test_a_sequence_with_nothing_scored_has_empty_scores(runtime, targets):
     silent = Target(targets[0].ids, np.zeros(len(targets[0].ids), bool))
     first, second = runtime.score([silent, targets[1]], top_k=3)
@@ -197,6 +208,19 @@ def test_timed_calls_leave_nothing_behind(runtime, prompts):
     assert runtime.generate(prompts, 4, [2]) == before
 
 
+def test_several_sequences_are_decoded_at_the_same_time(runtime, prompts):
+    assert runtime.decode(prompts[0], 3, sequences=5) > 0
+    before = runtime.generate(prompts[:2], 6, [2])
+    runtime.decode(prompts[0], 3, sequences=64)
+    assert runtime.generate(prompts[:2], 6, [2]) == before
+
+
+def test_a_short_first_call_leaves_room_for_larger_ones(made, prompts):
+    with LlamaCppRuntime(made[1], batch_tokens=2048) as fresh:
+        fresh.decode(prompts[0][:4], 2)
+        assert len(fresh.generate(prompts, 3, [2])) == len(prompts)
+
+
 def test_size_and_context_are_those_of_the_file(made, runtime):
     assert runtime.size_mb == made[1].stat().st_size / 1e6
     assert runtime.context == CONTEXT and runtime.vocabulary == VOCABULARY
@@ -242,7 +266,7 @@ def test_llama_cpp_prints_nothing_when_all_goes_well(made, capfd):
 
 def test_the_tail_keeps_its_digits_and_is_finite():
     logits = np.array([[0, -30, -31, -32], [0, -400, -400, -400]], np.float32)
-    scores = score_rows(logits, np.array([0, 0]), np.array([[0, 1], [0, 1]]), 0)
+    scores = score_rows(logits, Rows(np.array([0, 0]), np.array([[0, 1], [0, 1]]), None, 0, None))
     np.testing.assert_allclose(scores.tail[0], np.log(np.exp(-31.0) + np.exp(-32.0)), rtol=1e-6)
     assert np.isfinite(scores.tail[1]) and scores.tail[1] < -80
 

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import TINY_TRAIN, make_base, make_tokens
@@ -11,11 +12,11 @@ from stages import merge as stage
 from tradeoffs import checkpoints, files, merging, params, training
 from tradeoffs.errors import UserError
 from tradeoffs.loading import load_model, load_trained
-from tradeoffs.params import Merge, Method
+from tradeoffs.params import Method
 
 ROOT = Path(__file__).parent.parent
 METHODS = params.load_all(ROOT / "params.yaml").methods
-TRAINED_BASE, ORIGINAL_BASE = Merge(onto="trained_base"), Merge(onto="original_base")
+TRAINED_BASE, ORIGINAL_BASE = "trained_base", "original_base"
 IDS = torch.arange(20, 84)[None]
 
 
@@ -143,13 +144,17 @@ def test_sharded_weights_stay_sharded_and_become_bf16(work, tmp_path):
     assert torch.equal(logits(expected), logits(found))
 
 
-def test_the_stage_writes_a_self_contained_folder(work, trained, tmp_path, monkeypatch):
-    for kind, name, source in (("base", "demo", work / "base"), ("trained", "demo-demo-lora", trained("lora"))):
+def prepare_stage(work, trained, tmp_path, monkeypatch, name):
+    for kind, cell, source in (("base", "demo", work / "base"), ("trained", f"demo-demo-{name}", trained(name))):
         (tmp_path / "models" / kind).mkdir(parents=True)
-        (tmp_path / "models" / kind / name).symlink_to(source)
-    files.write_json(trained("lora") / "run_info.json", {})
-    (tmp_path / "params.yaml").symlink_to(ROOT / "params.yaml")
+        (tmp_path / "models" / kind / cell).symlink_to(source)
+    files.write_json(trained(name) / "run_info.json", {})
     monkeypatch.chdir(tmp_path)
+
+
+def test_the_stage_writes_a_self_contained_folder(work, trained, tmp_path, monkeypatch):
+    prepare_stage(work, trained, tmp_path, monkeypatch, "lora")
+    (tmp_path / "params.yaml").symlink_to(ROOT / "params.yaml")
     stage.main("demo", "demo", "lora")
     made = {path.name for path in (tmp_path / "models/merged/demo-demo-lora").iterdir()}
     assert made == {
@@ -161,7 +166,21 @@ def test_the_stage_writes_a_self_contained_folder(work, trained, tmp_path, monke
         "tokenizer.json",
     }
     info = files.read_json(tmp_path / "models/merged/demo-demo-lora/run_info.json")
-    assert info["base"] == {"base_id": "tiny"} and info["merged_onto"] == "original_base"
+    assert info["base"] == {"base_id": "tiny"} and "merged_onto" not in info, "there is but one base to merge onto"
+
+
+@pytest.mark.parametrize("onto", [None, "original_base"])
+def test_a_method_may_say_itself_what_its_adapter_is_merged_onto(work, trained, tmp_path, monkeypatch, onto):
+    prepare_stage(work, trained, tmp_path, monkeypatch, "qlora")
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["methods"]["qlora"] |= {"merge": onto} if onto else {}
+    files.write_text("params.yaml", yaml.safe_dump(raw))
+    stage.main("demo", "demo", "qlora")
+    written = Path("models/merged/demo-demo-qlora")
+    assert files.read_json(written / "run_info.json")["merged_onto"] == (onto or "trained_base")
+    (tmp_path / "other").mkdir()
+    merging.merge(work / "base", trained("qlora"), "qlora", METHODS["qlora"], onto or TRAINED_BASE, tmp_path / "other")
+    assert files.sha256(written / "model.safetensors") == files.sha256(tmp_path / "other/model.safetensors")
 
 
 def test_merging_before_training_names_the_stage_to_run(work, tmp_path, monkeypatch):

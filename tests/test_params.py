@@ -36,7 +36,7 @@ def test_every_problem_is_reported_at_once(raw, tmp_path):
     assert problems(raw, tmp_path) == (
         "params.yaml: 3 problems\n"
         "  train.stepz: unknown key (did you mean steps?)\n"
-        "  evaluate.batch_tokens: must be a whole number, is 'many'\n"
+        "  evaluate.batch_tokens: must be a whole number or auto, is 'many'\n"
         "  run.methods: 'dora' has no block under methods (did you mean lora?)"
     )
 
@@ -67,6 +67,19 @@ def test_a_method_without_a_block_names_the_near_one(raw, tmp_path):
             "methods.full: has both full and peft; a method trains either all weights or an adapter",
         ),
         ("methods.lora.load", "int9", "methods.lora.load: unknown value 'int9' (did you mean int8?)"),
+        (
+            "methods.lora.merge",
+            "original_base",
+            "methods.lora.merge: means something only where load quantises the base",
+        ),
+        ("evaluate.cost.batch_sizes", [65], "evaluate.cost.batch_sizes[0]: must be at least 1 and at most 64, is 65"),
+        ("evaluate.kld_tail_samples", 1, "evaluate.kld_tail_samples: must be at least 2, is 1"),
+        ("datasets.demo.mmlu", {"subjects": ["anatomy"]}, "datasets.demo.mmlu: needs exactly one of path"),
+        (
+            "datasets.demo.mmlu",
+            {"path": "x", "revision": "main"},
+            "datasets.demo.mmlu.revision: means nothing without hub",
+        ),
         ("methods.lora.train", {"stepz": 1}, "methods.lora.train.stepz: unknown key (did you mean steps?)"),
         ("models.demo.path", "x", "models.demo: needs exactly one of generate, path (has generate and path)"),
         (

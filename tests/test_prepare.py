@@ -159,6 +159,19 @@ def test_info_names_the_source_and_its_sha256(workspace):
     assert info()["counts"]["read"] == 50
 
 
+def test_info_names_the_source_of_the_multiple_choice_questions(workspace):
+    workspace(rows(50))
+    assert "mmlu" not in info()
+    for split in ("dev", "test"):
+        Path("exams", split).mkdir(parents=True)
+        Path("exams", split, f"anatomy_{split}.csv").write_text("Which?,a,b,c,d,C\n")
+    made = workspace(rows(50), mmlu={"path": "exams"})
+    assert info()["mmlu"] == {"source": "exams"}
+    assert [row["split"] for row in made["mmlu"]] == ["dev", "test"]
+    workspace(**generated())
+    assert info()["mmlu"] == {"source": "generated"}
+
+
 @pytest.mark.parametrize(
     ("count", "changes", "message"),
     [
@@ -185,6 +198,7 @@ def test_more_topics_than_there_are_is_an_error(workspace):
         workspace(**generated(topics=9))
 
 
-def test_preparing_needs_no_torch():
-    code = "import sys, stages.prepare; sys.exit('torch' in sys.modules or 'transformers' in sys.modules)"
+def test_preparing_from_files_needs_no_slow_import():
+    slow = ["torch", "transformers", "datasets"]  # the last one where the hub is asked, and only then
+    code = f"import sys, stages.prepare; sys.exit(any(name in sys.modules for name in {slow}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode == 0

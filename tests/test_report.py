@@ -2,6 +2,7 @@
 
 import csv
 import re
+from itertools import combinations
 from pathlib import Path
 
 import fake_results
@@ -9,7 +10,8 @@ import pytest
 import yaml
 
 from stages import aggregate, score
-from tradeoffs import params, plots, report
+from tradeoffs import formatting, params, plots, report
+from tradeoffs.intervals import Interval
 from tradeoffs.results import Results
 
 REPO = Path(__file__).parents[1]
@@ -64,6 +66,7 @@ def test_every_section_is_there(text):
         "Formats",
         "The ladder: where a fine-tune is lost",
         "Multiple choice, by subject",
+        "Prompts: the answers side by side",
         "Who beats whom",
         "Data, and what it can show",
         "How to read the numbers",
@@ -72,7 +75,7 @@ def test_every_section_is_there(text):
 
 
 def test_a_difference_is_called_a_tie_exactly_when_its_interval_contains_0(text):
-    called = re.findall(r"\[([+-][\d.]+), ([+-][\d.]+)\], (tie|better|worse)", text)
+    called = re.findall(r"\[([+-][\d.e+-]+), ([+-][\d.e+-]+)\], (tie|better|worse)", text)
     assert called
     for low, high, word in called:
         if float(low) != 0 != float(high):  # not decided by rounding
@@ -101,6 +104,102 @@ def test_the_page_holds_the_same_tables_and_pictures(folder, text):
     assert page.count("<table>") == len(re.findall(r"^\|---", text, re.MULTILINE))
     assert page.count("<img") == text.count("![")
     assert page.count("<details>") == text.count("<details>")
+
+
+def test_variants_of_a_table_share_a_letter_exactly_when_they_are_tied(results, text):
+    for group in results.groups():
+        tables = [[v for v in results.of(*group) if v.format == "trained"]]
+        tables += [results.of(*group, method) for method in results.run.methods]
+        for compared in tables:
+            letters = results.letters(compared, "test_f1")
+            for one, other in combinations(compared, 2):
+                tie = results.compare_picked(one, other, "test_f1", len(compared)).tie
+                assert bool(set(letters[one]) & set(letters[other])) == tie
+            for variant, letter in letters.items():
+                name = variant.method if compared is tables[0] else variant.format
+                found = re.escape(formatting.quality_of(results, variant, "test_f1"))
+                row = rf"^\| `{name}` \|.*{found} \| {letter} \|"
+                assert re.search(row, text, re.MULTILINE), (variant, letter)
+
+
+def test_the_subject_tables_hold_intervals(results, text):
+    for variant in results.of("demo", "demo"):
+        if variant.format == "trained":
+            for found, _ in results.subjects(variant).values():
+                assert f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]" in text
+
+
+def test_generated_questions_are_not_called_mmlu(results, text):
+    assert results.label("demo", "mmlu_accuracy") == "multiple choice"
+    assert results.label("instructions", "mmlu_accuracy") == "MMLU"
+    own = text.split("### stories260k on demo")[0].split("### demo on demo")[1]
+    assert "multiple choice" in own
+    assert "MMLU" not in own
+
+
+def test_an_answer_reads_as_it_was_given(folder, text):
+    assert "| `lora q4_0` | lora &#124; q4\\_0<br>&lt;i&gt;says&lt;/i&gt; so | 9 | 0.25 | 36 |" in text
+    page = (folder / "report/report.html").read_text()
+    assert "lora | q4_0<br>&lt;i&gt;says&lt;/i&gt; so</td>" in page
+    assert "Is `a|b` &lt;b&gt;more&lt;/b&gt;<br>than *c*?" in page
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [
+        (0.01, 0.03, "+0.020 [+0.010, +0.030]"),
+        (0.00004, 0.0012, "+0.00062 [+0.00004, +0.00120]"),
+        (-0.0012, -0.00004, "-0.00062 [-0.00120, -0.00004]"),
+        (-0.0001, 0.0003, "+0.0001 [-0.0001, +0.0003]"),
+        (-0.0001, 0.03, "+0.015 [+0.000, +0.030]"),
+        (1e-8, 3e-8, "+2.0e-08 [+1.0e-08, +3.0e-08]"),
+        (-1e-8, 3e-8, "+0.000 [+0.000, +0.000]"),
+        (0.0, 0.0, "+0.000 [+0.000, +0.000]"),
+    ],
+)
+def test_rounding_never_hides_that_an_interval_excludes_0(low, high, text):
+    assert formatting.signed(Interval((low + high) / 2, low, high, 0.0), "test_f1") == text
+
+
+def test_a_metric_without_a_better_end_has_no_winner():
+    assert formatting.verdict(Interval(0.2, 0.1, 0.3, 0.05), "cosine_to_base").endswith("differs")
+    assert formatting.verdict(Interval(0.2, -0.1, 0.3, 0.1), "cosine_to_base").endswith("tie")
+
+
+def test_mcnemar_stands_beside_every_compared_accuracy(results, text):
+    tables = text.split("## Who beats whom")[1].split("\n## ")[0]
+    lora, base = (results.of("demo", "demo", method)[0] for method in ("lora", "base"))
+    for name in ("test_exact_match", "mmlu_accuracy"):
+        found = formatting.verdict(results.compare(base, lora, name), name)  # two methods: one pair, nothing to widen
+        assert f"{found.split(' [')[0]} [" in tables
+        assert f"| {results.mcnemar(base, lora, name):.2g} |" in tables
+
+
+def test_the_report_says_how_far_sampling_can_move_kld(results, text):
+    shares = {
+        v: results.interval(v, "kld_error").value / results.interval(v, "kld").value
+        for v in results.variants
+        if results.has(v, "kld")
+    }
+    worst = max(shares, key=lambda v: shares[v])
+    (line,) = (line for line in text.split("\n") if line.startswith("- **KLD** "))
+    assert f"at most {shares[worst]:.2g} of it" in line
+    assert f"`{worst}`" in line
+
+
+def test_merges_of_one_training_stand_under_each_other(tmp_path):
+    """Three methods of which the first and the last were trained alike and merged onto different bases."""
+    found = run_stages(tmp_path, methods=["lora_8bit", "lora", "qlora"], precisions=["bf16"], quants=[])
+    first, other, last = (found.of("demo", "demo", method) for method in ("lora_8bit", "lora", "qlora"))
+    found.cost[other[1]]["merged_onto"] = "trained_base"
+    found._values[last[0], "test_loss"] = found._resampled(first[0], "test_loss")
+    rows = [line for line in report._merges(found, ("demo", "demo")) if line.startswith("| `")]
+    assert [row.split("|")[1].strip() for row in rows] == ["`lora_8bit bf16`", "`qlora bf16`", "`lora bf16`"]
+    assert "the de-quantised base it was trained on" in rows[0]
+    assert "the original base" in rows[1]
+    for row, cell in zip(rows, (first, last, other), strict=True):
+        assert formatting.signed(found.compare(cell[1], cell[0], "test_loss"), "test_loss") in row
+        assert formatting.quality_of(found, cell[1], "kld") in row
 
 
 def test_the_costliest_step_of_a_ladder_is_the_largest_one_that_is_no_tie(results):

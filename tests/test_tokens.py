@@ -19,6 +19,12 @@ def tokenizer(tmp_path_factory):
     return train_tokenizer(TEXTS, 330, tmp_path_factory.mktemp("tokenizer"), CONTEXT)
 
 
+@pytest.fixture(scope="module")
+def mixed_tokenizer(tmp_path_factory):
+    """Of the letters after 'Answer:' it has seen B only, so that it writes B in one token and the others in two."""
+    return train_tokenizer(["Answer: B"] * 200 + TEXTS[:2], 310, tmp_path_factory.mktemp("mixed"), CONTEXT)
+
+
 @pytest.fixture(params=sorted(TEMPLATES))
 def templated(tokenizer, request):
     tokenizer.chat_template = TEMPLATES[request.param]
@@ -115,14 +121,80 @@ def test_the_option_ids_are_the_letters_after_the_prompt(tokenizer):
     assert row["answer"] == 2
 
 
-def test_examples_are_left_out_until_the_prompt_fits(tokenizer):
-    asked = [question(1, "dev", "Which is a loan? " * 6), question(2)]
-    (full,) = tokens.mmlu_rows(tokenizer, asked, shots=1, limit=5, context=CONTEXT)
-    (short,) = tokens.mmlu_rows(tokenizer, asked, shots=1, limit=5, context=len(full["ids"]))
-    assert len(short["ids"]) < len(full["ids"])
-    assert short["ids"][-10:] == full["ids"][-10:]
+def harness_inputs(tokenizer, prompt, context):
+    """What lm-evaluation-harness 0.4.13 puts into the model for each letter, and the letter's tokens.
+
+    HFLM._encode_pair, then _loglikelihood_tokens: inp = (context_enc + continuation_enc)[-(max_length + 1):][:-1].
+    """
+    start = tokenizer.encode(prompt)
+    for letter in "ABCD":
+        letter_ids = tokenizer.encode(f"{prompt} {letter}")[len(start) :]
+        yield (start + letter_ids)[-(context + 1) :][:-1], letter_ids
+
+
+@pytest.mark.parametrize("room", [1000, 0, -1, -40])  # tokens of the context beside the prompt
+def test_every_letter_is_asked_with_the_token_ids_of_lm_evaluation_harness(tokenizer, mixed_tokenizer, room):
+    shown, asked = question(1, "dev", "Which is a loan? " * 6), question(2)
+    prompt = tokens.mmlu_prompt("personal_finance", [shown], asked)
+    for using in (tokenizer, mixed_tokenizer):
+        context = len(using.encode(prompt)) + room
+        (row,) = tokens.mmlu_rows(using, [shown, asked], shots=1, limit=5, context=context)
+        inputs = list(harness_inputs(using, prompt, context))
+        for (window, letter), stem, option in zip(inputs, row["stems"], row["options"], strict=True):
+            assert (row["ids"] + stem)[-context:] == window
+            assert [*stem, option] == letter[-1 - len(stem) :]
+        whole = len(using.encode(prompt)) + max(len(letter) for _, letter in inputs) - 1
+        assert row["cut"] == (whole > context)
+
+
+def test_a_stem_is_kept_apart_only_where_the_letters_differ_in_it(tokenizer, mixed_tokenizer):
+    asked = [question(1, "dev"), question(2)]
+    (same,) = tokens.mmlu_rows(tokenizer, asked, shots=1, limit=5, context=CONTEXT)
+    assert same["stems"] == [[], [], [], []]
+    (mixed,) = tokens.mmlu_rows(mixed_tokenizer, asked, shots=1, limit=5, context=CONTEXT)
+    assert [len(stem) for stem in mixed["stems"]] == [1, 0, 1, 1]
+
+
+def test_a_tokenizer_that_melts_letter_and_prompt_cannot_be_asked(tokenizer):
+    class Melting:
+        def __call__(self, texts):
+            return {"input_ids": [[1, 2, 3] for _ in texts]}
+
+    with pytest.raises(UserError, match="melt into 'Answer:' before them; MMLU cannot be asked of it"):
+        tokens.mmlu_rows(Melting(), [question(1, "dev"), question(2)], shots=1, limit=5, context=CONTEXT)
+
+
+def test_the_choices_come_along_as_they_are_written(tokenizer):
+    (row,) = tokens.mmlu_rows(tokenizer, [question(1, "dev"), question(2)], shots=1, limit=5, context=CONTEXT)
+    assert row["choices"] == question(2)["choices"]
 
 
 def test_too_few_examples_for_the_shots_are_named(tokenizer):
     with pytest.raises(UserError, match=r"evaluate\.mmlu\.shots: 5 asked for, personal_finance has 1 examples"):
         tokens.mmlu_rows(tokenizer, [question(1, "dev"), question(2)], shots=5, limit=5, context=CONTEXT)
+
+
+def test_a_prompt_is_asked_as_the_model_is_asked_in_training(templated):
+    (row,) = tokens.prompt_rows(templated, ["What is a bond?"], "instruction", context=CONTEXT)
+    (trained,) = tokens.instruction_rows(templated, [example()], CONTEXT, STOPS, SOURCE)
+    assert row["ids"] == trained["ids"][: trained["prompt_tokens"]]
+    assert row["prompt"] == "What is a bond?"
+
+
+def test_a_prompt_of_plain_text_is_gone_on_from_as_it_is(tokenizer):
+    (row,) = tokens.prompt_rows(tokenizer, ["A bond is"], "text", context=CONTEXT)
+    assert row["ids"] == tokenizer("A bond is")["input_ids"]
+
+
+def test_equal_prompts_of_two_runs_have_one_id_and_other_prompts_another(tokenizer):
+    first, second = tokens.prompt_rows(tokenizer, ["One?", "Two?"], "text", context=CONTEXT)
+    (again,) = tokens.prompt_rows(tokenizer, ["Two?"], "text", context=CONTEXT)
+    assert again["id"] == second["id"] != first["id"]
+
+
+def test_a_prompt_that_leaves_no_room_for_an_answer_is_named_by_its_place(tokenizer):
+    long = "What is a bond? " * 9
+    length = len(tokenizer(long)["input_ids"])
+    assert tokens.prompt_rows(tokenizer, ["One?", long], "text", context=length + 1)
+    with pytest.raises(UserError, match=rf"evaluate\.prompts\[1\]: its {length} tokens leave no room"):
+        tokens.prompt_rows(tokenizer, ["One?", long], "text", context=length)

@@ -7,9 +7,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
+from tradeoffs import transformers_runtime
 from tradeoffs.errors import UserError
-from tradeoffs.runtime import Target
-from tradeoffs.transformers_runtime import TransformersRuntime
+from tradeoffs.runtime import BATCH_TOKENS, Target, fitting_batch
+from tradeoffs.transformers_runtime import TransformersRuntime, observe
 
 VOCABULARY, CONTEXT = 97, 64
 
@@ -126,3 +127,72 @@ def test_the_checkpoints_own_sampling_settings_are_not_used(model):
     runtime = TransformersRuntime(model, 100, pad_id=0)
     first = runtime.generate([np.arange(1, 20)], 12, stop_ids=[0])
     assert first == runtime.generate([np.arange(1, 20)], 12, stop_ids=[0])
+
+
+def test_one_sequence_with_too_many_logits_is_scored_in_pieces(model, targets, monkeypatch):
+    whole = TransformersRuntime(model, 200, pad_id=0).score(targets, top_k=3, tail_samples=2)
+    monkeypatch.setattr(transformers_runtime, "LOGITS", 10 * VOCABULARY)
+    sizes = []
+    monkeypatch.setattr(
+        transformers_runtime, "observe", lambda logits, asked: sizes.append(len(logits)) or observe(logits, asked)
+    )
+    pieces = TransformersRuntime(model, 200, pad_id=0).score(targets, top_k=3, tail_samples=2)
+    assert max(sizes) <= 10 and len(sizes) > len(targets)
+    for one, other in zip(whole, pieces, strict=True):
+        np.testing.assert_allclose(one.logprob, other.logprob, atol=2e-5)
+        assert (one.at_ids[:, 0] == other.at_ids[:, 0]).all()
+
+
+def fails_above(model, tokens):
+    """A stand-in for the model's forward that runs out of memory when a batch holds more than so many tokens."""
+    forward, seen = model.forward, []
+
+    def limited(*args, **kwargs):
+        seen.append(kwargs["input_ids"].numel())
+        if seen[-1] > tokens:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return forward(*args, **kwargs)
+
+    return limited, seen
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_the_next_ones_stay_small(model, targets, monkeypatch):
+    expected = TransformersRuntime(model, 10_000, pad_id=0).score(targets)
+    limited, seen = fails_above(model, 100)
+    monkeypatch.setattr(model, "forward", limited)
+    runtime = TransformersRuntime(model, 10_000, pad_id=0)
+    found = runtime.score(targets)
+    assert runtime.batch_tokens <= 200 and max(seen) > 100
+    before = len(seen)
+    runtime.score(targets)
+    assert max(seen[before:]) <= 100, "what did not fit once is not tried again"
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(one.logprob, other.logprob, atol=2e-5)
+
+
+def test_one_sequence_that_does_not_fit_is_one_clear_message(model, targets, monkeypatch):
+    monkeypatch.setattr(model, "forward", fails_above(model, 10)[0])
+    with pytest.raises(UserError, match="out of memory on cpu with one sequence of 63 tokens alone"):
+        TransformersRuntime(model, 10_000, pad_id=0).score(targets)
+
+
+def test_another_error_is_no_reason_to_try_again(model, targets, monkeypatch):
+    def broken(*args, **kwargs):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(model, "forward", broken)
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        TransformersRuntime(model, 10_000, pad_id=0).score(targets)
+
+
+def test_the_automatic_batch_follows_from_the_model_alone(model):
+    first = TransformersRuntime(model, "auto", pad_id=0)
+    assert first.batch_tokens == TransformersRuntime(model, "auto", pad_id=0).batch_tokens
+    low, high = BATCH_TOKENS
+    assert low <= first.batch_tokens <= high
+    assert fitting_batch(1e6, 0.5e9) == 512 and fitting_batch(1e5, 0.5e9) == 4096 and fitting_batch(1, 1e12) == high
+
+
+def test_several_sequences_are_decoded_at_the_same_time(model):
+    runtime = TransformersRuntime(model, 100, pad_id=0)
+    assert runtime.decode(np.arange(1, 9), 3, sequences=4) > 0

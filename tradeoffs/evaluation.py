@@ -3,7 +3,9 @@
 What is measured here is the same code and the same token ids for transformers and llama.cpp; only the Runtime differs.
 """
 
-import time
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,16 +13,20 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from tradeoffs import files, kld
+from tradeoffs.choices import option_logprobs
 from tradeoffs.errors import UserError
 from tradeoffs.memory import peak_memory_mb
-from tradeoffs.params import Cost
+from tradeoffs.params import Cost, Splits
 from tradeoffs.runtime import Runtime, Scores, Target
+from tradeoffs.unfinished import Unfinished
 
 SPLITS = ("test", "seen")
+CHUNK = 512  # items that are scored, answered and stored together
 
 # What `evaluate` takes from params.yaml, for the READS of every stage that calls it.
 READS = (
@@ -28,13 +34,14 @@ READS = (
     "evaluate.max_new_tokens",
     "evaluate.batch_tokens",
     "evaluate.kld_top_k",
+    "evaluate.kld_tail_samples",
     "evaluate.cost",
 )
 
 # One row per item. Sums, not means, so that any subset can be averaged over its tokens.
 ITEMS = pa.schema(
     [
-        ("split", pa.string()),  # test | seen | mmlu
+        ("split", pa.string()),  # test | seen | mmlu | prompt
         ("item", pa.string()),
         ("subject", pa.string()),
         ("tokens", pa.int32()),  # scored tokens
@@ -42,6 +49,8 @@ ITEMS = pa.schema(
         ("correct_tokens", pa.int32()),  # scored tokens that are the argmax
         ("bytes", pa.int32()),  # UTF-8 bytes of the scored text
         ("kld", pa.float64()),  # nats, sum over the scored tokens
+        ("kld_tail", pa.float64()),  # ... the part of it that is estimated from tokens drawn from the tail
+        ("kld_variance", pa.float64()),  # ... its variance from that drawing, nats squared
         ("same_top", pa.int32()),  # scored tokens whose argmax is the reference's
         ("prompt", pa.string()),
         ("answer", pa.string()),
@@ -58,39 +67,67 @@ ITEMS = pa.schema(
 
 def evaluate(
     runtime: Runtime,
+    variant: str,
+    inputs: Sequence[Path],
     tokens: Path,
     cfg: SimpleNamespace,
+    cost: dict[str, Any],
     reference: Path | None = None,
     keep_reference: Path | None = None,
-) -> tuple[list[dict], dict]:
-    """Everything that one variant is asked: rows of ITEMS, and what it cost.
+) -> None:
+    """Everything that one variant is asked, into data/items/<variant>.parquet, and what it cost, into data/cost/.
 
-    `reference` is the folder of the as-trained model's top-k log-probabilities to compare with; with `keep_reference`
-    this variant *is* the reference and writes them there.
+    `inputs` are the files that `runtime` was made of; `cost` holds what is known of its cost already. `reference` is
+    the folder of the as-trained model's distributions to compare with; with `keep_reference` this variant *is* the
+    reference and writes them there. An evaluation that was killed goes on after the parts that it had finished. Items
+    go through in chunks, so memory does not grow with their number.
     """
+    watched = [*inputs, tokens, *([reference] if reference else [])]
+    done = Unfinished(variant, ITEMS, watched, cfg)
     info = files.read_json(tokens / "info.json")
     tokenizer = Tokenizer.from_file(str(tokens / "tokenizer.json"))
-    splits = {split: files.read_table(tokens / f"{split}.parquet")[: getattr(cfg.splits, split)] for split in SPLITS}
-    questions = files.read_table(tokens / "mmlu.parquet")
+    first = next(items[0] for _, _, items in _chunks(tokens, cfg.splits, most=1))
     # Half of a context for the prompt at most: what decodes after it must fit too.
-    sample = np.asarray(splits["test"][0]["ids"], np.int32)
+    sample = np.asarray(first["ids"], np.int32)
     runtime.decode(sample[: runtime.context // 2], 2)  # warm-up: first calls build plans and touch memory
 
-    rows, seconds = [], 0.0
-    for split, items in splits.items():
-        begun = time.perf_counter()
-        rows += score_split(runtime, split, items, cfg.kld_top_k, reference, keep_reference)
-        seconds += time.perf_counter() - begun
-    cost: dict[str, Any] = {"eval_samples_per_second": len(rows) / seconds}
+    kept = done.folder / "reference"
+    chunks: list[list[str]] = []  # of parts whose rows belong together
+    scored, seconds = 0, 0.0
+    for split, number, items in _chunks(tokens, cfg.splits):
+        name = f"{split}-{number:05}"
+        known = reference / f"{name}.safetensors" if reference else None
+        keep = kept / f"{name}.safetensors" if keep_reference else None
+
+        def score(split: str = split, items: list[dict] = items, known=known, keep=keep) -> list[dict]:
+            return score_items(runtime, split, items, cfg, known, keep)
+
+        def answer(items: list[dict] = items) -> list[dict]:
+            return answer_items(runtime, items, cfg.max_new_tokens, info["stop_ids"], tokenizer)
+
+        part = done.part(name, score)
+        scored, seconds = scored + len(part.rows), seconds + part.seconds["wall"]
+        chunks.append([name])
+        if info["kind"] == "instruction":
+            done.part(f"{name}-answers", answer)
+            chunks[-1].append(f"{name}-answers")
+    cost = cost | {"eval_samples_per_second": scored / seconds}
+
+    alone: list[dict] = []
     if info["kind"] == "instruction":
-        answer(runtime, rows, splits, cfg.max_new_tokens, info["stop_ids"], tokenizer)
-        cost |= latency(runtime, rows, splits["test"], cfg, info["stop_ids"])
-    if questions:
-        wall, cpu, gpu = time.perf_counter(), time.process_time(), runtime.gpu_clock()
-        rows += multiple_choice(runtime, questions)
-        cost["mmlu_seconds"] = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
-        if gpu is not None:
-            cost["mmlu_seconds"]["gpu"] = gpu()
+        alone = done.part("latency", lambda: latency(runtime, tokens, cfg, info["stop_ids"])).rows
+        cost |= latency_summary(alone)
+    mmlu_seconds: Counter[str] = Counter()
+    subjects = pq.read_table(tokens / "mmlu.parquet", columns=["subject"])["subject"].unique().to_pylist()
+    for subject in tqdm(subjects, desc="mmlu", leave=False):
+        name = f"mmlu-{subject}"
+        part = done.part(name, lambda s=subject: multiple_choice(runtime, tokens, s), runtime.gpu_clock)  # type: ignore[misc]
+        mmlu_seconds.update(part.seconds)
+        chunks.append([name])
+    if mmlu_seconds:
+        cost["mmlu_seconds"] = dict(mmlu_seconds)
+    done.part("prompts", lambda: prompts(runtime, tokens, cfg.max_new_tokens, info["stop_ids"], tokenizer))
+    chunks.append(["prompts"])
     cost |= speed(runtime, sample, cfg.cost)
     cost |= {
         "size_mb": runtime.size_mb,
@@ -98,23 +135,60 @@ def evaluate(
         "device": runtime.device,
         "runtime": runtime.name,
         "hardware": files.run_info()["hardware"],
+        **runtime.gpu_memory(),
     }
-    gpu_memory = runtime.peak_gpu_memory_mb()
-    if gpu_memory is not None:
-        cost["peak_gpu_memory_mb"] = gpu_memory
-    return rows, cost
 
-
-def score_split(
-    runtime: Runtime, split: str, items: list[dict], top_k: int, reference: Path | None, keep_reference: Path | None
-) -> list[dict]:
-    """Likelihood of each item's scored tokens, with divergence from the reference where there is one."""
-    targets = [Target(np.asarray(i["ids"], np.int32), np.asarray(i["scored"], bool)) for i in items]
-    known = kld.load(reference / f"{split}.safetensors", targets) if reference else []
-    targets = [replace(t, at=k.ids) for t, k in zip(targets, known, strict=True)] if known else targets
-    scores = runtime.score(targets, top_k if keep_reference else 0)
     if keep_reference:
-        kld.save(keep_reference / f"{split}.safetensors", targets, scores)
+        with files.new_folder(keep_reference) as folder:
+            shutil.copytree(kept, folder, dirs_exist_ok=True)
+    timed = {row["item"]: row for row in alone}
+    with (
+        files.new_file(f"data/items/{variant}.parquet") as path,
+        pq.ParquetWriter(path, ITEMS, compression="zstd") as writer,
+    ):
+        for names in chunks:
+            writer.write_table(pa.Table.from_pylist(_joined([done.read(n) for n in names], timed), ITEMS))
+    files.write_json(f"data/cost/{variant}.json", cost)
+    done.remove()
+
+
+def _chunks(tokens: Path, counts: Splits, most: int | None = None) -> Iterator[tuple[str, int, list[dict]]]:
+    """Split, number and rows of each chunk of the items that are evaluated, in their order."""
+    for split in SPLITS:
+        left = getattr(counts, split)
+        with pq.ParquetFile(tokens / f"{split}.parquet") as file:
+            for number, batch in enumerate(file.iter_batches(most or CHUNK)):
+                if left > 0:
+                    yield split, number, batch.to_pylist()[:left]
+                left -= len(batch)
+
+
+def _joined(parts: list[list[dict]], timed: dict[str, dict]) -> list[dict]:
+    """Rows of parts about the same items as one row per item, with the latency of those that were timed."""
+    rows = []
+    for same in zip(*parts, strict=True):
+        row = {key: value for part in same for key, value in part.items() if value is not None}
+        if row["split"] == "test" and row["item"] in timed:
+            row |= {key: timed[row["item"]][key] for key in ("ttft_seconds", "latency_seconds")}
+        rows.append(row)
+    return rows
+
+
+def score_items(
+    runtime: Runtime, split: str, items: list[dict], cfg: SimpleNamespace, known: Path | None, keep: Path | None
+) -> list[dict]:
+    """Likelihood of each item's scored tokens, and the divergence from the reference in file `known` if there is one.
+
+    With `keep` these are the reference, and go into that file.
+    """
+    targets = [Target(np.asarray(i["ids"], np.int32), np.asarray(i["scored"], bool)) for i in items]
+    references = kld.load(known, targets) if known else []
+    if references:
+        targets = [replace(t, at=r.ids, samples=r.sample_ids) for t, r in zip(targets, references, strict=True)]
+    asked = (cfg.kld_top_k, cfg.kld_tail_samples) if keep else (0, 0)
+    scores = runtime.score(targets, *asked)
+    if keep:
+        kld.save(keep, targets, scores)
     rows = []
     for index, (item, target, score) in enumerate(zip(items, targets, scores, strict=True)):
         require_finite(score.logprob, f"{split} item {item['id']}")
@@ -123,11 +197,11 @@ def score_split(
             "item": item["id"],
             "tokens": len(score.logprob),
             "log_likelihood": float(score.logprob.astype(np.float64).sum()),
-            "correct_tokens": int((score.argmax == target.ids[target.scored]).sum()),
+            "correct_tokens": int((score.argmax == target.true).sum()),
             "bytes": item["bytes"],
         }
-        if known:
-            row |= compare(known[index], score)
+        if references:
+            row |= compare(references[index], score)
         rows.append(row)
     return rows
 
@@ -141,71 +215,120 @@ def require_finite(logprobs: np.ndarray, where: str) -> None:
         )
 
 
-def compare(reference: kld.TopK, score: Scores) -> dict:
-    if score.at_logprob is None or score.tail is None:
-        raise ValueError("these scores hold no log-probabilities at the reference's ids")
-    divergence = kld.kl_divergence(reference, score.at_logprob, score.tail)
-    return {"kld": float(divergence.sum()), "same_top": int((score.argmax == reference.ids[:, 0]).sum())}
+def compare(reference: kld.Reference, score: Scores) -> dict:
+    found = kld.kl_divergence(reference, score)
+    return {
+        "kld": float(found.total.sum()),
+        "kld_tail": float(found.tail.sum()),
+        "kld_variance": float(found.variance.sum()),
+        "same_top": int((score.argmax == reference.ids[:, 0]).sum()),
+    }
 
 
-def answer(
-    runtime: Runtime, rows: list[dict], splits: dict, limit: int, stop_ids: list[int], tokenizer: Tokenizer
-) -> None:
-    """Adds each item's greedy answer to its row; the rows are those of the splits, in order."""
-    items = [item for split in splits.values() for item in split]
-    prompts = [np.asarray(item["ids"][: item["prompt_tokens"]], np.int32) for item in items]
-    for row, item, ids in zip(rows, items, runtime.generate(prompts, limit, stop_ids), strict=True):
-        row["prompt"], row["answer"] = item["prompt"], item["answer"]
-        row["generated"] = tokenizer.decode(ids, skip_special_tokens=True).strip()
-        row["generated_tokens"] = len(ids)
+def answer_items(
+    runtime: Runtime, items: list[dict], limit: int, stop_ids: list[int], tokenizer: Tokenizer
+) -> list[dict]:
+    """Each item's greedy answer, batched."""
+    found = runtime.generate([_prompt(item) for item in items], limit, stop_ids)
+    return [
+        {
+            "prompt": item["prompt"],
+            "answer": item["answer"],
+            "generated": text(tokenizer, ids),
+            "generated_tokens": len(ids),
+        }
+        for item, ids in zip(items, found, strict=True)
+    ]
 
 
-def multiple_choice(runtime: Runtime, questions: list[dict]) -> list[dict]:
-    """The most likely option letter after `Answer:`, subject by subject, since a subject shares its examples."""
+def text(tokenizer: Tokenizer, ids: list[int]) -> str:
+    return tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+def _prompt(item: dict) -> np.ndarray:
+    return np.asarray(item["ids"][: item["prompt_tokens"]], np.int32)
+
+
+def multiple_choice(runtime: Runtime, tokens: Path, subject: str) -> list[dict]:
+    """The most likely option letter after `Answer:` of each question of a subject; they share its examples.
+
+    A question that was cut to fit the context has lost the beginning that the others share, so it stands apart.
+    """
+    asked = pq.read_table(tokens / "mmlu.parquet", filters=[("subject", "=", subject)]).to_pylist()
+    logprobs: dict[str, np.ndarray] = {}
+    for cut in (False, True):
+        some = [question for question in asked if question["cut"] == cut]
+        if some:
+            logprobs |= zip((question["id"] for question in some), option_logprobs(runtime, some), strict=True)
     rows = []
-    subjects = list(dict.fromkeys(question["subject"] for question in questions))
-    for subject in tqdm(subjects, desc="mmlu", leave=False):
-        asked = [question for question in questions if question["subject"] == subject]
-        logprobs = runtime.choose(
-            [np.asarray(q["ids"], np.int32) for q in asked], [np.asarray(q["options"], np.int32) for q in asked]
+    for question in asked:
+        found = logprobs[question["id"]]
+        require_finite(found, f"{subject} question {question['id']}")
+        rows.append(
+            {
+                "split": "mmlu",
+                "item": question["id"],
+                "subject": subject,
+                "chosen": int(found.argmax()),
+                "correct_option": question["answer"],
+                "option_logprobs": found.tolist(),
+            }
         )
-        for question, options in zip(asked, logprobs, strict=True):
-            require_finite(options, f"{subject} question {question['id']}")
-            rows.append(
-                {
-                    "split": "mmlu",
-                    "item": question["id"],
-                    "subject": subject,
-                    "chosen": int(options.argmax()),
-                    "correct_option": question["answer"],
-                    "option_logprobs": options.tolist(),
-                }
-            )
     return rows
 
 
-def latency(runtime: Runtime, rows: list[dict], items: list[dict], cfg: SimpleNamespace, stop_ids: list[int]) -> dict:
-    """Batch 1: time to first token and to the end of the answer, over the first prompts of `test`."""
-    items = items[: cfg.cost.latency_prompts]
-    for row, item in zip(rows, items, strict=False):
-        prompt = np.asarray(item["ids"][: item["prompt_tokens"]], np.int32)
-        _, row["ttft_seconds"], row["latency_seconds"] = runtime.stream(prompt, cfg.max_new_tokens, stop_ids)
-    whole = [row["latency_seconds"] for row in rows[: len(items)]]
+def prompts(runtime: Runtime, tokens: Path, limit: int, stop_ids: list[int], tokenizer: Tokenizer) -> list[dict]:
+    """The user's own prompts, answered one at a time; an answer ends with the context at the latest."""
+    rows = []
+    for item in files.read_table(tokens / "prompts.parquet"):
+        room = min(limit, runtime.context - len(item["ids"]))
+        ids, first, whole = runtime.stream(np.asarray(item["ids"], np.int32), room, stop_ids)
+        rows.append(
+            {
+                "split": "prompt",
+                "item": item["id"],
+                "prompt": item["prompt"],
+                "generated": text(tokenizer, ids),
+                "generated_tokens": len(ids),
+                "ttft_seconds": first,
+                "latency_seconds": whole,
+            }
+        )
+    return rows
+
+
+def latency(runtime: Runtime, tokens: Path, cfg: SimpleNamespace, stop_ids: list[int]) -> list[dict]:
+    """Batch 1: seconds to the first token and to the end of the answer, over the first prompts of `test`."""
+    rows = []
+    for _, _, items in _chunks(tokens, Splits(test=min(cfg.cost.latency_prompts, cfg.splits.test), seen=0)):
+        for item in items:
+            _, first, whole = runtime.stream(_prompt(item), cfg.max_new_tokens, stop_ids)
+            rows.append({"item": item["id"], "ttft_seconds": first, "latency_seconds": whole})
+    return rows
+
+
+def latency_summary(rows: list[dict]) -> dict[str, float]:
+    whole = [row["latency_seconds"] for row in rows]
     return {
-        "ttft_seconds": float(np.median([row["ttft_seconds"] for row in rows[: len(items)]])),
+        "ttft_seconds": float(np.median([row["ttft_seconds"] for row in rows])),
         "latency_p50_seconds": float(np.percentile(whole, 50)),
         "latency_p95_seconds": float(np.percentile(whole, 95)),
     }
 
 
 def speed(runtime: Runtime, sample: np.ndarray, cfg: Cost) -> dict:
-    """Prefill and decode apart, batch 1: medians over the repetitions, and the repetitions themselves as spread."""
+    """Prefill and decode apart, batch 1: medians over the repetitions, and the repetitions themselves as spread.
+
+    `batch_sweep` is the decode speed of all sequences of a batch together, by the batch's size.
+    """
     ids = np.resize(sample, min(cfg.prefill_tokens, runtime.context - cfg.decode_tokens))
     runtime.prefill(ids)  # warm-up at this length
     prefill = [len(ids) / runtime.prefill(ids) for _ in range(cfg.repetitions)]
     decode = [cfg.decode_tokens / runtime.decode(ids, cfg.decode_tokens) for _ in range(cfg.repetitions)]
+    sweep = {str(n): n * cfg.decode_tokens / runtime.decode(ids, cfg.decode_tokens, n) for n in cfg.batch_sizes}
     return {
         "prefill_tokens_per_second": float(np.median(prefill)),
         "decode_tokens_per_second": float(np.median(decode)),
+        "batch_sweep": sweep,
         "spread": {"prefill_tokens_per_second": prefill, "decode_tokens_per_second": decode},
     }

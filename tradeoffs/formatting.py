@@ -1,5 +1,8 @@
 """How the report writes things: tables, numbers with their intervals, names."""
 
+import html
+import math
+import re
 from collections.abc import Sequence
 
 from tradeoffs import metrics
@@ -9,11 +12,19 @@ from tradeoffs.variants import Variant
 
 Lines = list[str]
 DECIMALS = {"bleu": 1, "perplexity": 2, "kld": 4}  # others 3
+MOST_DECIMALS = {"": 4, "+": 6}  # of a value, of a difference; what needs more is written with an exponent
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Lines:
-    lines = [f"| {' | '.join(header)} |", f"|{'|'.join(['---'] + ['---:'] * (len(header) - 1))}|"]
-    return lines + [f"| {' | '.join(row)} |" for row in rows]
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[str] = ()) -> Lines:
+    """Numbers to the right; the first column, and those whose header is among `texts`, to the left."""
+    rules = ["---", *(":---" if name in texts else "---:" for name in header[1:])]
+    return [f"| {' | '.join(header)} |", f"|{'|'.join(rules)}|", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def escaped(text: str) -> str:
+    """Any text as one cell of a table: nothing in it is Markdown or HTML, its line breaks show."""
+    lines = [re.sub(r"([\\`*_\[\]~$])", r"\\\1", html.escape(line, quote=False)) for line in text.splitlines()]
+    return "<br>".join(lines).replace("|", "&#124;")
 
 
 def folded(title: str, lines: Lines) -> Lines:
@@ -40,8 +51,10 @@ def name_of(variant: Variant) -> str:
     return f"`{variant.method} {variant.format}`"
 
 
-def metric_label(name: str) -> str:
-    return metrics.metric(name)[1].label
+def full_label(results: Results, dataset: str, name: str) -> str:
+    """A metric's label with the split it is taken from, where there are two."""
+    split = "" if name in metrics.SINGLE else f"{name.partition('_')[0]} "
+    return split + results.label(dataset, name)
 
 
 def _decimals(name: str) -> int:
@@ -51,19 +64,34 @@ def _decimals(name: str) -> int:
 def quality_of(results: Results, variant: Variant, name: str) -> str:
     if not results.has(variant, name):
         return ""
-    found = results.interval(variant, name)
-    places = _decimals(name)
-    return f"{found.value:.{places}f} [{found.low:.{places}f}, {found.high:.{places}f}]"
+    return _written(results.interval(variant, name), _decimals(name))
+
+
+def accuracy_of(found: Interval) -> str:
+    return _written(found, 3)
 
 
 def signed(found: Interval, name: str) -> str:
-    places = _decimals(name)
-    return f"{found.value:+z.{places}f} [{found.low:+z.{places}f}, {found.high:+z.{places}f}]"  # z: no -0.000
+    return _written(found, _decimals(name), sign="+")
+
+
+def _written(found: Interval, places: int, sign: str = "") -> str:
+    """`value [low, high]`. More decimals than usual where rounding would hide on which side of 0 an interval lies."""
+    ends = abs(found.low), abs(found.high)
+    shown = max(ends) if found.tie else min(ends)
+    if shown and round(shown, places) == 0:
+        needed = math.ceil(-math.log10(shown))
+        places = places if found.tie and needed > MOST_DECIMALS[sign] else needed
+    style = f"{sign}z.{places}f" if places <= MOST_DECIMALS[sign] else f"{sign}.1e"  # z: no -0.000
+    return f"{found.value:{style}} [{found.low:{style}}, {found.high:{style}}]"
 
 
 def verdict(found: Interval, name: str) -> str:
-    higher = metrics.metric(name)[1].better == "higher"
-    word = "tie" if found.tie else "better" if (found.value > 0) == higher else "worse"
+    better = metrics.metric(name)[1].better
+    if found.tie or not better:
+        word = "tie" if found.tie else "differs"
+    else:
+        word = "better" if (found.value > 0) == (better == "higher") else "worse"
     return f"{signed(found, name)}, {word}"
 
 

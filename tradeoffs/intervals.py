@@ -5,6 +5,8 @@ counts), so one resample is one row of item counts and all resamples are one mat
 """
 
 import math
+import string
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -73,6 +75,30 @@ def detectable(error: float) -> float:
     (z[0.975] + z[0.80]) * standard error; Cohen 1988, section 2.2, for the difference of paired means.
     """
     return DETECTABLE * error
+
+
+def letters(count: int, told_apart: Iterable[tuple[int, int]]) -> list[tuple[str, ...]]:
+    """Letters per member 0..count-1: two share one exactly when their pair is not in `told_apart`.
+
+    Insert and absorb of Piepho 2004, An algorithm for a letter-based representation of all-pairwise comparisons.
+    Letters run in the order of the members: the first one has the `a`.
+    """
+    groups = [frozenset(range(count))]
+    for one, other in told_apart:
+        split = [
+            part
+            for group in groups
+            for part in ((group - {one}, group - {other}) if {one, other} <= group else (group,))
+        ]
+        groups = [group for group in dict.fromkeys(split) if not any(group < wider for wider in split)]
+    groups.sort(key=sorted)
+    return [tuple(_letter(n) for n, group in enumerate(groups) if member in group) for member in range(count)]
+
+
+def _letter(number: int) -> str:
+    """a to z, A to Z, a2 to z2, ..."""
+    turn, index = divmod(number, len(string.ascii_letters))
+    return string.ascii_letters[index] + (str(turn + 1) if turn else "")
 
 
 def mcnemar(ours: np.ndarray, theirs: np.ndarray) -> float:

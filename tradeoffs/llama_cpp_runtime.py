@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from tqdm import tqdm
@@ -19,7 +19,16 @@ from tqdm import tqdm
 from tradeoffs import llama_cpp_native as native
 from tradeoffs.errors import UserError
 from tradeoffs.llama_cpp_native import llama_cpp
-from tradeoffs.runtime import Scores, Target, common_prefix, length_batches
+from tradeoffs.runtime import (
+    HOST_BATCH,
+    Rows,
+    Scores,
+    Target,
+    common_prefix,
+    fitting_batch,
+    length_batches,
+    per_target,
+)
 
 DECODE_TOKENS = 512  # tokens in one llama_decode: llama.cpp's own physical batch size
 LOGITS_BYTES = 128e6  # of one llama_decode: large vocabularies get fewer logits at a time
@@ -41,7 +50,7 @@ class LlamaCppRuntime:
     name = "llama.cpp"
     device = "cpu"
 
-    def __init__(self, path: str | Path, batch_tokens: int, context: int | None = None) -> None:
+    def __init__(self, path: str | Path, batch_tokens: int | Literal["auto"], context: int | None = None) -> None:
         """Loads `path`. `batch_tokens` bounds the KV cache of batched generation; `context` None: the model's own.
 
         Raises UserError if the file is missing, is no GGUF or holds a model that this llama.cpp does not know.
@@ -61,7 +70,7 @@ class LlamaCppRuntime:
         if not self._model:
             raise UserError(f"{path}: llama.cpp cannot load it as a GGUF model{native.last_lines()}")
         self.path = path
-        self.batch_tokens = batch_tokens
+        self.batch_tokens = self._auto_batch() if batch_tokens == "auto" else batch_tokens
         self.context = context or llama_cpp.llama_model_n_ctx_train(self._model)
         self.vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(self._model))
         self.size_mb = path.stat().st_size / 1e6
@@ -86,7 +95,7 @@ class LlamaCppRuntime:
     def __exit__(self, *_error: object) -> None:
         self.close()
 
-    def score(self, targets: Sequence[Target], top_k: int = 0) -> list[Scores]:
+    def score(self, targets: Sequence[Target], top_k: int = 0, tail_samples: int = 0) -> list[Scores]:
         """See `Runtime.score`. Raises UserError if a sequence is longer than the context."""
         self._check([target.ids for target in targets])
         # Nothing is asked of the last scored token's own logits, nor of anything after it.
@@ -97,7 +106,9 @@ class LlamaCppRuntime:
         scores: list[Scores] = [None] * len(targets)  # type: ignore[list-item]
         groups = _groups([len(ids) for ids in fed], SEQUENCES)
         for group in tqdm(groups, desc="score", leave=False):
-            self._score_together(group, targets, fed, top_k, scores)
+            found = self._score_together([targets[i] for i in group], [fed[i] for i in group], top_k, tail_samples)
+            for index, one in zip(group, found, strict=True):
+                scores[index] = one
         return scores
 
     def choose(self, prompts: Sequence[np.ndarray], options: Sequence[np.ndarray]) -> np.ndarray:
@@ -105,7 +116,7 @@ class LlamaCppRuntime:
         self._check(prompts)
         shared = common_prefix(prompts)
         rests = [ids[shared:] for ids in prompts]
-        self._reserve(shared + max(DECODE_TOKENS, max(len(rest) for rest in rests)))
+        self._reserve(shared + max(DECODE_TOKENS, *(len(rest) for rest in rests)))
         for _ in self._decode([prompts[0][:shared]], [0], [0], [np.zeros(shared, bool)]):
             pass  # no logits are wanted of it
         answers = np.empty((len(prompts), len(options[0])), np.float32)
@@ -179,60 +190,44 @@ class LlamaCppRuntime:
         self._take_in(ids)
         return time.perf_counter() - begun
 
-    def decode(self, ids: np.ndarray, tokens: int) -> float:
+    def decode(self, ids: np.ndarray, tokens: int, sequences: int = 1) -> float:
         """See `Runtime.decode`. Raises UserError if `ids` and `tokens` are longer than the context."""
         self._check([ids], tokens)
-        self._reserve(len(ids) + tokens)
-        token = self._take_in(ids)
+        self._reserve(len(ids) + sequences * tokens)
+        slots = np.arange(sequences, dtype=np.int32)
+        token: np.ndarray | int = self._take_in(ids)
+        for slot in slots[1:]:
+            llama_cpp.llama_memory_seq_cp(self._memory, 0, int(slot), 0, len(ids))
         begun = time.perf_counter()
         for position in range(len(ids), len(ids) + tokens):
-            token = self._step(token, position)
+            self._batch.fill(token, position, slots, True)
+            token = self._run_batch(sequences).argmax(axis=1)
         return time.perf_counter() - begun
 
-    def peak_gpu_memory_mb(self) -> None:
-        """See `Runtime.peak_gpu_memory_mb`: nothing runs on a GPU."""
-        return None
+    def gpu_memory(self) -> dict[str, float]:
+        """See `Runtime.gpu_memory`: nothing runs on a GPU."""
+        return {}
 
     def gpu_clock(self) -> None:
         """See `Runtime.gpu_clock`: nothing runs on a GPU."""
         return None
 
     def _score_together(
-        self, group: list[int], targets: Sequence[Target], fed: list[np.ndarray], top_k: int, scores: list[Scores]
-    ) -> None:
-        """Scores of the targets at `group`, which share one run through the model, into `scores`."""
-        self._reserve(max(DECODE_TOKENS, sum(len(fed[index]) for index in group)))
-        logits_at = [targets[index].scored[1 : len(fed[index]) + 1] for index in group]
-        true_ids = np.concatenate([targets[index].ids[targets[index].scored] for index in group])
-        at = None
-        if not top_k and targets[group[0]].at is not None:
-            at = np.concatenate([targets[index].at for index in group])  # type: ignore[misc]
+        self, group: list[Target], fed: list[np.ndarray], top_k: int, tail_samples: int
+    ) -> list[Scores]:
+        """Scores of targets that share one run through the model."""
+        self._reserve(sum(len(ids) for ids in fed))
+        logits_at = [target.scored[1 : len(ids) + 1] for target, ids in zip(group, fed, strict=True)]
+        asked = Rows.of(group, top_k, tail_samples)
         parts: list[Scores] = []
         done = 0
-        for rows, logits in self._decode(
-            [fed[index] for index in group], range(len(group)), [0] * len(group), logits_at
-        ):
+        for rows, logits in self._decode(fed, range(len(group)), [0] * len(group), logits_at):
             step = max(1, CHUNK_ELEMENTS // self.vocabulary)
             chunks = [slice(start, min(start + step, len(rows))) for start in range(0, len(rows), step)]
             places = [slice(done + chunk.start, done + chunk.stop) for chunk in chunks]
-            parts += self._pool.map(
-                score_rows,
-                [logits[chunk] for chunk in chunks],
-                [true_ids[place] for place in places],
-                [at if at is None else at[place] for place in places],
-                [top_k] * len(chunks),
-            )
+            parts += self._pool.map(score_rows, [logits[c] for c in chunks], [asked[place] for place in places])
             done += len(rows)
-        if not parts:
-            parts = [score_rows(np.empty((0, self.vocabulary), np.float32), true_ids, at, top_k)]
-        ends = np.cumsum([targets[index].scored.sum() for index in group])[:-1]
-        fields: dict[str, Any] = {}
-        for field in ("logprob", "argmax", "at_logprob", "at_ids", "tail"):
-            values = [getattr(part, field) for part in parts]
-            whole = None if values[0] is None else np.concatenate(values)
-            fields[field] = [None] * len(group) if whole is None else np.split(whole, ends)
-        for place, index in enumerate(group):
-            scores[index] = Scores(**{field: values[place] for field, values in fields.items()})
+        return per_target(parts or [score_rows(np.empty((0, self.vocabulary), np.float32), asked)], group)
 
     def _decode(
         self,
@@ -289,6 +284,19 @@ class LlamaCppRuntime:
             rows, self.vocabulary
         )
 
+    def _auto_batch(self) -> int:
+        """By the float16 keys and values of a token in all layers."""
+        layers, width, heads, kv_heads = (
+            read(self._model)
+            for read in (
+                llama_cpp.llama_model_n_layer,
+                llama_cpp.llama_model_n_embd,
+                llama_cpp.llama_model_n_head,
+                llama_cpp.llama_model_n_head_kv,
+            )
+        )
+        return fitting_batch(2 * 2 * layers * width * kv_heads / heads, HOST_BATCH)
+
     def _check(self, sequences: Sequence[np.ndarray], new_tokens: int = 0) -> None:
         for ids in sequences:
             if not 1 <= len(ids) <= self.context - new_tokens:
@@ -305,6 +313,7 @@ class LlamaCppRuntime:
 
     def _reserve(self, cells: int) -> None:
         """An empty KV cache with room for at least `cells` tokens of all sequences together."""
+        cells = max(cells, DECODE_TOKENS)  # llama.cpp takes no larger batch than what was asked for here
         if cells > self._cells:
             if self._context_handle:
                 llama_cpp.llama_free(self._context_handle)
@@ -345,8 +354,8 @@ class _Batch:
     def fill(
         self, tokens: np.ndarray | int, positions: np.ndarray | int, slots: np.ndarray | int, wanted: np.ndarray | bool
     ):
-        """The next decode's tokens: arrays of one length, or one token's four numbers."""
-        count = np.size(tokens)
+        """The next decode's tokens: arrays of one length, and single numbers that hold for all of them."""
+        count = np.size(slots)
         self._tokens[:count] = tokens
         self._positions[:count] = positions
         self._slots[:count] = slots
@@ -354,8 +363,8 @@ class _Batch:
         self.native.n_tokens = count
 
 
-def score_rows(logits: np.ndarray, true_ids: np.ndarray, at: np.ndarray | None, top_k: int) -> Scores:
-    """Scores of some rows of logits, float32 (rows, vocabulary), whose true next tokens are `true_ids` (rows,).
+def score_rows(logits: np.ndarray, asked: Rows) -> Scores:
+    """Scores of some rows of logits, float32 (rows, vocabulary), of which `asked` says what is wanted.
 
     The mass outside `at` (or the top k) is summed by itself, not subtracted from 1, so it keeps its digits however
     small it is; one that float32 cannot hold counts as the smallest normal number, so that its logarithm is finite.
@@ -364,8 +373,9 @@ def score_rows(logits: np.ndarray, true_ids: np.ndarray, at: np.ndarray | None, 
     rows = np.arange(len(logits))[:, None]
     argmax = logits.argmax(axis=1)[:, None]
     highest = logits[rows, argmax]
-    if top_k:
-        top_k = min(top_k, logits.shape[1])
+    at, samples = asked.at, asked.samples
+    if asked.top_k:
+        top_k = min(asked.top_k, logits.shape[1])
         at = np.argpartition(logits, -top_k, axis=1)[:, -top_k:]
         at = np.take_along_axis(at, np.argsort(-logits[rows, at], axis=1, kind="stable"), axis=1)
     weights = logits - highest
@@ -377,16 +387,31 @@ def score_rows(logits: np.ndarray, true_ids: np.ndarray, at: np.ndarray | None, 
     outside = weights.sum(axis=1, dtype=np.float64)
     log_total = np.log(inside + outside)[:, None]
     log_sum_exp = highest + log_total
-    scores = {
-        "logprob": (logits[rows, true_ids[:, None]] - log_sum_exp)[:, 0].astype(np.float32),
-        "argmax": argmax[:, 0].astype(np.int32),
-    }
+    if asked.uniforms is not None:
+        samples = _draw(weights, asked.uniforms)
+
+    def logprob(ids: np.ndarray) -> np.ndarray:
+        return (logits[rows, ids] - log_sum_exp).astype(np.float32)
+
+    scores = {"logprob": logprob(asked.true[:, None])[:, 0], "argmax": argmax[:, 0].astype(np.int32)}
     if at is not None:
-        scores["at_logprob"] = (logits[rows, at] - log_sum_exp).astype(np.float32)
+        scores["at_logprob"] = logprob(at)
         scores["tail"] = (np.log(np.maximum(outside, np.finfo(np.float32).tiny)) - log_total[:, 0]).astype(np.float32)
-    if top_k:
+    if samples is not None:
+        scores["sample_logprob"] = logprob(samples)
+    if asked.top_k:
         scores["at_ids"] = at.astype(np.int32)  # type: ignore[union-attr]
+        if samples is not None:
+            scores["sample_ids"] = samples.astype(np.int32)
     return Scores(**scores)
+
+
+def _draw(weights: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+    """Columns drawn by weight; weights (rows, columns), uniforms (rows, m), one per draw -> (rows, m)."""
+    found = np.empty(uniforms.shape, np.int64)
+    for row, below in enumerate(np.cumsum(weights, axis=1, dtype=np.float64)):
+        found[row] = np.searchsorted(below, uniforms[row] * below[-1], side="right")
+    return found.clip(max=weights.shape[1] - 1)  # where no weight is left at all
 
 
 def _groups(lengths: Sequence[int], sequences: int) -> list[list[int]]:

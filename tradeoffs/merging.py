@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from tradeoffs import checkpoints, clock, files
 from tradeoffs.errors import UserError
-from tradeoffs.params import Load, Merge, Method
+from tradeoffs.params import Load, MergeOnto, Method
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,13 +19,13 @@ SAVED = torch.bfloat16  # what a merged checkpoint holds
 CPU = torch.device("cpu")  # float32 weights may not fit where the quantised ones do
 
 
-def merge(base: Path, trained: Path, name: str, method: Method, settings: Merge, folder: Path) -> None:
+def merge(base: Path, trained: Path, name: str, method: Method, onto: MergeOnto, folder: Path) -> None:
     """Writes weights and config of `methods.{name}`, merged, as bfloat16 to `folder`; all arithmetic is float32.
 
     Raises UserError if the method has nothing that can be merged into the weights.
     """
     if method.peft:
-        _merge_adapter(base, trained, name, method, settings.onto, folder)
+        _merge_adapter(base, trained, name, method, onto, folder)
     else:
         # Nothing to add up: the files are rewritten name by name, so no model class is needed.
         to_bfloat16(trained if method.full else base, folder)
@@ -67,7 +67,7 @@ def base_as_trained(base: Path, load: Load) -> "PreTrainedModel":
     return plain
 
 
-def _merge_adapter(base: Path, trained: Path, name: str, method: Method, onto: str, folder: Path) -> None:
+def _merge_adapter(base: Path, trained: Path, name: str, method: Method, onto: MergeOnto, folder: Path) -> None:
     with clock.phase("startup"):  # transformers and peft: seconds that base and full do without
         import peft  # noqa: F401
 

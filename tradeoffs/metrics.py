@@ -31,6 +31,11 @@ def bits_per_byte(sums: np.ndarray) -> np.ndarray:
     return -ratio(sums) / math.log(2)
 
 
+def sampling_error(sums: np.ndarray) -> np.ndarray:
+    """Standard error per token, from summed (variance of an item's sum, tokens)."""
+    return ratio(np.stack([np.sqrt(sums[..., 0]), sums[..., 1]], axis=-1))
+
+
 def bleu(sums: np.ndarray) -> np.ndarray:
     """Corpus BLEU on 0..100 from summed counts (answer length, reference length, 4 matches, 4 totals); sums (..., 10).
 
@@ -126,7 +131,24 @@ SINGLE = {
             ratio,
             "lower",
             "KLD",
-            "KL(as trained || this format), nats per scored token; a lower bound",
+            "KL(as trained || this format), nats per scored token: exact for the most likely tokens of the model as "
+            "trained and the mass of all others; how that mass is spread among the others is estimated from a sample",
+        ),
+    ),
+    "kld_tail": (
+        "test",
+        Metric(
+            ("kld_tail", "tokens"), ratio, "", "KLD tail", "the part of KLD that is estimated, nats per scored token"
+        ),
+    ),
+    "kld_error": (
+        "test",
+        Metric(
+            ("kld_variance", "tokens"),
+            sampling_error,
+            "",
+            "KLD error",
+            "standard error of KLD from that sampling, nats per scored token",
         ),
     ),
     "same_top_token": (
@@ -146,6 +168,9 @@ SINGLE = {
         ),
     ),
 }
+
+# Shares of items that are either right or wrong, for which McNemar's test is made.
+ACCURACIES = ("test_exact_match", "seen_exact_match", "mmlu_accuracy")
 
 
 def metric(name: str) -> tuple[str, Metric]:

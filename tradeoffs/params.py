@@ -48,6 +48,7 @@ NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 Prompt = Literal["own", "chatml", "plain", "alpaca"]
 Load = Literal["int8", "nf4"]
+MergeOnto = Literal["trained_base", "original_base"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class Train:
 
 @dataclass(frozen=True)
 class Merge:
-    onto: Literal["trained_base", "original_base"]
+    onto: MergeOnto
 
 
 @dataclass(frozen=True)
@@ -104,15 +105,18 @@ class Cost:
     latency_prompts: Positive
     prefill_tokens: Positive
     decode_tokens: Positive
+    batch_sizes: list[Annotated[int, Range(1, 64)]]
     repetitions: Positive
 
 
 @dataclass(frozen=True)
 class Evaluate:
     splits: Splits
+    prompts: list[str]
     max_new_tokens: Positive
-    batch_tokens: Positive
+    batch_tokens: Positive | Literal["auto"]
     kld_top_k: Positive
+    kld_tail_samples: Annotated[int, Range(2)]
     reference_dtype: Literal["float32", "bfloat16", "float16"]
     mmlu: Mmlu
     cost: Cost
@@ -150,7 +154,9 @@ class GeneratedDataset:
 
 @dataclass(frozen=True)
 class MmluSource:
-    path: str
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
     subjects: list[str] | None = None
 
 
@@ -180,6 +186,7 @@ class Method:
     peft: str | None = None
     config: dict[str, Any] | None = None
     load: Load | None = None
+    merge: MergeOnto | None = None
     train: dict[str, Any] | None = None
 
     @property
@@ -266,7 +273,18 @@ def _read(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
             problems.append(f"{where}: must be {args[1]}, is {number}")
         return number
     if origin in (UnionType, Union):
-        return None if value is None else _read(next(a for a in args if a is not NoneType), value, where, problems)
+        if value is None and NoneType in args:
+            return None
+        kinds = [a for a in args if a is not NoneType]
+        if len(kinds) == 1:
+            return _read(kinds[0], value, where, problems)
+        words = [word for a in kinds if get_origin(a) is Literal for word in get_args(a)]
+        if value in words:
+            return value
+        if words and isinstance(value, str):
+            problems.append(f"{where}: must be a whole number or {' or '.join(words)}, is {value!r}")
+            return value
+        return _read(kinds[0], value, where, problems)
     if origin is Literal:
         if value not in args:
             problems.append(f"{where}: unknown value {value!r}{near(value, args)}")
@@ -369,6 +387,10 @@ def _dataset_checks(where: str, dataset: Dataset) -> Iterator[str]:
     for column in needed if dataset.columns else ():
         if getattr(columns, column) is None:
             yield f"{where}.columns.{column}: missing; kind {dataset.kind} needs it"
+    if dataset.mmlu and (dataset.mmlu.path is None) == (dataset.mmlu.hub is None):
+        yield f"{where}.mmlu: needs exactly one of path (a folder of MMLU's own files) and hub (e.g. cais/mmlu)"
+    if dataset.mmlu and dataset.mmlu.revision is not None and dataset.mmlu.hub is None:
+        yield f"{where}.mmlu.revision: means nothing without hub"
     if dataset.kind == "instruction" and columns.text is not None:
         yield f"{where}.columns.text: means nothing for kind instruction; leave it out, or set kind: text"
     if dataset.kind == "instruction" and dataset.path and dataset.path.endswith(".txt"):
@@ -382,6 +404,8 @@ def _method_checks(where: str, method: Method) -> Iterator[str]:
         yield f"{where}.load: full fine-tuning cannot train {method.load} weights; leave load out"
     if method.peft and method.config is None:
         yield f"{where}.config: missing; the fields of PEFT's configuration for {method.peft}"
+    if method.merge and not method.load:
+        yield f"{where}.merge: means something only where load quantises the base; leave merge out"
     if not method.trains and (method.config or method.load or method.train):
         yield f"{where}: trains nothing (neither full nor peft), so config, load and train mean nothing here"
     if where == "methods.base" and method.trains:

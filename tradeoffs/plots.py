@@ -1,4 +1,7 @@
-"""The pictures of the report, by matplotlib: colour is the method, marker is the format, bars are 95 % intervals."""
+"""The pictures of the report, by matplotlib: colour is the method, marker is the format, bars are 95 % intervals.
+
+Where only one method is shown, colour is the format.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +18,7 @@ from matplotlib.transforms import Bbox
 
 from tradeoffs import files, metrics
 from tradeoffs.intervals import Interval
-from tradeoffs.results import Results
+from tradeoffs.results import BATCH, Results
 from tradeoffs.variants import TRAINED, Variant
 
 # Okabe and Ito's palette without its yellow, then Paul Tol's: told apart by colour-blind readers.
@@ -71,11 +74,15 @@ def training_curves(results: Results) -> Figure | None:
         return None
     figure, panels = _panels(groups, width=7, height=3.4)
     for group, axes in zip(groups, panels, strict=True):
-        for method in results.run.methods:
+        # Each thinner than the ones before: curves that lie on each other all show.
+        for method, width in zip(results.run.methods, np.linspace(4.5, 1.2, len(results.run.methods)), strict=True):
             curve = results.training["-".join((*group, method))].get("curve", [])
             if curve:
                 points = [point["step"] for point in curve], [point["loss"] for point in curve]
-                axes.plot(*points, color=_colour(results, method), label=method, linewidth=1.6)
+                axes.plot(*points, color=_colour(results, method), label=method, linewidth=width)
+        axes.set_yscale("log")
+        for side in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            side(lambda value, _: _short(value) if _leading(value) in (1, 2, 5) else "")
         axes.set(xlabel="optimiser step", ylabel="training loss (nats per token)", title=_title("Training", *group))
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), title="method")
     return figure
@@ -145,26 +152,42 @@ def memory(results: Results) -> Figure:
     return figure
 
 
+def throughput(results: Results) -> Figure | None:
+    """Decode speed of all sequences together by how many there are: the formats of each group's best method."""
+    if not results.batch_sizes:
+        return None
+    figure, panels = _panels(results.groups(), width=7, height=3.4)
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(_formats(results))))
+    keys = {1: "decode_tokens_per_second"} | {size: f"{BATCH}{size}" for size in results.batch_sizes}
+    for group, axes in zip(results.groups(), panels, strict=True):
+        best = results.ranked(*group)[0].method
+        for variant, colour in zip(results.of(*group, best), colours, strict=True):
+            speeds = {size: results.cost[variant][key] for size, key in keys.items() if key in results.cost[variant]}
+            marker = _marker(results, variant.format)
+            axes.plot(list(speeds), list(speeds.values()), marker=marker, color=colour, label=variant.format)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(list(keys), [str(size) for size in keys])
+        for side in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+            side(lambda value, _: _short(value) if _leading(value) in (1, 2, 5) else "")
+        axes.set(xlabel="sequences decoded at the same time", ylabel="tokens/s, all together")
+        axes.set_title(_title(f"Throughput of {best}", *group))
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), title="format")
+    return figure
+
+
 def mmlu_subjects(results: Results) -> Figure | None:
-    """Accuracy per subject: methods as trained, and the formats of the best method."""
+    """Accuracy per subject of every variant."""
     groups = [group for group in results.groups() if results.subjects(results.of(*group)[0])]
     if not groups:
         return None
-    subjects = [list(results.subjects(results.of(*group)[0])) for group in groups]
-    columns = len(results.run.methods) + len(_formats(results))
-    figure = _figure(0.62 * columns + 2.6, sum(0.3 * len(names) + 1.5 for names in subjects))
-    shares = [len(results.run.methods), len(_formats(results))]
-    heights = [len(names) + 3 for names in subjects]
-    options = {"width_ratios": shares, "height_ratios": heights}
-    grid = figure.subplots(len(groups), 2, squeeze=False, sharey="row", gridspec_kw=options)
-    for row, group, names in zip(grid, groups, subjects, strict=True):
-        best = results.ranked(*group)[0].method
-        trained = [v for v in results.of(*group) if v.format == TRAINED]
-        _heatmap(row[0], results, trained, [v.method for v in trained], names)
-        row[0].set_title(_title("Multiple choice, as trained", *group))
-        formats = results.of(*group, best)
-        _heatmap(row[1], results, formats, [v.format for v in formats], names)
-        row[1].set_title(f"formats of {best}")
+    heights = [len(results.subjects(results.of(*group)[0])) + 1 for group in groups]
+    widest = max(len(results.of(*group)) for group in groups)
+    figure = _figure(max(0.25 * widest + 2.6, 5), sum(0.24 * rows + 1.9 for rows in heights))
+    panels = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
+    for group, axes in zip(groups, panels, strict=True):
+        _heatmap(axes, results, results.of(*group))
+        axes.set_title(_title("Multiple choice, percent right", *group))
     return figure
 
 
@@ -177,29 +200,30 @@ def ladder(results: Results) -> Figure | None:
     measures = [
         (group, name)
         for group in groups
-        for name in dict.fromkeys(("kld", "test_loss", results.headline(*group), "mmlu_accuracy"))
+        for name in dict.fromkeys(("kld", "same_top_token", "test_loss", results.headline(*group), "mmlu_accuracy"))
         if results.has(results.of(*group)[-1], name)
     ]
     figure = _figure(10, 2.3 * len(measures) + 0.4)
     grid = figure.subplots(len(measures), 1, sharex=True, squeeze=False)[:, 0]
     shifts = np.linspace(-0.33, 0.33, len(results.run.methods)) if len(results.run.methods) > 1 else [0.0]
     for axes, (group, name) in zip(grid, measures, strict=True):
-        highest = 0.0
+        absolute, highest = name in ("kld", "same_top_token"), 0.0
         for method, shift in zip(results.run.methods, shifts, strict=True):
             trained, *rungs = results.of(*group, method)
-            found = [results.interval(v, name) if name == "kld" else results.compare(v, trained, name) for v in rungs]
+            found = [results.interval(v, name) if absolute else results.compare(v, trained, name) for v in rungs]
             places, values = np.arange(len(rungs)) + shift, [f.value for f in found]
             highest = max(highest, *(f.high for f in found))
             style = {"color": _colour(results, method), "markersize": 4.5, "capsize": 2, "elinewidth": 1.1}
             axes.errorbar(places, values, yerr=np.hstack([_bars(f) for f in found]), fmt="o", **style)
-        metric = metrics.metric(name)[1]
-        axes.axhline(0, color="#333333", linewidth=0.8)
-        if name == "kld":  # from a millionth for f16 to a hundredth for 4 bits
+        label, better = results.label(group[1], name), metrics.metric(name)[1].better
+        # The model as trained: no change, and the same top token always.
+        axes.axhline(float(name == "same_top_token"), color="#333333", linewidth=0.8)
+        if name == "kld":  # from a millionth for f16 to a hundredth for 4 bits; below 0 is room for the dots at 0
             axes.set_yscale("symlog", linthresh=1e-5)
-            axes.set_ylim(0, max(2 * highest, 1e-4))
+            axes.set_ylim(-1e-6, max(2 * highest, 1e-4))
         unit = " (nats)" if name in ("kld", "test_loss") else ""
-        axes.set_ylabel(f"{metric.label}{unit}" if name == "kld" else f"change in\n{metric.label}{unit}")
-        axes.set_title(_title(f"{metric.label}, {DIRECTION[metric.better]}", *group))
+        axes.set_ylabel(f"{label}{unit}" if absolute else f"change in\n{label}{unit}")
+        axes.set_title(_title(f"{label}, {DIRECTION[better]}", *group))
         axes.set_xticks(range(len(formats)), formats)
         axes.tick_params(labelbottom=True)
         for edge in np.arange(len(formats) - 1) + 0.5:
@@ -214,6 +238,7 @@ PICTURES: dict[str, Callable[[Results], Figure | None]] = {
     "quality_vs_speed": quality_vs_speed,
     "quality_vs_size": quality_vs_size,
     "methods": methods,
+    "throughput": throughput,
     "ladder": ladder,
     "mmlu_subjects": mmlu_subjects,
     "memory": memory,
@@ -222,52 +247,74 @@ PICTURES: dict[str, Callable[[Results], Figure | None]] = {
 
 
 def _scatter(results: Results, cost: str, label: str, cheaper: str) -> Figure:
+    """Left all variants, right a close-up of where the good and cheap ones crowd; the Pareto set numbered in both."""
     groups = results.groups()
-    figure, panels = _panels(groups, width=8, height=4.6)
-    labels, others = [], []
-    for group, axes in zip(groups, panels, strict=True):
-        name, points = results.headline(*group), []
-        for variant in results.of(*group):
-            found, x = results.interval(variant, name), results.cost[variant][cost]
-            colour, marker = _colour(results, variant.method), _marker(results, variant.format)
-            axes.errorbar(x, found.value, yerr=_bars(found), color=colour, alpha=0.25, linewidth=1, zorder=2)
-            axes.scatter(x, found.value, color=colour, marker=marker, s=38, linewidth=0, alpha=0.9, zorder=3)
-            points.append((x, found.value))
+    figure = _figure(13, 4.6 * len(groups))
+    grid = figure.subplots(len(groups), 3, squeeze=False, gridspec_kw={"width_ratios": (5, 4, 2.4)})
+    labels = []
+    for group, (whole, near, side) in zip(groups, grid, strict=True):
+        name = results.headline(*group)
+        label_of_metric, better = results.label(group[1], name), metrics.metric(name)[1].better
+        points = {v: (results.cost[v][cost], results.interval(v, name).value) for v in results.of(*group)}
         front = results.pareto(*group, cost, cheaper)
-        xs = [results.cost[v][cost] for v in front]
-        ys = [results.interval(v, name).value for v in front]
-        # A step: between two points of the set, the better one must be paid for.
-        axes.step(xs, ys, where="post", color="#222222", linewidth=0.9, linestyle="--", zorder=1)
-        axes.scatter(xs, ys, s=110, facecolors="none", edgecolors="#222222", linewidths=1.0, zorder=4)
-        metric = metrics.metric(name)[1]
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter(lambda value, _: _short(value))
-        axes.xaxis.set_minor_formatter(lambda value, _: _short(value) if _leading(value) in (2, 5) else "")
-        axes.set(xlabel=label, ylabel=f"test {metric.label} ({DIRECTION[metric.better]})")
-        axes.set_title(_title("Quality against " + ("size" if cost == "size_mb" else "speed"), *group))
-        axes.margins(0.08)
-        _legends(results, axes)
+        for axes in (whole, near):
+            for variant, (x, y) in points.items():
+                colour, marker = _colour(results, variant.method), _marker(results, variant.format)
+                bars = {"color": colour, "alpha": 0.25, "linewidth": 1, "zorder": 2}
+                axes.errorbar(x, y, yerr=_bars(results.interval(variant, name)), **bars)
+                axes.scatter(x, y, color=colour, marker=marker, s=38, linewidth=0, alpha=0.9, zorder=3)
+            xs, ys = zip(*(points[v] for v in front), strict=True)
+            # A step: between two points of the set, the better one must be paid for.
+            axes.step(xs, ys, where="post", color="#222222", linewidth=0.9, linestyle="--", zorder=1)
+            axes.scatter(xs, ys, s=110, facecolors="none", edgecolors="#222222", linewidths=1.0, zorder=4)
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+            axes.xaxis.set_minor_formatter(lambda value, _: _short(value) if _leading(value) in (2, 5) else "")
+            axes.set(xlabel=label, ylabel=f"test {label_of_metric} ({DIRECTION[better]})")
+            axes.margins(0.08)
+        whole.set_title(_title("Quality against " + ("size" if cost == "size_mb" else "speed"), *group))
+        close = _corner(results, group, points, cheaper)
+        _zoom(near, close)
         # Numbers, since names do not fit where the best variants crowd.
-        labels.append([(x, y, str(number)) for number, (x, y) in enumerate(zip(xs, ys, strict=True), 1)])
-        names = [f"{number}  {v.method} {v.format}" for number, v in enumerate(front, 1)]
-        axes.text(1.03, 0, "\n".join(["Pareto set", *names]), transform=axes.transAxes, va="bottom", linespacing=1.35)
-        others.append(points)
+        numbered = [(*points[v], str(number)) for number, v in enumerate(front, 1)]
+        labels += [(whole, numbered, list(points.values())), (near, numbered, list(points.values()))]
+        _legends(results, side, [f"{number}  {v.method} {v.format}" for number, v in enumerate(front, 1)])
     # Last, and with the layout fixed: where a label fits depends on everything else.
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    for axes, wanted, points in zip(panels, labels, others, strict=True):
-        _label_points(figure, axes, wanted, points)
+    for axes, wanted, taken in labels:
+        _label_points(figure, axes, wanted, taken)
     return figure
 
 
-def _legends(results: Results, axes: Axes) -> None:
+def _corner(
+    results: Results, group: tuple[str, str], points: dict[Variant, tuple[float, float]], cheaper: str
+) -> list[tuple[float, float]]:
+    """Points of the variants that are tied with the best and cost at most twice what the cheapest of them costs."""
+    tied = [points[v] for v in results.tied_with_best(*group)]
+    costs = [x for x, _ in tied]
+    return [(x, y) for x, y in tied if (x <= 2 * min(costs) if cheaper == "lower" else x >= max(costs) / 2)]
+
+
+def _zoom(axes: Axes, points: list[tuple[float, float]]) -> None:
+    """Limits that hold these points with room around them."""
+    xs, ys = np.array(points).T
+    room = max(0.7 * float(np.ptp(ys)), 0.02 * float(abs(ys).max()), 1e-3)
+    axes.set(xlim=(xs.min() / 1.08, xs.max() * 1.08), ylim=(ys.min() - room, ys.max() + room))
+    axes.xaxis.set_minor_formatter(lambda value, _: _short(value))
+    axes.set_title("Close-up: around the cheapest that are tied with the best")
+
+
+def _legends(results: Results, axes: Axes, front: list[str]) -> None:
+    """What colours, markers and numbers mean, in a panel of their own."""
+    axes.axis("off")
     dots = [Line2D([], [], marker="o", linestyle="", color=_colour(results, m)) for m in results.run.methods]
-    first = axes.legend(dots, results.run.methods, title="method", loc="upper left", bbox_to_anchor=(1.01, 1.03))
-    axes.add_artist(first)
+    axes.add_artist(axes.legend(dots, results.run.methods, title="method", loc="upper left", bbox_to_anchor=(-0.05, 1)))
     formats = _formats(results)
     marks = [Line2D([], [], marker=_marker(results, f), linestyle="", color="#666666") for f in formats]
     marks.append(Line2D([], [], marker="o", linestyle="--", color="#222222", markerfacecolor="none", markersize=9))
-    axes.legend(marks, [*formats, "Pareto set"], title="format", loc="upper left", bbox_to_anchor=(1.21, 1.03))
+    axes.legend(marks, [*formats, "Pareto set"], title="format", loc="upper right", bbox_to_anchor=(1.05, 1))
+    axes.text(0, 0, "\n".join(["Pareto set", *front]), transform=axes.transAxes, va="bottom", linespacing=1.35)
 
 
 def _label_points(
@@ -306,21 +353,25 @@ def _memory_bars(axes: Axes, rows: list[tuple[str, list[float], str]]) -> None:
     axes.grid(axis="y", visible=False)
 
 
-def _heatmap(axes: Axes, results: Results, variants: list[Variant], labels: list[str], subjects: list[str]) -> None:
-    values = np.array([[results.subjects(v)[name][0] for v in variants] for name in subjects])
+def _heatmap(axes: Axes, results: Results, variants: list[Variant]) -> None:
+    """Variants across, all subjects together and then each of them down."""
+    subjects = list(results.subjects(variants[0]))
+    columns = [
+        [results.interval(v, "mmlu_accuracy").value, *(results.subjects(v)[name][0].value for name in subjects)]
+        for v in variants
+    ]
+    values = np.array(columns).T
     axes.imshow(values, vmin=0, vmax=1, cmap="Blues", aspect="auto")
     for (row, column), value in np.ndenumerate(values):
-        axes.text(
-            column,
-            row,
-            f"{value:.2f}",
-            ha="center",
-            va="center",
-            fontsize=8,
-            color="white" if value > 0.6 else "#222222",
-        )
-    axes.set_xticks(range(len(labels)), labels, rotation=35, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(subjects)), [name.replace("_", " ") for name in subjects])
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 6.5, "in_layout": False}
+        axes.text(column, row, f"{100 * value:.0f}", color="white" if value > 0.6 else "#222222", **style)
+    axes.axhline(0.5, color="white", linewidth=3)
+    for column in range(1, len(variants)):
+        if variants[column].method != variants[column - 1].method:
+            axes.axvline(column - 0.5, color="white", linewidth=3)
+    names = [f"{v.method} {v.format}" for v in variants]
+    axes.set_xticks(range(len(variants)), names, rotation=90, fontsize=7.5)
+    axes.set_yticks(range(len(values)), ["all", *(name.replace("_", " ") for name in subjects)])
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)

@@ -150,19 +150,24 @@ def read_mmlu(folder: Path, subjects: list[str] | None, where: str) -> list[dict
         raise UserError(
             f"{where}.path: {folder} has no test/<subject>_test.csv; give the folder with MMLU's dev and test"
         )
-    for number, subject in enumerate(subjects or ()):
-        if subject not in known:
-            near = difflib.get_close_matches(subject, known, n=1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise UserError(
-                f"{where}.subjects[{number}]: no subject {subject!r} in {folder} ({hint}there are: {', '.join(known)})"
-            )
+    check_subjects(subjects, known, str(folder), where)
     return [
         {"subject": subject, "split": split, **question}
         for subject in subjects or known
         for split in ("dev", "test")
         for question in _mmlu_questions(folder / split / f"{subject}_{split}.csv")
     ]
+
+
+def check_subjects(subjects: list[str] | None, known: list[str], source: str, where: str) -> None:
+    """Raises UserError, with the near match and what there is, for the first subject that the source does not have."""
+    for number, subject in enumerate(subjects or ()):
+        if subject not in known:
+            match = difflib.get_close_matches(subject, known, n=1)
+            hint = f"did you mean {match[0]}? " if match else ""
+            raise UserError(
+                f"{where}.subjects[{number}]: no subject {subject!r} in {source} ({hint}there are: {', '.join(known)})"
+            )
 
 
 def _mmlu_questions(path: Path) -> Iterator[dict[str, Any]]:

@@ -9,11 +9,13 @@ from markdown_it import MarkdownIt
 from tradeoffs import intervals, metrics
 from tradeoffs.formatting import (
     Lines,
+    accuracy_of,
     bold,
     cost_of,
     counted,
+    escaped,
     folded,
-    metric_label,
+    full_label,
     name_of,
     quality_of,
     short,
@@ -22,7 +24,7 @@ from tradeoffs.formatting import (
     verdict,
     with_cost,
 )
-from tradeoffs.results import TRAINING, Results
+from tradeoffs.results import BATCH, Results
 from tradeoffs.variants import TRAINED, Variant
 
 Group = tuple[str, str]
@@ -32,10 +34,14 @@ CAPTIONS = {
     "quality_vs_size": "Quality against size. Dashed: the Pareto set; no smaller one is as good, ties counted.",
     "methods": "Methods as trained: quality on questions never seen and seen in training, and what training took.",
     "ladder": "What each format costs against the model as trained, on the same items.",
-    "mmlu_subjects": "Multiple choice by subject.",
+    "throughput": "Tokens per second of all sequences together, by how many are decoded at the same time.",
+    "mmlu_subjects": "Multiple choice by subject, percent right, every variant; intervals: metrics/summary.csv.",
     "memory": "Peak memory of the process.",
-    "training_curves": "Training loss.",
+    "training_curves": "Training loss; curves that meet lie in each other, the first method's outside.",
 }
+# Where merging put an adapter: values of `merge` in params.yaml.
+MERGED_ONTO = {"trained_base": "the de-quantised base it was trained on", "original_base": "the original base"}
+MANY = 12  # more variants than these are folded away, except as trained
 CSS = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 h1, h2, h3 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #ddd; padding-bottom: .2rem; }
@@ -43,6 +49,7 @@ table { border-collapse: collapse; margin: 1rem 0; display: block; overflow-x: a
 td { font-variant-numeric: tabular-nums; }
 th, td { border-bottom: 1px solid #ddd; padding: .25rem .7rem; text-align: right; white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; } th { border-bottom: 2px solid #999; vertical-align: bottom; }
+td[style*="left"] { text-align: left; white-space: normal; min-width: 16rem; }
 img { max-width: 100%; } code { background: #f3f3f3; padding: 0 .2rem; border-radius: 3px; }
 details { margin: .5rem 0; } summary { cursor: pointer; }
 """
@@ -53,9 +60,10 @@ def markdown(results: Results, pictures: Sequence[str]) -> str:
     sections = [
         _decision(results, pictures),
         _methods(results, pictures),
-        _formats(results),
+        _formats(results, pictures),
         _ladder(results, pictures),
         _subjects(results, pictures),
+        _prompts(results),
         _comparisons(results),
         _data(results),
         _reading(results),
@@ -135,9 +143,8 @@ def _advice(results: Results, group: Group) -> str:
         size += f" against {cost_of(results, best, 'size_mb')}"
     if fast != best:
         speed += f" against {cost_of(results, best, 'decode_tokens_per_second')}"
-    words = [
-        f"Best test {metric_label(name)}: {name_of(best)}, {quality_of(results, best, name)}; ties: {len(tied) - 1}."
-    ]
+    label, ties = full_label(results, group[1], name), len(tied) - 1
+    words = [f"Best {label}: {name_of(best)}, {quality_of(results, best, name)}; ties: {ties}."]
     if small == fast:
         words.append(f"Smallest ({size}) and fastest ({speed}) among them all: {name_of(small)}.")
     else:
@@ -174,9 +181,9 @@ def _choices(results: Results, group: Group) -> Lines:
     header = [
         "",
         "variant",
-        f"test {metric_label(name)}",
+        full_label(results, group[1], name),
         "against the best",
-        *(metric_label(more) for more in also),
+        *(results.label(group[1], more) for more in also),
         "size MB",
         "decode tok/s",
         "p50 latency s",
@@ -212,7 +219,7 @@ def _across_models(results: Results) -> Lines:
             best = next(v for v in results.ranked(model, dataset) if v.format == TRAINED)
             row.append(f"`{best.method}`: {quality_of(results, best, 'test_bits_per_byte')}")
             for subject, (accuracy, _) in results.subjects(best).items():
-                subjects.setdefault(f"{dataset}: {subject.replace('_', ' ')}", {})[model] = f"{accuracy:.3f}"
+                subjects.setdefault(f"{dataset}: {subject.replace('_', ' ')}", {})[model] = accuracy_of(accuracy)
         rows.append(row)
     header = [f"`{model}`" for model in results.run.models]
     lines += table(["data set", *header], rows)
@@ -223,15 +230,17 @@ def _across_models(results: Results) -> Lines:
 
 
 def _methods(results: Results, pictures: Sequence[str]) -> Lines:
-    lines = ["", "## Methods, as trained", "", "Test: examples never trained on.", ""]
+    lines = ["", "## Methods, as trained", "", "Test: examples never trained on. In the column **ties**, variants that"]
+    lines += ["share a letter are not told apart by the metric before it: all pairs of the table are compared, paired"]
+    lines += ["on the same items, by intervals wide enough to hold together (Bonferroni).", ""]
     answers = ("f1", "exact_match", "rouge_l", "bleu", "bertscore", "cosine")
     likelihood = ("loss", "perplexity", "bits_per_byte", "token_accuracy")
     for group in results.groups():
-        trained = [v for v in results.of(*group) if v.format == TRAINED]
+        trained, headline = _as_trained(results, group), results.headline(*group)
         lines += [f"### {' on '.join(group)}", ""]
         names = [f"test_{n}" for n in answers] + ["cosine_to_base", "mmlu_accuracy"]
-        lines += _quality_table(results, trained, names, lambda v: v.method)
-        lines += _quality_table(results, trained, [f"test_{n}" for n in likelihood], lambda v: v.method)
+        for some in (names, [f"test_{n}" for n in likelihood]):
+            lines += _quality_table(results, trained, some, lambda v: v.method, ties_by=headline)
         lines += ["Seen in training against never seen: how much was learnt by heart. The two are different questions,"]
         lines += ["so small differences between them mean nothing.", ""]
         pairs = [f"{split}_{n}" for n in ("f1", "cosine", "bertscore", "loss") for split in ("test", "seen")]
@@ -261,43 +270,60 @@ def _training_table(results: Results, trained: list[Variant]) -> Lines:
 
 
 def _training_notes(results: Results, trained: list[Variant]) -> Lines:
-    """Facts that one method alone has, such as the ranks that AdaLoRA ended with."""
-    notes = []
-    for variant in trained:
-        own = {k: v for k, v in results.training[variant.cell].items() if k not in (*TRAINING, "curve")}
-        if own:
-            notes.append(
-                f"`{variant.method}`: " + ", ".join(f"{k.replace('_', ' ')} {short(v)}" for k, v in own.items()) + "."
-            )
-    return notes
+    """What one method alone has: the ranks that AdaLoRA ended with."""
+    found = [(v.method, results.training[v.cell]) for v in trained]
+    return [
+        f"`{method}` began with more ranks than it may keep and gave up the least important ones: of all its matrices "
+        f"together {short(facts['adalora_rank_final'])} are left, {short(facts['adalora_rank_budget'])} were allowed "
+        "(`target_r` times the number of matrices)."
+        for method, facts in found
+        if "adalora_rank_final" in facts
+    ]
 
 
-def _formats(results: Results) -> Lines:
+def _formats(results: Results, pictures: Sequence[str]) -> Lines:
     lines = ["", "## Formats", ""]
     for group in results.groups():
         name = results.headline(*group)
         lines += [f"### {' on '.join(group)}", ""]
-        lines += [f"Test {metric_label(name)} of each method in each format; bold: tied with the best.", ""]
+        label = full_label(results, group[1], name)
+        lines += [f"{label[0].upper()}{label[1:]} of each method in each format; bold: tied with the best.", ""]
         tied = {v: bold(quality_of(results, v, name), True) for v in results.tied_with_best(*group)}
         cells = {v: quality_of(results, v, name) for v in results.of(*group)} | tied
         lines += _matrix(results, group, _format_names(results), cells)
         best = results.of(*group, results.ranked(*group)[0].method)
         lines += [f"What each format of `{best[0].method}` costs. Speeds: median [slowest, fastest run], batch 1."]
-        lines += [
-            "The runs follow each other within seconds: files of one size that differ by more were measured while"
-        ]
-        lines += ["the machine was busier at one time than at another.", ""]
+        lines += ["The runs follow each other within seconds: files of one size that differ by more were measured"]
+        lines += ["while the machine was busier at one time than at another.", ""]
         lines += _cost_table(results, best)
+        lines += _throughput(results, best)
         for method in results.run.methods:
             mine = results.of(*group, method)
             lines += folded(f"formats of {method}: quality on test, and cost", _format_quality(results, mine))
-    return lines
+    return lines + _pictures(pictures, "throughput")
+
+
+def _throughput(results: Results, variants: list[Variant]) -> Lines:
+    """Decode speed by how many sequences are decoded at the same time."""
+    if not results.batch_sizes:
+        return []
+    lines = [f"Tokens per second of `{variants[0].method}`, of all sequences decoded at the same time together:", ""]
+    rows = [
+        [
+            f"`{v.format}`",
+            cost_of(results, v, "decode_tokens_per_second"),
+            *(cost_of(results, v, f"{BATCH}{size}") for size in results.batch_sizes),
+        ]
+        for v in variants
+    ]
+    return [*lines, *table(["format", "alone", *(f"{size} at a time" for size in results.batch_sizes)], rows), ""]
 
 
 def _format_quality(results: Results, cell: list[Variant]) -> Lines:
     names = ("loss", "perplexity", "bits_per_byte", "token_accuracy", "f1", "rouge_l", "bleu", "bertscore", "cosine")
     every = [f"test_{name}" for name in names] + ["cosine_to_base", "mmlu_accuracy"]
-    return _quality_table(results, cell, every, lambda v: v.format) + _cost_table(results, cell)
+    headline = results.headline(cell[0].model, cell[0].dataset)
+    return _quality_table(results, cell, every, lambda v: v.format, ties_by=headline) + _cost_table(results, cell)
 
 
 def _cost_table(results: Results, variants: list[Variant]) -> Lines:
@@ -312,6 +338,7 @@ def _cost_table(results: Results, variants: list[Variant]) -> Lines:
         "eval_samples_per_second": "scored items/s",
         "peak_memory_mb": "memory MB",
         "peak_gpu_memory_mb": "GPU memory MB",
+        "peak_gpu_memory_reserved_mb": "GPU memory reserved MB",
     }
     present = {k: label for k, label in columns.items() if any(k in results.cost[v] for v in variants)}
     rows = []
@@ -328,27 +355,64 @@ def _ladder(results: Results, pictures: Sequence[str]) -> Lines:
     for group in results.groups():
         rungs = _format_names(results)[1:]
         lines += [f"### {' on '.join(group)}", ""]
-        changes = {v: results.compare(v, _trained(results, v), "test_loss") for v in results.of(*group)}
-        cells = {v: bold(signed(found, "test_loss"), not found.tie) for v, found in changes.items()}
+        cells = {v: _change(results, v, "test_loss") for v in results.of(*group)}
         lines += _matrix(results, group, rungs, cells)
         lines += [*(f"- `{m}`: {_costliest_step(results, results.of(*group, m))}" for m in results.run.methods), ""]
+        lines += _merges(results, group)
+        best = results.ranked(*group)[0].method
+        lines += [f"Every step of `{best}`; changes are paired on the same items, bold: the interval excludes 0.", ""]
+        lines += [*_steps(results, results.of(*group, best)), ""]
         for method in results.run.methods:
-            lines += folded(f"every step of {method}", _steps(results, results.of(*group, method)))
+            if method != best:
+                lines += folded(f"every step of {method}", _steps(results, results.of(*group, method)))
     return lines + _pictures(pictures, "ladder")
+
+
+def _merges(results: Results, group: Group) -> Lines:
+    """Adapters of a quantised base, by what they were merged onto; those that left training alike under each other."""
+    rungs = [v for v in results.of(*group) if v.format != TRAINED and results.made_from(v).format == TRAINED]
+    merged = [v for v in rungs if "merged_onto" in results.cost[v]]
+    if not merged:
+        return []
+    # Two blocks that differ in `merge` alone train the same model.
+    losses = {v: results.interval(_trained(results, v), "test_loss").value for v in merged}
+    merged.sort(key=lambda v: list(losses.values()).index(losses[v]))
+    lines = ["Adapters trained on a quantised base: what merging alone changed, from the model as trained.", ""]
+    changes = _changes(results, merged[0])
+    header = ["variant", "merged onto", "change of loss", "KLD", "same top token"]
+    header += [f"change of {results.label(group[1], name)}" for name in changes]
+    rows = []
+    for variant in merged:
+        onto = MERGED_ONTO[results.cost[variant]["merged_onto"]]
+        row = [name_of(variant), onto, _change(results, variant, "test_loss")]
+        row += [quality_of(results, variant, name) for name in ("kld", "same_top_token")]
+        rows.append([*row, *(_change(results, variant, name) for name in changes)])
+    return [*lines, *table(header, rows, texts=["merged onto"]), ""]
+
+
+def _changes(results: Results, variant: Variant) -> list[str]:
+    """What a rung is compared by besides the likelihoods, where it was measured."""
+    return [name for name in ("test_f1", "mmlu_accuracy") if results.has(variant, name)]
+
+
+def _change(results: Results, variant: Variant, name: str, against: Variant | None = None) -> str:
+    """Paired change against the model as trained (or another rung); bold: no tie."""
+    found = results.compare(variant, against or _trained(results, variant), name)
+    return bold(signed(found, name), not found.tie)
 
 
 def _steps(results: Results, cell: list[Variant]) -> Lines:
     trained, *rungs = cell
     header = ["format", "made from", "loss, this step", "loss, in all", "KLD", "same top token"]
-    others = [m for m in ("test_f1", "mmlu_accuracy") if results.has(trained, m)]
+    others = _changes(results, trained)
     rows = []
     for variant in rungs:
         below = results.made_from(variant)
         row = [f"`{variant.format}`", f"`{below.format}`"]
-        row += [signed(results.compare(variant, other, "test_loss"), "test_loss") for other in (below, trained)]
+        row += [_change(results, variant, "test_loss", other) for other in (below, trained)]
         row += [quality_of(results, variant, "kld"), quality_of(results, variant, "same_top_token")]
-        rows.append([*row, *(signed(results.compare(variant, trained, m), m) for m in others)])
-    return table([*header, *(f"{metric_label(m)}, in all" for m in others)], rows)
+        rows.append([*row, *(_change(results, variant, name) for name in others)])
+    return table([*header, *(f"{results.label(trained.dataset, name)}, in all" for name in others)], rows)
 
 
 def _costliest_step(results: Results, cell: list[Variant]) -> str:
@@ -368,9 +432,8 @@ def _subjects(results: Results, pictures: Sequence[str]) -> Lines:
     lines = ["", "## Multiple choice, by subject", "", "Four options each: guessing gets 0.25.", ""]
     for group in asked:
         best = results.ranked(*group)[0].method
-        trained = [v for v in results.of(*group) if v.format == TRAINED]
         lines += [f"### {' on '.join(group)}", "", "Accuracy of the models as trained:", ""]
-        lines += _subject_table(results, trained, lambda v: v.method)
+        lines += _subject_table(results, _as_trained(results, group), lambda v: v.method)
         lines += [f"Accuracy of the formats of `{best}`, and the time for all questions:", ""]
         lines += _subject_table(results, results.of(*group, best), lambda v: v.format)
     return lines + _pictures(pictures, "mmlu_subjects")
@@ -379,7 +442,7 @@ def _subjects(results: Results, pictures: Sequence[str]) -> Lines:
 def _subject_table(results: Results, variants: list[Variant], name: Callable[[Variant], str]) -> Lines:
     first = results.subjects(variants[0])
     rows = [
-        [subject.replace("_", " "), str(count), *(f"{results.subjects(v)[subject][0]:.3f}" for v in variants)]
+        [subject.replace("_", " "), str(count), *(accuracy_of(results.subjects(v)[subject][0]) for v in variants)]
         for subject, (_, count) in first.items()
     ]
     total = str(sum(count for _, count in first.values()))
@@ -391,43 +454,88 @@ def _subject_table(results: Results, variants: list[Variant], name: Callable[[Va
     return [*table(["subject", "questions", *(f"`{name(v)}`" for v in variants)], rows), ""]
 
 
+def _prompts(results: Results) -> Lines:
+    """The answers to the user's own prompts, side by side; nothing is expected of them, so nothing is scored."""
+    asked = [group for group in results.groups() if results.prompts(*group)]
+    if not asked:
+        return []
+    lines = ["", "## Prompts: the answers side by side", ""]
+    lines += ["Greedy answers, one at a time (batch 1); as a table: [prompts.csv](prompts.csv)."]
+    lines += ["Cosine to base: of the embeddings of the answer and of the untouched base model's own.", ""]
+    for group in asked:
+        lines += [f"### {' on '.join(group)}", ""]
+        for number, (item, prompt) in enumerate(results.prompts(*group).items(), 1):
+            lines += [f"**Prompt {number}:** {escaped(prompt)}", ""]
+            everything = results.of(*group)
+            if len(everything) <= MANY:
+                lines += [*_answer_table(results, everything, item), ""]
+                continue
+            lines += [*_answer_table(results, _as_trained(results, group), item), ""]
+            for method in results.run.methods:
+                rungs = results.of(*group, method)[1:]
+                if rungs:
+                    lines += folded(f"the formats of {method}", _answer_table(results, rungs, item))
+    return lines
+
+
+def _answer_table(results: Results, variants: list[Variant], item: str) -> Lines:
+    rows = []
+    for variant in variants:
+        answer = results.answers(variant)[item]
+        rows.append(
+            [
+                name_of(variant),
+                escaped(answer.text) or "*(empty)*",
+                str(answer.tokens),
+                short(answer.latency_seconds),
+                short(answer.tokens_per_second),
+                "" if answer.cosine_to_base is None else f"{answer.cosine_to_base:.3f}",
+            ]
+        )
+    header = ["variant", "answer", "tokens", "latency s", "tokens/s", "cosine to base"]
+    return table(header, rows, texts=["answer"])
+
+
 def _comparisons(results: Results) -> Lines:
-    """Methods as trained against the base and against the best of them, paired; McNemar for multiple choice."""
-    lines = [
-        "",
-        "## Who beats whom",
-        "",
-        "Paired on the same items; wider intervals against the best, since it was picked.",
-    ]
+    """Methods as trained against the base and against the best of them, paired; McNemar for accuracies."""
+    lines = ["", "## Who beats whom", ""]
+    lines += ["Paired on the same items; wider intervals against the best method, since it was picked. p: McNemar's"]
+    lines += ["exact test on the items that only one of the two gets right; against the best it is multiplied by the"]
+    lines += ["number of pairs (Bonferroni)."]
     lines += ["How much a method moves with another training seed is not in them.", ""]
     for group in results.groups():
         name = results.headline(*group)
         trained = [v for v in results.ranked(*group) if v.format == TRAINED]
-        base = next((v for v in trained if v.method == "base"), None)
-        header = ["method", f"test {metric_label(name)}", "against the best method"]
-        header += ["against base"] if base else []
-        choice = results.has(trained[0], "mmlu_accuracy")
-        header += ["MMLU against base", "McNemar p"] if base and choice else []
-        rows = []
-
-        def picked(variant: Variant, best: Variant = trained[0], name: str = name, n: int = len(trained)) -> str:
-            return verdict(results.compare_picked(variant, best, name, n), name)
-
-        for variant in trained:
-            row = [f"`{variant.method}`", quality_of(results, variant, name)]
-            row.append("" if variant == trained[0] else picked(variant))
-            if base:
-                row.append("" if variant == base else verdict(results.compare(variant, base, name), name))
-            if base and choice:
-                found = results.compare(variant, base, "mmlu_accuracy")
-                p = intervals.mcnemar(results.correct(variant), results.correct(base))
-                row += ["", ""] if variant == base else [verdict(found, "mmlu_accuracy"), f"{p:.2g}"]
-            rows.append(row)
+        lines += [f"### {' on '.join(group)}", ""]
+        for measure in dict.fromkeys((name, "test_exact_match", "mmlu_accuracy")):
+            if results.has(trained[0], measure):
+                lines += [*_against(results, trained, measure), ""]
         tied = ", ".join(name_of(v) for v in results.tied_with_best(*group)[1:])
-        lines += [f"### {' on '.join(group)}", "", *table(header, rows), ""]
         best = name_of(results.ranked(*group)[0])
         lines += [f"Tied with {best}, the best of all formats: {tied or 'none'}.", ""]
     return lines
+
+
+def _against(results: Results, trained: list[Variant], name: str) -> Lines:
+    """Methods, best first, by one metric: each against the first of them and against the base."""
+    best, tested = trained[0], name in metrics.ACCURACIES
+    others = list(dict.fromkeys([best, *(v for v in trained if v.method == "base")]))
+    header = ["method", full_label(results, best.dataset, name)]
+    header += [column for v in others for column in (f"against `{v.method}`", "p")[: 1 + tested]]
+    rows = []
+    for variant in trained:
+        row = [f"`{variant.method}`", quality_of(results, variant, name)]
+        for other in others:
+            if variant == other:
+                row += [""] * (1 + tested)
+                continue
+            among = len(trained) if other == best else 2  # two that were not picked: one pair
+            picked = results.compare_picked(variant, other, name, among)
+            row.append(verdict(picked if other == best else results.compare(variant, other, name), name))
+            if tested:
+                row.append(f"{min(1.0, among * (among - 1) / 2 * results.mcnemar(variant, other, name)):.2g}")
+        rows.append(row)
+    return table(header, rows)
 
 
 def _data(results: Results) -> Lines:
@@ -444,13 +552,14 @@ def _data(results: Results) -> Lines:
     header = ["model / data set", "metric", "items", "between methods", "between formats of one method"]
     rows = []
     for group in results.groups():
-        trained = [v for v in results.of(*group) if v.format == TRAINED]
+        trained = _as_trained(results, group)
         methods = [(a, b) for index, a in enumerate(trained) for b in trained[:index]]
         formats = [(v, _trained(results, v)) for v in results.of(*group) if v.format != TRAINED]
         for name in ("test_loss", "test_f1", "mmlu_accuracy"):
             if results.has(trained[0], name):
                 found = [_detectable(results, pairs, name) for pairs in (methods, formats)]
-                rows.append([" / ".join(group), metric_label(name), str(results.count(trained[0], name)), *found])
+                label, count = results.label(group[1], name), str(results.count(trained[0], name))
+                rows.append([" / ".join(group), label, count, *found])
     return lines + table(header, rows)
 
 
@@ -461,10 +570,12 @@ def _detectable(results: Results, pairs: list[tuple[Variant, Variant]], name: st
 
 def _reading(results: Results) -> Lines:
     lines = ["", "## How to read the numbers", ""]
-    every = [*metrics.METRICS.values(), *(metric for _, metric in metrics.SINGLE.values())]
-    for metric in every:
+    for name in (*(f"test_{name}" for name in metrics.METRICS), *metrics.SINGLE):
+        metric = metrics.metric(name)[1]
+        label = " / ".join(dict.fromkeys(results.label(dataset, name) for dataset in results.run.datasets))
         better = f" ({metric.better} is better)" if metric.better else ""
-        lines.append(f"- **{metric.label}**{better}: {metric.definition}.")
+        error = _sampling_error(results) if name == "kld" else ""
+        lines.append(f"- **{label}**{better}: {metric.definition}.{error}")
     if results.embedding:
         lines += [f"- Embeddings, for cosine and BERTScore: `{results.embedding}`."]
     lines += [
@@ -476,6 +587,19 @@ def _reading(results: Results) -> Lines:
         "- MB is 10^6 bytes. Cost numbers belong to the machine that they were measured on.",
     ]
     return lines
+
+
+def _sampling_error(results: Results) -> str:
+    """The largest sampling error of a divergence, relative to the divergence; nothing where none was sampled."""
+    measured = [v for v in results.variants if results.has(v, "kld_error")]
+    found = {v: [results.interval(v, name).value for name in ("kld_error", "kld")] for v in measured}
+    relative = {v: error / divergence for v, (error, divergence) in found.items() if divergence > 0}
+    if not any(relative.values()):
+        return ""
+    worst = max(relative, key=lambda v: relative[v])
+    error, divergence = found[worst]
+    share = f"{relative[worst]:.2g} of it: {error:.1e} of {divergence:.1e}, `{worst}`"
+    return f" Its standard error from that is at most {share}."
 
 
 def _machine(results: Results) -> Lines:
@@ -499,6 +623,10 @@ def _trained(results: Results, variant: Variant) -> Variant:
     return results.of(variant.model, variant.dataset, variant.method)[0]
 
 
+def _as_trained(results: Results, group: Group) -> list[Variant]:
+    return [variant for variant in results.of(*group) if variant.format == TRAINED]
+
+
 def _format_names(results: Results) -> list[str]:
     return list(dict.fromkeys(variant.format for variant in results.variants))
 
@@ -509,12 +637,23 @@ def _quality_table(
     names: list[str],
     row_name: Callable[[Variant], str],
     split_names: bool = False,
+    ties_by: str = "",
 ) -> Lines:
-    """One row per variant; metrics that none of them has are left out."""
+    """One row per variant; metrics that none of them has are left out. After `ties_by` come the letters of its ties."""
     names = [n for n in names if any(results.has(v, n) for v in variants)]
-    header = [f"{n.partition('_')[0]} {metric_label(n)}" if split_names else metric_label(n) for n in names]
-    rows = [[f"`{row_name(v)}`", *(quality_of(results, v, n) for n in names)] for v in variants]
-    return [*table(["", *header], rows), ""] if names else []
+    dataset = variants[0].dataset
+    columns = {
+        full_label(results, dataset, n) if split_names else results.label(dataset, n): [
+            quality_of(results, v, n) for v in variants
+        ]
+        for n in names
+    }
+    if ties_by in names:
+        letters, position = results.letters(variants, ties_by), names.index(ties_by) + 1
+        listed = list(columns.items())
+        columns = dict([*listed[:position], ("ties", [letters[v] for v in variants]), *listed[position:]])
+    rows = [[f"`{row_name(v)}`", *cells] for v, *cells in zip(variants, *columns.values(), strict=True)]
+    return [*table(["", *columns], rows), ""] if names else []
 
 
 def _matrix(results: Results, group: Group, formats: list[str], cells: dict[Variant, str]) -> Lines:

@@ -5,6 +5,8 @@ set share the resamples, so that any two of them are compared on the same items.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from tradeoffs import files, intervals, items, metrics
 from tradeoffs.errors import UserError
 from tradeoffs.intervals import Interval
 from tradeoffs.params import Run
-from tradeoffs.variants import TRAINED, Variant, cells, variants
+from tradeoffs.variants import TRAINED, Variant, variants
 
 # Names in metrics/*.json; other tools read them.
 TRAINING = (
@@ -38,7 +40,10 @@ QUALITY = (
     "same_top_token",
 )
 # In summary.csv only: they say little that the ones above do not.
-EXTRA = tuple(f"{split}_{name}" for split in ("test", "seen") for name in ("exact_match", "rouge_1", "rouge_2"))
+EXTRA = (
+    *(f"{split}_{name}" for split in ("test", "seen") for name in ("exact_match", "rouge_1", "rouge_2")),
+    "kld_tail",
+)
 COST = (
     "size_mb",
     "load_seconds",
@@ -50,30 +55,50 @@ COST = (
     "eval_samples_per_second",
     "peak_memory_mb",
     "peak_gpu_memory_mb",
+    "peak_gpu_memory_reserved_mb",
 )
+BATCH = "decode_tokens_per_second_batch_"  # and how many sequences; of all of them together
 # How each format is made: the rung of the ladder below it, or the nearest one of these that the run list has.
 MADE_FROM = {"bf16": (TRAINED,), "int8": ("bf16", TRAINED), "nf4": ("bf16", TRAINED), "f16": ("bf16", TRAINED)}
 QUANT_MADE_FROM = ("f16", "bf16", TRAINED)
 
-_ITEM_COLUMNS = ["split", "item", "subject", "tokens", "log_likelihood", "correct_tokens", "bytes", "kld", "same_top"]
-_ITEM_COLUMNS += ["chosen", "correct_option", "generated"]
+_ITEM_COLUMNS = ["split", "item", "subject", "tokens", "log_likelihood", "correct_tokens", "bytes"]
+_ITEM_COLUMNS += ["kld", "kld_tail", "kld_variance", "same_top", "chosen", "correct_option"]
+_ITEM_COLUMNS += ["prompt", "generated", "generated_tokens", "latency_seconds", "ttft_seconds"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a variant said to one of the user's prompts, alone (batch 1)."""
+
+    text: str
+    tokens: int
+    latency_seconds: float
+    ttft_seconds: float
+    cosine_to_base: float | None  # None where the run list has no `base`
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.latency_seconds
 
 
 class Results:
-    """Everything measured for a run list. `seed` and `resamples` decide the bootstrap.
+    """Everything measured for a run list, or for `only` some of its variants.
 
-    Raises UserError if a file of a variant is missing.
+    `seed` and `resamples` decide the bootstrap. Raises UserError if a file of a variant is missing.
     """
 
-    def __init__(self, run: Run, seed: int, resamples: int):
+    def __init__(self, run: Run, seed: int, resamples: int, only: Sequence[Variant] = ()):
         self.run = run
-        self.variants = variants(run)
-        self.training = {cell: _json("data/training", cell) for cell in map("-".join, cells(run))}
-        self.cost = {variant: _json("data/cost", variant) for variant in self.variants}
-        self.prepared = {name: _json(f"data/prepared/{name}", "info") for name in run.datasets}
+        self.variants = list(only) or variants(run)
+        self.training = {cell: _json("data/training", cell) for cell in dict.fromkeys(v.cell for v in self.variants)}
+        self.cost = {variant: _cost(variant) for variant in self.variants}
+        datasets = dict.fromkeys(variant.dataset for variant in self.variants)
+        self.prepared = {name: _json(f"data/prepared/{name}", "info") for name in datasets}
         self._seed, self._resamples = seed, resamples
         self._draws: dict[int, np.ndarray] = {}
         self._values: dict[tuple[Variant, str], tuple[list[str], np.ndarray] | None] = {}
+        self._subjects: dict[Variant, dict[str, tuple[Interval, int]]] = {}
         scores, self.embedding = _scores()
         self._items = {variant: _columns(variant, scores.get(str(variant))) for variant in self.variants}
 
@@ -85,6 +110,22 @@ class Results:
         """Variants of a group, or of one method in it, in the order of the ladder."""
         mine = [v for v in self.variants if (v.model, v.dataset) == (model, dataset)]
         return [v for v in mine if method in (None, v.method)]
+
+    @property
+    def batch_sizes(self) -> list[int]:
+        """How many sequences were decoded at the same time, besides one alone."""
+        found = {name for cost in self.cost.values() for name in cost if name.startswith(BATCH)}
+        return sorted(int(name.removeprefix(BATCH)) for name in found)
+
+    @property
+    def cost_names(self) -> tuple[str, ...]:
+        """Names of the cost numbers that a variant of this run can have."""
+        return (*COST, *(f"{BATCH}{size}" for size in self.batch_sizes))
+
+    def label(self, dataset: str, name: str) -> str:
+        """What a quality metric is called: questions that were generated are not those of MMLU."""
+        made_here = self.prepared[dataset]["source"] == "generated" and "mmlu" not in self.prepared[dataset]
+        return "multiple choice" if name == "mmlu_accuracy" and made_here else metrics.metric(name)[1].label
 
     def has(self, variant: Variant, name: str) -> bool:
         """Whether a quality metric was measured for a variant."""
@@ -104,26 +145,71 @@ class Results:
     def compare(self, ours: Variant, theirs: Variant, name: str) -> Interval:
         """Paired difference ours - theirs. Raises UserError if the two were not asked the same items."""
         mine, other = self._measured(ours, name), self._measured(theirs, name)
-        if mine[0] != other[0]:
-            raise UserError(
-                f"{name}: {ours} and {theirs} were evaluated on different items, so they cannot be compared; "
-                "run `dvc repro` so that both are evaluated on the present data"
-            )
+        _require_same(name, ours, mine[0], theirs, other[0])
         return intervals.difference(mine[1], other[1])
 
-    def correct(self, variant: Variant) -> np.ndarray:
-        """Whether each multiple-choice question was answered right (1 or 0), in the order of the questions."""
-        mine = self._items[variant]
-        return mine["correct"][mine["split"] == "mmlu"]
+    def mcnemar(self, ours: Variant, theirs: Variant, name: str) -> float:
+        """p-value that the two are right equally often, by one of metrics.ACCURACIES. Raises UserError as `compare`."""
+        _require_same(name, ours, self._measured(ours, name)[0], theirs, self._measured(theirs, name)[0])
+        split, metric = metrics.metric(name)
+        right = [self._items[v][metric.columns[0]][self._items[v]["split"] == split] for v in (ours, theirs)]
+        return intervals.mcnemar(*right)
 
-    def subjects(self, variant: Variant) -> dict[str, tuple[float, int]]:
+    def same_tokens(self, ours: Variant, theirs: Variant) -> bool:
+        """Whether both split the scored texts into as many tokens: what counts tokens compares only then."""
+        mine, other = (self._items[v]["tokens"] for v in (ours, theirs))
+        return np.array_equal(mine, other, equal_nan=True)
+
+    def letters(self, compared: Sequence[Variant], name: str) -> dict[Variant, str]:
+        """Letters that two of the variants share exactly when they are tied, all their pairs compared at once."""
+        order = sorted(compared, key=lambda variant: -self._goodness(variant, name))
+        told_apart = [
+            (one, other)
+            for one, other in combinations(range(len(order)), 2)
+            if not self.compare_picked(order[one], order[other], name, len(order)).tie
+        ]
+        found = intervals.letters(len(order), told_apart)
+        return {variant: "".join(mine) for variant, mine in zip(order, found, strict=True)}
+
+    def subjects(self, variant: Variant) -> dict[str, tuple[Interval, int]]:
         """Accuracy and number of questions per multiple-choice subject, in their order."""
+        if variant not in self._subjects:
+            mine = self._items[variant]
+            asked = mine["split"] == "mmlu"
+            names, correct = mine["subject"][asked], mine["correct"][asked]
+            by_subject = {name: correct[names == name] for name in dict.fromkeys(names)}
+            self._subjects[variant] = {
+                name: (intervals.interval(self._resample(len(right)) @ right / len(right)), len(right))
+                for name, right in by_subject.items()
+            }
+        return self._subjects[variant]
+
+    def prompts(self, model: str, dataset: str) -> dict[str, str]:
+        """The user's prompts by their ids. Raises UserError if the variants of a group were not all asked the same."""
+        asked = {}
+        for variant in self.of(model, dataset):
+            mine = self._items[variant]
+            wanted = mine["split"] == "prompt"
+            asked[variant] = dict(zip(mine["item"][wanted], mine["prompt"][wanted], strict=True))
+        first, *others = asked
+        for other in others:
+            _require_same("prompts", first, list(asked[first]), other, list(asked[other]))
+        return asked[first]
+
+    def answers(self, variant: Variant) -> dict[str, Answer]:
+        """What a variant said to the user's prompts, by their ids."""
         mine = self._items[variant]
-        asked = mine["split"] == "mmlu"
-        names, correct = mine["subject"][asked], mine["correct"][asked]
-        return {
-            name: (float(correct[names == name].mean()), int((names == name).sum())) for name in dict.fromkeys(names)
-        }
+        found = {}
+        for row in np.flatnonzero(mine["split"] == "prompt"):
+            cosine = mine["cosine_to_base"][row]
+            found[mine["item"][row]] = Answer(
+                mine["generated"][row],
+                int(mine["generated_tokens"][row]),
+                float(mine["latency_seconds"][row]),
+                float(mine["ttft_seconds"][row]),
+                None if np.isnan(cosine) else float(cosine),
+            )
+        return found
 
     def made_from(self, variant: Variant) -> Variant:
         """The rung of the ladder that this format was made from."""
@@ -200,6 +286,25 @@ class Results:
         return self._draws[count]
 
 
+def _require_same(what: str, ours: Variant, mine: list[str], theirs: Variant, other: list[str]) -> None:
+    if mine != other:
+        way_out = "run `dvc repro` so that both are evaluated on the present data"
+        if ours.model != theirs.model:
+            way_out += (
+                "; a text is cut into windows by each model's own tokenizer, so on texts two models may not compare"
+            )
+        raise UserError(
+            f"{what}: {ours} and {theirs} were evaluated on different items, so they cannot be compared; {way_out}"
+        )
+
+
+def _cost(variant: Variant) -> dict:
+    """data/cost/<variant>.json with its sweep over batch sizes as single numbers."""
+    found = _json("data/cost", variant)
+    sweep = found.pop("batch_sweep", {})
+    return found | {f"{BATCH}{size}": speed for size, speed in sweep.items()}
+
+
 def _json(folder: str, name: object) -> dict:
     path = Path(folder, f"{name}.json")
     items.must_exist(path)
@@ -228,21 +333,21 @@ def _columns(variant: Variant, scores: pa.Table | None) -> dict[str, np.ndarray]
     columns["items"] = np.ones(table.num_rows)
     chosen, right = columns.pop("chosen"), columns.pop("correct_option")
     columns["correct"] = np.where(np.isnan(chosen), np.nan, chosen == right)
-    answered = np.array([text is not None for text in columns.pop("generated")], bool)
-    if scores is None:
-        return columns
-    if scores["item"].to_pylist() != columns["item"][answered].tolist():
+    answered = np.array([text is not None for text in columns["generated"]], bool)
+    if (scores["item"].to_pylist() if scores else []) != columns["item"][answered].tolist():
         raise UserError(f"data/scores.parquet: not made from the present data/items/{variant}.parquet; run `dvc repro`")
-    for name, values in _score_columns(scores).items():
+    for name, values in (_score_columns(scores) if scores else {}).items():
         columns[name] = np.full(table.num_rows, np.nan)
         columns[name][answered] = values
     return columns
 
 
 def _score_columns(scores: pa.Table) -> dict[str, np.ndarray]:
-    counts = np.array(scores["bleu_counts"].to_pylist(), np.float64)
+    """NaN where a score is null: those of prompts, which have no expected answer."""
+    names = metrics.METRICS["bleu"].columns
+    counts = np.array([row or [np.nan] * len(names) for row in scores["bleu_counts"].to_pylist()], np.float64)
     single: Sequence[str] = [
         name for name in scores.column_names if name not in ("variant", "split", "item", "bleu_counts")
     ]
     found = {name: scores[name].to_numpy().astype(np.float64) for name in single}
-    return found | {f"bleu_{i}": counts[:, i] for i in range(counts.shape[1])}
+    return found | {name: counts[:, column] for column, name in enumerate(names)}

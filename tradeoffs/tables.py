@@ -1,4 +1,4 @@
-"""The files of numbers that come out: metrics/*.json, summary.csv, ladder.csv and the data behind DVC's plots."""
+"""The files of numbers that come out: metrics/*.json, the CSVs beside them, answers, the data behind DVC's plots."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from typing import Any
 from tradeoffs import files
 from tradeoffs.intervals import Interval
 from tradeoffs.results import COST, EXTRA, QUALITY, TRAINING, Results
-from tradeoffs.variants import TRAINED, Variant, cells
+from tradeoffs.variants import Variant, cells
 
 # What each rung of the ladder is compared by.
 LADDER = ("test_loss", "test_f1", "mmlu_accuracy")
@@ -26,7 +26,7 @@ def quality(results: Results) -> dict[str, dict]:
 
 
 def cost(results: Results) -> dict[str, dict]:
-    return {str(v): _present(COST, results.cost[v]) for v in results.variants}
+    return {str(v): _present(results.cost_names, results.cost[v]) for v in results.variants}
 
 
 def mmlu(results: Results) -> dict[str, dict]:
@@ -36,7 +36,7 @@ def mmlu(results: Results) -> dict[str, dict]:
         subjects = results.subjects(variant)
         if subjects:
             seconds = results.cost[variant]["mmlu_seconds"]
-            table[str(variant)] = {"accuracy": {name: accuracy for name, (accuracy, _) in subjects.items()}}
+            table[str(variant)] = {"accuracy": {name: found.value for name, (found, _) in subjects.items()}}
             table[str(variant)] |= {f"{clock}_seconds": value for clock, value in seconds.items()}
     return table
 
@@ -50,10 +50,12 @@ def summary(results: Results) -> list[dict]:
         for name in (*QUALITY, *EXTRA):
             if results.has(variant, name):
                 row |= _spread(name, results.interval(variant, name))
-        asked = by_subject.get(str(variant), {"accuracy": {}})
-        row |= {f"mmlu_{subject}": accuracy for subject, accuracy in asked["accuracy"].items()}
-        row |= {f"mmlu_{name}": seconds for name, seconds in asked.items() if name != "accuracy"}
-        row |= _present(COST, results.cost[variant])
+        if results.has(variant, "kld_error"):
+            row["kld_error"] = results.interval(variant, "kld_error").value
+        for subject, (accuracy, _) in results.subjects(variant).items():
+            row |= _spread(f"mmlu_{subject}", accuracy)
+        row |= {f"mmlu_{k}": seconds for k, seconds in by_subject.get(str(variant), {}).items() if k != "accuracy"}
+        row |= _present(results.cost_names, results.cost[variant])
         # The peaks of training and those of inference share their names in the JSON files.
         trained = _present(TRAINING, results.training[variant.cell])
         rows.append(row | {("train_" + k if k in COST else k): value for k, value in trained.items()})
@@ -90,13 +92,27 @@ def curves(results: Results) -> list[dict]:
 
 
 def subjects(results: Results) -> list[dict]:
-    """Accuracy per subject of the models as trained, in long form."""
+    """Accuracy per subject and variant, in long form."""
     return [
-        {"model": v.model, "dataset": v.dataset, "method": v.method, "subject": subject, "accuracy": accuracy}
+        {"variant": str(v)} | _names(v) | {"subject": subject} | _spread("accuracy", accuracy)
         for v in results.variants
-        if v.format == TRAINED
         for subject, (accuracy, _) in results.subjects(v).items()
     ]
+
+
+def prompts(results: Results) -> list[dict]:
+    """What each variant answered to each of the user's prompts; no row where there are none."""
+    rows = []
+    for model, dataset in results.groups():
+        for item, prompt in results.prompts(model, dataset).items():
+            for variant in results.of(model, dataset):
+                answer = results.answers(variant)[item]
+                row: dict[str, Any] = {"variant": str(variant)} | _names(variant) | {"item": item, "prompt": prompt}
+                row |= {"answer": answer.text, "generated_tokens": answer.tokens}
+                row |= {"latency_seconds": answer.latency_seconds, "ttft_seconds": answer.ttft_seconds}
+                row |= {"tokens_per_second": answer.tokens_per_second}
+                rows.append(row | ({} if answer.cosine_to_base is None else {"cosine_to_base": answer.cosine_to_base}))
+    return rows
 
 
 def write_csv(path: str | Path, rows: list[dict]) -> None:

@@ -89,9 +89,11 @@ def text_rows(tokenizer: PreTrainedTokenizerFast, examples: list[dict], window: 
 def mmlu_rows(
     tokenizer: PreTrainedTokenizerFast, questions: list[dict], shots: int, limit: int, context: int
 ) -> list[dict[str, Any]]:
-    """Prompts in the original few-shot format (Hendrycks et al. 2021, github.com/hendrycks/test, evaluate.py).
+    """Questions with the token ids that lm-evaluation-harness asks them with (its task `mmlu`, model `hf`).
 
-    A prompt that does not fit the context loses its last examples one by one, as the original does.
+    The format is the original few-shot one (Hendrycks et al. 2021, github.com/hendrycks/test). Of a prompt that does
+    not fit the context its last tokens are kept, as the harness does; `cut` marks it. Raises UserError if a subject has
+    fewer than `shots` examples, or if the tokenizer lets a letter melt into the prompt.
     """
     rows = []
     for subject in dict.fromkeys(question["subject"] for question in questions):
@@ -99,24 +101,17 @@ def mmlu_rows(
         examples = [question for question in mine if question["split"] == "dev"][:shots]
         if len(examples) < shots:
             raise UserError(f"evaluate.mmlu.shots: {shots} asked for, {subject} has {len(examples)} examples")
-        for question in [question for question in mine if question["split"] == "test"][:limit]:
-            for kept in range(shots, -1, -1):
-                text = mmlu_prompt(subject, examples[:kept], question)
-                ids, options = _letter_ids(tokenizer, text)
-                if len(ids) < context:
-                    break
-            else:
-                raise UserError(
-                    f"{subject}: a question of {len(ids)} tokens does not fit the model's context of {context}"
-                )
+        asked = [question for question in mine if question["split"] == "test"][:limit]
+        prompts = [mmlu_prompt(subject, examples, question) for question in asked]
+        for question, found in zip(asked, _with_letters(tokenizer, prompts, context), strict=True):
             rows.append(
                 {
                     "id": question["id"],
                     "subject": subject,
-                    "ids": ids,
-                    "options": options,
+                    **found,
                     "answer": question["answer"],
                     "question": question["question"],
+                    "choices": question["choices"],
                 }
             )
     return rows
@@ -134,15 +129,59 @@ def _question(row: dict) -> str:
     return f"{row['question'].strip()}{choices}\nAnswer:"
 
 
-def _letter_ids(tokenizer: PreTrainedTokenizerFast, prompt: str) -> tuple[list[int], list[int]]:
-    """Ids of the prompt up to the letter, and the id of each letter; found by tokenising prompt and letter together."""
-    whole = [tokenizer(f"{prompt} {letter}")["input_ids"] for letter in LETTERS]
-    start = whole[0][:-1]
-    if any(len(ids) != len(start) + 1 or ids[:-1] != start for ids in whole):
-        raise UserError(
-            "this tokenizer splits the option letters after 'Answer:' into several tokens; MMLU cannot be asked of it"
+def _with_letters(tokenizer: PreTrainedTokenizerFast, prompts: list[str], context: int) -> list[dict[str, Any]]:
+    """Per prompt: `ids` up to the letter, `options`, the id of each letter, `stems`, the ids before it, and `cut`.
+
+    A letter is what follows the prompt's own ids when both are tokenised together. It can be more than one token ("▁"
+    and "A"): the first ones then belong to the prompt where they are the same for all letters. Where they are not, they
+    are that letter's stem.
+    """
+    texts = [text for prompt in prompts for text in (prompt, *(f"{prompt} {letter}" for letter in LETTERS))]
+    ids = tokenizer(texts)["input_ids"] if texts else []
+    step, rows = 1 + len(LETTERS), []
+    for start in range(0, len(ids), step):
+        prompt = ids[start]
+        letters = [whole[len(prompt) :] for whole in ids[start + 1 : start + step]]
+        if not all(letters):
+            raise UserError(
+                "this tokenizer lets the option letters melt into 'Answer:' before them; MMLU cannot be asked of it"
+            )
+        stems = [letter[:-1] for letter in letters]
+        if all(stem == stems[0] for stem in stems):
+            prompt, stems = prompt + stems[0], [[] for _ in stems]
+        rows.append(
+            {
+                "ids": prompt[-context:],
+                "options": [letter[-1] for letter in letters],
+                "stems": stems,
+                "cut": len(prompt) + max(map(len, stems)) > context,
+            }
         )
-    return start, [ids[-1] for ids in whole]
+    return rows
+
+
+def prompt_rows(
+    tokenizer: PreTrainedTokenizerFast, prompts: list[str], kind: str, context: int
+) -> list[dict[str, Any]]:
+    """The user's own prompts as a model is asked them: in its chat template, or as they are for `kind` text.
+
+    Raises UserError if one leaves no room for an answer in the context.
+    """
+    rows = []
+    for number, prompt in enumerate(prompts):
+        if kind == "instruction":
+            ids = _chat(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True)
+        else:
+            ids = tokenizer(prompt)["input_ids"]
+        if not ids:
+            raise UserError(f"evaluate.prompts[{number}]: no token of it is left for the model to go on from")
+        if len(ids) >= context:
+            raise UserError(
+                f"evaluate.prompts[{number}]: its {len(ids)} tokens leave no room for an answer in the model's context "
+                f"of {context}; shorten it"
+            )
+        rows.append({"id": files.content_id(prompt), "prompt": prompt, "ids": ids})
+    return rows
 
 
 def stop_ids(tokenizer: PreTrainedTokenizerFast, checkpoint: Path) -> list[int]:

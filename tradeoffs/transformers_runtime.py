@@ -2,8 +2,10 @@
 
 import copy
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,40 +15,58 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from tradeoffs.errors import UserError
-from tradeoffs.runtime import Scores, Target, common_prefix, length_batches
+from tradeoffs.runtime import (
+    HOST_BATCH,
+    Rows,
+    Scores,
+    Target,
+    common_prefix,
+    fitting_batch,
+    length_batches,
+    per_target,
+)
 
-# Logits held at once, in numbers: 128 MB in float32, whatever the vocabulary.
-LOGITS = 32_000_000
+# Logits held at once, in numbers: 64 MB in float32, whatever the vocabulary. What is computed from them takes about
+# six times as much.
+LOGITS = 16_000_000
+GPU_SHARE = 0.5  # of the GPU's memory beside the weights, for one batch
 
 
 class TransformersRuntime:
-    """`batch_tokens` bounds a batch, padding included; `pad_id` fills rows and is never attended to."""
+    """`batch_tokens` bounds a batch, padding included; `pad_id` fills rows and is never attended to.
+
+    With "auto" it follows from the model's shape and the machine's memory. Where a batch does not fit after all, it is
+    halved, and stays so.
+    """
 
     name = "transformers"
 
-    def __init__(self, model: PreTrainedModel, batch_tokens: int, pad_id: int):
-        self.model, self.batch_tokens, self.pad_id = model.eval(), batch_tokens, pad_id
+    def __init__(self, model: PreTrainedModel, batch_tokens: int | Literal["auto"], pad_id: int):
+        self.model, self.pad_id = model.eval(), pad_id
         self.on = next(model.parameters()).device
         self.device = torch.cuda.get_device_name(self.on) if self.on.type == "cuda" else "cpu"
         self.context: int = model.config.get_text_config().max_position_embeddings
         self.vocabulary: int = model.config.get_text_config().vocab_size
         self.size_mb = held_mb(model)
+        self.batch_tokens = self._auto_batch() if batch_tokens == "auto" else batch_tokens
 
     @torch.inference_mode()
-    def score(self, targets: Sequence[Target], top_k: int = 0) -> list[Scores]:
+    def score(self, targets: Sequence[Target], top_k: int = 0, tail_samples: int = 0) -> list[Scores]:
         self._check_lengths([len(target.ids) for target in targets])
         found: list[Scores] = [None] * len(targets)  # type: ignore[list-item]
-        for batch in tqdm(list(self._batches(targets)), desc="score", leave=False):
-            ids, mask = self._pad([targets[index].ids for index in batch])
-            wanted = torch.zeros_like(mask, dtype=torch.bool)
-            for row, index in enumerate(batch):
-                # Scored token i is predicted at position i - 1.
-                wanted[row, : len(targets[index].ids) - 1] = torch.from_numpy(targets[index].scored[1:])
-            with self._logits_only_at(wanted):
-                logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-            counts = [int(targets[index].scored.sum()) for index in batch]
-            for index, rows in zip(batch, logits.split(counts), strict=True):
-                found[index] = observe(rows, targets[index], top_k)
+
+        def work(batch: list[int]) -> None:
+            for part in self._few_logits(batch, targets):
+                some = [targets[index] for index in part]
+                asked, done = Rows.of(some, top_k, tail_samples), 0
+                scores = []
+                for logits in self._scored_logits(some):
+                    scores.append(observe(logits, asked[done : done + len(logits)]))
+                    done += len(logits)
+                for index, one in zip(part, per_target(scores, some), strict=True):
+                    found[index] = one
+
+        self._in_batches([len(target.ids) for target in targets], work, "score")
         return found
 
     @torch.inference_mode()
@@ -59,7 +79,8 @@ class TransformersRuntime:
             with self._logits_only_at(torch.zeros_like(ids, dtype=torch.bool)):
                 prefix = self.model(input_ids=ids, use_cache=True).past_key_values
         found = np.zeros((len(prompts), len(options[0])), np.float32)
-        for batch in length_batches([len(ids) for ids in prompts], self.batch_tokens):
+
+        def work(batch: list[int]) -> None:
             ids, mask = self._pad([prompts[index][shared:] for index in batch])
             last = mask.sum(1, keepdim=True) - 1 == torch.arange(ids.shape[1], device=self.on)
             cache = None
@@ -74,14 +95,18 @@ class TransformersRuntime:
             logprob = logits.float().log_softmax(-1).cpu().numpy()
             for row, index in enumerate(batch):
                 found[index] = logprob[row, options[index]]
+
+        # Each prompt of a batch holds a copy of the shared part in its cache, so its whole length counts.
+        self._in_batches([len(ids) for ids in prompts], work)
         return found
 
     @torch.inference_mode()
     def generate(self, prompts: Sequence[np.ndarray], max_new_tokens: int, stop_ids: Sequence[int]) -> list[list[int]]:
-        self._check_lengths([len(ids) + max_new_tokens for ids in prompts])
+        lengths = [len(ids) + max_new_tokens for ids in prompts]
+        self._check_lengths(lengths)
         found: list[list[int]] = [[] for _ in prompts]
-        batches = length_batches([len(ids) + max_new_tokens for ids in prompts], self.batch_tokens)
-        for batch in tqdm(batches, desc="generate", leave=False):
+
+        def work(batch: list[int]) -> None:
             # Left padding: generation goes on from the last position, which must be text.
             ids, mask = self._pad([prompts[index] for index in batch], left=True)
             config = self._greedy(max_new_tokens, stop_ids)
@@ -89,6 +114,8 @@ class TransformersRuntime:
             for index, answer in zip(batch, out[:, ids.shape[1] :].tolist(), strict=True):
                 end = next((at for at, token in enumerate(answer) if token in stop_ids), len(answer))
                 found[index] = answer[:end]
+
+        self._in_batches(lengths, work, "generate")
         return found
 
     @torch.inference_mode()
@@ -114,16 +141,21 @@ class TransformersRuntime:
         return self._now() - begun
 
     @torch.inference_mode()
-    def decode(self, ids: np.ndarray, tokens: int) -> float:
+    def decode(self, ids: np.ndarray, tokens: int, sequences: int = 1) -> float:
         cache = DynamicCache(config=self.model.config)
-        last = self._step(torch.from_numpy(np.asarray(ids, np.int64))[None].to(self.on), cache)
+        last = self._step(torch.from_numpy(np.tile(np.asarray(ids, np.int64), (sequences, 1))).to(self.on), cache)
         begun = self._now()
         for _ in range(tokens):
             last = self._step(last, cache)
         return self._now() - begun
 
-    def peak_gpu_memory_mb(self) -> float | None:
-        return torch.cuda.max_memory_allocated(self.on) / 1e6 if self.on.type == "cuda" else None
+    def gpu_memory(self) -> dict[str, float]:
+        if self.on.type != "cuda":
+            return {}
+        return {
+            "peak_gpu_memory_mb": torch.cuda.max_memory_allocated(self.on) / 1e6,
+            "peak_gpu_memory_reserved_mb": torch.cuda.max_memory_reserved(self.on) / 1e6,
+        }
 
     def gpu_clock(self) -> Callable[[], float] | None:
         if self.on.type != "cuda":
@@ -139,7 +171,7 @@ class TransformersRuntime:
         return read
 
     def _step(self, ids: Tensor, cache: DynamicCache) -> Tensor:
-        """The greedy next token after `ids`, shape (1, 1); the cache grows."""
+        """The greedy next tokens after `ids` (sequences, length), shape (sequences, 1); the cache grows."""
         out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         return out.logits[:, -1:].argmax(-1)
 
@@ -160,19 +192,91 @@ class TransformersRuntime:
             mask[row, place] = 1
         return ids.to(self.on), mask.to(self.on)
 
-    def _batches(self, targets: Sequence[Target]) -> Iterator[list[int]]:
-        """Batches of similar length whose scored rows of logits stay within LOGITS, where one sequence does."""
-        for batch in length_batches([len(target.ids) for target in targets], self.batch_tokens):
-            part: list[int] = []
-            held = 0
-            for index in batch:
-                rows = int(targets[index].scored.sum())
-                if part and (held + rows) * self.vocabulary > LOGITS:
-                    yield part
-                    part, held = [], 0
-                part.append(index)
-                held += rows
-            yield part
+    def _auto_batch(self) -> int:
+        """By the keys and values of a token in all layers and the activations of one, at their widest."""
+        config = self.model.config.get_text_config()
+        width, layers = config.hidden_size, config.num_hidden_layers
+        wide = getattr(config, "intermediate_size", None) or 4 * width
+        per_token = (2 * layers * width + 24 * width + 6 * wide) * self.model.dtype.itemsize
+        if self.on.type == "cuda":
+            free = torch.cuda.get_device_properties(self.on).total_memory - self.size_mb * 1e6
+            return fitting_batch(per_token, GPU_SHARE * free)
+        return fitting_batch(per_token, HOST_BATCH)
+
+    def _in_batches(self, lengths: Sequence[int], work: Callable[[list[int]], None], what: str | None = None) -> None:
+        """Calls `work` with the indices of sequences of similar length, batch by batch; `what` names the progress bar.
+
+        Raises UserError if even one sequence does not fit the memory.
+        """
+        waiting = deque(length_batches(lengths, self.batch_tokens))
+        with tqdm(total=len(lengths), desc=what, leave=False, disable=None if what else True) as bar:
+            while waiting:
+                batch = waiting.popleft()
+                if self._fits(work, batch):
+                    bar.update(len(batch))
+                    continue
+                if len(batch) == 1:
+                    raise UserError(
+                        f"out of memory on {self.device} with one sequence of {lengths[batch[0]]} tokens alone"
+                    )
+                self.batch_tokens = max(1, len(batch) * lengths[batch[0]] // 2)
+                bar.write(f"out of memory: batches of {self.batch_tokens} tokens from here on")
+                rest = [index for some in (batch, *waiting) for index in some]
+                waiting = deque(
+                    [rest[i] for i in some] for some in length_batches([lengths[i] for i in rest], self.batch_tokens)
+                )
+
+    def _fits(self, work: Callable[[list[int]], None], batch: list[int]) -> bool:
+        """Does the work, unless memory runs out; what it then still held is freed when this returns."""
+        try:
+            work(batch)
+        except RuntimeError as error:
+            from accelerate.utils.memory import should_reduce_batch_size
+
+            if not should_reduce_batch_size(error):
+                raise
+        else:
+            return True
+        if self.on.type == "cuda":
+            torch.cuda.empty_cache()
+        return False
+
+    def _few_logits(self, batch: list[int], targets: Sequence[Target]) -> Iterator[list[int]]:
+        """A batch in parts whose scored rows of logits stay within LOGITS, where one sequence does."""
+        part: list[int] = []
+        held = 0
+        for index in batch:
+            rows = int(targets[index].scored.sum())
+            if part and (held + rows) * self.vocabulary > LOGITS:
+                yield part
+                part, held = [], 0
+            part.append(index)
+            held += rows
+        yield part
+
+    def _scored_logits(self, targets: Sequence[Target]) -> Iterator[Tensor]:
+        """The rows of logits that predict the targets' scored tokens, in order; (some rows, vocabulary) at a time.
+
+        Of a single sequence that has too many, piece by piece of its length, with what came before in the cache.
+        """
+        ids, mask = self._pad([target.ids for target in targets])
+        wanted = torch.zeros_like(mask, dtype=torch.bool)
+        for row, target in enumerate(targets):
+            # Scored token i is predicted at position i - 1.
+            wanted[row, : len(target.ids) - 1] = torch.from_numpy(target.scored[1:])
+        length = ids.shape[1]
+        piece = (
+            length if len(targets) > 1 or int(wanted.sum()) * self.vocabulary <= LOGITS else LOGITS // self.vocabulary
+        )
+        if piece == length:
+            with self._logits_only_at(wanted):
+                yield self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+            return
+        cache = DynamicCache(config=self.model.config)
+        for start in range(0, length, piece):
+            part = slice(start, start + piece)
+            with self._logits_only_at(wanted[:, part]):
+                yield self.model(input_ids=ids[:, part], past_key_values=cache, use_cache=True).logits
 
     @contextmanager
     def _logits_only_at(self, wanted: Tensor) -> Iterator[None]:
@@ -219,37 +323,44 @@ class _TokenClock(BaseStreamer):
         pass
 
 
-def observe(logits: Tensor, target: Target, top_k: int) -> Scores:
-    """Scores from the rows of logits that predict a target's scored tokens; logits (n, vocabulary), any float type."""
+def observe(logits: Tensor, asked: Rows) -> Scores:
+    """Scores from rows of logits, (n, vocabulary) of any float type, of which `asked` says what is wanted."""
     logits = logits.float()
-    true = torch.from_numpy(np.asarray(target.ids[target.scored], np.int64)).to(logits.device)
     top = logits.max(-1, keepdim=True)
-    mass = (logits - top.values).exp()
+    mass = (logits - top.values).exp_()
     # Sums in float64: the divergence of a good quant is 1e-6, below what a float32 sum over a vocabulary resolves.
     log_total = mass.sum(-1, dtype=torch.float64).log()
 
-    def logprob(ids: Tensor) -> Tensor:
-        return (logits.gather(1, ids) - top.values).double() - log_total[:, None]
+    def logprob(ids: Tensor) -> np.ndarray:
+        return _numpy((logits.gather(1, ids) - top.values).double() - log_total[:, None])
 
-    at, at_ids = None, None
-    if top_k:
-        at = at_ids = logits.topk(min(top_k, logits.shape[1])).indices
-    elif target.at is not None:
-        at = torch.from_numpy(np.asarray(target.at, np.int64)).to(logits.device)
-    found = Scores(_numpy(logprob(true[:, None])[:, 0]), _numpy(top.indices[:, 0], np.int32))
-    if at is None:
-        return found
-    # The tail is summed by itself: 1 - (mass of the k) would cancel to nothing. What float32 cannot hold counts as its
-    # smallest normal number, so that the logarithm is finite.
-    outside = mass.scatter(1, at, 0.0).sum(-1, dtype=torch.float64).clamp_min(torch.finfo(torch.float32).tiny)
-    tail = outside.log() - log_total
-    return Scores(
-        found.logprob,
-        found.argmax,
-        at_logprob=_numpy(logprob(at)),
-        at_ids=None if at_ids is None else _numpy(at_ids, np.int32),
-        tail=_numpy(tail),
-    )
+    def tensor(ids: np.ndarray | None) -> Any:
+        return None if ids is None else torch.from_numpy(np.asarray(ids, np.int64)).to(logits.device)
+
+    true, at, samples = tensor(asked.true), tensor(asked.at), tensor(asked.samples)
+    found: dict[str, Any] = {"logprob": logprob(true[:, None])[:, 0], "argmax": _numpy(top.indices[:, 0], np.int32)}
+    if asked.top_k:
+        at = logits.topk(min(asked.top_k, logits.shape[1])).indices
+        found["at_ids"] = _numpy(at, np.int32)
+    if at is not None:
+        # The tail is summed by itself: 1 - (mass of the k) would cancel to nothing. What float32 cannot hold counts as
+        # its smallest normal number, so that the logarithm is finite.
+        mass.scatter_(1, at, 0.0)
+        outside = mass.sum(-1, dtype=torch.float64).clamp_min(torch.finfo(torch.float32).tiny)
+        found |= {"at_logprob": logprob(at), "tail": _numpy(outside.log() - log_total)}
+    if asked.uniforms is not None:
+        samples = _draw(mass, torch.from_numpy(asked.uniforms).to(logits.device))
+        found["sample_ids"] = _numpy(samples, np.int32)
+    if samples is not None:
+        found["sample_logprob"] = logprob(samples)
+    return Scores(**found)
+
+
+def _draw(weights: Tensor, uniforms: Tensor) -> Tensor:
+    """Columns drawn by weight; weights (rows, columns), uniforms (rows, m), one per draw -> (rows, m)."""
+    below = weights.cumsum(-1, dtype=torch.float64)
+    found = torch.searchsorted(below, uniforms * below[:, -1:], right=True)
+    return found.clamp_max(weights.shape[1] - 1)  # where no weight is left at all
 
 
 def held_mb(model: PreTrainedModel) -> float:

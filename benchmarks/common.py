@@ -1,0 +1,214 @@
+"""What every comparison needs: the same model and data for both sides, fair timing, and the file with the result."""
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tradeoffs import files
+from tradeoffs.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+SCRATCH = ROOT / ".scratch" / "benchmarks"  # models made once, and the results of quick runs
+RESULTS = ROOT / "benchmarks" / "results"
+# Weight of the random model's last norm, so that its logits spread by about 4 and a prediction has about the entropy of
+# a trained model's. As flat as random weights leave it, every token would be nearly as likely as every other: rounding
+# would decide which is the most likely one, and a divergence would lie in the tail alone.
+SHARPNESS = 4.0
+Command = Sequence[object]  # its parts, as `str` writes them
+
+
+def run(main: Callable[[argparse.Namespace], None], **options: Mapping[str, Any]) -> None:
+    """Starts a benchmark: `--quick` and `--repetitions`, and `options` as further arguments (of add_argument).
+
+    A UserError becomes its message on stderr and exit code 1.
+    """
+    parser = argparse.ArgumentParser(
+        description=sys.modules[main.__module__].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a few windows, prompts or questions: shows that it works; the result goes to .scratch/benchmarks",
+    )
+    parser.add_argument("--repetitions", type=int, help="runs of each side, in turns (default: 3; 1 with --quick)")
+    for name, option in options.items():
+        parser.add_argument(f"--{name}", **option)
+    arguments = parser.parse_args()
+    arguments.repetitions = arguments.repetitions or (1 if arguments.quick else 3)
+    try:
+        main(arguments)
+    except UserError as error:
+        sys.exit(f"error: {error}")
+
+
+def shared(path: str) -> Path:
+    """A file or folder of the shared data beside the checkout. Raises UserError if it is not there."""
+    found = SHARED / path
+    if not found.exists():
+        raise UserError(f"../shared/{path}: not found; the benchmarks take their texts and tokenizers from there")
+    return found
+
+
+def smollm2_135m(folder: Path) -> Path:
+    """A checkpoint of SmolLM2-135M's shape with its real tokenizer, made in `folder` unless it is there; `folder`.
+
+    Random weights of a fixed seed, bf16 on disk. Time does not depend on what weights say, and agreement shows on any.
+    """
+    if folder.is_dir():
+        return folder
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(shared("tokenizers/smollm2"))
+    config = LlamaConfig(
+        vocab_size=49152,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_hidden_layers=30,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        max_position_embeddings=8192,
+        initializer_range=1 / 24,
+        rms_norm_eps=1e-5,
+        rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
+        tie_word_embeddings=True,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    torch.manual_seed(0)
+    model: Any = LlamaForCausalLM(config)
+    model.model.norm.weight.data.fill_(SHARPNESS)
+    for layer in model.model.layers[1:]:
+        # As GPT-2 was begun, and the first layer left to lead: so many equal random layers in a row blow up each
+        # rounding until a q4_0 has nothing in common with its f16.
+        for branch in (layer.self_attn.o_proj, layer.mlp.down_proj):
+            branch.weight.data /= (2 * config.num_hidden_layers) ** 0.5
+    with files.new_folder(folder) as unfinished:
+        model.to(torch.bfloat16).save_pretrained(unfinished)
+        tokenizer.save_pretrained(unfinished)
+    return folder
+
+
+def gguf(checkpoint: Path, quant: str) -> Path:
+    """`checkpoint` as a GGUF beside it, by the project's converter and quantiser; made unless it is there."""
+    target = checkpoint.with_name(f"{checkpoint.name}-{quant}.gguf")
+    converted = checkpoint.with_name(f"{checkpoint.name}.gguf")
+    if not target.is_file():
+        from stages.quantize import quantize
+        from tradeoffs import gguf_converter
+
+        if not converted.is_file():
+            with files.new_file(converted) as unfinished:
+                gguf_converter.convert(checkpoint, unfinished)
+        with files.new_file(target) as unfinished:
+            quantize(converted, unfinished, quant)
+    return target
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: seconds of each repetition, and what its last one printed (stdout and stderr)."""
+
+    seconds: list[float]
+    output: str
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def take_turns(commands: Mapping[str, Sequence[Command]], repetitions: int) -> dict[str, Side]:
+    """Times whole processes. `commands`: per side the processes that follow each other, as argument lists.
+
+    Sides take turns, and who begins changes with every repetition: what slows the machine down for a while, or warms
+    its file cache, then meets them all. Raises UserError with the end of its output if a process fails.
+    """
+    seconds: dict[str, list[float]] = {side: [] for side in commands}
+    outputs: dict[str, str] = {}
+    for repetition in range(repetitions):
+        for side in sorted(commands, reverse=repetition % 2 == 1):
+            begun = time.perf_counter()
+            outputs[side] = "".join(output_of(command) for command in commands[side])
+            seconds[side].append(time.perf_counter() - begun)
+            print(f"{side}: {seconds[side][-1]:.2f} s", flush=True)
+    return {side: Side(seconds[side], outputs[side]) for side in commands}
+
+
+def output_of(command: Command) -> str:
+    """Runs a process in the checkout; its stdout and stderr. Raises UserError with their end if it fails."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    if done.returncode != 0:
+        raise UserError(f"{shown(command)}: exit code {done.returncode}\n{done.stdout[-2000:]}")
+    return done.stdout
+
+
+def shown(command: Command) -> str:
+    """A command as it would be typed in the checkout."""
+    return _relative(shlex.join(str(part) for part in command))
+
+
+def say(found: Mapping[str, Any]) -> None:
+    """How a timed process of ours reports: one line of JSON, its last."""
+    print(json.dumps(found), flush=True)
+
+
+def said(output: str) -> dict[str, Any]:
+    """What a process of ours reported with `say`."""
+    return json.loads(output.strip().splitlines()[-1])
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and memory of this machine, Python and library versions."""
+    info = files.run_info()
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    return {"hardware": info["hardware"] | {"memory_gb": memory_gb}, "python": info["python"]} | {
+        "versions": info["versions"]
+    }
+
+
+def write(
+    name: str,
+    ours_seconds: float | None,
+    peer_seconds: float | None,
+    agreement: Any,
+    quick: bool = False,
+    **facts: Any,
+) -> Path:
+    """Writes `results/<name>.json`, or the scratch copy of a quick run; prints its head. The file.
+
+    `ratio` is peer / ours: above 1, ours is faster. What is None is left out. `facts` say what was compared. Paths in
+    the checkout become relative ones, so that the file holds for any machine.
+    """
+    head: dict[str, Any] = {
+        "ours_seconds": ours_seconds,
+        "peer_seconds": peer_seconds,
+        "ratio": peer_seconds / ours_seconds if ours_seconds and peer_seconds else None,
+        "agreement": agreement,
+    }
+    head = {key: value for key, value in head.items() if value is not None}
+    path = (SCRATCH if quick else RESULTS) / f"{name}.json"
+    files.write_json(path, json.loads(_relative(json.dumps(head | facts | machine(), default=str))))
+    aim = {"target": facts["target"]} if "target" in facts else {}
+    print(f"{name}: {json.dumps(files.rounded(head | aim))}\n{path.relative_to(ROOT)}")
+    return path
+
+
+def _relative(text: str) -> str:
+    return text.replace(f"{ROOT}/", "").replace(str(SHARED), "../shared")

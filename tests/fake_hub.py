@@ -1,0 +1,214 @@
+"""A model hub on loopback: repositories of local folders under the hub's own routes, for the real client libraries.
+
+    with FakeHub() as hub:
+        commit = hub.publish("cais/mmlu", folder, kind="dataset")
+        ...  # a process with HF_ENDPOINT=hub.url
+
+The clients read HF_ENDPOINT when they are imported, so they run in a process of their own; `environment` is its
+environment.
+"""
+
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import parse_qs, unquote, urlsplit
+
+TOKEN, STRANGER = "hf_letmein", "hf_stranger"  # opens what is private or gated; is known and opens nothing
+Kind = Literal["dataset", "model"]
+Access = Literal["public", "private", "gated"]
+API = re.compile(
+    r"/api/(?P<kind>datasets|models)/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree|paths-info)/(?P<rest>.+))?"
+)
+FILE = re.compile(r"/(?P<kind>datasets/)?(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+
+
+@dataclass
+class Repository:
+    kind: Kind
+    access: Access
+    branches: dict[str, str] = field(default_factory=dict)  # name -> commit
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)  # commit -> files by path
+
+
+class FakeHub:
+    """Serves what is published to it; `requests` are the methods and paths that it was asked, in order.
+
+    To all without TOKEN a private repository looks as if it were not there. A token that it does not know is refused.
+    """
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str]] = []
+        self._repositories: dict[tuple[Kind, str], Repository] = {}
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> "FakeHub":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def publish(
+        self, repo: str, folder: Path, kind: Kind = "dataset", access: Access = "public", branch: str = "main"
+    ) -> str:
+        """Makes the files of `folder` the newest commit of a branch; the commit. Earlier ones stay."""
+        held = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        found = self._repositories.setdefault((kind, repo), Repository(kind, access))
+        found.access = access
+        listed = sorted((path, hashlib.sha256(content).hexdigest()) for path, content in held.items())
+        commit = hashlib.sha1(json.dumps([repo, listed]).encode()).hexdigest()
+        found.commits[commit] = held
+        found.branches[branch] = commit
+        return commit
+
+    def environment(self, home: Path, **more: str) -> dict[str, str]:
+        """This process's environment without what its user set for the hub, pointed here; downloads go to `home`."""
+        own = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+        return own | {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"} | more
+
+    def answer(self, path: str, query: dict[str, list[str]], asked: list[str], token: str | None) -> "Answer":
+        """What the hub says to a request; `asked` are the paths in the body of one for paths-info."""
+        if token not in (None, TOKEN, STRANGER):
+            return Answer.error(401, None, {"X-Error-Message": "Invalid credentials in Authorization header"})
+        if match := API.fullmatch(path):
+            kind: Kind = "dataset" if match["kind"] == "datasets" else "model"
+            revision, _, inside = (match["rest"] or "main").partition("/")
+            found = self._find(kind, match["repo"], unquote(revision), token, listing=match["what"] is None)
+            if isinstance(found, Answer):
+                return found
+            commit, held = found
+            if match["what"] == "tree":
+                within = f"{inside.rstrip('/')}/" if inside else ""
+                entries = list(_tree(held, within, query.get("recursive", ["false"])[0].lower() in ("true", "1")))
+                return Answer.json(entries) if entries or not within else Answer.error(404, "EntryNotFound")
+            if match["what"] == "paths-info":
+                return Answer.json([entry for name in asked for entry in _entries(held, name.strip("/"))])
+            siblings = [{"rfilename": name} for name in sorted(held)]
+            facts = {"id": match["repo"], "sha": commit, "siblings": siblings, "tags": [], "private": False}
+            return Answer.json(facts | {"gated": False, "disabled": False, "downloads": 0, "likes": 0})
+        if match := FILE.fullmatch(path):
+            kind = "dataset" if match["kind"] else "model"
+            found = self._find(kind, match["repo"], unquote(match["revision"]), token)
+            if isinstance(found, Answer):
+                return found
+            commit, held = found
+            headers = {"X-Repo-Commit": commit}
+            if match["path"] not in held:
+                return Answer.error(404, "EntryNotFound", headers)
+            content = held[match["path"]]
+            headers |= {"ETag": f'"{_oid(content)}"', "Accept-Ranges": "bytes"}
+            return Answer(200, content, headers | {"Content-Type": "application/octet-stream"})
+        return Answer.error(404, None)
+
+    def _find(
+        self, kind: Kind, repo: str, revision: str, token: str | None, listing: bool = False
+    ) -> "tuple[str, dict[str, bytes]] | Answer":
+        """Commit and files; `listing` is what the hub tells of a gated repository to anyone."""
+        found = self._repositories.get((kind, repo))
+        if found is None or (found.access == "private" and token != TOKEN):
+            return Answer.error(404 if token else 401, "RepoNotFound")
+        if found.access == "gated" and token != TOKEN and not listing:
+            return Answer.error(403 if token else 401, "GatedRepo")
+        commit = found.branches.get(revision, revision)
+        return (commit, found.commits[commit]) if commit in found.commits else Answer.error(404, "RevisionNotFound")
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    content: bytes
+    headers: dict[str, str]
+
+    @classmethod
+    def json(cls, value: Any) -> "Answer":
+        return cls(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    @classmethod
+    def error(cls, status: int, code: str | None, headers: dict[str, str] | None = None) -> "Answer":
+        more = {"X-Error-Code": code} if code else {}
+        content = json.dumps({"error": code or "Not Found"}).encode()
+        return cls(status, content, (headers or {}) | more | {"Content-Type": "application/json"})
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    hub: FakeHub
+
+    def do_GET(self) -> None:
+        self._reply()
+
+    def do_HEAD(self) -> None:
+        self._reply()
+
+    def do_POST(self) -> None:
+        self._reply()
+
+    def _reply(self) -> None:
+        parts = urlsplit(self.path)
+        self.hub.requests.append((self.command, unquote(parts.path)))
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        authorization = self.headers.get("Authorization")
+        token = authorization.removeprefix("Bearer ") if authorization else None
+        answer = self.hub.answer(parts.path, parse_qs(parts.query), _asked_paths(body), token)
+        status, content, headers = answer.status, answer.content, dict(answer.headers)
+        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if wanted and status == 200:
+            first, last = int(wanted[1]), min(int(wanted[2] or len(content) - 1), len(content) - 1)
+            if first >= len(content):
+                status, headers["Content-Range"], content = 416, f"bytes */{len(content)}", b""
+            else:
+                status, headers["Content-Range"] = 206, f"bytes {first}-{last}/{len(content)}"
+                content = content[first : last + 1]
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(content))}).items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def _asked_paths(body: bytes) -> list[str]:
+    """The `paths` of a body, which the clients send as a form or as JSON."""
+    if body.startswith(b"{"):
+        return json.loads(body).get("paths", [])
+    return parse_qs(body.decode("utf-8", "replace")).get("paths", [])
+
+
+def _tree(held: dict[str, bytes], within: str, recursive: bool) -> Iterator[dict[str, Any]]:
+    """Entries below a folder (its name with a slash at the end, or nothing); of all levels if `recursive`."""
+    below = [name for name in sorted(held) if name.startswith(within)]
+    folders = {str(parent) for name in below for parent in Path(name).parents if str(parent) != "."}
+    for name in sorted({*below, *(folder for folder in folders if folder.startswith(within))}):
+        if recursive or "/" not in name.removeprefix(within):
+            yield from _entries(held, name)
+
+
+def _entries(held: dict[str, bytes], name: str) -> Iterator[dict[str, Any]]:
+    """One entry for a file or a folder, none for what is not there."""
+    if name in held:
+        yield {"type": "file", "path": name, "size": len(held[name]), "oid": _oid(held[name])}
+    elif any(other.startswith(f"{name}/") for other in held):
+        yield {"type": "directory", "path": name, "size": 0, "oid": hashlib.sha1(name.encode()).hexdigest()}
+
+
+def _oid(content: bytes) -> str:
+    """Git's id of a blob, which the hub uses as ETag."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()

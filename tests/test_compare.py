@@ -1,0 +1,138 @@
+"""Any two variants of a run list against each other: the numbers are those of the report, and misuse is one message."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_results
+import numpy as np
+import pytest
+
+from stages import score
+from tradeoffs import compare, formatting, metrics, params
+from tradeoffs.errors import UserError
+from tradeoffs.results import Results
+from tradeoffs.variants import Variant, variants
+
+REPO = Path(__file__).parents[1]
+LORA, BASE = (Variant("demo", "demo", method, fmt) for method, fmt in (("lora", "q4_0"), ("base", "trained")))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of two models and two data sets, up to `score`; tests read it only."""
+    folder = tmp_path_factory.mktemp("compared")
+    lists = {"models": ["demo", "stories260k"], "datasets": ["demo", "instructions"], "methods": ["base", "lora"]}
+    with pytest.MonkeyPatch.context() as patch:
+        fake_results.params_file(folder, REPO / "params.yaml", **lists, precisions=[], quants=["f16", "q4_0"])
+        patch.chdir(folder)
+        fake_results.write(folder, params.load_all().run, items=20, questions=8)
+        score.main()
+    return folder
+
+
+@pytest.fixture
+def results(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    cfg = params.load_all()
+    return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap)
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    found = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[:1] == "|"]
+    return {cells[0]: cells[1:] for cells in found}
+
+
+def test_the_differences_are_those_of_the_whole_run(finished, results, capsys):
+    compare.main(str(LORA), str(BASE))
+    found = rows(capsys.readouterr().out)
+    for name in ("test_f1", "seen_loss", "mmlu_accuracy", "cosine_to_base", "test_exact_match"):
+        row = found[formatting.full_label(results, "demo", name)]
+        assert row[:2] == [formatting.quality_of(results, v, name) for v in (LORA, BASE)]
+        assert row[2] == formatting.verdict(results.compare(LORA, BASE, name), name)
+    assert found["test F1"][2].endswith("better")
+    assert found["test loss"][2].endswith("better")
+
+
+def test_every_quality_metric_of_either_is_there(results):
+    found = rows("\n".join(compare.comparison(results, LORA, BASE)))
+    for name in (*compare.QUALITY, *compare.EXTRA):
+        if results.has(LORA, name):
+            assert formatting.full_label(results, "demo", name) in found
+    assert found["KLD"][1:] == ["", "", ""]  # the base as trained is its own reference
+
+
+def test_accuracies_have_mcnemars_p_and_nothing_else_does(results):
+    found = rows("\n".join(compare.comparison(results, LORA, BASE)))
+    tested = {name for name, cells in found.items() if len(cells) == 4 and cells[3] not in ("", "p", "---:")}
+    assert tested == {formatting.full_label(results, "demo", name) for name in metrics.ACCURACIES}
+    assert found["multiple choice"][3] == f"{results.mcnemar(LORA, BASE, 'mmlu_accuracy'):.2g}"
+
+
+def test_costs_are_ratios_of_the_first_to_the_second(results):
+    found = rows("\n".join(compare.comparison(results, LORA, BASE)))
+    assert found["size, MB"][-1] == formatting.short(results.cost[LORA]["size_mb"] / results.cost[BASE]["size_mb"])
+    assert {"decode, tokens/s", "prefill, tokens/s", "p50 latency, s", "memory, MB"} <= set(found)
+    assert "decode, 16 at a time, tokens/s" in found
+    assert "GPU memory, MB" not in found
+
+
+def test_what_counts_tokens_is_left_out_between_tokenizers(results):
+    other = Variant("stories260k", "demo", "lora", "q4_0")
+    assert "test loss" in rows("\n".join(compare.comparison(results, LORA, other)))
+    results._items[other]["tokens"] = np.nan_to_num(results._items[other]["tokens"]) + 1
+    found = rows("\n".join(compare.comparison(results, LORA, other)))
+    assert not {"test loss", "test perplexity", "seen token accuracy", "KLD"} & set(found)
+    assert {"test bits per byte", "test F1"} <= set(found)
+
+
+def test_only_the_two_are_read(finished, tmp_path, monkeypatch, capsys):
+    for name in ("data/items/{}.parquet", "data/cost/{}.json"):
+        for variant in (LORA, BASE):
+            path = tmp_path / name.format(variant)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(finished / name.format(variant))
+    for name in ("params.yaml", "data/scores.parquet", "data/training", "data/prepared"):
+        (tmp_path / name).symlink_to(finished / name)
+    monkeypatch.chdir(tmp_path)
+    compare.main(str(LORA), str(BASE))
+    assert "| test F1 |" in capsys.readouterr().out
+
+
+def test_an_unknown_variant_gets_the_near_match(finished, monkeypatch):
+    monkeypatch.chdir(finished)
+    with pytest.raises(UserError, match=r"demo-demo-lora-q4_1: no variant.*did you mean demo-demo-lora-q4_0\?"):
+        compare.named("demo-demo-lora-q4_1", variants(params.load_all().run))
+
+
+def test_two_models_whose_texts_were_cut_differently_are_refused(results):
+    other = Variant("stories260k", "demo", "lora", "q4_0")
+    results._items[other]["item"] = results._items[other]["item"][::-1]
+    with pytest.raises(UserError, match=r"different items.*cut into windows by each model's own tokenizer"):
+        compare.comparison(results, LORA, other)
+
+
+def test_variants_of_different_data_sets_are_refused(results):
+    with pytest.raises(UserError, match="different data sets"):
+        compare.comparison(results, LORA, Variant("demo", "instructions", "lora", "q4_0"))
+
+
+def test_a_variant_is_not_compared_with_itself(results):
+    with pytest.raises(UserError, match="named twice"):
+        compare.comparison(results, LORA, LORA)
+
+
+def test_the_command_ends_with_one_line_and_code_1_on_a_mistake(finished):
+    command = [sys.executable, "-m", "tradeoffs.compare", str(LORA), "demo-demo-lora"]
+    done = subprocess.run(
+        command,
+        cwd=finished,
+        env=os.environ | {"PYTHONPATH": str(REPO)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: demo-demo-lora: no variant")
+    assert done.stderr.count("\n") == 1

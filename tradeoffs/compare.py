@@ -1,0 +1,114 @@
+"""Any two variants of the run list against each other, as Markdown for a pull request: paired on the same items.
+
+    python -m tradeoffs.compare demo-demo-lora-q4_0 demo-demo-full-q4_0
+
+Reads what evaluation left in data/, as the report does; nothing is evaluated again.
+"""
+
+import argparse
+import sys
+
+from tradeoffs import metrics, params
+from tradeoffs.errors import UserError, near
+from tradeoffs.formatting import Lines, cost_of, full_label, quality_of, short, table, verdict
+from tradeoffs.results import BATCH, EXTRA, QUALITY, Results
+from tradeoffs.variants import Variant, variants
+
+COSTS = {
+    "size_mb": "size, MB",
+    "decode_tokens_per_second": "decode, tokens/s",
+    "prefill_tokens_per_second": "prefill, tokens/s",
+    "latency_p50_seconds": "p50 latency, s",
+    "peak_memory_mb": "memory, MB",
+    "peak_gpu_memory_mb": "GPU memory, MB",
+    "peak_gpu_memory_reserved_mb": "GPU memory reserved, MB",
+}
+ORDER = {"test": 0, "seen": 2}  # what stands once per variant in between
+# Means over tokens: with another tokenizer they are of other things.
+PER_TOKEN = ("loss", "perplexity", "token_accuracy", "kld", "kld_tail", "same_top_token")
+
+
+def named(name: str, listed: list[Variant]) -> Variant:
+    """The variant of the run list with this name. Raises UserError with the near match if there is none."""
+    by_name = {str(variant): variant for variant in listed}
+    if name not in by_name:
+        raise UserError(f"{name}: no variant of the run list in {params.PATH}{near(name, by_name)}")
+    return by_name[name]
+
+
+def comparison(results: Results, ours: Variant, theirs: Variant) -> Lines:
+    """Quality with paired differences and costs with ratios, `ours` against `theirs`; Markdown.
+
+    Raises UserError if the two were not asked the same items.
+    """
+    if ours.dataset != theirs.dataset:
+        raise UserError(
+            f"{ours} and {theirs} belong to different data sets: they were not asked the same items, so nothing pairs "
+            "their differences; name two variants of one data set"
+        )
+    if ours == theirs:
+        raise UserError(f"{ours}: named twice; name two different variants")
+    lines = [f"**`{ours}`** against **`{theirs}`**", ""]
+    lines += ["`value [low, high]`: 95 % intervals. Differences, first less second, are paired on the same items; one"]
+    lines += ["whose interval contains 0 is a tie. p: McNemar's exact test. KLD and same top token are each against"]
+    lines += ["the variant's own model as trained."]
+    names = [n for n in (*QUALITY, *EXTRA) if results.has(ours, n) or results.has(theirs, n)]
+    names.sort(key=lambda n: ORDER.get(n.partition("_")[0], 1))
+    if not results.same_tokens(ours, theirs):
+        lines += ["Their tokenizers differ: means per token are left out, bits per byte compares."]
+        names = [n for n in names if n.removeprefix("test_").removeprefix("seen_") not in PER_TOKEN]
+    rows = [[full_label(results, ours.dataset, n), *_quality(results, ours, theirs, n)] for n in names]
+    lines += ["", *table(["", "first", "second", "difference", "p"], rows), ""]
+    sweep = {f"{BATCH}{size}": f"decode, {size} at a time, tokens/s" for size in results.batch_sizes}
+    rows = [
+        [label, cost_of(results, ours, key, spread=True), cost_of(results, theirs, key, spread=True), found]
+        for key, label in (COSTS | sweep).items()
+        if (found := _ratio(results, ours, theirs, key)) is not None
+    ]
+    lines += [*table(["", "first", "second", "first / second"], rows), ""]
+    return [*lines, *_machines(results, ours, theirs)]
+
+
+def _quality(results: Results, ours: Variant, theirs: Variant, name: str) -> Lines:
+    values = [quality_of(results, ours, name), quality_of(results, theirs, name)]
+    if not (results.has(ours, name) and results.has(theirs, name)):
+        return [*values, "", ""]
+    p = f"{results.mcnemar(ours, theirs, name):.2g}" if name in metrics.ACCURACIES else ""
+    return [*values, verdict(results.compare(ours, theirs, name), name), p]
+
+
+def _ratio(results: Results, ours: Variant, theirs: Variant, key: str) -> str | None:
+    """None where neither has this cost, empty where only one has."""
+    first, second = results.cost[ours].get(key), results.cost[theirs].get(key)
+    if first is None and second is None:
+        return None
+    return short(first / second) if first is not None and second else ""
+
+
+def _machines(results: Results, ours: Variant, theirs: Variant) -> Lines:
+    """What each was measured with, since costs compare only within one machine."""
+    costs = results.cost[ours], results.cost[theirs]
+    first, second = (f"{cost['runtime']} on {cost['device']}" for cost in costs)
+    lines = [f"Measured with {first}." if first == second else f"Measured with {first}, and with {second}."]
+    if costs[0].get("hardware") != costs[1].get("hardware"):
+        lines.append("The two were measured on different machines: their costs do not compare.")
+    return lines
+
+
+def main(first: str, second: str) -> None:
+    cfg = params.load(("run", "seed", "evaluate.bootstrap"))
+    ours, theirs = (named(name, variants(cfg.run)) for name in (first, second))
+    results = Results(cfg.run, cfg.seed, cfg.bootstrap, only=[ours, theirs])
+    print("\n".join(comparison(results, ours, theirs)))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m tradeoffs.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for place in ("first", "second"):
+        parser.add_argument(place, metavar="VARIANT", help="MODEL-DATASET-METHOD-FORMAT, from the run list")
+    try:
+        main(**vars(parser.parse_args()))
+    except UserError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,155 @@
+"""A variant's multiple-choice answers, one by one: options, their probabilities, the chosen and the right letter.
+
+    python -m tradeoffs.questions demo-demo-lora-q4_0 --subject financial_terms --wrong
+    python -m tradeoffs.questions demo-demo-lora-q4_0 --csv answers.csv
+
+Reads what evaluation left in data/; nothing is evaluated again. Per option: its probability after `Answer:`, among all
+tokens of the vocabulary, and its share of what the four have together.
+"""
+
+import argparse
+import csv
+import math
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow.parquet as pq
+
+from tradeoffs import files
+from tradeoffs.errors import UserError, near
+
+LETTERS = "ABCD"
+ITEMS, TOKENS = Path("data/items"), Path("data/tokens")
+COLUMNS = ("item", "subject", "chosen", "correct_option", "option_logprobs")
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One question and what a variant said; probabilities and shares are those of the four options, in order."""
+
+    id: str
+    subject: str
+    question: str
+    choices: list[str]
+    probabilities: list[float]
+    chosen: int
+    right: int
+
+    @property
+    def shares(self) -> list[float]:
+        whole = sum(self.probabilities)
+        return [p / whole if whole else 1 / len(self.probabilities) for p in self.probabilities]
+
+    @property
+    def is_right(self) -> bool:
+        return self.chosen == self.right
+
+
+def answered(variant: str, subject: str | None = None) -> list[Answered]:
+    """The questions of a variant in the order they were asked, of one subject or of all.
+
+    Raises UserError for a variant that was not evaluated, a subject that it was not asked, and questions that changed
+    since.
+    """
+    path = ITEMS / f"{variant}.parquet"
+    if not path.is_file():
+        known = sorted(p.stem for p in ITEMS.glob("[!.]*.parquet"))
+        hint = near(variant, known) if known else ""
+        raise UserError(f"{variant}: no such variant in {ITEMS}{hint}; `dvc repro` makes those of the run list")
+    rows = pq.read_table(path, columns=list(COLUMNS), filters=[("split", "=", "mmlu")]).to_pylist()
+    if not rows:
+        raise UserError(f"{variant}: was asked no multiple-choice questions (its data set has no mmlu in params.yaml)")
+    subjects = list(dict.fromkeys(row["subject"] for row in rows))
+    if subject is not None and subject not in subjects:
+        raise UserError(f"--subject {subject}: {variant} was not asked it{near(subject, subjects)}")
+    model, dataset = variant.split("-")[:2]
+    asked = TOKENS / f"{model}-{dataset}" / "mmlu.parquet"
+    if not asked.is_file():
+        raise UserError(f"{asked}: missing, it holds the questions; run `dvc repro tokenize@{model}-{dataset}`")
+    texts = {(row["subject"], row["id"]): row for row in files.read_table(asked)}
+    found = []
+    for row in rows:
+        text = texts.get((row["subject"], row["item"]))
+        if text is None:
+            raise UserError(f"{path}: its questions are not those of {asked}; run `dvc repro`, which asks them again")
+        if subject is None or row["subject"] == subject:
+            probabilities = [math.exp(logprob) for logprob in row["option_logprobs"]]
+            found.append(
+                Answered(
+                    row["item"],
+                    row["subject"],
+                    text["question"],
+                    text["choices"],
+                    probabilities,
+                    row["chosen"],
+                    row["correct_option"],
+                )
+            )
+    return found
+
+
+def shown(asked: Answered) -> Iterator[str]:
+    """Lines for one question."""
+    verdict = "right" if asked.is_right else f"wrong: {LETTERS[asked.chosen]}, not {LETTERS[asked.right]}"
+    yield f"{asked.subject} {asked.id}  {verdict}"
+    yield asked.question.strip()
+    for index, choice in enumerate(asked.choices):
+        marks = ("chosen" if index == asked.chosen else "") + (" right" if index == asked.right else "")
+        numbers = f"{asked.probabilities[index]:9.3g}  {asked.shares[index]:6.1%}"
+        yield f"  {numbers}  {marks:<12}  {LETTERS[index]}. {choice}"
+    yield ""
+
+
+def summary(some: list[Answered]) -> list[str]:
+    """Right answers per subject, and in all where there are several subjects."""
+    subjects = dict.fromkeys(asked.subject for asked in some)
+    groups = {subject: [asked for asked in some if asked.subject == subject] for subject in subjects}
+    groups |= {"all": some} if len(groups) > 1 else {}
+    return [
+        f"{name}: {right} of {len(group)} right ({right / len(group):.1%})"
+        for name, group in groups.items()
+        for right in [sum(asked.is_right for asked in group)]
+    ]
+
+
+def write_csv(path: Path, some: list[Answered]) -> None:
+    """One row per question; probabilities as `p_A`, shares among the four as `share_A`."""
+    head = ["subject", "id", "question", *LETTERS, *(f"p_{x}" for x in LETTERS), *(f"share_{x}" for x in LETTERS)]
+    with files.new_file(path) as target, target.open("w", encoding="utf-8", newline="") as file:
+        out = csv.writer(file)
+        out.writerow([*head, "chosen", "right", "is_right"])
+        for asked in some:
+            numbers = [f"{value:.6g}" for value in (*asked.probabilities, *asked.shares)]
+            letters = [LETTERS[asked.chosen], LETTERS[asked.right], int(asked.is_right)]
+            out.writerow([asked.subject, asked.id, asked.question, *asked.choices, *numbers, *letters])
+
+
+def main(variant: str, subject: str | None, wrong: bool, csv: Path | None) -> None:
+    every = answered(variant, subject)
+    some = [asked for asked in every if not (wrong and asked.is_right)]
+    if csv:
+        write_csv(csv, some)
+        print(f"{csv}: {len(some)} questions")
+    else:
+        for asked in some:
+            print("\n".join(shown(asked)))
+    print("\n".join(summary(every)))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        prog="python -m tradeoffs.questions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("variant", metavar="VARIANT", help="MODEL-DATASET-METHOD-FORMAT, one that was evaluated")
+    parser.add_argument("--subject", help="only the questions of this subject")
+    parser.add_argument("--wrong", action="store_true", help="only the questions that were answered wrong")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write them to a file, one row per question")
+    try:
+        main(**vars(parser.parse_args()))
+    except UserError as error:
+        sys.exit(f"error: {error}")
+    except BrokenPipeError:  # its reader (head, less) has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
