@@ -29,13 +29,13 @@ lint: $(READY)
 	$(BIN)/mypy
 
 # One after the other: timings of two at a time mean nothing. One that fails does not keep the others from running.
-bench: $(READY)  ## compare with the peers, each in the same run; `make bench ARGS=--quick` only shows that it works
+bench: $(READY)  ## compare with the peers (needs ../shared: benchmarks/README.md); ARGS=--quick only shows that it works
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -r requirements-bench.lock
 	@failed=; for name in $(BENCHMARKS); do \
 		$(WITH_VENV) $(BIN)/python -m benchmarks.$$name $(ARGS) || failed="$$failed $$name"; \
 	done; test -z "$$failed" || { echo "error: these benchmarks failed:$$failed" >&2; exit 1; }
 
-clean:  ## remove the environment, outputs and scratch files; committed results and DVC's cache stay
+clean:  ## remove the environment, outputs, unfinished work and scratch files; committed results and DVC's cache stay
 	rm -rf .venv .scratch .pytest_cache .ruff_cache .mypy_cache
 	rm -rf data/prepared data/tokens data/training data/reference data/items data/cost data/scores.parquet
 	rm -rf models/base models/trained models/merged models/converted models/gguf

@@ -160,8 +160,8 @@ def output_of(command: Command) -> str:
 
 
 def shown(command: Command) -> str:
-    """A command as it would be typed in the checkout."""
-    return _relative(shlex.join(str(part) for part in command))
+    """A command as it would be typed in the checkout, with its environment activated."""
+    return _relative(shlex.join("python" if part == sys.executable else str(part) for part in command))
 
 
 def say(found: Mapping[str, Any]) -> None:
@@ -189,12 +189,18 @@ def write(
     peer_seconds: float | None,
     agreement: Any,
     quick: bool = False,
+    at_least: Mapping[str, float] | None = None,
+    at_most: Mapping[str, float] | None = None,
     **facts: Any,
 ) -> Path:
     """Writes `results/<name>.json`, or the scratch copy of a quick run; prints its head. The file.
 
-    `ratio` is peer / ours: above 1, ours is faster. What is None is left out. `facts` say what was compared. Paths in
-    the checkout become relative ones, so that the file holds for any machine.
+    `ratio` is peer / ours: above 1, ours is faster. What is None is left out. `at_least` and `at_most` (of the absolute
+    value) are the targets, of `agreement` (or of parts of it by name), of `ratio` and of `facts`. `facts` say what was
+    compared. Paths in the checkout become relative ones, so that the file holds for any machine.
+
+    Raises UserError, once the file is written, if a target of `agreement` is missed: the other figures then mean
+    nothing. Any other one, a speed, that is missed is printed: it depends on the machine.
     """
     head: dict[str, Any] = {
         "ours_seconds": ours_seconds,
@@ -202,11 +208,25 @@ def write(
         "ratio": peer_seconds / ours_seconds if ours_seconds and peer_seconds else None,
         "agreement": agreement,
     }
-    head = {key: value for key, value in head.items() if value is not None}
+    at_least, at_most = at_least or {}, at_most or {}
+    head = {key: value for key, value in head.items() if value is not None} | {"target": {**at_least, **at_most}}
     path = (SCRATCH if quick else RESULTS) / f"{name}.json"
     files.write_json(path, json.loads(_relative(json.dumps(head | facts | machine(), default=str))))
-    aim = {"target": facts["target"]} if "target" in facts else {}
-    print(f"{name}: {json.dumps(files.rounded(head | aim))}\n{path.relative_to(ROOT)}")
+    print(f"{name}: {json.dumps(files.rounded(head))}\n{path.relative_to(ROOT)}")
+
+    parts = agreement if isinstance(agreement, Mapping) else {"agreement": agreement}
+    found = {**head, **facts, **parts}
+    missed = {key: f"at least {aim:g}" for key, aim in at_least.items() if found[key] < aim}
+    missed |= {key: f"at most {aim:g}" for key, aim in at_most.items() if abs(found[key]) > aim}
+    wrong = []
+    for key, aim in missed.items():
+        text = f"{key} is {found[key]:.6g}, the target {aim}"
+        if key in parts:
+            wrong.append(text)
+        else:
+            print(f"{name}: missed: {text}")
+    if wrong:
+        raise UserError(f"{name}: {'; '.join(wrong)}; {path.relative_to(ROOT)} says what was compared")
     return path
 
 

@@ -50,7 +50,7 @@ def main(arguments: Namespace) -> None:
         quick=arguments.quick,
         prefill_ratio=speed["ours"]["prefill"] / speed["peer"]["prefill"],
         decode_ratio=speed["ours"]["decode"] / speed["peer"]["decode"],
-        target={"prefill_ratio": 0.95, "decode_ratio": 0.95},
+        at_least={"prefill_ratio": 0.95, "decode_ratio": 0.95},
         tokens_per_second=speed,
         repetitions=found,
         compared=f"{prompt} prompt tokens, {new} new ones, batch 1, SmolLM2-135M's shape with random weights, f16; "

@@ -35,7 +35,7 @@ def main(arguments: Namespace) -> None:
         sides["peer"].median,
         sum(same) / len(same),
         quick=arguments.quick,
-        target={"ratio": 3, "agreement": 1},
+        at_least={"ratio": 3, "agreement": 1},
         seconds={side: sides[side].seconds for side in sides},
         work_seconds={side: found[side]["work_seconds"] for side in sides},
         compared=f"{prompts} questions of ../shared/{QUESTIONS}, at most {new_tokens} new tokens each, greedy, "

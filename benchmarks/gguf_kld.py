@@ -58,7 +58,7 @@ def main(arguments: Namespace) -> None:
             "same_top_token_peer": same_top,
         },
         quick=arguments.quick,
-        target={"off_by": 0.01},
+        at_most={"off_by": 0.01},
         kld_standard_error_of_sampling=ours["standard_error"],
         kld_of_top_k_and_rest_alone=ours["kld"] - ours["kld_tail"],
         reference_mb=megabytes,

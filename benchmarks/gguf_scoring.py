@@ -43,7 +43,8 @@ def main(arguments: Namespace) -> None:
         sides["peer"].median,
         {"perplexity_ours": ours["perplexity"], "perplexity_peer": theirs, "off_by": ours["perplexity"] / theirs - 1},
         quick=arguments.quick,
-        target={"ratio": 0.9, "off_by": 0.001},
+        at_least={"ratio": 0.9},
+        at_most={"off_by": 0.001},
         seconds={side: sides[side].seconds for side in sides},
         parts_of_ours={key: value for key, value in ours.items() if key.endswith("_seconds")},
         compared=f"{windows} windows of {WINDOW} tokens of ../shared/{TEXT}, SmolLM2-135M's shape with random weights, "

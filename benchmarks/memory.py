@@ -43,6 +43,8 @@ BOUND_MB = 1500
 
 def main(arguments: Namespace) -> None:
     few, window = (6, 32) if arguments.quick else (100, 128)
+    # In a process of its own: the kernel counts what a parent had in memory as its children's too.
+    common.output_of([sys.executable, "-m", "benchmarks.zoo", "--make"])
     shutil.rmtree(WORKSPACE, ignore_errors=True)
     WORKSPACE.mkdir(parents=True)
     write_params(few, window)
@@ -72,7 +74,7 @@ def main(arguments: Namespace) -> None:
             "most_growth_mb": max(more - less for less, more in peaks.values()),
         },
         quick=arguments.quick,
-        target={"most_beside_the_weights_mb": BOUND_MB},
+        at_most={"most_beside_the_weights_mb": BOUND_MB},
         processes=found,
         compared=f"{few} and {10 * few} items of {window} tokens of ../shared/{TEXT}, the Qwen2 of "
         "../shared/tools/make_zoo.py; peaks as the kernel reports them for each whole process, libraries included",
@@ -83,7 +85,7 @@ def write_params(items: int, window: int) -> None:
     """The project's params.yaml with the model, the text and the number of items of this benchmark."""
     changed = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     changed["run"] = {"models": ["qwen2"], "datasets": ["text"], "methods": ["base"], "precisions": [], "quants": []}
-    changed["models"]["qwen2"] = {"path": str(zoo.make(SCRATCH / "zoo") / "qwen2"), "prompt": "own"}
+    changed["models"]["qwen2"] = {"path": str(zoo.MODELS / "qwen2"), "prompt": "own"}
     changed["datasets"]["text"] = {
         "path": str(common.shared(TEXT)),
         "kind": "text",

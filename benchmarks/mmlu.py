@@ -50,14 +50,15 @@ def main(arguments: Namespace) -> None:
         sides["peer"].median,
         sum(same) / len(same),
         quick=arguments.quick,
-        target={"ratio": 5, "agreement": 1},
+        at_least={"ratio": 5, "agreement": 1},
         seconds={side: sides[side].seconds for side in sides},
         # Of the last repetition: what imports and, on the peer's side, its index of all tasks take is the rest.
         parts={"ours": found["seconds"], "peer": {"evaluation": float(evaluating)}},
         batch_size_trials=trials,
         compared=f"{', '.join(SUBJECTS)}: {len(same)} questions, {SHOTS}-shot, float32, SmolLM2-135M's shape with "
         "random weights; agreement is the share of questions with the same chosen option",
-        peer=f"lm_eval --model hf --batch_size {fastest}, its mmlu template on local files",
+        peer=f"lm_eval --model hf --batch_size {fastest} of lm-eval {mmlu_tasks.version()}, its mmlu template on local "
+        "files",
         commands={side: common.shown(command) for side, command in commands.items()},
     )
 

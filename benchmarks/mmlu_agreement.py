@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common, mmlu_tasks, zoo
-from benchmarks.common import SCRATCH
+from tradeoffs import records
 
 SUBJECTS = [
     "abstract_algebra",
@@ -38,7 +38,7 @@ SHOTS = (5, 0)
 def main(arguments: Namespace) -> None:
     found: dict[str, dict[str, Any]] = {}
     for name in arguments.models.split(","):
-        checkpoint = common.shared("models/stories260k") if name == "stories260k" else zoo.make(SCRATCH / "zoo") / name
+        checkpoint = common.shared("models/stories260k") if name == "stories260k" else zoo.make(zoo.MODELS) / name
         for shots in SHOTS:
             found[f"{name}, {shots}-shot"] = row = compare(checkpoint, shots, 5 if arguments.quick else None)
             print(f"{name}, {shots}-shot: {row}", flush=True)
@@ -49,12 +49,12 @@ def main(arguments: Namespace) -> None:
         None,
         1 - sum(len(row["differ"]) for row in found.values()) / asked,
         quick=arguments.quick,
-        target={"agreement": 1},
+        at_least={"agreement": 1},
         models=found,
         compared=f"{len(SUBJECTS)} subjects of ../shared/{mmlu_tasks.DATA}, all their test questions: "
         f"{', '.join(SUBJECTS)}; float32; agreement is the share of questions with the same chosen option; the margin "
         "of a question is the difference of the two best options' log-probabilities",
-        peer="lm_eval --model hf, its mmlu template",
+        peer=f"lm_eval --model hf of lm-eval {mmlu_tasks.version()}, its mmlu template",
     )
 
 
@@ -81,7 +81,7 @@ def compare(checkpoint: Path, shots: int, most: int | None) -> dict[str, Any]:
             sum(row["chosen"] == mine["answer"] for row, mine in zip(side, ours, strict=True)) / len(ours)
             for side in (ours, theirs)
         ],
-        "chosen": dict(sorted(Counter("ABCD"[mine["chosen"]] for mine in ours).items())),
+        "chosen": dict(sorted(Counter(records.LETTERS[mine["chosen"]] for mine in ours).items())),
         "smallest_margin": min(margin(mine["logprobs"]) for mine in ours),
         "largest_difference_between_options": max(
             abs((mine["logprobs"][i] - mine["logprobs"][0]) - (peer["logprobs"][i] - peer["logprobs"][0]))

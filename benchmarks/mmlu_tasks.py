@@ -1,6 +1,6 @@
 """MMLU for both sides from the same files: tasks of lm-evaluation-harness on local data, and the questions for ours."""
 
-from importlib import resources
+from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,11 @@ from tradeoffs.runtime import Runtime
 
 DATA = "data/mmlu"
 TEMPLATE = "tasks/mmlu/default/_default_template_yaml"
+
+
+def version() -> str:
+    """Of lm-evaluation-harness, the peer."""
+    return metadata.version("lm-eval")
 
 
 def questions(subjects: list[str], most: int | None = None) -> list[dict[str, Any]]:
@@ -63,10 +68,9 @@ def write_tasks(folder: Path, rows: list[dict[str, Any]]) -> list[str]:
 def choose(runtime: Runtime, asked: list[dict[str, Any]]) -> None:
     """Adds `logprobs` and `chosen` to rows of tradeoffs.tokens.mmlu_rows, as an evaluation finds them."""
     for subject in dict.fromkeys(row["subject"] for row in asked):
-        for cut in (False, True):  # what was cut has lost the examples that the others share
-            some = [row for row in asked if (row["subject"], row["cut"]) == (subject, cut)]
-            for row, logprobs in zip(some, choices.option_logprobs(runtime, some) if some else (), strict=True):
-                row["logprobs"], row["chosen"] = logprobs.tolist(), int(logprobs.argmax())
+        mine = [row for row in asked if row["subject"] == subject]
+        for row, logprobs in zip(mine, choices.by_question(runtime, mine), strict=True):
+            row["logprobs"], row["chosen"] = logprobs.tolist(), int(logprobs.argmax())
 
 
 def chosen_by_harness(out: Path, names: list[str]) -> list[int]:

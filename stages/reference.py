@@ -1,7 +1,7 @@
 """The model exactly as it left training: its own scores, and what every other format is held against.
 
 IN   models/base/<model>/    models/trained/<cell>/    data/tokens/<model>-<dataset>/
-OUT  data/reference/<cell>/ (top-k log-probabilities)
+OUT  data/reference/<cell>/ (per token: the top k and a sample of the rest)
      data/items/<cell>-trained.parquet    data/cost/<cell>-trained.json
      python -m stages.reference --model demo --dataset demo --method lora
 """

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import fake_results
 import numpy as np
-import pyarrow as pa
 import pytest
 import sacrebleu
 
@@ -318,11 +317,3 @@ def test_without_base_there_is_no_cosine_to_base(tmp_path, monkeypatch):
     score.main()
     aggregate.main()
     assert "cosine_to_base" not in load(tmp_path, "quality")["demo-demo-lora-bf16"]
-
-
-def test_the_stand_in_items_have_the_columns_of_real_ones():
-    from tradeoffs import evaluation
-
-    assert set(fake_results.ITEMS.names) <= set(evaluation.ITEMS.names)
-    assert all(fake_results.ITEMS.field(n).type == evaluation.ITEMS.field(n).type for n in fake_results.ITEMS.names)
-    assert isinstance(score.SCORES, pa.Schema)

@@ -60,3 +60,11 @@ def test_a_prompt_that_does_not_fit_with_an_options_stem_loses_its_beginning_for
     window = [*ids, 9][-CONTEXT:]
     assert found[0] == logprob(window[:-1], 9) + logprob(window, 5)
     assert found[1] == logprob(ids, 6)
+
+
+def test_questions_that_were_cut_stand_apart_and_come_back_in_their_order():
+    runtime = Runtime()
+    some = [question([1, 2, n], [5, 6, 7, 8]) | {"cut": n % 2 == 0} for n in range(3, 8)]
+    found = choices.by_question(runtime, some)
+    assert [row.tolist() for row in found] == [[logprob(q["ids"], option) for option in q["options"]] for q in some]
+    assert [prompt[-1] for prompt in runtime.prompts] == [3, 5, 7, 4, 6]

@@ -6,6 +6,7 @@ import pytest
 from tradeoffs import evaluation, kld
 from tradeoffs.errors import UserError
 from tradeoffs.runtime import Scores, common_prefix, length_batches
+from tradeoffs.unfinished import Unfinished
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
@@ -14,12 +15,25 @@ def test_a_log_probability_that_is_no_number_stops_the_evaluation(value):
         evaluation.require_finite(np.array([-1.0, value]), "test item 7")
 
 
+def test_a_divergence_that_is_no_number_stops_the_evaluation():
+    ids, drawn = np.array([[3, 1]]), np.array([[7, 8]])
+    reference = kld.Reference(ids, np.log([[0.7, 0.2]]), np.log([0.1]), drawn, np.log([[0.05, 0.05]]))
+    never = Scores(np.zeros(1), np.array([3]), np.array([[0.0, -np.inf]]), None, np.log([0.1]), np.log([[0.05, 0.05]]))
+    with pytest.raises(UserError, match="test item 7: a log-probability is not a finite number"):
+        evaluation.compare(reference, never, "test item 7")
+
+
 def test_same_top_counts_the_tokens_at_which_both_would_say_the_same():
     ids, tail = np.array([[3, 1], [2, 5]]), np.log([0.1, 0.1])
     drawn, drawn_logprob = np.array([[7, 8], [7, 8]]), np.log(np.full((2, 2), 0.05))
     reference = kld.Reference(ids, np.log([[0.7, 0.2], [0.6, 0.3]]), tail, drawn, drawn_logprob)
     same = Scores(np.zeros(2), np.array([3, 5]), reference.logprob, None, tail, drawn_logprob)
-    assert evaluation.compare(reference, same) == {"kld": 0.0, "kld_tail": 0.0, "kld_variance": 0.0, "same_top": 1}
+    assert evaluation.compare(reference, same, "test item 7") == {
+        "kld": 0.0,
+        "kld_tail": 0.0,
+        "kld_variance": 0.0,
+        "same_top": 1,
+    }
 
 
 def test_batches_hold_similar_lengths_and_stay_within_their_size():
@@ -35,3 +49,35 @@ def test_a_common_prefix_leaves_a_token_of_each_prompt_to_be_asked():
     assert common_prefix(same) == 2
     assert common_prefix([np.array([1, 2, 9]), np.array([1, 2, 3, 4])]) == 2
     assert common_prefix([np.array([4]), np.array([4, 5])]) == 0
+
+
+class Cpu:
+    """What Unfinished asks of work: a count of how often it was done."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self):
+        self.calls += 1
+        return [{"split": "test", "item": str(self.calls)}]
+
+
+@pytest.mark.parametrize("changed", ["nothing", "settings", "device", "input"])
+def test_a_finished_part_is_used_again_only_for_the_very_same_work(tmp_path, monkeypatch, changed):
+    monkeypatch.chdir(tmp_path)
+    model, work = tmp_path / "model.gguf", Cpu()
+    model.write_text("weights")
+
+    def done(*settings):
+        return Unfinished("a-b-c-d", evaluation.ITEMS, [model], *settings)
+
+    done({"shots": 5}, "cpu").part("test-00000", work)
+    if changed == "input":
+        model.write_text("other weights")
+    again = done({"shots": 0 if changed == "settings" else 5}, "cuda" if changed == "device" else "cpu")
+    seconds = again.part("test-00000", work)
+    assert work.calls == (1 if changed == "nothing" else 2)
+    assert again.read("test-00000")[0]["item"] == str(work.calls)
+    assert set(seconds) == {"wall", "cpu"}
+    again.remove()
+    assert not (tmp_path / ".scratch/unfinished/a-b-c-d").exists()

@@ -12,7 +12,8 @@ import yaml
 from fake_hub import STRANGER, TOKEN, FakeHub
 
 from stages import prepare
-from tradeoffs import files, records
+from tradeoffs import files, hub_mmlu, records
+from tradeoffs.errors import UserError
 
 REPO = Path(__file__).parents[1]
 SUBJECTS = ("anatomy", "virology")
@@ -162,12 +163,13 @@ def test_what_the_hub_refuses_is_one_message_with_a_way_out(hub, online):
     assert error(online["nonsense"]).startswith(f"{WHERE}.hub: 'a/b/c' is no name of a data set; ")
 
 
-def test_an_unknown_subject_is_named_with_the_near_match_and_what_there_is(online):
-    there = "there are: anatomy, virology)"
+def test_an_unknown_subject_is_named_with_the_near_match_or_what_there_is(online):
     assert error(online["subject"]) == (
-        f"{WHERE}.subjects[1]: no subject 'virolgy' in cais/mmlu (did you mean virology? {there}"
+        f"{WHERE}.subjects[1]: no subject 'virolgy' in cais/mmlu (did you mean virology?)"
     )
-    assert error(online["mixture"]) == f"{WHERE}.subjects[0]: no subject 'all' in cais/mmlu ({there}"
+    assert error(online["mixture"]) == (
+        f"{WHERE}.subjects[0]: no subject 'all' in cais/mmlu (there are: anatomy, virology)"
+    )
 
 
 def test_a_data_set_of_another_kind_is_refused(online):
@@ -225,6 +227,15 @@ def test_without_a_network_the_endpoint_is_named(hub, tmp_path):
     (found,) = json.loads(done.stdout.splitlines()[-1])
     assert error(found).startswith(f"{WHERE}.hub: http://127.0.0.1:9 cannot be reached (")
     assert "cais/mmlu is not on this disk; check the network and HF_ENDPOINT" in error(found)
+
+
+def test_what_says_nothing_of_itself_is_named_by_its_kind():
+    from huggingface_hub.utils import httpx
+
+    for said, message in ((httpx.ReadError(""), "cannot be reached (ReadError)"), (ValueError(), "read: ValueError")):
+        with pytest.raises(UserError) as caught, hub_mmlu._explained("cais/mmlu", None, WHERE):
+            raise said
+        assert message in str(caught.value)
 
 
 def test_prepare_records_the_commit_and_gives_the_same_questions_as_the_folder(hub, home, tmp_path, monkeypatch):

@@ -1,15 +1,16 @@
 """The divergence from a truncated reference: exact where nothing is cut off, and unbiased where something is."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tradeoffs import kld
+from tradeoffs import kld, params
 from tradeoffs.errors import UserError
 from tradeoffs.llama_cpp_runtime import score_rows
-from tradeoffs.runtime import Rows, Scores, Target
+from tradeoffs.runtime import Rows, Scores, Target, uniforms
 from tradeoffs.transformers_runtime import observe
 
 ROWS, VOCABULARY = 400, 300
@@ -47,7 +48,8 @@ def divergence(read, logits, top_k, samples):
     """Of the second model from a reference that kept so much of the first, by one runtime's own functions."""
     random = np.random.default_rng(1)
     true = random.integers(0, VOCABULARY, ROWS)
-    drawn = (np.arange(samples) + random.random((ROWS, samples))) / samples
+    ids = np.concatenate([[0], true]).astype(np.int32)
+    drawn = uniforms(Target(ids, np.arange(ROWS + 1) > 0), samples)
     first = read(logits[0], Rows(true, None, None, top_k, drawn))
     reference = kld.Reference(first.at_ids, first.at_logprob, first.tail, first.sample_ids, first.sample_logprob)
     second = read(logits[1], Rows(true, first.at_ids, first.sample_ids, 0, None))
@@ -128,9 +130,10 @@ def test_a_reference_made_for_other_tokens_is_refused(tmp_path):
 
 
 def test_the_side_data_of_a_token_take_less_than_a_kilobyte(tmp_path):
-    count, width = 1001, (64 + 32)  # the k and the samples of params.yaml
+    kept = params.load_all(Path(__file__).parents[1] / "params.yaml").evaluate
+    count, k, m = 1001, kept.kld_top_k, kept.kld_tail_samples
     target, scores = make(count)
-    filled = {"at_logprob": 64, "at_ids": 64, "sample_logprob": width - 64, "sample_ids": width - 64}
+    filled = {"at_logprob": k, "at_ids": k, "sample_logprob": m, "sample_ids": m}
     scores = replace(scores, **{k: np.zeros((count - 1, n), getattr(scores, k).dtype) for k, n in filled.items()})
     kld.save(tmp_path / "test.safetensors", [target], [scores])
     assert (tmp_path / "test.safetensors").stat().st_size < 1000 * (count - 1)

@@ -208,11 +208,20 @@ def test_timed_calls_leave_nothing_behind(runtime, prompts):
     assert runtime.generate(prompts, 4, [2]) == before
 
 
-def test_several_sequences_are_decoded_at_the_same_time(runtime, prompts):
-    assert runtime.decode(prompts[0], 3, sequences=5) > 0
-    before = runtime.generate(prompts[:2], 6, [2])
-    runtime.decode(prompts[0], 3, sequences=64)
-    assert runtime.generate(prompts[:2], 6, [2]) == before
+def test_all_sequences_of_a_batch_are_decoded_as_one_alone(runtime, prompts, monkeypatch):
+    run, tokens = runtime._run_batch, []
+
+    def kept(rows):
+        logits = run(rows)
+        tokens.append(logits.argmax(axis=1).tolist())
+        return logits
+
+    monkeypatch.setattr(runtime, "_run_batch", kept)
+    runtime.decode(prompts[1], 6)
+    alone = [token for step in tokens for token in step]
+    tokens.clear()
+    runtime.decode(prompts[1], 6, sequences=64)
+    assert tokens == [alone[:1], *([token] * 64 for token in alone[1:])]
 
 
 def test_a_short_first_call_leaves_room_for_larger_ones(made, prompts):

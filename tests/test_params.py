@@ -60,6 +60,7 @@ def test_a_method_without_a_block_names_the_near_one(raw, tmp_path):
         ("run.precisions", "bf16", "run.precisions: must be a list, is 'bf16'"),
         ("run.models", ["demo", "demo"], "run.models: 'demo' stands twice"),
         ("run.models", [], "run.models: must name at least one entry"),
+        ("evaluate.prompts", ["Why?", "How?", "Why?"], "evaluate.prompts: 'Why?' stands twice"),
         ("evaluate.mmlu", None, "evaluate.mmlu: must be a block of keys, is empty"),
         (
             "methods.full.peft",
@@ -72,7 +73,7 @@ def test_a_method_without_a_block_names_the_near_one(raw, tmp_path):
             "original_base",
             "methods.lora.merge: means something only where load quantises the base",
         ),
-        ("evaluate.cost.batch_sizes", [65], "evaluate.cost.batch_sizes[0]: must be at least 1 and at most 64, is 65"),
+        ("evaluate.cost.batch_sizes", [65], "evaluate.cost.batch_sizes[0]: must be at least 2 and at most 64, is 65"),
         ("evaluate.kld_tail_samples", 1, "evaluate.kld_tail_samples: must be at least 2, is 1"),
         ("datasets.demo.mmlu", {"subjects": ["anatomy"]}, "datasets.demo.mmlu: needs exactly one of path"),
         (

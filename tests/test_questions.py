@@ -60,7 +60,7 @@ def test_probabilities_are_those_of_the_vocabulary_and_shares_those_among_the_fo
 
 
 def test_a_question_is_shown_with_both_letters_marked(evaluated, capsys):
-    questions.main(NAME, "interest", wrong=True, csv=None)
+    questions.main(NAME, "interest", wrong=True, table=None)
     assert capsys.readouterr().out == (
         "interest q2  wrong: A, not D\n"
         "interest q2?\n"
@@ -74,7 +74,7 @@ def test_a_question_is_shown_with_both_letters_marked(evaluated, capsys):
 
 
 def test_the_counts_are_those_of_all_questions_subject_by_subject(evaluated, capsys):
-    questions.main(NAME, None, wrong=False, csv=None)
+    questions.main(NAME, None, wrong=False, table=None)
     assert capsys.readouterr().out.splitlines()[-3:] == [
         "interest: 1 of 2 right (50.0%)",
         "rates: 1 of 1 right (100.0%)",
@@ -83,7 +83,7 @@ def test_the_counts_are_those_of_all_questions_subject_by_subject(evaluated, cap
 
 
 def test_the_csv_holds_every_question_and_number(evaluated):
-    questions.main(NAME, None, wrong=False, csv=Path("answers.csv"))
+    questions.main(NAME, None, wrong=False, table=Path("answers.csv"))
     with Path("answers.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [(row["subject"], row["id"]) for row in rows] == list(ASKED)
@@ -139,3 +139,4 @@ def test_it_runs_as_a_command(evaluated):
     assert wrong.returncode == 1
     assert wrong.stderr.startswith("error: demo-sums-lora-q40: no such variant")
     assert "--subject" in run("--help").stdout
+    assert run(NAME, "--csv", "answers.csv").stdout.startswith("answers.csv: 3 questions\n")

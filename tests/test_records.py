@@ -74,7 +74,7 @@ def test_an_input_column_that_no_row_has_is_a_typo_and_one_that_some_lack_is_not
     some = write(tmp_path / "some.jsonl", '{"ask": "1", "reply": "2"}\n{"ask": "1", "more": "3", "reply": "2"}\n')
     assert [row["prompt"] for row in records.read(some, COLUMNS)] == ["1", "1\n\n3"]
     none = write(tmp_path / "none.jsonl", '{"ask": "1", "mroe": "3", "reply": "2"}\n')
-    assert problem(none).endswith("no column 'more' (did you mean mroe? there are: ask, mroe, reply)")
+    assert problem(none).endswith("no column 'more' (did you mean mroe?)")
 
 
 def test_numbers_become_text_and_null_becomes_empty(tmp_path):
@@ -83,9 +83,11 @@ def test_numbers_become_text_and_null_becomes_empty(tmp_path):
 
 
 def test_missing_file_says_what_is_there(tmp_path):
+    assert problem(tmp_path / "x.csv") == f"{tmp_path}/x.csv: no such file, and no other data file in {tmp_path}"
     (tmp_path / "train.jsonl").touch()
+    (tmp_path / "trian.log").touch()
     assert problem(tmp_path / "trian.jsonl") == f"{tmp_path}/trian.jsonl: no such file (did you mean train.jsonl?)"
-    assert problem(tmp_path / "x.csv") == f"{tmp_path}/x.csv: no such file ({tmp_path} holds: train.jsonl)"
+    assert problem(tmp_path / "x.csv") == f"{tmp_path}/x.csv: no such file (there are: train.jsonl)"
 
 
 def test_unknown_suffix_names_the_known_ones(tmp_path):
@@ -110,9 +112,11 @@ def test_json_must_be_an_array_of_objects(tmp_path):
     assert problem(path) == f"{path}: entry 1: must be an object with named columns, is a int"
 
 
-def test_missing_column_lists_the_columns_there(tmp_path):
+def test_a_missing_column_is_answered_with_the_near_one_or_all(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"ask": "x", "replay": "y"}\n')
-    assert problem(path) == f"{path}:1: no column 'reply' (did you mean replay? there are: ask, replay)"
+    assert problem(path) == f"{path}:1: no column 'reply' (did you mean replay?)"
+    path = write(tmp_path / "b.jsonl", '{"ask": "x", "output": "y"}\n')
+    assert problem(path) == f"{path}:1: no column 'reply' (there are: ask, output)"
 
 
 def test_a_column_of_lists_is_no_text(tmp_path):
@@ -155,13 +159,13 @@ def test_mmlu_files_are_read_as_dev_and_test(tmp_path):
     assert len(records.read_mmlu(tmp_path, None, "datasets.x.mmlu")) == 4
 
 
-def test_unknown_subject_lists_those_there_near_match_first(tmp_path):
+@pytest.mark.parametrize(
+    ("subject", "hint"), [("virolgy", "did you mean virology?"), ("law", "there are: anatomy, virology")]
+)
+def test_an_unknown_subject_is_answered_with_the_near_one_or_all(tmp_path, subject, hint):
     with pytest.raises(UserError) as error:
-        records.read_mmlu(mmlu_folder(tmp_path), ["anatomy", "virolgy"], "datasets.x.mmlu")
-    assert str(error.value) == (
-        f"datasets.x.mmlu.subjects[1]: no subject 'virolgy' in {tmp_path} "
-        "(did you mean virology? there are: anatomy, virology)"
-    )
+        records.read_mmlu(mmlu_folder(tmp_path), ["anatomy", subject], "datasets.x.mmlu")
+    assert str(error.value) == f"datasets.x.mmlu.subjects[1]: no subject {subject!r} in {tmp_path} ({hint})"
 
 
 def test_a_folder_without_mmlu_files_is_refused(tmp_path):

@@ -17,14 +17,14 @@ from tradeoffs.results import Results
 REPO = Path(__file__).parents[1]
 
 
-def run_stages(folder: Path, **lists) -> Results:
+def run_stages(folder: Path, stages=(score, aggregate), **lists) -> Results:
     with pytest.MonkeyPatch.context() as patch:
         fake_results.params_file(folder, REPO / "params.yaml", **lists)
         patch.chdir(folder)
         cfg = params.load_all()
         fake_results.write(folder, cfg.run, items=20, questions=5)
-        score.main()
-        aggregate.main()
+        for stage in stages:
+            stage.main()
         return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap)
 
 
@@ -44,6 +44,13 @@ def results(folder):
         precisions=["nf4"],
         quants=["f16", "q4_0"],
     )
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory):
+    """Three methods: three pairs of them, so that the best is picked out of more than one."""
+    folder = tmp_path_factory.mktemp("three")
+    return run_stages(folder, (score,), methods=["base", "lora", "qlora"], precisions=[], quants=["q4_0"])
 
 
 @pytest.fixture(scope="module")
@@ -175,6 +182,43 @@ def test_mcnemar_stands_beside_every_compared_accuracy(results, text):
         assert f"| {results.mcnemar(base, lora, name):.2g} |" in tables
 
 
+def test_every_pair_with_the_best_has_one_verdict_in_both_of_its_rows(three):
+    trained = [v for v in three.ranked("demo", "demo") if v.format == "trained"]
+    best, base = trained[0], three.of("demo", "demo", "base")[0]
+    (third,) = set(trained) - {best, base}
+    for name in ("test_exact_match", "mmlu_accuracy"):
+        lines = report._against(three, trained, name)
+        cells = {line.split("|")[1].strip(" `"): [cell.strip() for cell in line.split("|")[3:-1]] for line in lines}
+        for ours, theirs, place in ((best, base, 2), (base, best, 0), (third, best, 0)):
+            picked = formatting.verdict(three.compare_picked(ours, theirs, name, 3), name)
+            assert picked != formatting.verdict(three.compare(ours, theirs, name), name)
+            p = min(1.0, 3 * three.mcnemar(ours, theirs, name))
+            assert cells[ours.method][place : place + 2] == [picked, f"{p:.2g}"]
+        plain = formatting.verdict(three.compare(third, base, name), name)
+        assert cells[third.method][2:] == [plain, f"{three.mcnemar(third, base, name):.2g}"]
+
+
+def test_the_decision_states_the_lead_over_the_base_as_its_table_does(three):
+    group = ("demo", "demo")
+    best, base = three.ranked(*group)[0], three.of(*group, "base")[0]
+    among = len(three.of(*group))
+    lead = formatting.signed(three.compare_picked(best, base, "test_f1", among), "test_f1")
+    assert f"Against the untouched base: {lead}." in report._advice(three, group)
+    behind = formatting.verdict(three.compare_picked(base, best, "test_f1", among), "test_f1")
+    assert any(f"| {behind} |" in line for line in report._choices(three, group))
+
+
+def test_throughput_has_its_spread_and_a_batch_that_did_not_fit_is_empty(results):
+    first, other = results.of("demo", "demo", "lora")[:2]
+    lines = report._throughput(results, [first, other])
+    assert "Empty: so many did not fit the memory." in lines
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
+    assert [row[-1] == "" for row in rows] == [True, False]
+    speeds = results.cost[other]["spread"]["decode_tokens_per_second_batch_16"]
+    assert rows[1][-1].endswith(f" [{formatting.short(min(speeds))}, {formatting.short(max(speeds))}]")
+    assert "Empty: so many did not fit the memory." not in report._throughput(results, [other])
+
+
 def test_the_report_says_how_far_sampling_can_move_kld(results, text):
     shares = {
         v: results.interval(v, "kld_error").value / results.interval(v, "kld").value
@@ -200,6 +244,12 @@ def test_merges_of_one_training_stand_under_each_other(tmp_path):
     for row, cell in zip(rows, (first, last, other), strict=True):
         assert formatting.signed(found.compare(cell[1], cell[0], "test_loss"), "test_loss") in row
         assert formatting.quality_of(found, cell[1], "kld") in row
+
+
+def test_what_quantising_lost_is_not_put_down_to_merging(tmp_path):
+    """Without bf16 the first rung is merged and quantised at once."""
+    found = run_stages(tmp_path, (score,), methods=["lora_8bit"], precisions=["int8"], quants=["q4_0"])
+    assert report._merges(found, ("demo", "demo")) == []
 
 
 def test_the_costliest_step_of_a_ladder_is_the_largest_one_that_is_no_tie(results):

@@ -1,5 +1,6 @@
 """The transformers runtime says what the model itself says, whatever the batch."""
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -185,14 +186,32 @@ def test_another_error_is_no_reason_to_try_again(model, targets, monkeypatch):
         TransformersRuntime(model, 10_000, pad_id=0).score(targets)
 
 
-def test_the_automatic_batch_follows_from_the_model_alone(model):
-    first = TransformersRuntime(model, "auto", pad_id=0)
-    assert first.batch_tokens == TransformersRuntime(model, "auto", pad_id=0).batch_tokens
+def test_the_automatic_batch_is_what_the_memory_holds():
     low, high = BATCH_TOKENS
-    assert low <= first.batch_tokens <= high
-    assert fitting_batch(1e6, 0.5e9) == 512 and fitting_batch(1e5, 0.5e9) == 4096 and fitting_batch(1, 1e12) == high
+    assert fitting_batch(1e6, 0.5e9) == 512 and fitting_batch(1e5, 0.5e9) == 4096
+    assert fitting_batch(1e9, 0.5e9) == low and fitting_batch(1, 1e12) == high
 
 
-def test_several_sequences_are_decoded_at_the_same_time(model):
-    runtime = TransformersRuntime(model, 100, pad_id=0)
-    assert runtime.decode(np.arange(1, 9), 3, sequences=4) > 0
+def test_a_larger_model_gets_a_smaller_automatic_batch(model):
+    large = copy.copy(model)
+    large.config = copy.deepcopy(model.config)
+    large.config.num_hidden_layers = 1000
+    small, smaller = (TransformersRuntime(one, "auto", pad_id=0).batch_tokens for one in (model, large))
+    assert smaller < small
+
+
+def test_all_sequences_of_a_batch_are_decoded_as_one_alone(model, monkeypatch):
+    runtime, steps = TransformersRuntime(model, 100, pad_id=0), []
+    step = runtime._step
+    monkeypatch.setattr(runtime, "_step", lambda ids, cache: steps.append(step(ids, cache)) or steps[-1])
+    runtime.decode(np.arange(1, 9), 5)
+    alone = torch.cat(steps, 1)
+    steps.clear()
+    runtime.decode(np.arange(1, 9), 5, sequences=4)
+    assert (torch.cat(steps, 1) == alone.expand(4, 6)).all()
+
+
+def test_sequences_that_do_not_fit_together_are_one_clear_message(model, monkeypatch):
+    monkeypatch.setattr(model, "forward", fails_above(model, 10)[0])
+    with pytest.raises(UserError, match="out of memory on cpu with 4 sequences of 11 tokens"):
+        TransformersRuntime(model, 100, pad_id=0).decode(np.arange(1, 9), 3, sequences=4)

@@ -9,6 +9,19 @@ from tradeoffs.runtime import Runtime
 Step = tuple[tuple[int, ...], int]  # what precedes a token, and the token
 
 
+def by_question(runtime: Runtime, questions: Sequence[dict]) -> list[np.ndarray]:
+    """Log-probability of each option, float32 (options,) per question, in their order; questions of one subject.
+
+    A question that was cut to fit the context has lost the beginning that the others share, so it stands apart.
+    """
+    found: dict[int, np.ndarray] = {}
+    for cut in (False, True):
+        places = [place for place, question in enumerate(questions) if question["cut"] == cut]
+        if places:
+            found |= zip(places, option_logprobs(runtime, [questions[place] for place in places]), strict=True)
+    return [found[place] for place in range(len(questions))]
+
+
 def option_logprobs(runtime: Runtime, questions: Sequence[dict]) -> np.ndarray:
     """Log-probability of each option after its prompt, in nats; float32 (questions, options).
 

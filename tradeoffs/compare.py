@@ -11,18 +11,9 @@ import sys
 from tradeoffs import metrics, params
 from tradeoffs.errors import UserError, near
 from tradeoffs.formatting import Lines, cost_of, full_label, quality_of, short, table, verdict
-from tradeoffs.results import BATCH, EXTRA, QUALITY, Results
+from tradeoffs.results import EXTRA, QUALITY, Results
 from tradeoffs.variants import Variant, variants
 
-COSTS = {
-    "size_mb": "size, MB",
-    "decode_tokens_per_second": "decode, tokens/s",
-    "prefill_tokens_per_second": "prefill, tokens/s",
-    "latency_p50_seconds": "p50 latency, s",
-    "peak_memory_mb": "memory, MB",
-    "peak_gpu_memory_mb": "GPU memory, MB",
-    "peak_gpu_memory_reserved_mb": "GPU memory reserved, MB",
-}
 ORDER = {"test": 0, "seen": 2}  # what stands once per variant in between
 # Means over tokens: with another tokenizer they are of other things.
 PER_TOKEN = ("loss", "perplexity", "token_accuracy", "kld", "kld_tail", "same_top_token")
@@ -59,10 +50,9 @@ def comparison(results: Results, ours: Variant, theirs: Variant) -> Lines:
         names = [n for n in names if n.removeprefix("test_").removeprefix("seen_") not in PER_TOKEN]
     rows = [[full_label(results, ours.dataset, n), *_quality(results, ours, theirs, n)] for n in names]
     lines += ["", *table(["", "first", "second", "difference", "p"], rows), ""]
-    sweep = {f"{BATCH}{size}": f"decode, {size} at a time, tokens/s" for size in results.batch_sizes}
     rows = [
         [label, cost_of(results, ours, key, spread=True), cost_of(results, theirs, key, spread=True), found]
-        for key, label in (COSTS | sweep).items()
+        for key, label in results.cost_labels.items()
         if (found := _ratio(results, ours, theirs, key)) is not None
     ]
     lines += [*table(["", "first", "second", "first / second"], rows), ""]

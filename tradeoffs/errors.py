@@ -13,4 +13,4 @@ def near(word: object, known: Iterable[object]) -> str:
     names = [str(name) for name in known]
     lowered = {name.casefold(): name for name in names}
     match = difflib.get_close_matches(str(word).casefold(), lowered, n=1)
-    return f" (did you mean {lowered[match[0]]}?)" if match else f" (there are: {', '.join(names)})"
+    return f" (did you mean {lowered[match[0]]}?)" if match else f" (there are: {', '.join(names) or 'none'})"

@@ -7,18 +7,20 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from tradeoffs import files, kld
-from tradeoffs.choices import option_logprobs
+from tradeoffs.choices import by_question
 from tradeoffs.errors import UserError
 from tradeoffs.memory import peak_memory_mb
 from tradeoffs.params import Cost, Splits
@@ -83,73 +85,66 @@ def evaluate(
     go through in chunks, so memory does not grow with their number.
     """
     watched = [*inputs, tokens, *([reference] if reference else [])]
-    done = Unfinished(variant, ITEMS, watched, cfg)
+    done = Unfinished(variant, ITEMS, watched, cfg, runtime.name, runtime.device)
     info = files.read_json(tokens / "info.json")
-    tokenizer = Tokenizer.from_file(str(tokens / "tokenizer.json"))
+    tokenizer, stops = Tokenizer.from_file(str(tokens / "tokenizer.json")), info["stop_ids"]
+    answers = info["kind"] == "instruction"
     first = next(items[0] for _, _, items in _chunks(tokens, cfg.splits, most=1))
     # Half of a context for the prompt at most: what decodes after it must fit too.
     sample = np.asarray(first["ids"], np.int32)
     runtime.decode(sample[: runtime.context // 2], 2)  # warm-up: first calls build plans and touch memory
 
-    kept = done.folder / "reference"
-    chunks: list[list[str]] = []  # of parts whose rows belong together
+    cost = cost | speed(runtime, sample, cfg.cost)
+    if answers:
+        done.part("latency", partial(latency, runtime, tokens, cfg, stops))
+        cost |= latency_summary(done.read("latency"))
+    # Before anything is batched: the memory of a batch says how much there was, not how much a format needs.
+    cost |= {"peak_memory_mb": peak_memory_mb(), **runtime.gpu_memory()}
+    cost |= batch_sweep(runtime, sample, cfg.cost, cost["spread"])
+
+    chunks: list[list[str]] = []  # names of parts whose rows belong together
     scored, seconds = 0, 0.0
     for split, number, items in _chunks(tokens, cfg.splits):
         name = f"{split}-{number:05}"
         known = reference / f"{name}.safetensors" if reference else None
-        keep = kept / f"{name}.safetensors" if keep_reference else None
-
-        def score(split: str = split, items: list[dict] = items, known=known, keep=keep) -> list[dict]:
-            return score_items(runtime, split, items, cfg, known, keep)
-
-        def answer(items: list[dict] = items) -> list[dict]:
-            return answer_items(runtime, items, cfg.max_new_tokens, info["stop_ids"], tokenizer)
-
-        part = done.part(name, score)
-        scored, seconds = scored + len(part.rows), seconds + part.seconds["wall"]
+        keep = done.folder / "reference" / f"{name}.safetensors" if keep_reference else None
+        seconds += done.part(name, partial(score_items, runtime, split, items, cfg, known, keep))["wall"]
+        scored += len(items)
         chunks.append([name])
-        if info["kind"] == "instruction":
-            done.part(f"{name}-answers", answer)
+        if answers:
+            done.part(f"{name}-answers", partial(answer_items, runtime, items, cfg.max_new_tokens, stops, tokenizer))
             chunks[-1].append(f"{name}-answers")
-    cost = cost | {"eval_samples_per_second": scored / seconds}
+    cost["eval_samples_per_second"] = scored / seconds
 
-    alone: list[dict] = []
-    if info["kind"] == "instruction":
-        alone = done.part("latency", lambda: latency(runtime, tokens, cfg, info["stop_ids"])).rows
-        cost |= latency_summary(alone)
     mmlu_seconds: Counter[str] = Counter()
-    subjects = pq.read_table(tokens / "mmlu.parquet", columns=["subject"])["subject"].unique().to_pylist()
-    for subject in tqdm(subjects, desc="mmlu", leave=False):
-        name = f"mmlu-{subject}"
-        part = done.part(name, lambda s=subject: multiple_choice(runtime, tokens, s), runtime.gpu_clock)  # type: ignore[misc]
-        mmlu_seconds.update(part.seconds)
-        chunks.append([name])
+    questions = pq.read_table(tokens / "mmlu.parquet")
+    for subject in tqdm(questions["subject"].unique().to_pylist(), desc="mmlu", leave=False):
+        asked = questions.filter(pc.equal(questions["subject"], subject)).to_pylist()
+        mmlu_seconds.update(done.part(f"mmlu-{subject}", partial(multiple_choice, runtime, asked), runtime.gpu_clock))
+        chunks.append([f"mmlu-{subject}"])
     if mmlu_seconds:
         cost["mmlu_seconds"] = dict(mmlu_seconds)
-    done.part("prompts", lambda: prompts(runtime, tokens, cfg.max_new_tokens, info["stop_ids"], tokenizer))
+    done.part("prompts", partial(prompts, runtime, tokens, cfg.max_new_tokens, stops, tokenizer))
     chunks.append(["prompts"])
-    cost |= speed(runtime, sample, cfg.cost)
-    cost |= {
-        "size_mb": runtime.size_mb,
-        "peak_memory_mb": peak_memory_mb(),
-        "device": runtime.device,
-        "runtime": runtime.name,
-        "hardware": files.run_info()["hardware"],
-        **runtime.gpu_memory(),
-    }
 
     if keep_reference:
         with files.new_folder(keep_reference) as folder:
-            shutil.copytree(kept, folder, dirs_exist_ok=True)
-    timed = {row["item"]: row for row in alone}
+            shutil.copytree(done.folder / "reference", folder, dirs_exist_ok=True)
+    _write_items(variant, done, chunks)
+    cost |= {"size_mb": runtime.size_mb, "device": runtime.device, "runtime": runtime.name}
+    files.write_json(f"data/cost/{variant}.json", cost | {"hardware": files.run_info()["hardware"]})
+    done.remove()
+
+
+def _write_items(variant: str, done: Unfinished, chunks: list[list[str]]) -> None:
+    """Puts the parts together, a chunk at a time."""
+    timed = {row["item"]: row for row in done.read("latency")} if done.has("latency") else {}
     with (
         files.new_file(f"data/items/{variant}.parquet") as path,
-        pq.ParquetWriter(path, ITEMS, compression="zstd") as writer,
+        pq.ParquetWriter(path, ITEMS, compression="zstd") as to,
     ):
         for names in chunks:
-            writer.write_table(pa.Table.from_pylist(_joined([done.read(n) for n in names], timed), ITEMS))
-    files.write_json(f"data/cost/{variant}.json", cost)
-    done.remove()
+            to.write_table(pa.Table.from_pylist(_joined([done.read(name) for name in names], timed), ITEMS))
 
 
 def _chunks(tokens: Path, counts: Splits, most: int | None = None) -> Iterator[tuple[str, int, list[dict]]]:
@@ -158,8 +153,9 @@ def _chunks(tokens: Path, counts: Splits, most: int | None = None) -> Iterator[t
         left = getattr(counts, split)
         with pq.ParquetFile(tokens / f"{split}.parquet") as file:
             for number, batch in enumerate(file.iter_batches(most or CHUNK)):
-                if left > 0:
-                    yield split, number, batch.to_pylist()[:left]
+                if left <= 0:
+                    break
+                yield split, number, batch.to_pylist()[:left]
                 left -= len(batch)
 
 
@@ -201,7 +197,7 @@ def score_items(
             "bytes": item["bytes"],
         }
         if references:
-            row |= compare(references[index], score)
+            row |= compare(references[index], score, f"{split} item {item['id']}")
         rows.append(row)
     return rows
 
@@ -215,8 +211,9 @@ def require_finite(logprobs: np.ndarray, where: str) -> None:
         )
 
 
-def compare(reference: kld.Reference, score: Scores) -> dict:
+def compare(reference: kld.Reference, score: Scores, where: str) -> dict:
     found = kld.kl_divergence(reference, score)
+    require_finite(found.total, where)
     return {
         "kld": float(found.total.sum()),
         "kld_tail": float(found.tail.sum()),
@@ -249,29 +246,19 @@ def _prompt(item: dict) -> np.ndarray:
     return np.asarray(item["ids"][: item["prompt_tokens"]], np.int32)
 
 
-def multiple_choice(runtime: Runtime, tokens: Path, subject: str) -> list[dict]:
-    """The most likely option letter after `Answer:` of each question of a subject; they share its examples.
-
-    A question that was cut to fit the context has lost the beginning that the others share, so it stands apart.
-    """
-    asked = pq.read_table(tokens / "mmlu.parquet", filters=[("subject", "=", subject)]).to_pylist()
-    logprobs: dict[str, np.ndarray] = {}
-    for cut in (False, True):
-        some = [question for question in asked if question["cut"] == cut]
-        if some:
-            logprobs |= zip((question["id"] for question in some), option_logprobs(runtime, some), strict=True)
+def multiple_choice(runtime: Runtime, asked: list[dict]) -> list[dict]:
+    """The most likely option letter after `Answer:` of each question; the questions are of one subject."""
     rows = []
-    for question in asked:
-        found = logprobs[question["id"]]
-        require_finite(found, f"{subject} question {question['id']}")
+    for question, logprobs in zip(asked, by_question(runtime, asked), strict=True):
+        require_finite(logprobs, f"{question['subject']} question {question['id']}")
         rows.append(
             {
                 "split": "mmlu",
                 "item": question["id"],
-                "subject": subject,
-                "chosen": int(found.argmax()),
+                "subject": question["subject"],
+                "chosen": int(logprobs.argmax()),
                 "correct_option": question["answer"],
-                "option_logprobs": found.tolist(),
+                "option_logprobs": logprobs.tolist(),
             }
         )
     return rows
@@ -317,18 +304,34 @@ def latency_summary(rows: list[dict]) -> dict[str, float]:
 
 
 def speed(runtime: Runtime, sample: np.ndarray, cfg: Cost) -> dict:
-    """Prefill and decode apart, batch 1: medians over the repetitions, and the repetitions themselves as spread.
-
-    `batch_sweep` is the decode speed of all sequences of a batch together, by the batch's size.
-    """
+    """Prefill and decode apart, batch 1: medians over the repetitions, and the repetitions themselves as spread."""
     ids = np.resize(sample, min(cfg.prefill_tokens, runtime.context - cfg.decode_tokens))
     runtime.prefill(ids)  # warm-up at this length
     prefill = [len(ids) / runtime.prefill(ids) for _ in range(cfg.repetitions)]
     decode = [cfg.decode_tokens / runtime.decode(ids, cfg.decode_tokens) for _ in range(cfg.repetitions)]
-    sweep = {str(n): n * cfg.decode_tokens / runtime.decode(ids, cfg.decode_tokens, n) for n in cfg.batch_sizes}
     return {
         "prefill_tokens_per_second": float(np.median(prefill)),
         "decode_tokens_per_second": float(np.median(decode)),
-        "batch_sweep": sweep,
         "spread": {"prefill_tokens_per_second": prefill, "decode_tokens_per_second": decode},
     }
+
+
+def batch_sweep(runtime: Runtime, sample: np.ndarray, cfg: Cost, spread: dict) -> dict:
+    """`batch_sweep`: decode speed of all sequences of a batch together, by its size; medians, every value in `spread`.
+
+    The sequences begin with as many tokens as are decoded. A size that does not fit the memory is left out.
+    """
+    ids = np.resize(sample, min(cfg.decode_tokens, runtime.context - cfg.decode_tokens))
+    found: dict[str, float] = {}
+    spread["batch_sweep"] = {}
+    for size in cfg.batch_sizes:
+        try:
+            runtime.decode(ids, 1, size)  # warm-up at this size
+            seconds = [runtime.decode(ids, cfg.decode_tokens, size) for _ in range(cfg.repetitions)]
+        except UserError as error:
+            print(f"note: no decode speed of {size} sequences: {error}")
+            break
+        speeds = [size * cfg.decode_tokens / passed for passed in seconds]
+        spread["batch_sweep"][str(size)] = speeds
+        found[str(size)] = float(np.median(speeds))
+    return {"batch_sweep": found}

@@ -1,6 +1,5 @@
 """Multiple-choice questions from a data set of the hub that is laid out as cais/mmlu: one configuration per subject."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,6 @@ from tqdm import tqdm
 from tradeoffs.errors import UserError
 from tradeoffs.records import check_subjects
 
-COMMIT = re.compile(r"[0-9a-f]{40}")
 MIXTURES = ("all", "auxiliary_train")  # configurations of cais/mmlu that are no subject
 
 
@@ -94,7 +92,8 @@ def _question(row: dict[str, Any], where: str) -> dict[str, Any]:
 def _explained(hub: str, revision: str | None, where: str) -> Iterator[None]:
     """Turns what the hub's libraries raise into one message; none of it holds what a request was signed with."""
     import datasets
-    from huggingface_hub import constants, errors
+    from huggingface_hub import constants, errors, is_offline_mode
+    from huggingface_hub.utils import httpx
 
     endpoint = urlsplit(constants.ENDPOINT)
     place = f"{endpoint.scheme}://{endpoint.hostname}{f':{endpoint.port}' if endpoint.port else ''}"
@@ -119,8 +118,8 @@ def _explained(hub: str, revision: str | None, where: str) -> Iterator[None]:
         status = error.response.status_code
         refused = f"refused the token ({status}); {log_in}" if status in (401, 403) else f"answered {status}; try again"
         raise UserError(f"{where}.hub: {hub}: {place} {refused}") from error
-    except (errors.LocalEntryNotFoundError, errors.HTTPError, ConnectionError) as error:
-        if constants.is_offline_mode():
+    except (errors.LocalEntryNotFoundError, httpx.HTTPError, ConnectionError) as error:
+        if is_offline_mode():
             raise UserError(
                 f"{where}.hub: {hub} is not on this disk, and HF_HUB_OFFLINE keeps it from being downloaded; run once "
                 "without it (HF_HOME says where downloads lie)"
@@ -130,4 +129,5 @@ def _explained(hub: str, revision: str | None, where: str) -> Iterator[None]:
             "network and HF_ENDPOINT, or download MMLU's files and give their folder as `path`"
         ) from error
     except (datasets.exceptions.DatasetsError, ValueError) as error:
-        raise UserError(f"{where}.hub: {hub} cannot be read: {str(error).splitlines()[0]}") from error
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{where}.hub: {hub} cannot be read: {first}") from error

@@ -38,7 +38,8 @@ class Divergence:
 
     total: the unbiased estimate of the whole divergence. tail: the part of it that the samples contribute; what is left
     without it is exact for the top k and all others as one bucket, a lower bound (log-sum inequality, Cover and Thomas,
-    Elements of Information Theory, theorem 2.7.1). variance: of `total`, from the sampling.
+    Elements of Information Theory, theorem 2.7.1). variance: of `total`, from the sampling; at most this, since it is
+    that of independent draws and these are stratified (runtime.uniforms).
     """
 
     total: np.ndarray

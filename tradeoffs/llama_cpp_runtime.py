@@ -295,7 +295,8 @@ class LlamaCppRuntime:
                 llama_cpp.llama_model_n_head_kv,
             )
         )
-        return fitting_batch(2 * 2 * layers * width * kv_heads / heads, HOST_BATCH)
+        shared = kv_heads / heads if heads and kv_heads else 1  # none in a first layer without attention
+        return fitting_batch(2 * 2 * layers * width * shared, HOST_BATCH)
 
     def _check(self, sequences: Sequence[np.ndarray], new_tokens: int = 0) -> None:
         for ids in sequences:

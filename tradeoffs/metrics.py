@@ -32,7 +32,7 @@ def bits_per_byte(sums: np.ndarray) -> np.ndarray:
 
 
 def sampling_error(sums: np.ndarray) -> np.ndarray:
-    """Standard error per token, from summed (variance of an item's sum, tokens)."""
+    """Standard error per token of independent items, from summed (variance of an item's sum, tokens)."""
     return ratio(np.stack([np.sqrt(sums[..., 0]), sums[..., 1]], axis=-1))
 
 
@@ -148,7 +148,7 @@ SINGLE = {
             sampling_error,
             "",
             "KLD error",
-            "standard error of KLD from that sampling, nats per scored token",
+            "how large the standard error of KLD from that sampling is at most, nats per scored token",
         ),
     ),
     "same_top_token": (

@@ -105,7 +105,7 @@ class Cost:
     latency_prompts: Positive
     prefill_tokens: Positive
     decode_tokens: Positive
-    batch_sizes: list[Annotated[int, Range(1, 64)]]
+    batch_sizes: list[Annotated[int, Range(2, 64)]]
     repetitions: Positive
 
 
@@ -341,6 +341,8 @@ def _cross_checks(params: Params, problems: list[str]) -> list[str]:
         if params.run and sound(f"run.{field.name}"):
             catalogue = getattr(params, field.name, None)
             checks += _run_checks(field.name, getattr(params.run, field.name), catalogue)
+    if params.evaluate and sound("evaluate.prompts"):
+        checks += _twice("evaluate.prompts", params.evaluate.prompts)
     for axis in ("models", "datasets", "methods"):
         for name, entry in (getattr(params, axis) or {}).items():
             where = f"{axis}.{name}"
@@ -359,8 +361,12 @@ def _run_checks(axis: str, wanted: list[str], catalogue: dict | None) -> Iterato
             yield f"run.{axis}: {_no_block(name, axis, catalogue)}"
     if not wanted and axis in ("models", "datasets", "methods"):
         yield f"run.{axis}: must name at least one entry"
-    for name in sorted({n for n in wanted if wanted.count(n) > 1}):
-        yield f"run.{axis}: {name!r} stands twice"
+    yield from _twice(f"run.{axis}", wanted)
+
+
+def _twice(where: str, entries: list[str]) -> Iterator[str]:
+    for entry in sorted({e for e in entries if entries.count(e) > 1}):
+        yield f"{where}: {entry!r} stands twice"
 
 
 def _source_checks(where: str, entry: Model | Dataset) -> Iterator[str]:

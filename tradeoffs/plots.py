@@ -19,7 +19,7 @@ from matplotlib.transforms import Bbox
 from tradeoffs import files, metrics
 from tradeoffs.intervals import Interval
 from tradeoffs.results import BATCH, Results
-from tradeoffs.variants import TRAINED, Variant
+from tradeoffs.variants import Variant
 
 # Okabe and Ito's palette without its yellow, then Paul Tol's: told apart by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255", "#999933")
@@ -101,7 +101,7 @@ def methods(results: Results) -> Figure:
     grid = figure.subplots(2 * len(groups), 4, sharey="row", squeeze=False)
     places = np.arange(len(results.run.methods))[::-1]
     for row, group in enumerate(groups):
-        trained = [v for v in results.of(*group) if v.format == TRAINED]
+        trained = results.as_trained(*group)
         colours = [_colour(results, v.method) for v in trained]
         quality = ("f1", "bertscore", "cosine", "loss")
         if not results.has(trained[0], "test_f1"):
@@ -135,17 +135,16 @@ def methods(results: Results) -> Figure:
 
 
 def memory(results: Results) -> Figure:
-    """Peak memory of the process: each method's training, each format's inference."""
+    """Peak memory of the process: each method's training, each format's answering of one prompt at a time."""
     groups = results.groups()
-    figure = _figure(10, 0.34 * max(len(results.run.methods), len(_formats(results))) * len(groups) + 1.4)
+    figure = _figure(10, 0.34 * max(len(results.run.methods), len(results.formats)) * len(groups) + 1.4)
     grid = figure.subplots(len(groups), 2, squeeze=False)
     for row, group in zip(grid, groups, strict=True):
-        every = results.of(*group)
-        trained = [v for v in every if v.format == TRAINED and "peak_memory_mb" in results.training[v.cell]]
+        trained = [v for v in results.as_trained(*group) if "peak_memory_mb" in results.training[v.cell]]
         rows = [(v.method, [results.training[v.cell]["peak_memory_mb"]], _colour(results, v.method)) for v in trained]
         _memory_bars(row[0], rows)
         row[0].set(title=_title("Training, by method", *group), xlabel="peak memory of the process (MB)")
-        by_format = {name: [v for v in every if v.format == name] for name in _formats(results)}
+        by_format = {name: [v for v in results.of(*group) if v.format == name] for name in results.formats}
         peaks = {name: [results.cost[v]["peak_memory_mb"] for v in mine] for name, mine in by_format.items()}
         _memory_bars(row[1], [(name, found, "#8aa9bf") for name, found in peaks.items()])
         row[1].set(title="Inference, by format (range over methods)", xlabel="peak memory of the process (MB)")
@@ -157,7 +156,7 @@ def throughput(results: Results) -> Figure | None:
     if not results.batch_sizes:
         return None
     figure, panels = _panels(results.groups(), width=7, height=3.4)
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(_formats(results))))
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(results.formats)))
     keys = {1: "decode_tokens_per_second"} | {size: f"{BATCH}{size}" for size in results.batch_sizes}
     for group, axes in zip(results.groups(), panels, strict=True):
         best = results.ranked(*group)[0].method
@@ -194,7 +193,7 @@ def mmlu_subjects(results: Results) -> Figure | None:
 def ladder(results: Results) -> Figure | None:
     """What each format costs in quality against the model as trained, paired on the same items."""
     groups = results.groups()
-    formats = _formats(results)[1:]
+    formats = results.formats[1:]
     if not formats:
         return None
     measures = [
@@ -310,7 +309,7 @@ def _legends(results: Results, axes: Axes, front: list[str]) -> None:
     axes.axis("off")
     dots = [Line2D([], [], marker="o", linestyle="", color=_colour(results, m)) for m in results.run.methods]
     axes.add_artist(axes.legend(dots, results.run.methods, title="method", loc="upper left", bbox_to_anchor=(-0.05, 1)))
-    formats = _formats(results)
+    formats = results.formats
     marks = [Line2D([], [], marker=_marker(results, f), linestyle="", color="#666666") for f in formats]
     marks.append(Line2D([], [], marker="o", linestyle="--", color="#222222", markerfacecolor="none", markersize=9))
     axes.legend(marks, [*formats, "Pareto set"], title="format", loc="upper right", bbox_to_anchor=(1.05, 1))
@@ -391,10 +390,6 @@ def _title(what: str, model: str, dataset: str) -> str:
     return f"{what}: {model} on {dataset}"
 
 
-def _formats(results: Results) -> list[str]:
-    return list(dict.fromkeys(variant.format for variant in results.variants))
-
-
 def _colour(results: Results, method: str) -> str:
     if method == "base":
         return BASE_COLOUR
@@ -403,7 +398,7 @@ def _colour(results: Results, method: str) -> str:
 
 
 def _marker(results: Results, name: str) -> str:
-    return MARKERS[_formats(results).index(name) % len(MARKERS)]
+    return MARKERS[results.formats.index(name) % len(MARKERS)]
 
 
 def _bars(interval: Interval) -> np.ndarray:

@@ -3,8 +3,8 @@
     python -m tradeoffs.questions demo-demo-lora-q4_0 --subject financial_terms --wrong
     python -m tradeoffs.questions demo-demo-lora-q4_0 --csv answers.csv
 
-Reads what evaluation left in data/; nothing is evaluated again. Per option: its probability after `Answer:`, among all
-tokens of the vocabulary, and its share of what the four have together.
+Reads what evaluation left in data/; nothing is evaluated again. Per option: its probability after `Answer:` and the
+tokens that all letters begin with, among all tokens of the vocabulary, and its share of what the four have together.
 """
 
 import argparse
@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from tradeoffs import files
 from tradeoffs.errors import UserError, near
+from tradeoffs.records import LETTERS
 
-LETTERS = "ABCD"
 ITEMS, TOKENS = Path("data/items"), Path("data/tokens")
 COLUMNS = ("item", "subject", "chosen", "correct_option", "option_logprobs")
 
@@ -127,12 +127,12 @@ def write_csv(path: Path, some: list[Answered]) -> None:
             out.writerow([asked.subject, asked.id, asked.question, *asked.choices, *numbers, *letters])
 
 
-def main(variant: str, subject: str | None, wrong: bool, csv: Path | None) -> None:
+def main(variant: str, subject: str | None, wrong: bool, table: Path | None) -> None:
     every = answered(variant, subject)
     some = [asked for asked in every if not (wrong and asked.is_right)]
-    if csv:
-        write_csv(csv, some)
-        print(f"{csv}: {len(some)} questions")
+    if table:
+        write_csv(table, some)
+        print(f"{table}: {len(some)} questions")
     else:
         for asked in some:
             print("\n".join(shown(asked)))
@@ -146,7 +146,9 @@ if __name__ == "__main__":
     parser.add_argument("variant", metavar="VARIANT", help="MODEL-DATASET-METHOD-FORMAT, one that was evaluated")
     parser.add_argument("--subject", help="only the questions of this subject")
     parser.add_argument("--wrong", action="store_true", help="only the questions that were answered wrong")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="write them to a file, one row per question")
+    parser.add_argument(
+        "--csv", dest="table", type=Path, metavar="FILE", help="write them to a file, one row per question"
+    )
     try:
         main(**vars(parser.parse_args()))
     except UserError as error:

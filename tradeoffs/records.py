@@ -1,17 +1,17 @@
 """Reading a user's dataset: JSON, JSONL, CSV, Parquet or plain text; and multiple-choice questions in MMLU's files."""
 
 import csv
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tradeoffs.errors import UserError
+from tradeoffs.errors import UserError, near
 from tradeoffs.params import Columns
 
 Row = tuple[str, dict[str, Any]]  # where it stands ("data.csv:7"), and its columns
+LETTERS = "ABCD"  # of the options of a multiple-choice question
 
 
 def read(path: Path, columns: Columns | None) -> list[dict[str, str]]:
@@ -22,10 +22,9 @@ def read(path: Path, columns: Columns | None) -> list[dict[str, str]]:
     broken lines, bytes that are not UTF-8, columns that are not there, and values that are neither text nor number.
     """
     if not path.is_file():
-        there = sorted(p.name for p in path.parent.iterdir()) if path.parent.is_dir() else []
-        near = difflib.get_close_matches(path.name, there, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"{path.parent} holds: {', '.join(there[:20]) or 'nothing'}"
-        raise UserError(f"{path}: no such file ({hint})")
+        there = sorted(p.name for p in path.parent.glob("*") if p.suffix in READERS)
+        hint = near(path.name, there) if there else f", and no other data file in {path.parent}"
+        raise UserError(f"{path}: no such file{hint}")
     if path.suffix not in READERS:
         raise UserError(f"{path}: unknown suffix {path.suffix!r}; known are {', '.join(READERS)}")
     try:
@@ -52,9 +51,7 @@ def _example(where: str, row: dict[str, Any], columns: Columns) -> dict[str, str
 
 def _value(where: str, row: dict[str, Any], column: str | None) -> str:
     if column not in row:
-        near = difflib.get_close_matches(str(column), row, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(f"{where}: no column {column!r} ({hint}there are: {', '.join(map(str, row)) or 'none'})")
+        raise UserError(f"{where}: no column {column!r}{near(column, row)}")
     value = row[column]
     if value is None:
         return ""
@@ -160,14 +157,10 @@ def read_mmlu(folder: Path, subjects: list[str] | None, where: str) -> list[dict
 
 
 def check_subjects(subjects: list[str] | None, known: list[str], source: str, where: str) -> None:
-    """Raises UserError, with the near match and what there is, for the first subject that the source does not have."""
+    """Raises UserError, with the near match or what there is, for the first subject that the source does not have."""
     for number, subject in enumerate(subjects or ()):
         if subject not in known:
-            match = difflib.get_close_matches(subject, known, n=1)
-            hint = f"did you mean {match[0]}? " if match else ""
-            raise UserError(
-                f"{where}.subjects[{number}]: no subject {subject!r} in {source} ({hint}there are: {', '.join(known)})"
-            )
+            raise UserError(f"{where}.subjects[{number}]: no subject {subject!r} in {source}{near(subject, known)}")
 
 
 def _mmlu_questions(path: Path) -> Iterator[dict[str, Any]]:
@@ -176,6 +169,6 @@ def _mmlu_questions(path: Path) -> Iterator[dict[str, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.reader(file)
         for fields in reader:
-            if len(fields) != 6 or fields[5] not in ("A", "B", "C", "D"):
+            if len(fields) != 6 or fields[5] not in tuple(LETTERS):
                 raise UserError(f"{path}:{reader.line_num}: expected question, four choices and a letter from A to D")
-            yield {"question": fields[0], "choices": fields[1:5], "answer": "ABCD".index(fields[5])}
+            yield {"question": fields[0], "choices": fields[1:5], "answer": LETTERS.index(fields[5])}

@@ -1,5 +1,6 @@
 """The report for the person who decides: the answer first, then what it rests on. Markdown, and HTML made from it."""
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -24,7 +25,7 @@ from tradeoffs.formatting import (
     verdict,
     with_cost,
 )
-from tradeoffs.results import BATCH, Results
+from tradeoffs.results import BATCH, COST, Results
 from tradeoffs.variants import TRAINED, Variant
 
 Group = tuple[str, str]
@@ -36,7 +37,7 @@ CAPTIONS = {
     "ladder": "What each format costs against the model as trained, on the same items.",
     "throughput": "Tokens per second of all sequences together, by how many are decoded at the same time.",
     "mmlu_subjects": "Multiple choice by subject, percent right, every variant; intervals: metrics/summary.csv.",
-    "memory": "Peak memory of the process.",
+    "memory": "Peak memory of the process: in training, and while answering one prompt at a time.",
     "training_curves": "Training loss; curves that meet lie in each other, the first method's outside.",
 }
 # Where merging put an adapter: values of `merge` in params.yaml.
@@ -92,7 +93,7 @@ def decision_table(results: Results) -> Lines:
     rows = []
     for group in results.groups():
         best, name = results.ranked(*group)[0], results.headline(*group)
-        base = [v for v in results.of(*group, "base") if v.format == TRAINED]
+        base = _untouched(results, group)
         rows.append(
             [
                 " / ".join(group),
@@ -105,7 +106,7 @@ def decision_table(results: Results) -> Lines:
                     "decode_tokens_per_second",
                     "tok/s",
                 ),
-                quality_of(results, base[0], name) if base else "",
+                quality_of(results, base, name) if base else "",
             ]
         )
     header = ["model / data set", "best", "tied with it", "smallest tied", "fastest tied", "untouched base"]
@@ -115,7 +116,7 @@ def decision_table(results: Results) -> Lines:
 def _decision(results: Results, pictures: Sequence[str]) -> Lines:
     lines = ["# Which method, which format", ""]
     variants, methods = counted(results.variants, "variant"), counted(results.run.methods, "method")
-    formats, groups = counted(_format_names(results), "format"), counted(results.groups(), "pair")
+    formats, groups = counted(results.formats, "format"), counted(results.groups(), "pair")
     lines += [f"{variants}: {methods} of tuning in {formats}, on {groups} of model and data set."]
     lines += [
         "Values are `value [low, high]`, a 95 % interval; a **tie** is a difference whose interval contains 0.",
@@ -149,11 +150,12 @@ def _advice(results: Results, group: Group) -> str:
         words.append(f"Smallest ({size}) and fastest ({speed}) among them all: {name_of(small)}.")
     else:
         words.append(f"Smallest among them all: {name_of(small)} ({size}); fastest: {name_of(fast)} ({speed}).")
-    base = [v for v in results.of(*group, "base") if v.format == TRAINED]
-    if base and base[0] in tied and len(results.run.methods) > 1:
+    base = _untouched(results, group)
+    if base in tied and len(results.run.methods) > 1:
         words.append("The untouched base is among them: tuning shows no effect here.")
-    elif base and base[0] not in tied:
-        words.append(f"Against the untouched base: {signed(results.compare(best, base[0], name), name)}.")
+    elif base and base not in tied:
+        lead = results.compare_picked(best, base, name, len(results.of(*group)))
+        words.append(f"Against the untouched base: {signed(lead, name)}.")
     fronts = (("size", "size_mb", "lower"), ("decode speed", "decode_tokens_per_second", "higher"))
     for what, key, cheaper in fronts:
         front = ", ".join(name_of(v) for v in results.pareto(*group, key, cheaper))
@@ -175,19 +177,17 @@ def _choices(results: Results, group: Group) -> Lines:
     )
     for key, cheaper, why in costs:
         chosen.setdefault(_cheapest(results, group, key, cheaper), []).append(why)
-    for variant in results.of(*group, "base"):
-        if variant.format == TRAINED:
-            chosen.setdefault(variant, []).append("untouched base")
+    base = _untouched(results, group)
+    if base:
+        chosen.setdefault(base, []).append("untouched base")
+    shown = ("size_mb", "decode_tokens_per_second", "latency_p50_seconds", "peak_memory_mb")
     header = [
         "",
         "variant",
         full_label(results, group[1], name),
         "against the best",
         *(results.label(group[1], more) for more in also),
-        "size MB",
-        "decode tok/s",
-        "p50 latency s",
-        "memory MB",
+        *(COST[key] for key in shown),
     ]
     rows = [
         [
@@ -196,10 +196,7 @@ def _choices(results: Results, group: Group) -> Lines:
             quality_of(results, v, name),
             "" if v == best else verdict(results.compare_picked(v, best, name, among), name),
             *(quality_of(results, v, more) for more in also),
-            *(
-                cost_of(results, v, key)
-                for key in ("size_mb", "decode_tokens_per_second", "latency_p50_seconds", "peak_memory_mb")
-            ),
+            *(cost_of(results, v, key) for key in shown),
         ]
         for v, why in chosen.items()
     ]
@@ -236,7 +233,7 @@ def _methods(results: Results, pictures: Sequence[str]) -> Lines:
     answers = ("f1", "exact_match", "rouge_l", "bleu", "bertscore", "cosine")
     likelihood = ("loss", "perplexity", "bits_per_byte", "token_accuracy")
     for group in results.groups():
-        trained, headline = _as_trained(results, group), results.headline(*group)
+        trained, headline = results.as_trained(*group), results.headline(*group)
         lines += [f"### {' on '.join(group)}", ""]
         names = [f"test_{n}" for n in answers] + ["cosine_to_base", "mmlu_accuracy"]
         for some in (names, [f"test_{n}" for n in likelihood]):
@@ -290,7 +287,7 @@ def _formats(results: Results, pictures: Sequence[str]) -> Lines:
         lines += [f"{label[0].upper()}{label[1:]} of each method in each format; bold: tied with the best.", ""]
         tied = {v: bold(quality_of(results, v, name), True) for v in results.tied_with_best(*group)}
         cells = {v: quality_of(results, v, name) for v in results.of(*group)} | tied
-        lines += _matrix(results, group, _format_names(results), cells)
+        lines += _matrix(results, group, results.formats, cells)
         best = results.of(*group, results.ranked(*group)[0].method)
         lines += [f"What each format of `{best[0].method}` costs. Speeds: median [slowest, fastest run], batch 1."]
         lines += ["The runs follow each other within seconds: files of one size that differ by more were measured"]
@@ -307,16 +304,13 @@ def _throughput(results: Results, variants: list[Variant]) -> Lines:
     """Decode speed by how many sequences are decoded at the same time."""
     if not results.batch_sizes:
         return []
-    lines = [f"Tokens per second of `{variants[0].method}`, of all sequences decoded at the same time together:", ""]
-    rows = [
-        [
-            f"`{v.format}`",
-            cost_of(results, v, "decode_tokens_per_second"),
-            *(cost_of(results, v, f"{BATCH}{size}") for size in results.batch_sizes),
-        ]
-        for v in variants
-    ]
-    return [*lines, *table(["format", "alone", *(f"{size} at a time" for size in results.batch_sizes)], rows), ""]
+    keys = ["decode_tokens_per_second", *(f"{BATCH}{size}" for size in results.batch_sizes)]
+    lines = [f"Tokens per second of `{variants[0].method}`, of all sequences decoded at the same time together:"]
+    lines += ["median [slowest, fastest run]. Alone: after `prefill_tokens`; in a batch: after `decode_tokens`."]
+    if any(key not in results.cost[v] for v in variants for key in keys):
+        lines += ["Empty: so many did not fit the memory."]
+    rows = [[f"`{v.format}`", *(cost_of(results, v, key, spread=True) for key in keys)] for v in variants]
+    return [*lines, "", *table(["format", "alone", *(f"{size} at a time" for size in results.batch_sizes)], rows), ""]
 
 
 def _format_quality(results: Results, cell: list[Variant]) -> Lines:
@@ -327,20 +321,7 @@ def _format_quality(results: Results, cell: list[Variant]) -> Lines:
 
 
 def _cost_table(results: Results, variants: list[Variant]) -> Lines:
-    columns = {
-        "size_mb": "size MB",
-        "load_seconds": "load s",
-        "prefill_tokens_per_second": "prefill tok/s",
-        "decode_tokens_per_second": "decode tok/s",
-        "ttft_seconds": "first token s",
-        "latency_p50_seconds": "p50 latency s",
-        "latency_p95_seconds": "p95 latency s",
-        "eval_samples_per_second": "scored items/s",
-        "peak_memory_mb": "memory MB",
-        "peak_gpu_memory_mb": "GPU memory MB",
-        "peak_gpu_memory_reserved_mb": "GPU memory reserved MB",
-    }
-    present = {k: label for k, label in columns.items() if any(k in results.cost[v] for v in variants)}
+    present = {k: label for k, label in COST.items() if any(k in results.cost[v] for v in variants)}
     rows = []
     for variant in variants:
         runs_on = f"{results.cost[variant]['runtime']}, {results.cost[variant]['device']}"
@@ -353,7 +334,7 @@ def _ladder(results: Results, pictures: Sequence[str]) -> Lines:
     lines += ["Change of test loss against the same model as it left training, on the same items, in nats per token;"]
     lines += ["bold: the interval excludes 0.", ""]
     for group in results.groups():
-        rungs = _format_names(results)[1:]
+        rungs = results.formats[1:]
         lines += [f"### {' on '.join(group)}", ""]
         cells = {v: _change(results, v, "test_loss") for v in results.of(*group)}
         lines += _matrix(results, group, rungs, cells)
@@ -369,9 +350,11 @@ def _ladder(results: Results, pictures: Sequence[str]) -> Lines:
 
 
 def _merges(results: Results, group: Group) -> Lines:
-    """Adapters of a quantised base, by what they were merged onto; those that left training alike under each other."""
-    rungs = [v for v in results.of(*group) if v.format != TRAINED and results.made_from(v).format == TRAINED]
-    merged = [v for v in rungs if "merged_onto" in results.cost[v]]
+    """Adapters of a quantised base, by what they were merged onto; those that left training alike under each other.
+
+    Nothing where bf16 is not listed: what is made from `trained` then is changed by its own format too.
+    """
+    merged = [v for v in results.of(*group) if v.format == "bf16" and "merged_onto" in results.cost[v]]
     if not merged:
         return []
     # Two blocks that differ in `merge` alone train the same model.
@@ -433,7 +416,7 @@ def _subjects(results: Results, pictures: Sequence[str]) -> Lines:
     for group in asked:
         best = results.ranked(*group)[0].method
         lines += [f"### {' on '.join(group)}", "", "Accuracy of the models as trained:", ""]
-        lines += _subject_table(results, _as_trained(results, group), lambda v: v.method)
+        lines += _subject_table(results, results.as_trained(*group), lambda v: v.method)
         lines += [f"Accuracy of the formats of `{best}`, and the time for all questions:", ""]
         lines += _subject_table(results, results.of(*group, best), lambda v: v.format)
     return lines + _pictures(pictures, "mmlu_subjects")
@@ -470,7 +453,7 @@ def _prompts(results: Results) -> Lines:
             if len(everything) <= MANY:
                 lines += [*_answer_table(results, everything, item), ""]
                 continue
-            lines += [*_answer_table(results, _as_trained(results, group), item), ""]
+            lines += [*_answer_table(results, results.as_trained(*group), item), ""]
             for method in results.run.methods:
                 rungs = results.of(*group, method)[1:]
                 if rungs:
@@ -499,8 +482,8 @@ def _answer_table(results: Results, variants: list[Variant], item: str) -> Lines
 def _comparisons(results: Results) -> Lines:
     """Methods as trained against the base and against the best of them, paired; McNemar for accuracies."""
     lines = ["", "## Who beats whom", ""]
-    lines += ["Paired on the same items; wider intervals against the best method, since it was picked. p: McNemar's"]
-    lines += ["exact test on the items that only one of the two gets right; against the best it is multiplied by the"]
+    lines += ["Paired on the same items. p: McNemar's exact test on the items that only one of the two gets right."]
+    lines += ["The best method was picked, so in every pair with it the interval is wider and p is multiplied by the"]
     lines += ["number of pairs (Bonferroni)."]
     lines += ["How much a method moves with another training seed is not in them.", ""]
     for group in results.groups():
@@ -529,11 +512,12 @@ def _against(results: Results, trained: list[Variant], name: str) -> Lines:
             if variant == other:
                 row += [""] * (1 + tested)
                 continue
-            among = len(trained) if other == best else 2  # two that were not picked: one pair
-            picked = results.compare_picked(variant, other, name, among)
-            row.append(verdict(picked if other == best else results.compare(variant, other, name), name))
-            if tested:
-                row.append(f"{min(1.0, among * (among - 1) / 2 * results.mcnemar(variant, other, name)):.2g}")
+            p = results.mcnemar(variant, other, name) if tested else 1.0
+            found = results.compare(variant, other, name)
+            if best in (variant, other):
+                found = results.compare_picked(variant, other, name, len(trained))
+                p = min(1.0, math.comb(len(trained), 2) * p)
+            row += [verdict(found, name), f"{p:.2g}"][: 1 + tested]
         rows.append(row)
     return table(header, rows)
 
@@ -552,7 +536,7 @@ def _data(results: Results) -> Lines:
     header = ["model / data set", "metric", "items", "between methods", "between formats of one method"]
     rows = []
     for group in results.groups():
-        trained = _as_trained(results, group)
+        trained = results.as_trained(*group)
         methods = [(a, b) for index, a in enumerate(trained) for b in trained[:index]]
         formats = [(v, _trained(results, v)) for v in results.of(*group) if v.format != TRAINED]
         for name in ("test_loss", "test_f1", "mmlu_accuracy"):
@@ -584,7 +568,8 @@ def _reading(results: Results) -> Lines:
         "- **Perplexity or bits per byte**: more tokens for the same text make a lower perplexity, and the",
         "  model is no better for it. Within one model either will do; across models use bits per byte.",
         "- An empty answer scores 0 in F1, exact match, ROUGE, BLEU and BERTScore.",
-        "- MB is 10^6 bytes. Cost numbers belong to the machine that they were measured on.",
+        "- MB is 10^6 bytes. Memory of a format is what answering one prompt at a time takes, before any batch.",
+        "- Cost numbers belong to the machine that they were measured on.",
     ]
     return lines
 
@@ -623,12 +608,9 @@ def _trained(results: Results, variant: Variant) -> Variant:
     return results.of(variant.model, variant.dataset, variant.method)[0]
 
 
-def _as_trained(results: Results, group: Group) -> list[Variant]:
-    return [variant for variant in results.of(*group) if variant.format == TRAINED]
-
-
-def _format_names(results: Results) -> list[str]:
-    return list(dict.fromkeys(variant.format for variant in results.variants))
+def _untouched(results: Results, group: Group) -> Variant | None:
+    """The base as it is, if the run list has it."""
+    return next((v for v in results.as_trained(*group) if v.method == "base"), None)
 
 
 def _quality_table(

@@ -44,19 +44,20 @@ EXTRA = (
     *(f"{split}_{name}" for split in ("test", "seen") for name in ("exact_match", "rouge_1", "rouge_2")),
     "kld_tail",
 )
-COST = (
-    "size_mb",
-    "load_seconds",
-    "prefill_tokens_per_second",
-    "decode_tokens_per_second",
-    "ttft_seconds",
-    "latency_p50_seconds",
-    "latency_p95_seconds",
-    "eval_samples_per_second",
-    "peak_memory_mb",
-    "peak_gpu_memory_mb",
-    "peak_gpu_memory_reserved_mb",
-)
+# ... and what tables call them.
+COST = {
+    "size_mb": "size MB",
+    "load_seconds": "load s",
+    "prefill_tokens_per_second": "prefill tok/s",
+    "decode_tokens_per_second": "decode tok/s",
+    "ttft_seconds": "first token s",
+    "latency_p50_seconds": "p50 latency s",
+    "latency_p95_seconds": "p95 latency s",
+    "eval_samples_per_second": "scored items/s",
+    "peak_memory_mb": "memory MB",
+    "peak_gpu_memory_mb": "GPU memory MB",
+    "peak_gpu_memory_reserved_mb": "GPU memory reserved MB",
+}
 BATCH = "decode_tokens_per_second_batch_"  # and how many sequences; of all of them together
 # How each format is made: the rung of the ladder below it, or the nearest one of these that the run list has.
 MADE_FROM = {"bf16": (TRAINED,), "int8": ("bf16", TRAINED), "nf4": ("bf16", TRAINED), "f16": ("bf16", TRAINED)}
@@ -111,20 +112,29 @@ class Results:
         mine = [v for v in self.variants if (v.model, v.dataset) == (model, dataset)]
         return [v for v in mine if method in (None, v.method)]
 
+    def as_trained(self, model: str, dataset: str) -> list[Variant]:
+        """Each method of a group as it left training, in the order of the run list."""
+        return [variant for variant in self.of(model, dataset) if variant.format == TRAINED]
+
+    @property
+    def formats(self) -> list[str]:
+        """All formats, in the order of the ladder."""
+        return list(dict.fromkeys(variant.format for variant in self.variants))
+
     @property
     def batch_sizes(self) -> list[int]:
-        """How many sequences were decoded at the same time, besides one alone."""
+        """How many sequences any variant decoded at the same time, besides one alone."""
         found = {name for cost in self.cost.values() for name in cost if name.startswith(BATCH)}
         return sorted(int(name.removeprefix(BATCH)) for name in found)
 
     @property
-    def cost_names(self) -> tuple[str, ...]:
-        """Names of the cost numbers that a variant of this run can have."""
-        return (*COST, *(f"{BATCH}{size}" for size in self.batch_sizes))
+    def cost_labels(self) -> dict[str, str]:
+        """The cost numbers that a variant of this run can have, by their names, and what tables call them."""
+        return COST | {f"{BATCH}{size}": f"decode tok/s, {size} at a time" for size in self.batch_sizes}
 
     def label(self, dataset: str, name: str) -> str:
         """What a quality metric is called: questions that were generated are not those of MMLU."""
-        made_here = self.prepared[dataset]["source"] == "generated" and "mmlu" not in self.prepared[dataset]
+        made_here = self.prepared[dataset].get("mmlu", {}).get("source") == "generated"
         return "multiple choice" if name == "mmlu_accuracy" and made_here else metrics.metric(name)[1].label
 
     def has(self, variant: Variant, name: str) -> bool:
@@ -299,10 +309,11 @@ def _require_same(what: str, ours: Variant, mine: list[str], theirs: Variant, ot
 
 
 def _cost(variant: Variant) -> dict:
-    """data/cost/<variant>.json with its sweep over batch sizes as single numbers."""
+    """data/cost/<variant>.json with its sweep over batch sizes, and the spread of that, as single numbers."""
     found = _json("data/cost", variant)
-    sweep = found.pop("batch_sweep", {})
-    return found | {f"{BATCH}{size}": speed for size, speed in sweep.items()}
+    for numbers in (found, found.get("spread", {})):
+        numbers.update({f"{BATCH}{size}": number for size, number in numbers.pop("batch_sweep", {}).items()})
+    return found
 
 
 def _json(folder: str, name: object) -> dict:

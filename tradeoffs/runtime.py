@@ -67,8 +67,7 @@ class Rows:
     @classmethod
     def of(cls, targets: Sequence[Target], top_k: int, tail_samples: int) -> "Rows":
         drawn = np.concatenate([uniforms(t, tail_samples) for t in targets]) if top_k and tail_samples else None
-        at, samples = (_joined([getattr(t, name) for t in targets]) for name in ("at", "samples"))
-        at, samples = (None, None) if top_k else (at, samples)
+        at, samples = (None if top_k else _joined([getattr(t, name) for t in targets]) for name in ("at", "samples"))
         return cls(np.concatenate([t.true for t in targets]), at, samples, top_k, drawn)
 
     def __getitem__(self, part: slice) -> "Rows":
@@ -86,7 +85,7 @@ def uniforms(target: Target, count: int) -> np.ndarray:
     """
     seed = zlib.crc32(np.ascontiguousarray(target.ids, np.int32).tobytes())
     draws = np.random.default_rng(seed).random((int(target.scored.sum()), count))
-    return (np.arange(count) + draws) / max(count, 1)
+    return (np.arange(count) + draws) / count
 
 
 def per_target(parts: Sequence[Scores], targets: Sequence[Target]) -> list[Scores]:

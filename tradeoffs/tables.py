@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def quality(results: Results) -> dict[str, dict]:
 
 
 def cost(results: Results) -> dict[str, dict]:
-    return {str(v): _present(results.cost_names, results.cost[v]) for v in results.variants}
+    return {str(v): _present(results.cost_labels, results.cost[v]) for v in results.variants}
 
 
 def mmlu(results: Results) -> dict[str, dict]:
@@ -55,7 +56,7 @@ def summary(results: Results) -> list[dict]:
         for subject, (accuracy, _) in results.subjects(variant).items():
             row |= _spread(f"mmlu_{subject}", accuracy)
         row |= {f"mmlu_{k}": seconds for k, seconds in by_subject.get(str(variant), {}).items() if k != "accuracy"}
-        row |= _present(results.cost_names, results.cost[variant])
+        row |= _present(results.cost_labels, results.cost[variant])
         # The peaks of training and those of inference share their names in the JSON files.
         trained = _present(TRAINING, results.training[variant.cell])
         rows.append(row | {("train_" + k if k in COST else k): value for k, value in trained.items()})
@@ -129,7 +130,7 @@ def _names(variant: Variant) -> dict[str, str]:
     return {"model": variant.model, "dataset": variant.dataset, "method": variant.method, "format": variant.format}
 
 
-def _present(names: tuple[str, ...], found: dict) -> dict:
+def _present(names: Iterable[str], found: dict) -> dict:
     return {name: found[name] for name in names if name in found}
 
 

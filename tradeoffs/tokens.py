@@ -8,8 +8,7 @@ from transformers import PreTrainedTokenizerFast
 
 from tradeoffs import files
 from tradeoffs.errors import UserError
-
-LETTERS = "ABCD"
+from tradeoffs.records import LETTERS
 
 
 def instruction_rows(

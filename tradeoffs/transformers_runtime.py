@@ -142,12 +142,20 @@ class TransformersRuntime:
 
     @torch.inference_mode()
     def decode(self, ids: np.ndarray, tokens: int, sequences: int = 1) -> float:
-        cache = DynamicCache(config=self.model.config)
-        last = self._step(torch.from_numpy(np.tile(np.asarray(ids, np.int64), (sequences, 1))).to(self.on), cache)
-        begun = self._now()
-        for _ in range(tokens):
-            last = self._step(last, cache)
-        return self._now() - begun
+        seconds = 0.0
+
+        def work(batch: list[int]) -> None:
+            nonlocal seconds
+            cache = DynamicCache(config=self.model.config)
+            last = self._step(torch.from_numpy(np.tile(np.asarray(ids, np.int64), (len(batch), 1))).to(self.on), cache)
+            begun = self._now()
+            for _ in range(tokens):
+                last = self._step(last, cache)
+            seconds = self._now() - begun
+
+        if not self._fits(work, list(range(sequences))):
+            raise UserError(f"out of memory on {self.device} with {sequences} sequences of {len(ids) + tokens} tokens")
+        return seconds
 
     def gpu_memory(self) -> dict[str, float]:
         if self.on.type != "cuda":

@@ -6,7 +6,6 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,19 +17,11 @@ from tradeoffs import files
 FOLDER = Path(".scratch/unfinished")
 
 
-@dataclass(frozen=True)
-class Part:
-    """Rows of a finished part, and the seconds it took: `wall`, `cpu`, and `gpu` where one was used."""
-
-    rows: list[dict]
-    seconds: dict[str, float]
-
-
 class Unfinished:
     """The finished parts of one piece of work, each a file that is there whole or not at all.
 
-    They belong to `name`, to the state of the files at `inputs` and to `settings`, and to the code that made them: when
-    one of these is another, they are thrown away.
+    They belong to `name`, to the state of the files at `inputs`, to `settings`, to this machine, its libraries and the
+    code: when one of these is another, they are thrown away.
     """
 
     def __init__(self, name: str, schema: pa.Schema, inputs: Iterable[Path], *settings: object):
@@ -44,20 +35,26 @@ class Unfinished:
         if found:
             print(f"{name}: an earlier run was cut short; going on after its {found} finished parts")
 
-    def part(self, name: str, work: Callable[[], list[dict]], gpu_clock: Callable | None = None) -> Part:
-        """Rows that `work` makes, unless this part is there already. `gpu_clock` is that of a Runtime."""
+    def part(self, name: str, work: Callable[[], list[dict]], gpu_clock: Callable | None = None) -> dict[str, float]:
+        """Lets `work` make the rows of a part, unless they are there already; the seconds that it took, or had taken.
+
+        `wall` and `cpu`, and `gpu` where `gpu_clock` (of a Runtime) gives one.
+        """
         path = self.folder / f"{name}.parquet"
-        if not path.is_file():
+        if not self.has(name):
             wall, cpu, gpu = time.perf_counter(), time.process_time(), gpu_clock() if gpu_clock else None
             rows = work()
             seconds = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
             if gpu is not None:
                 seconds["gpu"] = gpu()
             files.write_table(path, rows, self.schema.with_metadata({"seconds": json.dumps(seconds)}))
-        # Read also where it was just written, so that a part is the same to the last digit either way.
-        return Part(self.read(name), json.loads(pq.read_schema(path).metadata[b"seconds"]))
+        return json.loads(pq.read_schema(path).metadata[b"seconds"])
+
+    def has(self, name: str) -> bool:
+        return (self.folder / f"{name}.parquet").is_file()
 
     def read(self, name: str) -> list[dict]:
+        """The rows of a finished part."""
         return files.read_table(self.folder / f"{name}.parquet")
 
     def remove(self) -> None:
@@ -71,7 +68,8 @@ def _key(inputs: Iterable[Path], settings: tuple[object, ...]) -> str:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             found = file.stat()
             digest.update(f"{file} {found.st_size} {found.st_mtime_ns}".encode())
-    for name, module in sorted(sys.modules.items()):
-        if name.startswith("tradeoffs.") and module.__file__:
-            digest.update(Path(module.__file__).read_bytes())
+    own = {Path(__file__).parent, Path(__file__).parent.with_name("stages")}  # a stage itself is the module __main__
+    code = {Path(getattr(module, "__file__", None) or "") for module in list(sys.modules.values())}
+    for file in sorted(file for file in code if file.parent in own):
+        digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
