@@ -255,6 +255,39 @@ def test_nothing_cheaper_is_as_good_as_a_member_of_the_pareto_set(results):
             assert (variant in front) == all(results.better(variant, member, "test_f1") for member in below)
 
 
+def test_a_tie_of_a_tie_does_not_make_a_variant_worth_its_cost(results, monkeypatch):
+    """Three of rising cost: each ties with the next one, and the last beats the first only."""
+    a, b, c = results.of("demo", "demo")[:3]
+    monkeypatch.setattr(results, "ranked", lambda *group: [c, b, a])
+    monkeypatch.setattr(results, "better", lambda ours, theirs, name: (ours, theirs) == (c, a))
+    monkeypatch.setattr(results, "cost", {v: {"size_mb": size} for v, size in ((a, 1), (b, 2), (c, 3))})
+    assert results.pareto("demo", "demo", "size_mb", "lower") == [a]
+
+
+def test_of_tied_variants_whose_speeds_overlap_the_better_one_is_named(results, monkeypatch):
+    best, other, slow = results.of("demo", "demo")[:3]
+    runs = {best: [90, 95, 99], other: [94, 96, 105], slow: [50, 55, 60]}
+    cost = {
+        v: {"decode_tokens_per_second": some[1], "spread": {"decode_tokens_per_second": some}}
+        for v, some in runs.items()
+    }
+    monkeypatch.setattr(results, "tied_with_best", lambda *group: [best, slow, other])
+    monkeypatch.setattr(results, "cost", cost)
+    fastest = ("demo", "demo", "decode_tokens_per_second", "higher")
+    assert results.cheapest_tied(*fastest) == best
+    runs[other][:] = [100, 103, 105]
+    assert results.cheapest_tied(*fastest) == other
+
+
+def test_memory_within_two_percent_is_not_told_apart(results, monkeypatch):
+    best, other = results.of("demo", "demo")[:2]
+    monkeypatch.setattr(results, "tied_with_best", lambda *group: [best, other])
+    monkeypatch.setattr(results, "cost", {best: {"peak_memory_mb": 101.0}, other: {"peak_memory_mb": 100.0}})
+    assert results.cheapest_tied("demo", "demo", "peak_memory_mb", "lower") == best
+    monkeypatch.setattr(results, "cost", {best: {"peak_memory_mb": 110.0}, other: {"peak_memory_mb": 100.0}})
+    assert results.cheapest_tied("demo", "demo", "peak_memory_mb", "lower") == other
+
+
 def test_a_second_run_writes_the_same_bytes(finished, tmp_path, monkeypatch):
     prepare(tmp_path, monkeypatch)
     score.main()

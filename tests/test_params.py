@@ -74,6 +74,9 @@ def test_a_method_without_a_block_names_the_near_one(raw, tmp_path):
             "methods.lora.merge: means something only where load quantises the base",
         ),
         ("evaluate.cost.batch_sizes", [65], "evaluate.cost.batch_sizes[0]: must be at least 2 and at most 64, is 65"),
+        ("evaluate.cost.batch_sizes", [4, 4], "evaluate.cost.batch_sizes: 4 stands twice"),
+        ("evaluate.prompts", ["Why?", " "], "evaluate.prompts: one is empty"),
+        ("evaluate.bootstrap", 1, "evaluate.bootstrap: must be at least 20, is 1"),
         ("evaluate.kld_tail_samples", 1, "evaluate.kld_tail_samples: must be at least 2, is 1"),
         ("datasets.demo.mmlu", {"subjects": ["anatomy"]}, "datasets.demo.mmlu: needs exactly one of path"),
         (

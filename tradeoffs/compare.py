@@ -42,7 +42,8 @@ def comparison(results: Results, ours: Variant, theirs: Variant) -> Lines:
     lines = [f"**`{ours}`** against **`{theirs}`**", ""]
     lines += ["`value [low, high]`: 95 % intervals. Differences, first less second, are paired on the same items; one"]
     lines += ["whose interval contains 0 is a tie. p: McNemar's exact test. KLD and same top token are each against"]
-    lines += ["the variant's own model as trained."]
+    lines += ["the variant's own model as trained, so `trained` itself has none. This pair alone: the report widens"]
+    lines += ["the intervals of pairs with the best of many, so what differs here can be a tie there."]
     names = [n for n in (*QUALITY, *EXTRA) if results.has(ours, n) or results.has(theirs, n)]
     names.sort(key=lambda n: ORDER.get(n.partition("_")[0], 1))
     if not results.same_tokens(ours, theirs):

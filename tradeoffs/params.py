@@ -121,7 +121,7 @@ class Evaluate:
     mmlu: Mmlu
     cost: Cost
     embedding: str
-    bootstrap: Positive
+    bootstrap: Annotated[int, Range(20)]
 
 
 @dataclass(frozen=True)
@@ -342,7 +342,10 @@ def _cross_checks(params: Params, problems: list[str]) -> list[str]:
             catalogue = getattr(params, field.name, None)
             checks += _run_checks(field.name, getattr(params.run, field.name), catalogue)
     if params.evaluate and sound("evaluate.prompts"):
-        checks += _twice("evaluate.prompts", params.evaluate.prompts)
+        checks += _twice("evaluate.prompts", [prompt.strip() for prompt in params.evaluate.prompts])
+        checks += ["evaluate.prompts: one is empty" for prompt in params.evaluate.prompts if not prompt.strip()]
+    if params.evaluate and sound("evaluate.cost.batch_sizes"):
+        checks += _twice("evaluate.cost.batch_sizes", params.evaluate.cost.batch_sizes)
     for axis in ("models", "datasets", "methods"):
         for name, entry in (getattr(params, axis) or {}).items():
             where = f"{axis}.{name}"
@@ -364,7 +367,7 @@ def _run_checks(axis: str, wanted: list[str], catalogue: dict | None) -> Iterato
     yield from _twice(f"run.{axis}", wanted)
 
 
-def _twice(where: str, entries: list[str]) -> Iterator[str]:
+def _twice(where: str, entries: list) -> Iterator[str]:
     for entry in sorted({e for e in entries if entries.count(e) > 1}):
         yield f"{where}: {entry!r} stands twice"
 

@@ -99,10 +99,10 @@ def decision_table(results: Results) -> Lines:
                 " / ".join(group),
                 f"{name_of(best)}: {quality_of(results, best, name)}",
                 f"{len(results.tied_with_best(*group)) - 1} of {len(results.of(*group)) - 1}",
-                with_cost(results, _cheapest(results, group, "size_mb", "lower"), "size_mb", "MB"),
+                with_cost(results, results.cheapest_tied(*group, "size_mb", "lower"), "size_mb", "MB"),
                 with_cost(
                     results,
-                    _cheapest(results, group, "decode_tokens_per_second", "higher"),
+                    results.cheapest_tied(*group, "decode_tokens_per_second", "higher"),
                     "decode_tokens_per_second",
                     "tok/s",
                 ),
@@ -121,6 +121,7 @@ def _decision(results: Results, pictures: Sequence[str]) -> Lines:
     lines += [
         "Values are `value [low, high]`, a 95 % interval; a **tie** is a difference whose interval contains 0.",
         "Against the best, intervals are wider: it was picked out of many, so its lead is in part luck (Bonferroni).",
+        "Speeds whose repetitions overlap, and memory within 2 %, are not told apart: the better variant is named.",
         "",
     ]
     lines += decision_table(results)
@@ -134,8 +135,8 @@ def _advice(results: Results, group: Group) -> str:
     """The decision in words, from the numbers."""
     name = results.headline(*group)
     best, tied = results.ranked(*group)[0], results.tied_with_best(*group)
-    small = _cheapest(results, group, "size_mb", "lower")
-    fast = _cheapest(results, group, "decode_tokens_per_second", "higher")
+    small = results.cheapest_tied(*group, "size_mb", "lower")
+    fast = results.cheapest_tied(*group, "decode_tokens_per_second", "higher")
     size, speed = (
         f"{cost_of(results, small, 'size_mb')} MB",
         f"{cost_of(results, fast, 'decode_tokens_per_second')} tokens/s",
@@ -176,7 +177,7 @@ def _choices(results: Results, group: Group) -> Lines:
         ("peak_memory_mb", "lower", "least memory tied"),
     )
     for key, cheaper, why in costs:
-        chosen.setdefault(_cheapest(results, group, key, cheaper), []).append(why)
+        chosen.setdefault(results.cheapest_tied(*group, key, cheaper), []).append(why)
     base = _untouched(results, group)
     if base:
         chosen.setdefault(base, []).append("untouched base")
@@ -332,7 +333,7 @@ def _cost_table(results: Results, variants: list[Variant]) -> Lines:
 def _ladder(results: Results, pictures: Sequence[str]) -> Lines:
     lines = ["", "## The ladder: where a fine-tune is lost", ""]
     lines += ["Change of test loss against the same model as it left training, on the same items, in nats per token;"]
-    lines += ["bold: the interval excludes 0.", ""]
+    lines += ["bold: the interval excludes 0. These intervals are plain: one in twenty is bold by chance alone.", ""]
     for group in results.groups():
         rungs = results.formats[1:]
         lines += [f"### {' on '.join(group)}", ""]
@@ -596,12 +597,6 @@ def _machine(results: Results) -> Lines:
     )
     lines[-1] += "".join(f" {machine}." for machine in machines)
     return [*lines, "Versions and seeds stand in the `run_info.json` beside each artefact."]
-
-
-def _cheapest(results: Results, group: Group, key: str, cheaper: str) -> Variant:
-    """The cheapest variant that is tied with the best of its group."""
-    pick = min if cheaper == "lower" else max
-    return pick(results.tied_with_best(*group), key=lambda variant: results.cost[variant][key])
 
 
 def _trained(results: Results, variant: Variant) -> Variant:

@@ -59,6 +59,7 @@ COST = {
     "peak_gpu_memory_reserved_mb": "GPU memory reserved MB",
 }
 BATCH = "decode_tokens_per_second_batch_"  # and how many sequences; of all of them together
+MEMORY_NOISE = 0.02
 # How each format is made: the rung of the ladder below it, or the nearest one of these that the run list has.
 MADE_FROM = {"bf16": (TRAINED,), "int8": ("bf16", TRAINED), "nf4": ("bf16", TRAINED), "f16": ("bf16", TRAINED)}
 QUANT_MADE_FROM = ("f16", "bf16", TRAINED)
@@ -251,12 +252,29 @@ class Results:
         Quality is the headline metric; `cheaper` is "lower" or "higher": which way a cost number gets better.
         """
         sign = 1 if cheaper == "lower" else -1
-        name, front = self.headline(model, dataset), list[Variant]()
+        name = self.headline(model, dataset)
         # sorted() is stable: of several that cost the same, the best one comes first.
-        for variant in sorted(self.ranked(model, dataset), key=lambda v: sign * self.cost[v][cost]):
-            if all(self.better(variant, other, name) for other in front):
-                front.append(variant)
-        return front
+        by_cost = sorted(self.ranked(model, dataset), key=lambda v: sign * self.cost[v][cost])
+        # Against every cheaper one, not only those of the set: a tie of a tie need not be one.
+        return [v for place, v in enumerate(by_cost) if all(self.better(v, other, name) for other in by_cost[:place])]
+
+    def cheapest_tied(self, model: str, dataset: str, cost: str, cheaper: str) -> Variant:
+        """The cheapest variant that is tied with the best; the better one of several whose costs are not told apart."""
+        tied = self.tied_with_best(model, dataset)  # best first
+        pick = (min if cheaper == "lower" else max)(tied, key=lambda v: self.cost[v][cost])
+        return next(v for v in tied if self.same_cost(v, pick, cost))
+
+    def same_cost(self, ours: Variant, theirs: Variant, cost: str) -> bool:
+        """Whether a cost number of two is not told apart.
+
+        Speeds: their repetitions overlap. Memory, which depends on what else a process loads: within MEMORY_NOISE.
+        Other numbers: equal.
+        """
+        repeated = [self.cost[v].get("spread", {}).get(cost) for v in (ours, theirs)]
+        if all(repeated):
+            return max(map(min, repeated)) <= min(map(max, repeated))
+        one, other = self.cost[ours][cost], self.cost[theirs][cost]
+        return abs(one - other) <= (MEMORY_NOISE * other if "memory" in cost else 0)
 
     def better(self, ours: Variant, theirs: Variant, name: str) -> bool:
         """Whether `ours` is better, by a difference that is no tie even if the two are picked out of their group."""
