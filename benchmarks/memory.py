@@ -92,9 +92,10 @@ def write_params(items: int, window: int) -> None:
         "test_share": 0.5,
         "near_duplicate": 1.0,
         "seen": 1,
+        "valid": 1,
     }
     changed["tokenize"]["window"] = window
-    changed["evaluate"]["splits"] = {"test": items, "seen": 1}
+    changed["evaluate"]["splits"] = {"test": items, "seen": 1, "general": 0}
     files.write_text(WORKSPACE / "params.yaml", yaml.safe_dump(changed))
 
 

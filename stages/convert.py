@@ -7,7 +7,7 @@ OUT  models/converted/<model>-<dataset>-<method>.gguf, .json
 
 from pathlib import Path
 
-from tradeoffs import cli, clock, fetch_converter, files, gguf_converter, params
+from tradeoffs import cli, clock, fetch_converter, files, gguf_converter, params, trained_only
 from tradeoffs.errors import UserError
 from tradeoffs.llama_cpp_native import tensor_types
 
@@ -18,6 +18,9 @@ def main(model: str, dataset: str, method: str) -> None:
     params.load(READS)
     cell = f"{model}-{dataset}-{method}"
     checkpoint, gguf = Path("models/merged") / cell, Path("models/converted") / f"{cell}.gguf"
+    if why_not := trained_only.reason(checkpoint / "run_info.json"):
+        trained_only.write_gguf(gguf, why_not)
+        return
     if not (checkpoint / "config.json").is_file():
         raise UserError(f"{checkpoint}: no checkpoint here (config.json is missing); `dvc repro merge` makes it")
     with clock.phase("startup"):  # torch and transformers come with the converter's own imports

@@ -8,7 +8,7 @@ OUT  data/items/<variant>.parquet    data/cost/<variant>.json
 import time
 from pathlib import Path
 
-from tradeoffs import cli, clock, evaluation, params
+from tradeoffs import cli, clock, evaluation, params, trained_only
 from tradeoffs.llama_cpp_runtime import LlamaCppRuntime
 
 READS = evaluation.READS
@@ -20,6 +20,9 @@ def main(model: str, dataset: str, method: str, quant: str) -> None:
     variant = f"{cell}-{quant}"
     tokens = Path("data/tokens", f"{model}-{dataset}")
     gguf = Path("models/gguf", f"{variant}.gguf")
+    if why_not := trained_only.reason(gguf.with_suffix(".json")):
+        trained_only.write_evaluation(variant, evaluation.ITEMS, why_not)
+        return
     begun = time.perf_counter()
     with clock.loading():
         runtime = LlamaCppRuntime(gguf, cfg.batch_tokens)

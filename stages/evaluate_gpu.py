@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from tradeoffs import cli, clock, evaluation, files, params
+from tradeoffs import cli, clock, evaluation, files, params, trained_only
 from tradeoffs.formats import PRECISIONS
 from tradeoffs.loading import device, load_model
 from tradeoffs.transformers_runtime import TransformersRuntime
@@ -24,6 +24,9 @@ def main(model: str, dataset: str, method: str, precision: str) -> None:
     variant = f"{cell}-{precision}"
     tokens = Path("data/tokens", f"{model}-{dataset}")
     merged = Path("models/merged", cell)
+    if why_not := trained_only.reason(merged / "run_info.json"):
+        trained_only.write_evaluation(variant, evaluation.ITEMS, why_not)
+        return
     begun = time.perf_counter()
     with clock.loading():
         loaded = load_model(merged, PRECISIONS[precision], torch.bfloat16)

@@ -7,11 +7,12 @@ OUT  models/trained/<model>-<dataset>-<method>/   adapter or full weights, run_i
 """
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
-from tradeoffs import checkpoints, cli, clock, files, params
+from tradeoffs import checkpoints, cli, clock, files, live, params
 
-READS = ("train", "methods.{method}", "seed")
+READS = ("train", "methods.{method}")
 
 
 def main(model: str, dataset: str, method: str) -> None:
@@ -24,15 +25,23 @@ def main(model: str, dataset: str, method: str) -> None:
     rank = int(os.environ.get("RANK", "0"))
     with files.new_folder(Path(f".scratch/rank{rank}" if rank else "models/trained", cell)) as folder:
         if cfg.method.trains:
+            # Not among READS: who is told about a training changes nothing in it.
+            report_to = params.load_all().launch.report_to
+            settings = {"model": model, "dataset": dataset, "method": method, **asdict(cfg.method.budget(cfg.train))}
+            settings |= {
+                key: value for key, value in asdict(cfg.method).items() if value is not None and key != "train"
+            }
+            watch = live.Watch(() if rank else report_to, cell, settings)
             with clock.phase("startup"):  # takes seconds to import, and the base needs none of it
                 from tradeoffs import training
 
-            print(f"{cell}: training on {training.device()}, {training.training_dtype()}")
-            row = training.train(base, tokens, folder, method, cfg.method, cfg.train, cfg.seed)
+            print(f"{cell}: training on {training.device()}, {training.compute_dtype(cfg.method)}")
+            with watch:
+                row = training.train(base, tokens, folder, method, cfg.method, cfg.train, watch)
             # Only what was used: with the training budget in it, the base's folder would change with train.lr.
             facts |= {
                 "params": files.params_hash(cfg.train, cfg.method),
-                "seed": cfg.seed,
+                "seed": cfg.train.seed,
                 "device": str(training.device()),
             }
         else:

@@ -1,7 +1,7 @@
 """Makes one dataset ready: read or generated, cleaned, split by content, de-duplicated.
 
 IN   datasets.<dataset> in params.yaml; for `path` that file; for `mmlu` that folder, or the hub
-OUT  data/prepared/<dataset>/   train.jsonl, seen.jsonl, test.jsonl, mmlu.jsonl, info.json
+OUT  data/prepared/<dataset>/   train, seen, valid, test, mmlu (jsonl), info.json
      python -m stages.prepare --dataset demo
 """
 
@@ -20,19 +20,21 @@ def main(dataset: str) -> None:
     cfg = params.load(READS, dataset=dataset)
     wanted, where = cfg.dataset, f"datasets.{dataset}"
     examples, source = _read(wanted, cfg.seed, where)
-    unique, empty, repeated = splits.without_duplicates(examples)
+    differing, equal = splits.without_equal_answers(examples)
+    unique, empty, repeated = splits.without_duplicates(differing)
     kept, rest = splits.split(unique, wanted.test_share)
-    near = duplicates.near_duplicates(
-        [splits.key(k) for k in kept],
-        [splits.key(r) for r in rest],
-        wanted.near_duplicate,
-        same_numbers=wanted.kind == "instruction",
-    )
+    rest, near = _unlike(kept, rest, wanted)
     # In the order of a hash, so that any first part is a random sample, of which more rows move none: of `train` also
     # when the training budget ends within it, then with `seen` at its head; of `test` when only some are evaluated.
-    train = sorted((row for index, row in enumerate(rest) if index not in near), key=splits.order)
-    test = sorted(kept, key=splits.order)
-    _check_sizes(where, wanted, examples, train, test)
+    # `valid` is the end of that order: what is trained on first, and `seen`, stay what they were without it.
+    test, rest = sorted(kept, key=splits.order), sorted(rest, key=splits.order)
+    _check_sizes(where, wanted, examples, rest, test)
+    valid = rest[-wanted.valid :]
+    train, near_valid = _unlike(valid, rest[: -wanted.valid], wanted)
+    if len(train) < wanted.seen:
+        raise UserError(
+            f"{where}.seen: {wanted.seen} asked for, train has only {len(train)} rows; lower it or add rows"
+        )
     seen = train[: wanted.seen]
     mmlu, mmlu_source = _mmlu(wanted, cfg.seed, where)
     dropped = {
@@ -40,16 +42,17 @@ def main(dataset: str) -> None:
         "duplicates": len(repeated),
         "near_duplicates": len(near),
         "duplicate_examples": repeated[:SHOWN],
-        "near_duplicate_examples": [
-            {"dropped": splits.key(rest[index]), "like": splits.key(kept[match])}
-            for index, match in list(near.items())[:SHOWN]
-        ],
+        "near_duplicates_of_valid": len(near_valid),
+        "near_duplicate_examples": near[:SHOWN],
     }
-    counts = {"read": len(examples), "train": len(train), "seen": len(seen), "test": len(test)}
+    if wanted.kind == "preference":
+        dropped["equal_answers"] = equal
+    made = {"train": train, "seen": seen, "valid": valid, "test": test}
+    counts = {"read": len(examples)} | {name: len(found) for name, found in made.items()}
     counts |= {f"mmlu_{split}": sum(row["split"] == split for row in mmlu) for split in ("dev", "test")}
     subjects = list(dict.fromkeys(row["subject"] for row in mmlu))
     with files.new_folder(f"data/prepared/{dataset}") as folder:
-        for name, rows in (("train", train), ("seen", seen), ("test", test), ("mmlu", mmlu)):
+        for name, rows in {**made, "mmlu": mmlu}.items():
             files.write_jsonl(folder / f"{name}.jsonl", rows)
         info = {"kind": wanted.kind, **source, "counts": counts, "subjects": subjects, "dropped": dropped}
         info |= {"mmlu": mmlu_source} if mmlu_source else {}
@@ -57,6 +60,7 @@ def main(dataset: str) -> None:
     for path in filter(None, (wanted.path, wanted.mmlu and wanted.mmlu.path)):
         files.note_if_unwatched(path, "data/raw", f"prepare@{dataset}")
     lost = f"{empty} empty, {len(repeated)} duplicates, {len(near)} near-duplicates of test examples"
+    lost += f", {len(near_valid)} of valid ones" + (f", {equal} pairs of equal answers" if equal else "")
     print(f"{dataset}: {counts}, dropped {lost}")
 
 
@@ -72,16 +76,29 @@ def _read(wanted: params.Dataset, seed: int, where: str) -> tuple[Examples, dict
     return [{"id": files.content_id(*example.values()), **example} for example in examples], source
 
 
-def _check_sizes(where: str, wanted: params.Dataset, examples: Examples, train: Examples, test: Examples) -> None:
-    for name, rows in (("test", test), ("train", train)):
+def _unlike(kept: Examples, rest: Examples, wanted: params.Dataset) -> tuple[Examples, list[dict[str, str]]]:
+    """`rest` without its near-duplicates of `kept`, and those: what was dropped, and what it is like."""
+    near = duplicates.near_duplicates(
+        [splits.key(k) for k in kept],
+        [splits.key(r) for r in rest],
+        wanted.near_duplicate,
+        same_numbers=wanted.kind != "text",
+    )
+    dropped = [{"dropped": splits.key(rest[index]), "like": splits.key(kept[match])} for index, match in near.items()]
+    return [row for index, row in enumerate(rest) if index not in near], dropped
+
+
+def _check_sizes(where: str, wanted: params.Dataset, examples: Examples, rest: Examples, test: Examples) -> None:
+    for name, rows in (("test", test), ("train", rest)):
         if not rows:
             raise UserError(
                 f"{where}: {name} is empty: {len(examples)} rows, test_share {wanted.test_share:g}; "
                 "give more rows or another test_share"
             )
-    if len(train) < wanted.seen:
+    if len(rest) <= wanted.valid:
         raise UserError(
-            f"{where}.seen: {wanted.seen} asked for, train has only {len(train)} rows; lower it or add rows"
+            f"{where}.valid: {wanted.valid} asked for, beside test there are only {len(rest)} rows, and training needs "
+            "some too; lower it or add rows"
         )
 
 

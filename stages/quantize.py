@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from tradeoffs import cli, files, params
+from tradeoffs import cli, files, params, trained_only
 from tradeoffs import llama_cpp_native as native
 from tradeoffs.errors import UserError
 from tradeoffs.formats import QUANTS
@@ -31,6 +31,9 @@ def main(model: str, dataset: str, method: str, quant: str) -> None:
         raise UserError(f"--quant: unknown value {quant!r} (there are: {', '.join(QUANTS)})")
     if not source.is_file():
         raise UserError(f"{source}: not found; `dvc repro convert` makes it")
+    if why_not := trained_only.reason(source.with_suffix(".json")):
+        trained_only.write_gguf(gguf, why_not)
+        return
     with files.new_file(gguf) as unfinished:
         fallbacks = quantize(source, unfinished, quant)
         types = native.tensor_types(unfinished)

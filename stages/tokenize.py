@@ -1,7 +1,8 @@
 """Token ids and masks, made once: training and both runtimes see the very same tokens.
 
-IN   data/prepared/<dataset>/    models/base/<model>/ (its tokenizer and chat template)
-OUT  data/tokens/<model>-<dataset>/    train, seen, test, mmlu, prompts (parquet), tokenizer.json, info.json
+IN   data/prepared/<dataset>/    models/base/<model>/ (its tokenizer and chat template)    data/general/<model>.jsonl
+OUT  data/tokens/<model>-<dataset>/    train, seen, valid, test, pairs, mmlu, prompts (parquet), tokenizer.json,
+                                       info.json
      python -m stages.tokenize --model demo --dataset demo
 """
 
@@ -24,6 +25,13 @@ TOKENS = pa.schema(
         ("prompt", pa.string()),
         ("answer", pa.string()),
         ("bytes", pa.int32()),  # UTF-8 bytes of the scored text
+    ]
+)
+PAIRS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("split", pa.string()),  # train, valid or test
+        *((f"{part}_ids", pa.list_(pa.int32())) for part in ("prompt", "chosen", "rejected")),
     ]
 )
 QUESTIONS = pa.schema(
@@ -53,14 +61,24 @@ def main(model: str, dataset: str) -> None:
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).get_text_config()
     context, stops = config.max_position_embeddings, tokens.stop_ids(tokenizer, checkpoint)
 
-    rows = {}
-    for split in ("train", "seen", "test"):
-        examples = files.read_jsonl(prepared / f"{split}.jsonl")
-        if cfg.dataset.kind == "instruction":
-            longest = min(cfg.tokenize.max_length, context)
-            rows[split] = tokens.instruction_rows(tokenizer, examples, longest, stops, prepared / f"{split}.jsonl")
-        else:
+    rows: dict[str, list[dict]] = {}
+    pairs: list[dict] = []  # without any the file is written all the same: training asks for it by name
+    for split in ("train", "seen", "valid", "test"):
+        source = prepared / f"{split}.jsonl"
+        examples = files.read_jsonl(source)
+        if cfg.dataset.kind == "text":
             rows[split] = tokens.text_rows(tokenizer, examples, min(cfg.tokenize.window, context))
+            continue
+        longest = min(cfg.tokenize.max_length, context)
+        rows[split] = tokens.instruction_rows(tokenizer, examples, longest, stops, source)
+        if cfg.dataset.kind == "preference" and split != "seen":
+            found = tokens.pair_rows(tokenizer, examples, rows[split], longest, stops, source)
+            pairs += [{"split": split, **pair} for pair in found]
+    general = tokens.text_rows(
+        tokenizer, files.read_jsonl(f"data/general/{model}.jsonl"), min(cfg.tokenize.window, context)
+    )
+    # Not one document after the other: some of the windows are then a sample of all of them.
+    rows["general"] = sorted(general, key=lambda row: files.content_id(row["id"]))
     questions = files.read_jsonl(prepared / "mmlu.jsonl")
     asked = tokens.mmlu_rows(tokenizer, questions, cfg.mmlu.shots, cfg.mmlu.questions, context)
     prompts = tokens.prompt_rows(tokenizer, cfg.prompts, cfg.dataset.kind, context)
@@ -68,16 +86,17 @@ def main(model: str, dataset: str) -> None:
     with files.new_folder(f"data/tokens/{model}-{dataset}") as out:
         for split, found in rows.items():
             files.write_table(out / f"{split}.parquet", found, TOKENS)
+        files.write_table(out / "pairs.parquet", pairs, PAIRS)
         files.write_table(out / "mmlu.parquet", asked, QUESTIONS)
         files.write_table(out / "prompts.parquet", prompts, PROMPTS)
         tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
         info = {
-            "kind": cfg.dataset.kind,
+            "kind": "text" if cfg.dataset.kind == "text" else "instruction",  # to whom pairs mean nothing
             "stop_ids": stops,
             "pad_id": tokens.pad_id(tokenizer),
             "context": context,
             "rows": {split: len(found) for split, found in rows.items()}
-            | {"mmlu": len(asked), "prompts": len(prompts)},
+            | {"pairs": len(pairs), "mmlu": len(asked), "prompts": len(prompts)},
             "tokens": {split: sum(len(row["ids"]) for row in found) for split, found in rows.items()},
             "mmlu_cut": sum(row["cut"] for row in asked),
         }

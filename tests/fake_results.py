@@ -13,6 +13,11 @@ SIZE = {"trained": 30.0, "bf16": 7.3, "int8": 4.9, "nf4": 3.9, "f16": 7.3, "q8_0
 SPEED = {"trained": 60, "bf16": 70, "int8": 20, "nf4": 35, "f16": 480, "q8_0": 620, "q4_k_m": 700, "q4_0": 760}
 DAMAGE = {"int8": 0.03, "nf4": 0.1, "q8_0": 0.01, "q4_k_m": 0.06, "q4_0": 0.12}
 SKILL = {"base": 0.1, "full": 0.85, "lora": 0.8, "lora_8bit": 0.79, "qlora": 0.75, "adalora": 0.7, "vblora": 0.55}
+SKILL |= {"prompt_tuning": 0.4, "lora_dpo": 0.82}
+# Methods that exist as trained only; no other format of them was made.
+UNMERGEABLE = {"prompt_tuning": "it trains vectors that are read beside the text"}
+LOST = {"base": 0.0, "full": 0.4, "prompt_tuning": 0.05}  # nats per token on general text; others 0.2
+PAIRED = ("lora_dpo",)
 # The second one holds what Markdown, HTML and a table would take for their own.
 PROMPTS = ("What does liquidity mean?", "Is `a|b` <b>more</b>\nthan *c*?")
 MERGED_ONTO = {"lora_8bit": "trained_base", "qlora": "original_base"}
@@ -22,6 +27,7 @@ def params_file(folder: Path, source: Path, **run: list[str]) -> None:
     """params.yaml of `source` with other run lists and few resamples."""
     raw = yaml.load(source.read_text(encoding="utf-8"), Loader=params._Loader)
     raw["run"] |= run
+    raw["methods"]["lora_dpo"] = raw["methods"]["lora"]  # what its training left is made up in any case
     raw["evaluate"]["bootstrap"] = 200
     files.write_text(folder / "params.yaml", yaml.safe_dump(raw))
 
@@ -36,6 +42,10 @@ def write(
 ) -> None:
     """Everything that `score` and `aggregate` read for this run list, under `folder`."""
     for variant in variants(run):
+        if variant.method in UNMERGEABLE and variant.format != TRAINED:
+            files.write_table(folder / f"data/items/{variant}.parquet", [], ITEMS)
+            files.write_json(folder / f"data/cost/{variant}.json", {"unmergeable": UNMERGEABLE[variant.method]})
+            continue
         rows = item_rows(variant, items, questions, kind, prompts)
         files.write_table(folder / f"data/items/{variant}.parquet", rows, ITEMS)
         files.write_json(folder / f"data/cost/{variant}.json", cost(variant))
@@ -82,6 +92,14 @@ def item_rows(variant: Variant, items: int, questions: int, kind: str, prompts: 
                 row |= {"prompt": f"Question {index}?", "answer": answer, "generated": answer if right else wrong}
                 row |= {"generated_tokens": 12}
             rows.append(row)
+    text, moved = (
+        np.random.default_rng([ord(letter) for letter in of]) for of in (variant.model, f"general {variant}")
+    )
+    for index in range(12 if variant.format == TRAINED and variant.model == "demo" else 0):
+        tokens, hard = int(text.integers(20, 60)), text.random()
+        nats = tokens * (0.5 + hard + LOST.get(variant.method, 0.2) + moved.normal(0, 0.02))
+        row = {"split": "general", "item": f"general{index:02}", "tokens": tokens, "log_likelihood": -nats}
+        rows.append(row | {"correct_tokens": tokens // 2, "bytes": tokens * 4})
     # As with real ones: not every data set comes with multiple-choice questions.
     for subject in () if variant.dataset == "instructions" else ("rates", "interest", "inflation", "definitions"):
         for index in range(questions):
@@ -129,10 +147,28 @@ def cost(variant: Variant) -> dict:
 def training(method: str) -> dict:
     if method == "base":
         return {"total_params": 3_600_000}
+    noise = np.random.default_rng(len(method))
     trainable = {"full": 3_600_000, "vblora": 24_000}.get(method, 260_000)
     curve = [
-        {"step": step, "loss": 2.2 * 0.99**step * (2 - SKILL[method]) + 0.2, "lr": 0.002} for step in range(10, 241, 10)
+        {
+            "step": step,
+            "loss": 2.2 * 0.99**step * (2 - SKILL[method]) + 0.2,
+            "token_accuracy": 0.5 + step / 1000,
+            "lr": 0.002,
+            "tokens_per_second": 3000.0 if step == 10 else 9500.0 + step,
+            "utilisation": 0.2,
+        }
+        for step in range(10, 241, 10)
     ]
+    margins = [float(margin) for margin in noise.normal(0.8, 1.0, 40)]
+    points = [(step, step / 40) for step in range(10, 41, 10)]
+    pairs = {
+        "reward_margins": margins,
+        "preference_curve": [
+            {"step": step, "loss": 0.7 - 0.3 * x, "reward_accuracy": 0.5 + 0.4 * x, "reward_margin": x, "lr": 1e-4}
+            for step, x in points
+        ],
+    }
     return {
         "trainable_params": trainable,
         "total_params": 3_600_000,
@@ -141,6 +177,8 @@ def training(method: str) -> dict:
         "train_tokens_per_second": 9000.0,
         "peak_memory_mb": 900.0 + trainable / 1e4,
         "train_loss": curve[-1]["loss"],
+        "valid_loss": curve[-1]["loss"] + 0.1,
         **({"adalora_rank_budget": 84, "adalora_rank_final": 84} if method == "adalora" else {}),
         "curve": curve,
+        **(pairs if method in PAIRED else {}),
     }

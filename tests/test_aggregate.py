@@ -41,6 +41,20 @@ def finished(tmp_path_factory):
     return folder
 
 
+MIXED = ["base", "lora", "prompt_tuning", "lora_dpo"]
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """A finished run with a method that exists as trained only, and one that learnt from pairs; tests read it only."""
+    folder = tmp_path_factory.mktemp("mixed")
+    with pytest.MonkeyPatch.context() as patch:
+        prepare(folder, patch, methods=MIXED)
+        score.main()
+        aggregate.main()
+    return folder
+
+
 @pytest.fixture
 def copy(finished, tmp_path, monkeypatch):
     """The same, to be changed."""
@@ -90,8 +104,68 @@ def test_quality_holds_exactly_the_names_of_the_contract(finished):
 def test_training_leaves_out_what_the_base_does_not_have(finished):
     training = load(finished, "training")
     assert set(training) == {"demo-demo-base", "demo-demo-lora"}
-    assert set(training["demo-demo-base"]) == {"total_params"}
+    assert set(training["demo-demo-base"]) == {"total_params", "general_loss"}
     assert "curve" not in training["demo-demo-lora"]
+
+
+def test_a_method_that_cannot_be_merged_has_numbers_as_trained_and_no_others(mixed):
+    cell = "demo-demo-prompt_tuning"
+    for name in ("quality", "cost", "mmlu"):
+        assert [variant for variant in load(mixed, name) if variant.startswith(cell)] == [f"{cell}-trained"], name
+    assert [row["variant"] for row in rows(mixed, "summary") if cell in row["variant"]] == [f"{cell}-trained"]
+    assert not any(row["method"] == "prompt_tuning" for row in rows(mixed, "ladder"))
+    assert load(mixed, "training")[cell]["trainable_params"] > 0
+    assert {row["variant"] for row in files.read_table(mixed / "data/scores.parquet")} == set(load(mixed, "quality"))
+
+
+def test_the_loss_on_general_text_is_that_of_the_items_and_its_change_is_paired_with_the_base(mixed):
+    def loss(method):
+        items = files.read_table(mixed / f"data/items/demo-demo-{method}-trained.parquet")
+        general = [row for row in items if row["split"] == "general"]
+        return -sum(row["log_likelihood"] for row in general) / sum(row["tokens"] for row in general)
+
+    training = load(mixed, "training")
+    for method in MIXED:
+        assert training[f"demo-demo-{method}"]["general_loss"] == pytest.approx(loss(method), rel=1e-5)
+    assert training["demo-demo-lora"]["general_loss_change"] == pytest.approx(loss("lora") - loss("base"), abs=1e-5)
+    assert "general_loss_change" not in training["demo-demo-base"]
+    summary = {row["variant"]: row for row in rows(mixed, "summary")}
+    found = summary["demo-demo-lora-trained"]
+    assert float(found["general_loss_change_low"]) > 0
+    assert summary["demo-demo-lora-q4_0"]["general_loss"] == ""
+    assert "general_loss" not in load(mixed, "quality")["demo-demo-lora-trained"]
+
+
+def test_what_pairs_taught_stands_in_the_training_numbers_with_its_interval_in_the_summary(mixed):
+    margins = files.read_json(mixed / "data/training/demo-demo-lora_dpo.json")["reward_margins"]
+    found = load(mixed, "training")["demo-demo-lora_dpo"]
+    assert found["reward_accuracy"] == pytest.approx(np.mean([margin > 0 for margin in margins]))
+    assert found["reward_margin"] == pytest.approx(np.mean(margins), rel=1e-5)
+    assert found["preference_pairs"] == len(margins)
+    (row,) = (row for row in rows(mixed, "summary") if row["variant"] == "demo-demo-lora_dpo-trained")
+    for name in ("reward_accuracy", "reward_margin"):
+        assert float(row[f"{name}_low"]) < found[name] < float(row[f"{name}_high"])
+    assert not {"reward_accuracy", "preference_pairs"} & set(load(mixed, "training")["demo-demo-lora"])
+
+
+def test_every_point_of_a_curve_is_a_row_and_says_of_which_stage_it_is(mixed):
+    with (mixed / "plots/training.csv").open() as file:
+        points = list(csv.DictReader(file))
+    made = files.read_json(mixed / "data/training/demo-demo-lora_dpo.json")
+    mine = [row for row in points if row["method"] == "lora_dpo"]
+    assert [row["stage"] for row in mine] == ["sft"] * len(made["curve"]) + ["dpo"] * len(made["preference_curve"])
+    assert float(mine[-1]["reward_margin"]) == made["preference_curve"][-1]["reward_margin"]
+    assert mine[0]["reward_margin"] == "" != mine[0]["utilisation"]
+    assert {row["stage"] for row in points if row["method"] == "lora"} == {"sft"}
+
+
+def test_speed_and_utilisation_of_training_are_medians_over_the_curve(mixed):
+    curve = files.read_json(mixed / "data/training/demo-demo-lora.json")["curve"]
+    found = load(mixed, "training")["demo-demo-lora"]
+    speeds = [point["tokens_per_second"] for point in curve]
+    assert found["median_tokens_per_second"] == pytest.approx(np.median(speeds)) != pytest.approx(np.mean(speeds))
+    assert found["median_utilisation"] == pytest.approx(0.2)
+    assert found["valid_loss"] > found["train_loss"]
 
 
 def test_cost_and_mmlu_hold_numbers_only(finished):

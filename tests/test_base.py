@@ -72,6 +72,43 @@ def test_the_same_seed_makes_the_same_bytes(generated, tmp_path):
     assert first == second
 
 
+def general(checkpoint):
+    return files.read_jsonl(checkpoint.parents[2] / f"data/general/{checkpoint.name}.jsonl")
+
+
+def test_a_generated_model_comes_with_text_of_its_kind_that_it_has_not_read(generated):
+    rows = general(generated)
+    assert len(rows) > 100 and len({row["id"] for row in rows}) == len(rows)
+    read = "\n".join(demo_text.documents(TINY["sentences"], 42))
+    assert not any(row["text"] in read for row in rows)
+
+
+def test_general_text_of_ones_own_is_read_by_its_column_once_each(checkpoint, tmp_path):
+    texts = ["A bond.", "A loan.", "A bond.", ""]
+    files.write_jsonl(tmp_path / "own.jsonl", ({"story": text} for text in texts))
+    entry = {"path": str(checkpoint), "prompt": "plain"}
+    made = make(tmp_path / "work", entry | {"general": {"path": str(tmp_path / "own.jsonl"), "column": "story"}})
+    assert sorted(row["text"] for row in general(made)) == ["A bond.", "A loan."]
+    with_text = {path.name: path.read_bytes() for path in made.iterdir()}
+    without = make(tmp_path / "work", entry)
+    assert general(without) == []
+    # Or training would begin anew for a text that is only evaluated.
+    assert {path.name: path.read_bytes() for path in without.iterdir()} == with_text
+
+
+def test_general_text_that_is_not_there_stops_the_stage_before_any_work(checkpoint, tmp_path):
+    entry = {"path": str(checkpoint), "prompt": "plain", "general": {"path": str(tmp_path / "none.txt")}}
+    with pytest.raises(UserError, match=r"none\.txt: no such file"):
+        make(tmp_path / "work", entry)
+    assert not (tmp_path / "work/models").exists()
+
+
+def test_general_text_with_columns_says_which_one_holds_it(checkpoint, tmp_path):
+    entry = {"path": str(checkpoint), "prompt": "plain", "general": {"path": "own.jsonl"}}
+    with pytest.raises(UserError, match=r"models\.mine\.general\.column: missing"):
+        make(tmp_path / "work", entry)
+
+
 def test_the_generated_checkpoint_is_bf16_and_knows_its_special_tokens(generated):
     model, tokenizer = AutoModelForCausalLM.from_pretrained(generated), AutoTokenizer.from_pretrained(generated)
     assert model.dtype == torch.bfloat16

@@ -59,7 +59,7 @@ def test_a_typo_in_params_stops_the_first_stage(workspace):
 def test_a_broken_line_in_a_dataset_names_file_and_line(workspace):
     (workspace / "mine.jsonl").write_text('{"q": "1?", "a": "1"}\n{"q": "2?", "a"\n')
     block = {"path": "mine.jsonl", "kind": "instruction", "columns": {"instruction": "q", "answer": "a"}}
-    block |= {"test_share": 0.5, "near_duplicate": 0.9, "seen": 1}
+    block |= {"test_share": 0.5, "near_duplicate": 0.9, "seen": 1, "valid": 1}
     edit(workspace, lambda raw: raw["datasets"].update(mine=block))
     fails_with(
         workspace,

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from stages import score
-from tradeoffs import compare, formatting, metrics, params
+from tradeoffs import compare, formatting, metrics, params, trained_only
 from tradeoffs.errors import UserError
+from tradeoffs.evaluation import ITEMS
 from tradeoffs.results import Results
 from tradeoffs.variants import Variant, variants
 
@@ -105,6 +106,30 @@ def test_only_the_two_are_read(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     compare.main(str(LORA), str(BASE))
     assert "| test F1 |" in capsys.readouterr().out
+
+
+def test_a_variant_that_could_not_be_made_is_answered_with_the_reason(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    listed = [Variant("demo", "demo", "prompt_tuning", fmt) for fmt in ("trained", "q4_0")]
+    trained_only.write_evaluation(str(listed[1]), ITEMS, "it trains vectors")
+    with pytest.raises(UserError) as error:
+        compare.named(str(listed[1]), listed)
+    assert str(error.value) == (
+        "demo-demo-prompt_tuning-q4_0: there is none, its method exists as trained only: it trains vectors; name "
+        "demo-demo-prompt_tuning-trained"
+    )
+    assert compare.named(str(listed[0]), listed) == listed[0]
+
+
+def test_general_text_is_compared_between_trained_models_of_one_base_only(results):
+    trained = [Variant("demo", "demo", method, "trained") for method in ("lora", "base")]
+    assert rows("\n".join(compare.comparison(results, *trained)))["general loss"][2].endswith("worse")
+    other = Variant("stories260k", "demo", "lora", "trained")
+    assert "general loss" not in rows("\n".join(compare.comparison(results, trained[0], other)))
+    # Of another format it was not measured; their tokenizers are the same all the same.
+    found = "\n".join(compare.comparison(results, trained[0], LORA))
+    assert rows(found)["general loss"][1] == ""
+    assert "tokenizers differ" not in found
 
 
 def test_an_unknown_variant_gets_the_near_match(finished, monkeypatch):

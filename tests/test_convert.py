@@ -138,6 +138,18 @@ def test_damaged_weights_leave_a_message_and_no_file(workspace, checkpoint):
     assert not any(Path("models/converted").iterdir())
 
 
+def test_what_cannot_be_merged_is_an_empty_file_that_says_why_until_it_can_be(workspace, checkpoint):
+    files.write_json("models/merged/m-d-base/run_info.json", {"unmergeable": "it trains vectors", "seed": 7})
+    convert.main("m", "d", "base")
+    assert Path("models/converted/m-d-base.gguf").stat().st_size == 0
+    assert files.read_json("models/converted/m-d-base.json") == {"unmergeable": "it trains vectors"}
+    shutil.rmtree("models/merged/m-d-base")
+    place(checkpoint)
+    convert.main("m", "d", "base")
+    assert Path("models/converted/m-d-base.gguf").stat().st_size > 0
+    assert "unmergeable" not in files.read_json("models/converted/m-d-base.json")
+
+
 def test_a_missing_checkpoint_is_named(workspace):
     with pytest.raises(UserError, match="models/merged/m-d-base: no checkpoint here"):
         convert.main("m", "d", "base")

@@ -127,6 +127,28 @@ def test_training_text_asks_no_question_of_the_dataset():
     assert not any(answer in text for answer in answers)
 
 
+def test_held_out_pages_say_nothing_that_the_training_text_says():
+    pages = demo_text.held_out(200, 8000, 42)
+    assert len(set(pages)) == 200
+    trained_on = "\n".join(demo_text.documents(8000, 42))
+    for page in pages:
+        if page.startswith("The following are multiple choice questions"):
+            said = re.findall(r"^(.+)\nA\. ", page, re.MULTILINE)
+            blocks = [block for block in page.split("\n\n")[1:] if block]
+            assert said and not any(block in trained_on for block in blocks)
+        else:
+            assert page not in trained_on
+            assert not any(sentence in trained_on for sentence in re.findall(r"[A-Z][^.]+\.", page)), page
+
+
+def test_held_out_pages_are_of_the_same_kind_for_another_seed_others_and_no_exam():
+    pages = demo_text.held_out(200, 2000, 42)
+    assert pages == demo_text.held_out(200, 2000, 42) != demo_text.held_out(200, 2000, 43)
+    assert any("Answer:" in page for page in pages) and any("Answer:" not in page for page in pages)
+    asked = {choice.text for topic in demo_text.TOPICS for choice in demo_text.exam(topic, 100, 42)}
+    assert not any(block in asked for page in pages for block in page.split("\n\n"))
+
+
 def test_documents_hold_as_many_statements_as_asked_for():
     few, many = (sum(map(len, demo_text.documents(count, 1))) for count in (500, 1000))
     assert 1.7 < many / few < 2.3

@@ -23,12 +23,14 @@ from stages import (
     score,
     tokenize,
 )
-from tradeoffs import evaluation, files
+from tradeoffs import evaluation, files, peft_facts
 from tradeoffs.errors import UserError
+from tradeoffs.params import Method
 
 REPO = Path(__file__).parents[1]
 PARAMS = yaml.safe_load((REPO / "params.yaml").read_text())
-METHODS = list(PARAMS["methods"])
+METHODS = [*PARAMS["run"]["methods"], "qlora_original", "prompt_tuning"]  # the others: tests/test_methods.py
+ONLY_AS_TRAINED = [name for name in METHODS if peft_facts.unmergeable(Method(**PARAMS["methods"][name]))]
 QUANTS, PRECISIONS = ["f16", "q8_0", "q4_0"], ["bf16", "nf4"]
 CELL = ("tiny", "sums")
 
@@ -57,6 +59,7 @@ def workspace(tmp_path_factory):
             "test_share": 0.3,
             "near_duplicate": 0.9,
             "seen": 5,
+            "valid": 5,
             "mmlu": {"path": "data/raw/mmlu"},
         }
         params["train"] |= {"steps": 20, "batch_size": 4, "log_every": 4}
@@ -77,6 +80,8 @@ def workspace(tmp_path_factory):
             lines = (f"Which is {n}?,{n},{n + 1},{n + 2},{n + 3},A\n" for n in range(count))
             files.write_text(f"data/raw/mmlu/{split}/numbers_{split}.csv", "".join(lines))
         make_checkpoint(folder / "models/base/tiny")
+        general = [{"id": f"g{n}", "text": f"A bond of {n} pays."} for n in range(3)]
+        files.write_jsonl("data/general/tiny.jsonl", general)
         prepare.main("sums")
         tokenize.main(*CELL)
         yield folder
@@ -99,7 +104,7 @@ def finished(workspace):
     return workspace
 
 
-@pytest.fixture(params=METHODS)
+@pytest.fixture(params=[name for name in METHODS if name not in ONLY_AS_TRAINED])
 def cell(finished, request):
     return "-".join((*CELL, request.param))
 
@@ -109,17 +114,28 @@ def mean(items, name):
 
 
 def scored(variant):
-    return [row for row in files.read_table(f"data/items/{variant}.parquet") if row["tokens"]]
+    return [row for row in files.read_table(f"data/items/{variant}.parquet") if row["split"] in ("test", "seen")]
 
 
 def test_every_format_answers_the_same_items(cell):
     asked = [(row["split"], row["item"]) for row in files.read_table(f"data/items/{cell}-trained.parquet")]
-    assert {split for split, _ in asked} == {"test", "seen", "mmlu", "prompt"}
+    assert {split for split, _ in asked} == {"test", "seen", "general", "mmlu", "prompt"}
+    asked = [(split, item) for split, item in asked if split != "general"]  # of the model as trained alone
     for name in (*PRECISIONS, *QUANTS):
         rows = files.read_table(f"data/items/{cell}-{name}.parquet")
         assert [(row["split"], row["item"]) for row in rows] == asked
         assert all(row["generated"] is not None for row in rows if row["split"] != "mmlu")
         assert all(row["chosen"] in range(4) for row in rows if row["split"] == "mmlu")
+
+
+@pytest.mark.parametrize("method", ONLY_AS_TRAINED)
+def test_a_method_that_cannot_be_merged_is_evaluated_as_trained_and_its_other_formats_say_why(finished, method):
+    cell = "-".join((*CELL, method))
+    asked = {row["split"] for row in files.read_table(f"data/items/{cell}-trained.parquet")}
+    assert asked == {"test", "seen", "general", "mmlu", "prompt"}
+    for name in (*PRECISIONS, *QUANTS):
+        assert files.read_table(f"data/items/{cell}-{name}.parquet") == []
+        assert set(files.read_json(f"data/cost/{cell}-{name}.json")) == {"unmergeable"}
 
 
 def test_the_gguf_is_the_merged_model(cell):
@@ -242,7 +258,12 @@ def test_a_reference_made_for_other_tokens_stops_the_evaluation(finished):
 def test_the_aggregates_hold_every_variant(finished):
     score.main()
     aggregate.main()
-    names = {f"tiny-sums-{method}-{name}" for method in METHODS for name in ("trained", *PRECISIONS, *QUANTS)}
+    names = {
+        f"tiny-sums-{method}-{name}"
+        for method in METHODS
+        for name in ("trained", *PRECISIONS, *QUANTS)
+        if name == "trained" or method not in ONLY_AS_TRAINED
+    }
     quality, cost = files.read_json("metrics/quality.json"), files.read_json("metrics/cost.json")
     assert set(quality) == set(cost) == names
     assert set(files.read_json("metrics/training.json")) == {f"tiny-sums-{method}" for method in METHODS}

@@ -1,9 +1,13 @@
 """What evaluation does with numbers that are none, and with what it is asked to compare."""
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from tradeoffs import evaluation, kld
+from stages import evaluate_cpu, evaluate_gpu
+from tradeoffs import evaluation, files, kld, params, trained_only
 from tradeoffs.errors import UserError
 from tradeoffs.runtime import Scores, common_prefix, length_batches
 from tradeoffs.unfinished import Unfinished
@@ -49,6 +53,18 @@ def test_a_common_prefix_leaves_a_token_of_each_prompt_to_be_asked():
     assert common_prefix(same) == 2
     assert common_prefix([np.array([1, 2, 9]), np.array([1, 2, 3, 4])]) == 2
     assert common_prefix([np.array([4]), np.array([4, 5])]) == 0
+
+
+@pytest.mark.parametrize(("stage", "name"), [(evaluate_gpu, "bf16"), (evaluate_cpu, "q4_0")])
+def test_what_cannot_be_merged_is_not_evaluated_and_says_why(tmp_path, monkeypatch, stage, name):
+    monkeypatch.setattr(params, "PATH", Path(__file__).parents[1] / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    files.write_json("models/merged/m-d-prompt/run_info.json", {"unmergeable": "it trains vectors", "seed": 7})
+    trained_only.write_gguf(Path("models/gguf/m-d-prompt-q4_0.gguf"), "it trains vectors")
+    stage.main("m", "d", "prompt", name)
+    items = pq.read_table(f"data/items/m-d-prompt-{name}.parquet")
+    assert items.num_rows == 0 and items.schema.equals(evaluation.ITEMS)
+    assert files.read_json(f"data/cost/m-d-prompt-{name}.json") == {"unmergeable": "it trains vectors"}
 
 
 class Cpu:

@@ -246,7 +246,8 @@ def test_prepare_records_the_commit_and_gives_the_same_questions_as_the_folder(h
     def params(mmlu):
         raw = yaml.safe_load((REPO / "params.yaml").read_text())
         entry = {"path": "rows.jsonl", "kind": "instruction", "columns": {"instruction": "q", "answer": "a"}}
-        entry |= {"test_share": 0.2, "near_duplicate": 1.0, "seen": 2, "mmlu": {**mmlu, "subjects": ["virology"]}}
+        entry |= {"test_share": 0.2, "near_duplicate": 1.0, "seen": 2, "valid": 1}
+        entry |= {"mmlu": {**mmlu, "subjects": ["virology"]}}
         raw["datasets"]["mine"] = entry
         Path("params.yaml").write_text(yaml.safe_dump(raw))
 

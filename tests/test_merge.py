@@ -9,13 +9,15 @@ from safetensors.torch import load_file
 from tiny import TINY_TRAIN, make_base, make_tokens
 
 from stages import merge as stage
-from tradeoffs import checkpoints, files, merging, params, training
+from tradeoffs import checkpoints, files, merging, params, peft_facts, training
 from tradeoffs.errors import UserError
 from tradeoffs.loading import load_model, load_trained
 from tradeoffs.params import Method
 
 ROOT = Path(__file__).parent.parent
 METHODS = params.load_all(ROOT / "params.yaml").methods
+# One of each way to a merged checkpoint; tests/test_methods.py merges every ready method.
+NAMES = ("base", "full", "lora", "lora_8bit", "qlora", "adalora", "vblora")
 TRAINED_BASE, ORIGINAL_BASE = "trained_base", "original_base"
 IDS = torch.arange(20, 84)[None]
 
@@ -40,15 +42,15 @@ def trained(work):
             method = replace(method or METHODS[name], train=None)
             with files.new_folder(folder) as new:
                 if method.trains:
-                    training.train(work / base, work / "tokens", new, name, method, budget, 1)
+                    training.train(work / base, work / "tokens", new, name, method, budget)
         return folder
 
     return of
 
 
-def merged(work, folder, name, onto=TRAINED_BASE, base="base", method=None, target="merged"):
+def merged(work, folder, name, onto=TRAINED_BASE, base="base", target="merged", saved=torch.bfloat16):
     with files.new_folder(work / target) as new:
-        merging.merge(work / base, folder, name, method or METHODS[name], onto, new)
+        merging.merge(work / base, folder, name, METHODS[name], onto, new, saved)
     return work / target
 
 
@@ -57,14 +59,13 @@ def logits(model):
         return model(input_ids=IDS).logits
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_the_merged_model_is_the_trained_one(work, trained, name, monkeypatch):
+@pytest.mark.parametrize("name", NAMES)
+def test_the_merged_model_is_the_trained_one(work, trained, name):
     """Before the final rounding to bfloat16; int8 computes with rounded activations too, so it is compared below."""
-    monkeypatch.setattr(merging, "SAVED", torch.float32)
     folder = trained(name)
     method = METHODS[name]
     expected = logits(load_trained(work / "base", folder, method, torch.float32))
-    found = logits(load_model(merged(work, folder, name), None, torch.float32))
+    found = logits(load_model(merged(work, folder, name, saved=torch.float32), None, torch.float32))
     tolerance = 1e-4 if method.load != "int8" else 0.05 * expected.std().item()
     assert (expected - found).abs().max() < tolerance
     if method.trains:
@@ -72,14 +73,17 @@ def test_the_merged_model_is_the_trained_one(work, trained, name, monkeypatch):
         assert (found - untouched).abs().max() > 0.2 * untouched.std()
 
 
-@pytest.mark.parametrize("load", ["int8", "nf4"])
-def test_dequantised_layers_hold_the_weights_that_the_quantised_ones_compute_with(work, load):
-    quantised = load_model(work / "base", load, torch.float32)
+@pytest.mark.parametrize(
+    ("load", "double_quant"), [("int8", None), ("nf4", True), ("nf4", False), ("fp4", True), ("fp4", False)]
+)
+def test_dequantised_layers_hold_the_weights_that_the_quantised_ones_compute_with(work, load, double_quant):
+    method = Method(peft="LORA", load=load, double_quant=double_quant)
+    quantised = load_model(work / "base", load, torch.float32, double_quant=bool(double_quant))
     layer = quantised.get_submodule("model.layers.0.self_attn.q_proj")
     # In training, int8 multiplies with its de-quantised weights as they are; nf4 does so always.
     unit = torch.eye(256, requires_grad=True)
     computed = layer.train()(unit).detach().T
-    plain = merging.base_as_trained(work / "base", load)
+    plain = merging.base_as_trained(work / "base", method)
     weight = plain.get_submodule("model.layers.0.self_attn.q_proj").weight
     torch.testing.assert_close(weight, computed, rtol=1e-6, atol=1e-7)
     assert type(plain.get_submodule("model.layers.0.self_attn.q_proj")) is torch.nn.Linear
@@ -95,12 +99,12 @@ def test_original_base_merges_onto_the_weights_before_quantisation(work, trained
     difference = (one[name].float() - two[name].float()).abs().max()
     assert difference > 1e-3
     original = load_model(work / "base", None, torch.float32)
-    quantised = merging.base_as_trained(work / "base", "nf4")
+    quantised = merging.base_as_trained(work / "base", METHODS["qlora"])
     rounding = (original.state_dict()[name] - quantised.state_dict()[name]).abs().max()
     torch.testing.assert_close(difference, rounding, rtol=0.1, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_merged_checkpoint_is_bf16_plain_and_complete(work, trained, name):
     target = merged(work, trained(name), name)
     base = {}
@@ -128,18 +132,36 @@ def test_tied_embeddings_stay_tied(work, trained, name):
     assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
-def test_a_method_that_cannot_be_merged_is_named(work, trained):
+@pytest.mark.parametrize("known", [True, False])
+def test_a_method_that_cannot_be_merged_says_why_and_writes_nothing(work, trained, tmp_path, monkeypatch, known):
+    """By the table of facts, or when PEFT itself turns out to have no merge for it."""
     method = Method(peft="PROMPT_TUNING", config={"num_virtual_tokens": 4})
-    with pytest.raises(UserError, match=r"methods\.prompt: a PROMPT_TUNING adapter cannot be merged"):
-        merged(work, trained("prompt", method=method), "prompt", method=method, target="m3")
-    assert not (work / "m3").exists()
+    folder = trained("prompt", method=method)
+    if not known:
+        monkeypatch.setattr(peft_facts, "unmergeable", lambda method: None)
+    reason = merging.merge(work / "base", folder, "prompt", method, TRAINED_BASE, tmp_path)
+    assert reason == ("PEFT has no merge for PROMPT_TUNING" if not known else peft_facts.unmergeable(method))
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_stage_says_of_what_cannot_be_merged_why(work, trained, tmp_path, monkeypatch):
+    folder = trained("prompt", method=Method(peft="PROMPT_TUNING", config={"num_virtual_tokens": 4}))
+    files.write_json(folder / "run_info.json", {})
+    for kind, cell, source in (("base", "demo", work / "base"), ("trained", "demo-demo-prompt_tuning", folder)):
+        (tmp_path / "models" / kind).mkdir(parents=True)
+        (tmp_path / "models" / kind / cell).symlink_to(source)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").symlink_to(ROOT / "params.yaml")
+    stage.main("demo", "demo", "prompt_tuning")
+    (written,) = Path("models/merged/demo-demo-prompt_tuning").iterdir()
+    assert files.read_json(written)["unmergeable"] == peft_facts.unmergeable(METHODS["prompt_tuning"])
 
 
 def test_sharded_weights_stay_sharded_and_become_bf16(work, tmp_path):
     load_model(work / "base", None, torch.float32).save_pretrained(tmp_path / "shards", max_shard_size="2MB")
     assert len(checkpoints.weight_files(tmp_path / "shards")) > 1
     (tmp_path / "out").mkdir()
-    merging.to_bfloat16(tmp_path / "shards", tmp_path / "out")
+    merging.copy_weights(tmp_path / "shards", tmp_path / "out")
     expected, found = (load_model(folder, None, torch.bfloat16) for folder in (work / "base", tmp_path / "out"))
     assert torch.equal(logits(expected), logits(found))
 

@@ -1,6 +1,7 @@
 """params.yaml is read strictly: every problem at once, with the near match, before any work."""
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
@@ -31,13 +32,13 @@ def test_the_committed_file_has_no_problem():
 
 def test_every_problem_is_reported_at_once(raw, tmp_path):
     raw["train"]["stepz"] = raw["train"].pop("steps")
-    raw["run"]["methods"] = ["base", "dora"]
+    raw["run"]["methods"] = ["base", "dorra"]
     raw["evaluate"]["batch_tokens"] = "many"
     assert problems(raw, tmp_path) == (
         "params.yaml: 3 problems\n"
         "  train.stepz: unknown key (did you mean steps?)\n"
         "  evaluate.batch_tokens: must be a whole number or auto, is 'many'\n"
-        "  run.methods: 'dora' has no block under methods (did you mean lora?)"
+        "  run.methods: 'dorra' has no block under methods (did you mean dora?)"
     )
 
 
@@ -68,6 +69,31 @@ def test_a_method_without_a_block_names_the_near_one(raw, tmp_path):
             "methods.full: has both full and peft; a method trains either all weights or an adapter",
         ),
         ("methods.lora.load", "int9", "methods.lora.load: unknown value 'int9' (did you mean int8?)"),
+        ("methods.lora.load", "nf4", "methods.lora.double_quant: missing; nf4 needs it"),
+        ("methods.lora.double_quant", True, "methods.lora.double_quant: means something with load: nf4 or fp4 only"),
+        ("methods.lora_8bit.double_quant", False, "methods.lora_8bit.double_quant: means something with load: nf4"),
+        (
+            "methods.lora.compute_dtype",
+            "bf16",
+            "methods.lora.compute_dtype: unknown value 'bf16' (did you mean bfloat16?)",
+        ),
+        ("methods.base.compute_dtype", "float32", "methods.base.compute_dtype: this method trains nothing"),
+        ("methods.loraplus.loraplus_lr_ratio", 0.5, "methods.loraplus.loraplus_lr_ratio: must be at least 1, is 0.5"),
+        ("methods.adalora.loraplus_lr_ratio", 4, "methods.adalora.loraplus_lr_ratio: is the optimiser of LORA's two"),
+        ("methods.lora.peft", "LORAA", "methods.lora.peft: unknown type 'LORAA' (did you mean LORA?)"),
+        ("methods.lora.peft", "lora", "methods.lora.peft: unknown type 'lora' (did you mean LORA?)"),
+        ("methods.lora.peft", "POLY", "methods.lora.peft: POLY cannot be used here: it wants a task number"),
+        ("methods.lora.config.lora_alfa", 3, "methods.lora.config.lora_alfa: unknown key (did you mean lora_alpha?)"),
+        ("methods.vblora.config.lora_alpha", 3, "methods.vblora.config.lora_alpha: unknown key (there are: bias, "),
+        ("methods.lora.config.task_type", "X", "methods.lora.config.task_type: is set by the pipeline; leave it out"),
+        ("methods.adalora.config.total_step", 9, "methods.adalora.config.total_step: is always train.steps"),
+        ("methods.hra.load", "int8", "methods.hra.load: HRA cannot train on an int8 base (these can: ADALORA, "),
+        ("methods.dora.load", "int8", "methods.dora.load: LORA with use_dora cannot train on an int8 base; use nf4"),
+        ("methods.pissa.load", "int8", "methods.pissa.config.init_lora_weights: pissa needs the weights as they are"),
+        ("methods.lora.config.init_lora_weights", "eva", "methods.lora.config.init_lora_weights: eva looks at data"),
+        ("methods.prompt_tuning.config", {}, "methods.prompt_tuning.config.num_virtual_tokens: missing; PROMPT_TUNING"),
+        ("train.schedule", "cosin", "train.schedule: unknown value 'cosin' (did you mean cosine?)"),
+        ("methods.lora.train", {"schedule": "lineer"}, "methods.lora.train.schedule: unknown value 'lineer'"),
         (
             "methods.lora.merge",
             "original_base",
@@ -145,3 +171,26 @@ def test_a_method_overrides_single_values_of_the_shared_budget():
     method = params.Method(peft="LORA", config={}, train={"lr": 0.5})
     assert method.budget(everything.train).lr == 0.5
     assert method.budget(everything.train).steps == everything.train.steps
+
+
+def test_load_none_is_no_load(raw, tmp_path):
+    raw["methods"]["lora"]["load"] = "none"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    assert params.load_all(tmp_path / "params.yaml").methods["lora"].load is None
+
+
+def test_schedules_are_those_of_transformers_that_need_no_further_settings():
+    import torch
+    from transformers import SchedulerType, get_scheduler
+
+    able = []
+    for kind in SchedulerType:
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)])
+        try:
+            schedule = get_scheduler(kind, optimizer, num_warmup_steps=2, num_training_steps=10)
+            optimizer.step()
+            schedule.step()
+        except (TypeError, ValueError):
+            continue
+        able.append(kind.value)
+    assert able == list(get_args(params.Schedule))

@@ -17,7 +17,7 @@ SPEC = yaml.safe_load((REPO / "dvc.yaml").read_text())
 STAGES = SPEC["stages"]
 # Modules that no output depends on: argument parsing, the clock, the error type, and the reader of params.yaml, whose
 # values DVC tracks one by one. As deps, a comment in one of them would train every model again.
-PLUMBING = {"cli", "clock", "errors", "params"}
+PLUMBING = {"cli", "clock", "errors", "live", "params"}
 
 
 def imports(path: Path) -> set[str]:
@@ -90,7 +90,7 @@ from pathlib import Path
 for out in map(Path, sys.argv[1:]):
     folder = out if not out.suffix else out.parent
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("train.parquet", "content") if not out.suffix else (out.name,):
+    for name in ("train.parquet", "valid.parquet", "pairs.parquet", "content") if not out.suffix else (out.name,):
         (folder / name).write_text(os.urandom(8).hex())
 """
 

@@ -20,7 +20,9 @@ ENTRY = {
     "test_share": 0.2,
     "near_duplicate": 0.8,
     "seen": 5,
+    "valid": 10,
 }
+PAIRS = {"kind": "preference", "columns": {"instruction": "ask", "chosen": "good", "rejected": "bad"}}
 WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jetty", "knoll", "larch")
 
 
@@ -37,7 +39,7 @@ def workspace(tmp_path, monkeypatch):
         if rows is not None:
             Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         prepare.main("mine")
-        names = ("train", "seen", "test", "mmlu")
+        names = ("train", "seen", "valid", "test", "mmlu")
         return {name: files.read_jsonl(f"data/prepared/mine/{name}.jsonl") for name in names}
 
     return run
@@ -49,6 +51,14 @@ def rows(count, start=0):
         {"ask": f"{WORDS[n % 12]} {WORDS[n // 12 % 12]} {WORDS[n // 144 % 12]} item {n}?", "reply": f"answer {n}"}
         for n in range(start, start + count)
     ]
+
+
+def pairs(count):
+    return [{"ask": row["ask"], "good": row["reply"], "bad": f"no {row['reply']}"} for row in rows(count)]
+
+
+def ids(found):
+    return {row["id"] for row in found}
 
 
 def generated(**changes):
@@ -65,8 +75,9 @@ def test_new_rows_never_move_an_old_one(workspace):
     before = workspace(rows(300))
     after = workspace(rows(100, start=300) + rows(300))
     assert 30 < len(before["test"]) < 90
-    for split in ("train", "test"):
-        assert {row["id"] for row in before[split]} <= {row["id"] for row in after[split]}
+    assert ids(before["test"]) <= ids(after["test"])
+    assert ids(before["train"]) - ids(after["valid"]) <= ids(after["train"])
+    assert not ids(before["test"]) & (ids(after["train"]) | ids(after["valid"]))
 
 
 def test_seen_is_a_sample_of_train_and_test_is_not_in_it(workspace):
@@ -76,17 +87,83 @@ def test_seen_is_a_sample_of_train_and_test_is_not_in_it(workspace):
     assert not {row["id"] for row in made["test"]} & {row["id"] for row in made["train"]}
 
 
+def test_valid_is_set_aside_from_what_is_neither_test_nor_seen_nor_train(workspace):
+    made = workspace(rows(100))
+    assert len(made["valid"]) == 10 == info()["counts"]["valid"]
+    assert not ids(made["valid"]) & (ids(made["train"]) | ids(made["seen"]) | ids(made["test"]))
+    assert sum(len(made[split]) for split in ("train", "valid", "test")) == 100
+
+
+def test_more_validation_rows_change_neither_test_nor_what_is_trained_on_first(workspace):
+    few, many = workspace(rows(100), valid=1), workspace(rows(100), valid=30)
+    assert (few["test"], few["seen"]) == (many["test"], many["seen"])
+    assert few["train"][: len(many["train"])] == many["train"]
+
+
+def test_a_near_copy_of_a_validation_example_is_not_trained_on(workspace):
+    asked = [f"{' '.join(WORDS)} {row['ask']}" for row in rows(100)]
+    made = workspace([{"ask": f"{ask} {end}", "reply": "x"} for ask in asked for end in ("please", "thanks")], valid=20)
+    asks = [[row["prompt"] for row in made[split]] for split in ("valid", "train")]
+    assert not duplicates.near_duplicates(*asks, 0.8, True)
+    dropped = info()["dropped"]
+    assert dropped["near_duplicates_of_valid"] > 3
+    assert sum(len(made[split]) for split in ("train", "valid", "test")) + dropped["near_duplicates"] == (
+        200 - dropped["near_duplicates_of_valid"]
+    )
+
+
+def test_fewer_rows_than_validation_asks_for_is_an_error(workspace):
+    with pytest.raises(UserError) as error:
+        workspace(rows(30), valid=28)
+    assert str(error.value).startswith("datasets.mine.valid: 28 asked for, beside test there are only ")
+    assert not Path("data").exists()
+
+
+def test_a_pair_keeps_its_rejected_answer_and_is_split_like_any_example(workspace):
+    made = workspace(pairs(100), **PAIRS)
+    plain = workspace(rows(100))
+    for split in ("train", "seen", "valid", "test"):
+        for pair, row in zip(made[split], plain[split], strict=True):
+            assert set(pair) == {"id", "prompt", "answer", "rejected"}
+            assert (pair["prompt"], pair["answer"]) == (row["prompt"], row["answer"])
+            assert pair["rejected"] == f"no {pair['answer']}"
+
+
+def test_pairs_of_equal_or_empty_answers_are_dropped_and_counted(workspace):
+    odd = [{"ask": "Same?", "good": "yes", "bad": " yes "}, {"ask": "Empty?", "good": "yes", "bad": ""}]
+    made = workspace(pairs(100) + odd, **PAIRS)
+    assert info()["dropped"]["equal_answers"] == info()["dropped"]["empty"] == 1
+    assert sum(len(made[split]) for split in ("train", "valid", "test")) == 100
+
+
+def test_two_rejected_answers_to_one_question_are_two_pairs_on_one_side(workspace):
+    twice = [{**pair, "bad": f"never {pair['good']}"} for pair in pairs(100)]
+    made = workspace(pairs(100) + twice, **PAIRS)
+    sides = [{row["prompt"] for row in made[split]} for split in ("train", "valid", "test")]
+    assert not sides[0] & sides[1] and not (sides[0] | sides[1]) & sides[2]
+
+
+@pytest.mark.parametrize("column", ["chosen", "rejected"])
+def test_a_missing_column_of_a_pair_is_answered_with_those_there_are(workspace, column):
+    with pytest.raises(UserError, match=r"rows\.jsonl:1: no column 'liked' \(there are: ask, good, bad\)"):
+        workspace(pairs(20), kind="preference", columns=PAIRS["columns"] | {column: "liked"})
+    wanted = {name: theirs for name, theirs in PAIRS["columns"].items() if name != column}
+    with pytest.raises(UserError, match=rf"datasets\.mine\.columns\.{column}: missing; kind preference needs it"):
+        workspace(kind="preference", columns=wanted)
+
+
 def test_the_order_of_the_rows_changes_neither_split_nor_seen(workspace):
     forwards = workspace(rows(100))
     backwards = workspace(rows(100)[::-1])
     assert forwards["seen"] == backwards["seen"]
+    assert forwards["valid"] == backwards["valid"]
     assert {row["id"] for row in forwards["test"]} == {row["id"] for row in backwards["test"]}
 
 
 def test_repeated_and_empty_examples_are_dropped_and_reported(workspace):
     repeated = [{"ask": "AMBER amber, amber  item 0", "reply": "Answer 0."}]
     made = workspace([*rows(100), *repeated, {"ask": "  ", "reply": "x"}, {"ask": "x", "reply": ""}])
-    assert len(made["train"]) + len(made["test"]) == 100
+    assert sum(len(made[split]) for split in ("train", "valid", "test")) == 100
     assert info()["dropped"]["duplicates"] == 1
     assert info()["dropped"]["duplicate_examples"] == ["AMBER amber, amber  item 0"]
     assert info()["dropped"]["empty"] == 2
@@ -95,8 +172,10 @@ def test_repeated_and_empty_examples_are_dropped_and_reported(workspace):
 def test_a_question_with_two_answers_stays_on_one_side(workspace):
     twice = [{**row, "reply": f"another {row['reply']}"} for row in rows(200)]
     made = workspace(rows(200) + twice)
-    assert not {row["prompt"] for row in made["test"]} & {row["prompt"] for row in made["train"]}
-    assert len(made["test"]) + len(made["train"]) == 400
+    sides = [{row["prompt"] for row in made[split]} for split in ("train", "valid", "test")]
+    assert not sides[0] & sides[1] and not (sides[0] | sides[1]) & sides[2]
+    left = sum(len(made[split]) for split in ("train", "valid", "test"))
+    assert left + info()["dropped"]["near_duplicates_of_valid"] == 400
 
 
 def test_a_near_copy_of_a_test_example_is_not_trained_on(workspace):
@@ -108,7 +187,8 @@ def test_a_near_copy_of_a_test_example_is_not_trained_on(workspace):
     )
     assert not left
     assert info()["dropped"]["near_duplicates"] > 5
-    assert info()["counts"]["train"] + info()["counts"]["test"] + info()["dropped"]["near_duplicates"] == 120
+    dropped = info()["dropped"]["near_duplicates"] + info()["dropped"]["near_duplicates_of_valid"]
+    assert sum(info()["counts"][split] for split in ("train", "valid", "test")) + dropped == 120
 
 
 def test_questions_that_differ_in_a_number_only_are_no_duplicates():
@@ -131,7 +211,10 @@ def test_the_generated_dataset_is_the_same_to_the_byte(workspace):
         return {path.name: path.read_bytes() for path in Path("data/prepared/mine").iterdir()}
 
     first = made()
-    assert set(first) == {"train.jsonl", "seen.jsonl", "test.jsonl", "mmlu.jsonl", "info.json"}
+    assert set(first) == {
+        *(f"{split}.jsonl" for split in ("train", "seen", "valid", "test", "mmlu")),
+        "info.json",
+    }
     assert first == made()
 
 
@@ -149,7 +232,7 @@ def test_plain_text_is_prepared_without_prompts(workspace):
     Path("notes.txt").write_text(text)
     made = workspace(path="notes.txt", kind="text", columns=None)
     assert set(made["train"][0]) == {"id", "text"}
-    assert len(made["train"]) + len(made["test"]) == 50
+    assert sum(len(made[split]) for split in ("train", "valid", "test")) == 50
 
 
 def test_info_names_the_source_and_its_sha256(workspace):

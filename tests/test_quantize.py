@@ -10,7 +10,7 @@ import pytest
 from tiny_gguf import TEMPLATE, Gguf, make_checkpoint
 
 from stages import quantize
-from tradeoffs import files, params
+from tradeoffs import files, params, trained_only
 from tradeoffs.errors import UserError
 from tradeoffs.formats import QUANTS
 from tradeoffs.gguf_converter import convert
@@ -112,6 +112,19 @@ def test_what_cannot_be_quantised_leaves_a_message_and_no_file(workspace, source
         quantize.main("m", "d", "base", "q8_0")
     assert not any(Path("models/gguf").iterdir())
     assert capfd.readouterr().err == ""
+
+
+def test_what_cannot_be_merged_is_an_empty_file_that_says_why_until_it_can_be(workspace, source):
+    place(source)
+    whole = Path("models/converted/m-d-base.gguf").read_bytes(), files.read_json("models/converted/m-d-base.json")
+    trained_only.write_gguf(Path("models/converted/m-d-base.gguf"), "it trains vectors")
+    gguf, info = run("q4_0")
+    assert gguf.stat().st_size == 0
+    assert info == {"unmergeable": "it trains vectors"}
+    files.write_json("models/converted/m-d-base.json", whole[1])
+    Path("models/converted/m-d-base.gguf").write_bytes(whole[0])
+    gguf, info = run("q4_0")
+    assert gguf.stat().st_size > 0 and info["quant"] == "q4_0" and "unmergeable" not in info
 
 
 def test_a_missing_source_and_an_unknown_quant_are_named(workspace):

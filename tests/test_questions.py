@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stages.tokenize import QUESTIONS
-from tradeoffs import files, questions
+from tradeoffs import files, questions, trained_only
 from tradeoffs.errors import UserError
 from tradeoffs.evaluation import ITEMS
 
@@ -112,6 +112,12 @@ def test_a_wrong_name_is_answered_with_the_near_one(evaluated, variant, subject,
     with pytest.raises(UserError) as error:
         questions.answered(variant, subject)
     assert str(error.value).startswith(message)
+
+
+def test_a_variant_that_could_not_be_made_is_answered_with_the_reason(evaluated):
+    trained_only.write_evaluation("demo-sums-prompt-q4_0", ITEMS, "it trains vectors")
+    with pytest.raises(UserError, match=r"as trained only: it trains vectors; name demo-sums-prompt-trained"):
+        questions.answered("demo-sums-prompt-q4_0")
 
 
 def test_questions_that_changed_since_are_not_shown_as_these(evaluated):

@@ -63,6 +63,20 @@ def test_a_text_column_can_come_from_any_format(tmp_path):
     assert records.read(path, Columns(text="body")) == [{"text": "Hello."}]
 
 
+def test_the_answer_of_a_pair_is_the_chosen_one(tmp_path):
+    columns = Columns(instruction="ask", input="more", chosen="good", rejected="bad")
+    path = write(tmp_path / "a.jsonl", '{"ask": "Sum?", "more": "1 2", "good": 3, "bad": " four ", "reply": "x"}\n')
+    assert records.read(path, columns) == [{"prompt": "Sum?\n\n1 2", "answer": "3", "rejected": "four"}]
+
+
+@pytest.mark.parametrize("lacking", ["good", "bad"])
+def test_a_pair_without_one_of_its_answers_is_told_which_columns_there_are(tmp_path, lacking):
+    columns = Columns(instruction="ask", chosen="good", rejected="bad")
+    row = {name: "x" for name in ("ask", "good", "bad") if name != lacking}
+    path = write(tmp_path / "a.jsonl", json.dumps(row))
+    assert problem(path, columns) == f"{path}:1: no column {lacking!r} (there are: {', '.join(row)})"
+
+
 def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"\xef\xbb\xbfask,reply\nWho?,Me\n")

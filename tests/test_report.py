@@ -53,6 +53,21 @@ def three(tmp_path_factory):
     return run_stages(folder, (score,), methods=["base", "lora", "qlora"], precisions=[], quants=["q4_0"])
 
 
+MIXED = ["base", "lora", "prompt_tuning", "lora_dpo"]
+GROUP = ("demo", "demo")
+
+
+@pytest.fixture(scope="module")
+def mixed_folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("mixed")
+
+
+@pytest.fixture(scope="module")
+def mixed(mixed_folder):
+    """A method that exists as trained only, and one that learnt from pairs."""
+    return run_stages(mixed_folder, methods=MIXED, precisions=["bf16"], quants=["f16", "q4_0"])
+
+
 @pytest.fixture(scope="module")
 def text(folder, results):
     return (folder / "report/report.md").read_text()
@@ -70,6 +85,7 @@ def test_every_section_is_there(text):
     assert heads == [
         "Models side by side",
         "Methods, as trained",
+        "What it forgot",
         "Formats",
         "The ladder: where a fine-tune is lost",
         "Multiple choice, by subject",
@@ -100,10 +116,15 @@ def test_every_table_has_as_many_cells_in_each_row(text):
         assert len({row.count("|") for row in table.strip().split("\n")}) == 1, table
 
 
-def test_every_picture_in_the_report_exists(folder, text):
-    links = re.findall(r"!\[.*?\]\((.*?)\)", text)
+def test_every_picture_in_the_report_exists(mixed_folder, mixed):
+    links = re.findall(r"!\[.*?\]\((.*?)\)", (mixed_folder / "report/report.md").read_text())
     assert len(links) == len(plots.PICTURES)
-    assert all((folder / "report" / link).is_file() for link in links)
+    assert all((mixed_folder / "report" / link).is_file() for link in links)
+
+
+def test_a_picture_without_data_is_neither_drawn_nor_linked(folder, text):
+    assert not (folder / "plots/preference_curves.png").exists()
+    assert "preference_curves" not in text
 
 
 def test_the_page_holds_the_same_tables_and_pictures(folder, text):
@@ -272,8 +293,106 @@ def test_the_plots_of_dvc_show_columns_that_are_written(folder, results):
         if isinstance(entry, str):
             assert (folder / entry).is_file(), entry
             continue
-        ((_, plot),) = entry.items()
+        ((name, plot),) = entry.items()
+        if name == "live":  # of trainings while they go on, written by dvclive
+            continue
         assert (REPO / ".dvc/plots" / f"{plot['template']}.json").is_file()
         for name, column in plot["y"].items():
             with (folder / name).open() as file:
                 assert {column, plot["x"], "method"} <= set(next(csv.reader(file)))
+
+
+def section(text: str, head: str) -> str:
+    return text.split(f"\n## {head}\n")[1].split("\n## ")[0]
+
+
+def cells(text: str, row: str) -> list[list[str]]:
+    """The cells of every table row of a text that begins with `row`."""
+    found = re.findall(rf"^\| {re.escape(row)} \|(.*)\|$", text, re.MULTILINE)
+    return [[cell.strip() for cell in line.split("|")] for line in found]
+
+
+def test_a_method_that_cannot_be_merged_says_so_wherever_a_format_of_it_is_missing(mixed_folder, mixed):
+    text = (mixed_folder / "report/report.md").read_text()
+    note = f"`prompt_tuning`: as trained only: {fake_results.UNMERGEABLE['prompt_tuning']}."
+    assert note in (mixed_folder / "report/summary.md").read_text()
+    heads = ("Methods, as trained", "Formats", "The ladder: where a fine-tune is lost")
+    for part in (text.split("\n## ")[0], *(section(text, head) for head in heads)):
+        assert note in part
+    assert cells(section(text, "Formats"), "`prompt_tuning`")[0][1:] == ["as trained only"] * 3
+    assert cells(section(text, "The ladder: where a fine-tune is lost"), "`prompt_tuning`") == [["as trained only"] * 3]
+    assert "every step of prompt_tuning" not in text
+    assert "prompt_tuning q4_0" not in text
+
+
+def test_a_method_that_cannot_be_merged_is_compared_as_trained(mixed_folder, mixed):
+    text = (mixed_folder / "report/report.md").read_text()
+    variant = mixed.of(*GROUP, "prompt_tuning")[0]
+    assert mixed.of(*GROUP, "prompt_tuning") == [variant]
+    assert formatting.quality_of(mixed, variant, "test_f1") in section(text, "Methods, as trained")
+    assert "`prompt_tuning`" in section(text, "Who beats whom")
+    assert "`prompt_tuning trained`" in section(text, "Prompts: the answers side by side")
+
+
+def test_the_best_method_of_all_may_be_one_that_cannot_be_merged(tmp_path, monkeypatch):
+    monkeypatch.setitem(fake_results.SKILL, "lora", 0.5)
+    monkeypatch.setitem(fake_results.SKILL, "prompt_tuning", 0.9)
+    found = run_stages(tmp_path, methods=["base", "lora", "prompt_tuning"], precisions=[], quants=["f16", "q4_0"])
+    assert found.ranked(*GROUP)[0].method == "prompt_tuning"
+    assert found.best_shipped(*GROUP) == "lora"
+    text = (tmp_path / "report/report.md").read_text()
+    assert "Best test F1: `prompt_tuning trained`" in text
+    assert "Every step of `lora`" in text
+    assert "What each format of `lora` costs" in text
+
+
+def test_a_run_of_nothing_that_can_be_merged_is_reported_too(tmp_path):
+    run_stages(tmp_path, methods=["prompt_tuning"], precisions=["bf16"], quants=["q4_0"])
+    text = (tmp_path / "report/report.md").read_text()
+    assert "1 variant: 1 method of tuning in 1 format" in text
+    assert "`prompt_tuning`: as trained only: " in section(text, "The ladder: where a fine-tune is lost")
+
+
+def test_what_was_forgotten_is_the_paired_change_from_the_base_on_the_same_text(mixed_folder, mixed):
+    rows = section((mixed_folder / "report/report.md").read_text(), "What it forgot")
+    base, lora = (mixed.of(*GROUP, method)[0] for method in ("base", "lora"))
+    change = mixed.compare(lora, base, "general_loss")
+    assert change.low > 0
+    assert mixed.forgotten(lora) == change
+    assert mixed.forgotten(base) is None
+    assert cells(rows, "`lora`")[0] == [
+        *(formatting.quality_of(mixed, lora, name) for name in ("general_loss", "test_f1")),
+        *(formatting.verdict(mixed.compare(lora, base, name), name) for name in ("general_loss", "test_f1")),
+    ]
+    assert cells(rows, "`base`")[0][2:] == ["", ""]
+
+
+def test_without_general_text_or_without_base_the_report_says_that_forgetting_is_not_known(text, tmp_path):
+    part = section(text, "What it forgot")
+    assert "Not known: `models.stories260k` gives no general text." in part.split("### stories260k on demo")[1]
+    found = run_stages(tmp_path, methods=["lora", "full"], precisions=[], quants=[])
+    alone = section((tmp_path / "report/report.md").read_text(), "What it forgot")
+    assert "The run list lacks `base`" in alone
+    assert found.forgotten(found.variants[0]) is None
+    assert not (tmp_path / "plots/forgetting.png").exists()
+
+
+def test_the_training_table_holds_what_pairs_taught_with_its_intervals(mixed_folder, mixed):
+    part = section((mixed_folder / "report/report.md").read_text(), "Methods, as trained")
+    table = next(t for t in re.findall(r"(?:^\|.*\|\n)+", part, re.MULTILINE) if "trainable parameters" in t)
+    names = [name.strip() for name in table.split("\n")[0].split("|")[2:-1]]
+    rows = {method: dict(zip(names, cells(table, f"`{method}`")[0], strict=True)) for method in MIXED}
+    margins = mixed.training["demo-demo-lora_dpo"]["reward_margins"]
+    accuracy = sum(margin > 0 for margin in margins) / len(margins)
+    found = mixed.rewards(mixed.of(*GROUP, "lora_dpo")[0])
+    assert found["reward_accuracy"].value == pytest.approx(accuracy)
+    assert found["reward_accuracy"].low < accuracy < found["reward_accuracy"].high
+    assert found["reward_margin"].value == pytest.approx(sum(margins) / len(margins))
+    assert rows["lora_dpo"]["held-out pairs"] == "40"
+    assert rows["lora_dpo"]["reward accuracy"] == formatting.accuracy_of(found["reward_accuracy"])
+    assert rows["lora_dpo"]["reward margin"] == formatting.accuracy_of(found["reward_margin"])
+    assert rows["lora"]["reward accuracy"] == rows["lora"]["held-out pairs"] == ""
+    assert rows["lora"]["tokens/s"] == "9,625", "the median, which a slow beginning does not move"
+    assert rows["lora"]["validation loss"]
+    assert rows["base"]["general loss"]
+    assert rows["base"]["tokens/s"] == ""

@@ -85,6 +85,27 @@ def test_the_token_that_a_template_ends_an_answer_with_is_a_stop_token(tokenizer
     assert row["ids"][-1] == end
 
 
+def test_both_answers_of_a_pair_follow_one_prompt_and_end_as_an_answer_does(templated):
+    pairs = [{**example(), "rejected": "Nothing at all."}, {**example("Is it 200?", "Yes."), "rejected": "No."}]
+    chosen = tokens.instruction_rows(templated, pairs, CONTEXT, STOPS, SOURCE)
+    others = [{**pair, "answer": pair["rejected"]} for pair in pairs]
+    rejected = tokens.instruction_rows(templated, others, CONTEXT, STOPS, SOURCE)
+    found = tokens.pair_rows(templated, pairs, chosen, CONTEXT, STOPS, SOURCE)
+    for row, one, other in zip(found, chosen, rejected, strict=True):
+        assert row["prompt_ids"] + row["chosen_ids"] == one["ids"]
+        assert row["prompt_ids"] + row["rejected_ids"] == other["ids"]
+        assert row["chosen_ids"][-1] == row["rejected_ids"][-1] == templated.eos_token_id
+        assert row["id"] == one["id"]
+
+
+def test_a_rejected_answer_that_is_too_long_is_refused_as_such(templated):
+    pairs = [example(), {**example(), "rejected": "Nothing at all. " * 40}]
+    pairs[0]["rejected"] = "No."
+    chosen = tokens.instruction_rows(templated, pairs, 200, STOPS, SOURCE)
+    with pytest.raises(UserError, match=r"train \(rejected\)\.jsonl: 1 examples are longer than 200 .* line 2 \("):
+        tokens.pair_rows(templated, pairs, chosen, 200, STOPS, SOURCE)
+
+
 def test_text_windows_score_every_token_but_their_first(tokenizer):
     text = " ".join(TEXTS[:6])
     rows = tokens.text_rows(tokenizer, [{"id": "d", "text": text}], 20)

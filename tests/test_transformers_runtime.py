@@ -6,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from peft import PeftModel, get_peft_model
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from tradeoffs import transformers_runtime
@@ -215,3 +217,129 @@ def test_sequences_that_do_not_fit_together_are_one_clear_message(model, monkeyp
     monkeypatch.setattr(model, "forward", fails_above(model, 10)[0])
     with pytest.raises(UserError, match="out of memory on cpu with 4 sequences of 11 tokens"):
         TransformersRuntime(model, 100, pad_id=0).decode(np.arange(1, 9), 3, sequences=4)
+
+
+# What stands beside the text, of every kind; aLoRA begins where its invocation tokens stand.
+INVOCATION = [11, 12]
+BESIDE_THE_TEXT = {
+    "PROMPT_TUNING": {"num_virtual_tokens": 5},
+    "P_TUNING": {"num_virtual_tokens": 5, "encoder_hidden_size": 16},
+    "PREFIX_TUNING": {"num_virtual_tokens": 5},
+    "CARTRIDGE": {"num_virtual_tokens": 5},
+    "ADAPTION_PROMPT": {"adapter_len": 4, "adapter_layers": 2},
+    "LORA": {"target_modules": "all-linear", "alora_invocation_tokens": INVOCATION},
+}
+
+
+@pytest.fixture(scope="module", params=BESIDE_THE_TEXT)
+def adapted(model, request, tmp_path_factory):
+    """The model with an adapter that changes what it says, saved and read again as evaluation reads it."""
+    torch.manual_seed(1)
+    config = PEFT_TYPE_TO_CONFIG_MAPPING[request.param](task_type="CAUSAL_LM", **BESIDE_THE_TEXT[request.param])
+    trained = get_peft_model(copy.deepcopy(model), config)
+    for parameter in trained.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.5)
+    folder = tmp_path_factory.mktemp(request.param)
+    trained.save_pretrained(folder)
+    return PeftModel.from_pretrained(copy.deepcopy(model), folder).eval()
+
+
+@pytest.fixture(scope="module")
+def sequences():
+    """Of several lengths, most with the invocation tokens at another place."""
+    random, found = np.random.default_rng(5), []
+    for length, at in ((7, 2), (30, 9), (18, 9), (18, None), (50, 30)):
+        ids = random.integers(13, VOCABULARY, length).astype(np.int32)
+        if at is not None:
+            ids[at : at + 2] = INVOCATION
+        found.append(ids)
+    return found
+
+
+def peft_logits(model, ids):
+    """What PEFT's own forward says after each token of one sequence alone; float64 (length, vocabulary)."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.from_numpy(np.asarray(ids, np.int64))[None]).logits[0]
+    return logits[-len(ids) :].double()  # virtual tokens come first, where they have logits at all
+
+
+def test_what_is_beside_the_text_counts_in_every_score(adapted, model, sequences, monkeypatch):
+    targets = [Target(ids, np.arange(len(ids)) > 2) for ids in sequences]
+    one, many = (TransformersRuntime(adapted, size, pad_id=0).score(targets, top_k=4) for size in (1, 10_000))
+    monkeypatch.setattr(transformers_runtime, "LOGITS", 10 * VOCABULARY)  # in pieces, where that can be
+    pieces = TransformersRuntime(adapted, 1, pad_id=0).score(targets, top_k=4)
+    moved = 0.0
+    for target, *scores in zip(targets, one, many, pieces, strict=True):
+        expected = peft_logits(adapted, target.ids).log_softmax(-1).numpy()[:-1][target.scored[1:]]
+        true = np.arange(len(expected)), target.true
+        moved = max(moved, np.abs(expected - direct(model, target)).max())
+        for score in scores:
+            np.testing.assert_allclose(score.logprob, expected[true], atol=5e-5)
+            np.testing.assert_allclose(score.at_logprob, np.sort(expected, 1)[:, :-5:-1], atol=5e-5)
+    assert moved > 0.1, "the adapter must be one that can be missed"
+
+
+@pytest.mark.parametrize("shared", [0, 8])
+def test_what_is_beside_the_text_counts_in_every_choice(adapted, sequences, shared):
+    prompts = [np.concatenate([sequences[1][:shared], ids[: len(ids) - 3]]) for ids in sequences]
+    # The invocation within what all of them share.
+    prompts += [np.concatenate([sequences[1][:shared], INVOCATION, ids]) for ids in sequences[:2]]
+    options = [np.array([20, 30, 40, 50])] * len(prompts)
+    one, many = (TransformersRuntime(adapted, size, pad_id=0).choose(prompts, options) for size in (1, 10_000))
+    for alone, batched, prompt in zip(one, many, prompts, strict=True):
+        expected = peft_logits(adapted, prompt)[-1].log_softmax(-1).numpy()[options[0]]
+        np.testing.assert_allclose(alone, expected, atol=5e-5)
+        np.testing.assert_allclose(batched, expected, atol=5e-5)
+
+
+def test_a_shared_beginning_that_holds_the_invocation_changes_no_choice(adapted, sequences):
+    shared = sequences[1][:20]
+    prompts = [np.concatenate([shared, ids[3:6]]) for ids in sequences]
+    found = TransformersRuntime(adapted, 10_000, pad_id=0).choose(prompts, [np.array([20, 30])] * len(prompts))
+    for row, prompt in zip(found, prompts, strict=True):
+        expected = peft_logits(adapted, prompt)[-1].log_softmax(-1).numpy()[[20, 30]]
+        np.testing.assert_allclose(row, expected, atol=5e-5)
+
+
+def test_what_is_beside_the_text_counts_in_every_answer(adapted, sequences):
+    expected = []
+    for prompt in sequences[:4]:
+        ids = list(prompt)
+        for _ in range(6):
+            ids.append(int(peft_logits(adapted, ids)[-1].argmax()))
+        expected.append(ids[len(prompt) :])
+    one, many = (
+        TransformersRuntime(adapted, size, pad_id=0).generate(sequences[:4], 6, stop_ids=[VOCABULARY])
+        for size in (1, 10_000)
+    )
+    assert one == expected
+    assert many == expected
+    runtime = TransformersRuntime(adapted, 100, pad_id=0)
+    assert [runtime.stream(prompt, 6, [VOCABULARY])[0] for prompt in sequences[:4]] == expected
+
+
+def test_what_is_decoded_for_its_speed_is_the_answer_too(adapted, sequences, monkeypatch):
+    if getattr(adapted.active_peft_config, "alora_invocation_tokens", None):
+        pytest.skip("token by token the invocation is out of sight; the work is the same")
+    prompt = sequences[0]
+    runtime, steps = TransformersRuntime(adapted, 100, pad_id=0), []
+    step = runtime._step
+    monkeypatch.setattr(runtime, "_step", lambda ids, cache: steps.append(step(ids, cache)) or steps[-1])
+    runtime.decode(prompt, 4, sequences=3)
+    answer = runtime.generate([prompt], 5, stop_ids=[VOCABULARY])[0]
+    assert torch.cat(steps, 1).tolist() == [answer] * 3
+    assert runtime.prefill(prompt) > 0
+
+
+def test_virtual_tokens_take_their_place_in_the_context_and_count_in_the_size(adapted, model):
+    runtime = TransformersRuntime(adapted, 100, pad_id=0)
+    assert runtime.size_mb > TransformersRuntime(model, 100, pad_id=0).size_mb
+    count = getattr(adapted.active_peft_config, "num_virtual_tokens", 0)
+    assert runtime.context == CONTEXT - count
+    long = Target(np.zeros(CONTEXT - count + 1, np.int32), np.arange(CONTEXT - count + 1) > 0)
+    beside = f" beside {count} virtual tokens" if count else ""
+    with pytest.raises(
+        UserError, match=f"{CONTEXT - count + 1} tokens does not fit the model's context of 64{beside};"
+    ):
+        runtime.score([long])

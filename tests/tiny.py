@@ -21,7 +21,13 @@ TINY_TRAIN = Train(
     warmup_steps=1,
     weight_decay=0.0,
     max_grad_norm=1.0,
+    batch_tokens="auto",
+    gradient_checkpointing=False,
+    attention="auto",
+    compile=False,
+    seed=1,
     log_every=2,
+    save_every=2,
 )
 
 
@@ -49,13 +55,17 @@ def make_base(folder: Path, tied: bool = False) -> None:
 
 
 def make_tokens(folder: Path) -> None:
-    """Forty sequences that count upwards, so that there is something to learn; the second half of each is scored."""
+    """Sequences that count upwards, so that there is something to learn; the second half of each is scored.
+
+    Forty to train on, and four others to measure the loss on.
+    """
     random = np.random.default_rng(0)
     rows = []
-    for _ in range(40):
+    for _ in range(44):
         length, start = int(random.integers(8, 24)), int(random.integers(10, 200))
         ids = list(range(start, start + length))
         rows.append({"ids": ids, "scored": [at >= length // 2 for at in range(length)]})
     schema = pa.schema([("ids", pa.list_(pa.int32())), ("scored", pa.list_(pa.bool_()))])
-    files.write_table(folder / "train.parquet", rows, schema)
+    files.write_table(folder / "train.parquet", rows[:40], schema)
+    files.write_table(folder / "valid.parquet", rows[40:], schema)
     files.write_json(folder / "info.json", {"pad_id": 0})

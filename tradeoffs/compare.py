@@ -8,22 +8,24 @@ Reads what evaluation left in data/, as the report does; nothing is evaluated ag
 import argparse
 import sys
 
-from tradeoffs import metrics, params
+from tradeoffs import items, metrics, params
 from tradeoffs.errors import UserError, near
 from tradeoffs.formatting import Lines, cost_of, full_label, quality_of, short, table, verdict
 from tradeoffs.results import EXTRA, QUALITY, Results
 from tradeoffs.variants import Variant, variants
 
 ORDER = {"test": 0, "seen": 2}  # what stands once per variant in between
-# Means over tokens: with another tokenizer they are of other things.
-PER_TOKEN = ("loss", "perplexity", "token_accuracy", "kld", "kld_tail", "same_top_token")
 
 
 def named(name: str, listed: list[Variant]) -> Variant:
-    """The variant of the run list with this name. Raises UserError with the near match if there is none."""
+    """The variant of the run list with this name.
+
+    Raises UserError with the near match if there is none, or with the reason if it could not be made.
+    """
     by_name = {str(variant): variant for variant in listed}
     if name not in by_name:
         raise UserError(f"{name}: no variant of the run list in {params.PATH}{near(name, by_name)}")
+    items.must_be_made(name)
     return by_name[name]
 
 
@@ -46,9 +48,11 @@ def comparison(results: Results, ours: Variant, theirs: Variant) -> Lines:
     lines += ["the intervals of pairs with the best of many, so what differs here can be a tie there."]
     names = [n for n in (*QUALITY, *EXTRA) if results.has(ours, n) or results.has(theirs, n)]
     names.sort(key=lambda n: ORDER.get(n.partition("_")[0], 1))
+    if ours.model != theirs.model:
+        names = [n for n in names if not n.startswith("general_")]  # each model has a text of its own
     if not results.same_tokens(ours, theirs):
         lines += ["Their tokenizers differ: means per token are left out, bits per byte compares."]
-        names = [n for n in names if n.removeprefix("test_").removeprefix("seen_") not in PER_TOKEN]
+        names = [n for n in names if "tokens" not in metrics.metric(n)[1].columns]
     rows = [[full_label(results, ours.dataset, n), *_quality(results, ours, theirs, n)] for n in names]
     lines += ["", *table(["", "first", "second", "difference", "p"], rows), ""]
     rows = [

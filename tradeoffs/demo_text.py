@@ -8,6 +8,7 @@ question is ever part of a generated model's training text, whatever the seeds a
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from random import Random
 
 from tradeoffs.demo_facts import BOOKS, CONTINENTS, CURRENCIES, FIRMS, GLOSSARY, GOODS, NAMES
@@ -47,6 +48,11 @@ class Choice:
         """In the layout of the MMLU prompt, with its answer."""
         options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, self.choices, strict=True))
         return f"{self.question}\n{options}\nAnswer: {LETTERS[self.answer]}"
+
+    @property
+    def words(self) -> str:
+        """The same for the same question with the same choices in any order."""
+        return "\n".join((self.question, *sorted(self.choices)))
 
 
 def _hundreds(rng: Random) -> int:
@@ -432,8 +438,7 @@ SAME_CHOICES = 3
 
 def is_exam(choice: Choice) -> bool:
     """Whether this question, with its choices in any order, belongs to the exams and not to the training text."""
-    words = "\n".join((choice.question, *sorted(choice.choices)))
-    return hashlib.sha256(words.encode()).digest()[0] % EXAM_SHARE == 0
+    return hashlib.sha256(choice.words.encode()).digest()[0] % EXAM_SHARE == 0
 
 
 def _draw_choice(rng: Random, topic: str, place: int, exam: bool) -> Choice:
@@ -469,21 +474,46 @@ def documents(sentences: int, seed: int) -> Iterator[str]:
     The prose holds the same kind of facts as `questions`, but never a question with its answer: answering is what
     tuning teaches.
     """
-    rng = Random(f"demo prose {seed}")
-    skills, topics = list(SKILLS.values()), list(TOPICS)
+    return (page for page, _ in _training_pages(sentences, seed))
+
+
+def held_out(count: int, sentences: int, seed: int) -> list[str]:
+    """Pages of the same kind, `count` or as many as are found, with no statement of `documents(sentences, seed)`.
+
+    What can be said in but a few ways (a definition, a country's currency) has been said there, so it is not in them.
+    """
+    known = {statement for _, statements in _training_pages(sentences, seed) for statement in statements}
+    found: dict[str, None] = {}
+    for page, statements in islice(_pages(Random(f"demo held out {seed}")), 50 * count):
+        if known.isdisjoint(statements):
+            found.setdefault(page)
+        if len(found) == count:
+            break
+    return list(found)
+
+
+def _training_pages(sentences: int, seed: int) -> Iterator[tuple[str, list[str]]]:
     made = 0
-    while made < sentences:
+    for page, statements in _pages(Random(f"demo prose {seed}")):
+        if made >= sentences:
+            return
+        yield page, statements
+        made += len(statements)
+
+
+def _pages(rng: Random) -> Iterator[tuple[str, list[str]]]:
+    """Pages without end, each with its statements: sentences, or the words of questions with their choices."""
+    skills, topics = list(SKILLS.values()), list(TOPICS)
+    while True:
         if rng.random() < PROSE_SHARE:
-            size = rng.randint(1, 3)
-            page = " ".join(_statement(rng, rng.choice(skills)) for _ in range(size))
+            said = [_statement(rng, rng.choice(skills)) for _ in range(rng.randint(1, 3))]
+            yield " ".join(said), said
         else:
             size = 1 if rng.random() < SHORT_SHARE else rng.randint(2, 6)
             topic = rng.choice(topics[:SAME_CHOICES] if rng.random() < SAME_CHOICES_SHARE else topics[SAME_CHOICES:])
             title = f"The following are multiple choice questions (with answers) about {topic.replace('_', ' ')}."
-            drawn = (_draw_choice(rng, topic, rng.randrange(4), exam=False) for _ in range(size))
-            page = "\n\n".join((title, *(choice.text for choice in drawn)))
-        made += size
-        yield page
+            drawn = [_draw_choice(rng, topic, rng.randrange(4), exam=False) for _ in range(size)]
+            yield "\n\n".join((title, *(choice.text for choice in drawn))), [choice.words for choice in drawn]
 
 
 def _statement(rng: Random, skill: Skill) -> str:

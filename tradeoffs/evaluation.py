@@ -28,6 +28,7 @@ from tradeoffs.runtime import Runtime, Scores, Target
 from tradeoffs.unfinished import Unfinished
 
 SPLITS = ("test", "seen")
+GENERAL = "general"  # text of the base's own kind: scored of the model as trained alone, and not answered
 CHUNK = 512  # items that are scored, answered and stored together
 
 # What `evaluate` takes from params.yaml, for the READS of every stage that calls it.
@@ -43,7 +44,7 @@ READS = (
 # One row per item. Sums, not means, so that any subset can be averaged over its tokens.
 ITEMS = pa.schema(
     [
-        ("split", pa.string()),  # test | seen | mmlu | prompt
+        ("split", pa.string()),  # test | seen | general | mmlu | prompt
         ("item", pa.string()),
         ("subject", pa.string()),
         ("tokens", pa.int32()),  # scored tokens
@@ -89,7 +90,7 @@ def evaluate(
     info = files.read_json(tokens / "info.json")
     tokenizer, stops = Tokenizer.from_file(str(tokens / "tokenizer.json")), info["stop_ids"]
     answers = info["kind"] == "instruction"
-    first = next(items[0] for _, _, items in _chunks(tokens, cfg.splits, most=1))
+    first = next(items[0] for _, _, items in _chunks(tokens, cfg.splits, SPLITS, most=1))
     # Half of a context for the prompt at most: what decodes after it must fit too.
     sample = np.asarray(first["ids"], np.int32)
     runtime.decode(sample[: runtime.context // 2], 2)  # warm-up: first calls build plans and touch memory
@@ -104,7 +105,7 @@ def evaluate(
 
     chunks: list[list[str]] = []  # names of parts whose rows belong together
     scored, seconds = 0, 0.0
-    for split, number, items in _chunks(tokens, cfg.splits):
+    for split, number, items in _chunks(tokens, cfg.splits, SPLITS):
         name = f"{split}-{number:05}"
         known = reference / f"{name}.safetensors" if reference else None
         keep = done.folder / "reference" / f"{name}.safetensors" if keep_reference else None
@@ -115,6 +116,10 @@ def evaluate(
             done.part(f"{name}-answers", partial(answer_items, runtime, items, cfg.max_new_tokens, stops, tokenizer))
             chunks[-1].append(f"{name}-answers")
     cost["eval_samples_per_second"] = scored / seconds
+    for split, number, items in _chunks(tokens, cfg.splits, (GENERAL,)) if keep_reference else ():
+        name = f"{split}-{number:05}"
+        done.part(name, partial(score_items, runtime, split, items, cfg, None, None))
+        chunks.append([name])
 
     mmlu_seconds: Counter[str] = Counter()
     questions = pq.read_table(tokens / "mmlu.parquet")
@@ -147,9 +152,11 @@ def _write_items(variant: str, done: Unfinished, chunks: list[list[str]]) -> Non
             to.write_table(pa.Table.from_pylist(_joined([done.read(name) for name in names], timed), ITEMS))
 
 
-def _chunks(tokens: Path, counts: Splits, most: int | None = None) -> Iterator[tuple[str, int, list[dict]]]:
+def _chunks(
+    tokens: Path, counts: Splits, splits: Sequence[str], most: int | None = None
+) -> Iterator[tuple[str, int, list[dict]]]:
     """Split, number and rows of each chunk of the items that are evaluated, in their order."""
-    for split in SPLITS:
+    for split in splits:
         left = getattr(counts, split)
         with pq.ParquetFile(tokens / f"{split}.parquet") as file:
             for number, batch in enumerate(file.iter_batches(most or CHUNK)):
@@ -287,7 +294,8 @@ def prompts(runtime: Runtime, tokens: Path, limit: int, stop_ids: list[int], tok
 def latency(runtime: Runtime, tokens: Path, cfg: SimpleNamespace, stop_ids: list[int]) -> list[dict]:
     """Batch 1: seconds to the first token and to the end of the answer, over the first prompts of `test`."""
     rows = []
-    for _, _, items in _chunks(tokens, Splits(test=min(cfg.cost.latency_prompts, cfg.splits.test), seen=0)):
+    counts = replace(cfg.splits, test=min(cfg.cost.latency_prompts, cfg.splits.test))
+    for _, _, items in _chunks(tokens, counts, SPLITS[:1]):
         for item in items:
             _, first, whole = runtime.stream(_prompt(item), cfg.max_new_tokens, stop_ids)
             rows.append({"item": item["id"], "ttft_seconds": first, "latency_seconds": whole})

@@ -7,8 +7,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tradeoffs import trained_only
 from tradeoffs.errors import UserError
-from tradeoffs.variants import Variant
+from tradeoffs.variants import TRAINED, Variant
 
 
 def read(variant: Variant, columns: list[str]) -> pa.Table:
@@ -21,6 +22,14 @@ def read(variant: Variant, columns: list[str]) -> pa.Table:
 def must_exist(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: missing, though params.yaml (run) asks for it; run `dvc repro`, which makes it")
+
+
+def must_be_made(variant: str) -> None:
+    """Raises UserError if a variant was never made because its method cannot be merged."""
+    if why := trained_only.reason(Path("data/cost", f"{variant}.json")):
+        cell = variant.rpartition("-")[0]
+        sentence = trained_only.sentence(why)
+        raise UserError(f"{variant}: there is none, its method exists {sentence}; name {cell}-{TRAINED}")
 
 
 def remove_leftovers(folder: str, wanted: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
 from tradeoffs import checkpoints
+from tradeoffs.errors import UserError
 from tradeoffs.params import Load, Method
 
 # PEFT still asks transformers by the old name.
@@ -29,30 +30,49 @@ def training_dtype() -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def compute_dtype(method: Method) -> torch.dtype:
+    """What the layers compute in while `method` trains. Raises UserError for float16 where there is no GPU."""
+    if method.compute_dtype in (None, "auto"):
+        return training_dtype()
+    if method.compute_dtype == "float16" and device().type == "cpu":
+        raise UserError("params.yaml: compute_dtype: float16 trains on a GPU only; use auto, bfloat16 or float32")
+    return getattr(torch, str(method.compute_dtype))
+
+
 def load_model(
-    folder: Path, load: Load | None, dtype: torch.dtype, place: torch.device | None = None
+    folder: Path,
+    load: Load | None,
+    dtype: torch.dtype,
+    place: torch.device | None = None,
+    attention: str = "sdpa",
+    double_quant: bool = True,
 ) -> PreTrainedModel:
     """A checkpoint in evaluation mode; its linear layers quantised by bitsandbytes if `load` says so.
 
-    It lies on `device()` if no other `place` is asked for.
+    It lies on `device()` if no other `place` is asked for. `double_quant`: nf4 and fp4 quantise the scales of their
+    blocks too; the evaluation always does.
 
     `dtype` is that of the weights that are not quantised, and of the arithmetic. Raises UserError if the folder holds
-    no checkpoint.
+    no checkpoint, or if the attention asked for is not installed.
     """
     folder = Path(folder)
     checkpoints.require(folder, "config.json")
     for path in checkpoints.weight_files(folder):
         checkpoints.require(folder, path.name)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        quantization_config=_quantisation(load, dtype),
-        device_map={"": place or device()},
-        use_safetensors=True,
-        trust_remote_code=False,
-        local_files_only=True,
-    )
-    if load == "nf4" and device().type == "cpu":
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            quantization_config=_quantisation(load, dtype, double_quant),
+            device_map={"": place or device()},
+            attn_implementation=attention,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+    except ImportError as error:
+        raise UserError(f"params.yaml: train.attention: {attention} cannot be used here: {error}") from error
+    if load in ("nf4", "fp4") and device().type == "cpu":
         _keep_exact_scales(model)
     return model.eval()
 
@@ -64,7 +84,7 @@ def load_trained(base_folder: Path, trained_folder: Path, method: Method, dtype:
     """
     if method.full:
         return load_model(trained_folder, None, dtype)
-    model = load_model(base_folder, method.load, dtype)
+    model = load_model(base_folder, method.load, dtype, double_quant=bool(method.double_quant))
     return attach(model, trained_folder) if method.peft else model
 
 
@@ -80,12 +100,15 @@ def attach(model: PreTrainedModel, trained_folder: Path) -> PreTrainedModel:
         return cast(PreTrainedModel, PeftModel.from_pretrained(model, trained_folder).eval())
 
 
-def _quantisation(load: Load | None, dtype: torch.dtype) -> BitsAndBytesConfig | None:
+def _quantisation(load: Load | None, dtype: torch.dtype, double_quant: bool) -> BitsAndBytesConfig | None:
     if load == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
-    if load == "nf4":
+    if load in ("nf4", "fp4"):
         return BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+            load_in_4bit=True,
+            bnb_4bit_quant_type=load,
+            bnb_4bit_use_double_quant=double_quant,
+            bnb_4bit_compute_dtype=dtype,
         )
     return None
 

@@ -2,15 +2,16 @@
 
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from tradeoffs import checkpoints, clock, files
+from tradeoffs import checkpoints, clock, files, peft_facts
 from tradeoffs.errors import UserError
-from tradeoffs.params import Load, MergeOnto, Method
+from tradeoffs.params import MergeOnto, Method
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -19,35 +20,47 @@ SAVED = torch.bfloat16  # what a merged checkpoint holds
 CPU = torch.device("cpu")  # float32 weights may not fit where the quantised ones do
 
 
-def merge(base: Path, trained: Path, name: str, method: Method, onto: MergeOnto, folder: Path) -> None:
-    """Writes weights and config of `methods.{name}`, merged, as bfloat16 to `folder`; all arithmetic is float32.
+def merge(
+    base: Path,
+    trained: Path,
+    name: str,
+    method: Method,
+    onto: MergeOnto,
+    folder: Path,
+    saved: torch.dtype = SAVED,
+) -> str | None:
+    """Writes weights and config of `methods.{name}`, merged, as `saved` to `folder`; all arithmetic is float32.
 
-    Raises UserError if the method has nothing that can be merged into the weights.
+    Returns None, or why there is nothing that can be merged into the weights; then nothing is written.
     """
     if method.peft:
-        _merge_adapter(base, trained, name, method, onto, folder)
-    else:
-        # Nothing to add up: the files are rewritten name by name, so no model class is needed.
-        to_bfloat16(trained if method.full else base, folder)
+        return _merge_adapter(base, trained, name, method, onto, folder, saved)
+    # Nothing to add up: the files are rewritten name by name, so no model class is needed.
+    copy_weights(trained if method.full else base, folder, saved)
+    return None
 
 
-def to_bfloat16(source: Path, folder: Path) -> None:
-    """Copies a checkpoint's weights and config with every floating-point tensor as bfloat16; names and shards stay."""
+def copy_weights(source: Path, folder: Path, saved: torch.dtype = SAVED) -> None:
+    """Copies a checkpoint's weights and config with every floating-point tensor as `saved`; names and shards stay."""
     for path in checkpoints.weight_files(source):
-        tensors = {name: _saved(tensor) for name, tensor in load_file(path).items()}
+        tensors = {
+            key: value.to(saved) if value.is_floating_point() else value for key, value in load_file(path).items()
+        }
         save_file(tensors, folder / path.name, metadata={"format": "pt"})
     index = source / "model.safetensors.index.json"
     if index.is_file():
         shutil.copyfile(index, folder / index.name)
     config = files.read_json(source / "config.json")
     config.pop("torch_dtype", None)  # what dtype was called before transformers 5
-    (folder / "config.json").write_text(json.dumps(config | {"dtype": "bfloat16"}, indent=2) + "\n", encoding="utf-8")
+    config["dtype"] = str(saved).removeprefix("torch.")
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
-def base_as_trained(base: Path, load: Load) -> "PreTrainedModel":
+def base_as_trained(base: Path, method: Method) -> "PreTrainedModel":
     """The base in plain float32 layers that hold just the weights that its quantised layers compute with.
 
-    nf4: code book value times block scale, whose own quantisation is undone too. int8: value times row scale / 127.
+    nf4, fp4: code book value times block scale, whose own quantisation is undone too, if it has one. int8: value times
+    row scale / 127.
     """
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
@@ -55,7 +68,8 @@ def base_as_trained(base: Path, load: Load) -> "PreTrainedModel":
     from tradeoffs.loading import load_model
 
     plain = load_model(base, None, torch.float32, place=CPU)
-    for name, layer in load_model(base, load, torch.float32).named_modules():
+    quantised = load_model(base, method.load, torch.float32, double_quant=bool(method.double_quant))
+    for name, layer in quantised.named_modules():
         weight: Any = getattr(layer, "weight", None)
         if isinstance(layer, Linear4bit):
             values = dequantize_4bit(weight.data, weight.quant_state)
@@ -67,24 +81,52 @@ def base_as_trained(base: Path, load: Load) -> "PreTrainedModel":
     return plain
 
 
-def _merge_adapter(base: Path, trained: Path, name: str, method: Method, onto: MergeOnto, folder: Path) -> None:
+def _merge_adapter(
+    base: Path, trained: Path, name: str, method: Method, onto: MergeOnto, folder: Path, saved: torch.dtype
+) -> str | None:
+    if reason := peft_facts.unmergeable(method):
+        return reason
     with clock.phase("startup"):  # transformers and peft: seconds that base and full do without
         import peft  # noqa: F401
 
         from tradeoffs.loading import attach, load_model
 
     if method.load and onto == "trained_base":
-        model = base_as_trained(base, method.load)
+        model = base_as_trained(base, method)
     else:
         model = load_model(base, None, torch.float32, place=CPU)
     adapted: Any = attach(model, trained)
     if not hasattr(adapted, "merge_and_unload"):
-        raise UserError(
-            f"methods.{name}: a {method.peft} adapter cannot be merged into the weights, so it has no bf16 or GGUF "
-            "form; take it out of run.methods"
+        return f"PEFT has no merge for {method.peft}"
+    try:
+        _merged(adapted, name, method).to(saved).save_pretrained(folder)
+    except NotImplementedError as error:
+        return f"PEFT has no merge for {method.peft}: {error}"
+    return None
+
+
+def _merged(adapted: Any, name: str, method: Method) -> Any:
+    """The plain model with the adapter in its weights. Where only one of tied embeddings was tuned, they part."""
+    model = adapted.get_base_model()
+    tied = model.config.get_text_config().tie_word_embeddings
+    if tied:
+        head, embedding = (
+            layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer
+            for layer in (model.get_output_embeddings(), model.get_input_embeddings())
         )
-    adapted.merge_and_unload().to(SAVED).save_pretrained(folder)
-
-
-def _saved(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.to(SAVED) if tensor.is_floating_point() else tensor
+        if head.weight is embedding.weight:  # else what is added to the one would be added to the other too
+            head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Input and output embeddings are no longer tied")
+        warnings.filterwarnings("ignore", message="Model with `tie_word_embeddings=True`")
+        try:
+            merged = adapted.merge_and_unload()
+        except ValueError as error:
+            raise UserError(f"methods.{name}: PEFT cannot merge this {method.peft} adapter: {error}") from error
+    if tied:
+        head, embedding = merged.get_output_embeddings(), merged.get_input_embeddings()
+        same = torch.equal(head.weight, embedding.weight)
+        if same:
+            head.weight = embedding.weight
+        merged.config.get_text_config().tie_word_embeddings = same
+    return merged

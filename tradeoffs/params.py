@@ -18,8 +18,11 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 import yaml
 
+from tradeoffs import peft_facts, trl_stages
 from tradeoffs.errors import UserError, near
 from tradeoffs.formats import PRECISIONS, QUANTS
+from tradeoffs.live import LOGGERS
+from tradeoffs.trl_stages import STAGES
 
 PATH = Path("params.yaml")
 NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -47,7 +50,11 @@ PositiveFloat = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 Prompt = Literal["own", "chatml", "plain", "alpaca"]
-Load = Literal["int8", "nf4"]
+Load = Literal["none", "int8", "nf4", "fp4"]
+# Of transformers, those that need nothing but the number of steps and of warm-up steps.
+Schedule = Literal[
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
+]
 MergeOnto = Literal["trained_base", "original_base"]
 
 
@@ -63,6 +70,7 @@ class Run:
 @dataclass(frozen=True)
 class Launch:
     train: str
+    report_to: list[Literal[tuple(LOGGERS)]]  # type: ignore[valid-type]
 
 
 @dataclass(frozen=True)
@@ -76,11 +84,17 @@ class Train:
     steps: Positive
     batch_size: Positive
     lr: PositiveFloat
-    schedule: str
+    schedule: Schedule
     warmup_steps: Count
     weight_decay: NonNegative
     max_grad_norm: NonNegative
+    batch_tokens: Positive | Literal["auto"]
+    gradient_checkpointing: bool
+    attention: Literal["auto", "sdpa", "eager", "flash_attention_2"]
+    compile: bool
+    seed: Count
     log_every: Positive
+    save_every: Positive
 
 
 @dataclass(frozen=True)
@@ -92,6 +106,7 @@ class Merge:
 class Splits:
     test: Positive
     seen: Positive
+    general: Count
 
 
 @dataclass(frozen=True)
@@ -139,10 +154,17 @@ class GeneratedModel:
 
 
 @dataclass(frozen=True)
+class GeneralText:
+    path: str
+    column: str | None = None
+
+
+@dataclass(frozen=True)
 class Model:
     prompt: Prompt
     generate: GeneratedModel | None = None
     path: str | None = None
+    general: GeneralText | None = None
 
 
 @dataclass(frozen=True)
@@ -166,18 +188,27 @@ class Columns:
     input: str | None = None
     answer: str | None = None
     text: str | None = None
+    chosen: str | None = None
+    rejected: str | None = None
 
 
 @dataclass(frozen=True)
 class Dataset:
-    kind: Literal["instruction", "text"]
+    kind: Literal["instruction", "preference", "text"]
     test_share: Annotated[float, Range(0, 1, above=True)]
     near_duplicate: Annotated[float, Range(0, 1, above=True)]
     seen: Positive
+    valid: Positive
     generate: GeneratedDataset | None = None
     path: str | None = None
     columns: Columns | None = None
     mmlu: MmluSource | None = None
+
+
+@dataclass(frozen=True)
+class Preference:
+    config: dict[str, Any]
+    train: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -186,8 +217,17 @@ class Method:
     peft: str | None = None
     config: dict[str, Any] | None = None
     load: Load | None = None
+    double_quant: bool | None = None
+    compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] | None = None
+    loraplus_lr_ratio: Annotated[float, Range(1)] | None = None
     merge: MergeOnto | None = None
     train: dict[str, Any] | None = None
+    stage: Literal[tuple(STAGES)] | None = None  # type: ignore[valid-type]
+    preference: Preference | None = None
+
+    def __post_init__(self) -> None:
+        if self.load == "none":  # the same as no `load`
+            object.__setattr__(self, "load", None)
 
     @property
     def trains(self) -> bool:
@@ -196,6 +236,10 @@ class Method:
     def budget(self, shared: Train) -> Train:
         """The shared training section with this method's own values on top."""
         return replace(shared, **(self.train or {}))
+
+    def preference_budget(self, shared: Train) -> Train:
+        """The same for what follows supervised tuning: `budget` with the values of `preference.train` on top."""
+        return replace(self.budget(shared), **((self.preference and self.preference.train) or {}))
 
 
 @dataclass(frozen=True)
@@ -341,6 +385,8 @@ def _cross_checks(params: Params, problems: list[str]) -> list[str]:
         if params.run and sound(f"run.{field.name}"):
             catalogue = getattr(params, field.name, None)
             checks += _run_checks(field.name, getattr(params.run, field.name), catalogue)
+    if params.launch and sound("launch.report_to"):
+        checks += _twice("launch.report_to", params.launch.report_to)
     if params.evaluate and sound("evaluate.prompts"):
         checks += _twice("evaluate.prompts", [prompt.strip() for prompt in params.evaluate.prompts])
         checks += ["evaluate.prompts: one is empty" for prompt in params.evaluate.prompts if not prompt.strip()]
@@ -355,7 +401,25 @@ def _cross_checks(params: Params, problems: list[str]) -> list[str]:
                 )
             if entry and sound(where):
                 checks += CHECKS[axis](where, entry)
+    if params.run and all(sound(f"run.{axis}") for axis in ("datasets", "methods")):
+        checks += _pair_checks(params)
     return checks
+
+
+def _pair_checks(params: Params) -> Iterator[str]:
+    """A method that learns from pairs needs a data set that has them."""
+    for name in params.run.methods:
+        method = (params.methods or {}).get(name)
+        if method is None or method.stage is None:
+            continue
+        stage = STAGES[method.stage]
+        for other in params.run.datasets:
+            dataset = (params.datasets or {}).get(other)
+            if dataset and dataset.kind != stage.kind:
+                yield (
+                    f"run.methods: {name!r} (stage: {method.stage}) learns from a data set of kind {stage.kind}, and "
+                    f"{other!r} in run.datasets is of kind {dataset.kind}; take one of the two out"
+                )
 
 
 def _run_checks(axis: str, wanted: list[str], catalogue: dict | None) -> Iterator[str]:
@@ -385,6 +449,15 @@ def _model_checks(where: str, model: Model) -> Iterator[str]:
         yield f"{where}.generate.hidden_size: {made.hidden_size} is no multiple of heads ({made.heads})"
     if made and made.heads % made.kv_heads:
         yield f"{where}.generate.heads: {made.heads} is no multiple of kv_heads ({made.kv_heads})"
+    if model.general and not model.general.column and not model.general.path.endswith(".txt"):
+        yield f"{where}.general.column: missing; says which column of {model.general.path} holds the text"
+
+
+NEEDED_COLUMNS = {
+    "instruction": ("instruction", "answer"),
+    "preference": ("instruction", "chosen", "rejected"),
+    "text": ("text",),
+}
 
 
 def _dataset_checks(where: str, dataset: Dataset) -> Iterator[str]:
@@ -392,18 +465,23 @@ def _dataset_checks(where: str, dataset: Dataset) -> Iterator[str]:
     if dataset.path and not dataset.columns and not dataset.path.endswith(".txt"):
         yield f"{where}.columns: missing; says which column holds what, e.g. {{instruction: question, answer: answer}}"
     columns = dataset.columns or Columns()
-    needed = ("instruction", "answer") if dataset.kind == "instruction" else ("text",)
-    for column in needed if dataset.columns else ():
+    for column in NEEDED_COLUMNS[dataset.kind] if dataset.columns else ():
         if getattr(columns, column) is None:
             yield f"{where}.columns.{column}: missing; kind {dataset.kind} needs it"
     if dataset.mmlu and (dataset.mmlu.path is None) == (dataset.mmlu.hub is None):
         yield f"{where}.mmlu: needs exactly one of path (a folder of MMLU's own files) and hub (e.g. cais/mmlu)"
     if dataset.mmlu and dataset.mmlu.revision is not None and dataset.mmlu.hub is None:
         yield f"{where}.mmlu.revision: means nothing without hub"
-    if dataset.kind == "instruction" and columns.text is not None:
-        yield f"{where}.columns.text: means nothing for kind instruction; leave it out, or set kind: text"
-    if dataset.kind == "instruction" and dataset.path and dataset.path.endswith(".txt"):
+    if dataset.kind != "text" and columns.text is not None:
+        yield f"{where}.columns.text: means nothing for kind {dataset.kind}; leave it out, or set kind: text"
+    if dataset.kind != "text" and dataset.path and dataset.path.endswith(".txt"):
         yield f"{where}.kind: a .txt file has no columns; it can only be of kind text"
+    if dataset.kind == "preference" and columns.answer is not None:
+        yield f"{where}.columns.answer: means nothing for kind preference, where chosen is the answer; leave it out"
+    if dataset.kind != "preference" and (columns.chosen is not None or columns.rejected is not None):
+        yield f"{where}.columns: chosen and rejected mean something for kind preference only; leave them out"
+    if dataset.kind == "preference" and dataset.generate:
+        yield f"{where}.kind: what is generated has no rejected answers; it can only be of kind instruction"
 
 
 def _method_checks(where: str, method: Method) -> Iterator[str]:
@@ -413,20 +491,56 @@ def _method_checks(where: str, method: Method) -> Iterator[str]:
         yield f"{where}.load: full fine-tuning cannot train {method.load} weights; leave load out"
     if method.peft and method.config is None:
         yield f"{where}.config: missing; the fields of PEFT's configuration for {method.peft}"
+    four_bit = method.load in ("nf4", "fp4")
+    if four_bit and method.double_quant is None:
+        yield f"{where}.double_quant: missing; {method.load} needs it (true: its scales are quantised too)"
+    if method.double_quant is not None and not four_bit:
+        yield f"{where}.double_quant: means something with load: nf4 or fp4 only; leave it out"
+    if method.compute_dtype and not method.trains:
+        yield f"{where}.compute_dtype: this method trains nothing; leave it out"
+    if method.loraplus_lr_ratio and method.peft != "LORA":
+        yield f"{where}.loraplus_lr_ratio: is the optimiser of LORA's two matrices (LoRA+); leave it out"
+    if method.peft:
+        yield from peft_facts.problems(where, method)
     if method.merge and not method.load:
         yield f"{where}.merge: means something only where load quantises the base; leave merge out"
     if not method.trains and (method.config or method.load or method.train):
         yield f"{where}: trains nothing (neither full nor peft), so config, load and train mean nothing here"
     if where == "methods.base" and method.trains:
         yield f"{where}: is the untouched model that all others are compared with; give this method another name"
+    yield from _train_checks(f"{where}.train", method.train)
+    yield from _stage_checks(where, method)
+
+
+def _train_checks(where: str, values: dict[str, Any] | None) -> Iterator[str]:
     hints = get_type_hints(Train, include_extras=True)
     problems: list[str] = []
-    for key, value in (method.train or {}).items():
+    for key, value in (values or {}).items():
         if key in hints:
-            _read(hints[key], value, f"{where}.train.{key}", problems)
+            _read(hints[key], value, f"{where}.{key}", problems)
         else:
-            problems.append(f"{where}.train.{key}: unknown key{near(key, hints)}")
+            problems.append(f"{where}.{key}: unknown key{near(key, hints)}")
     yield from problems
+
+
+def _stage_checks(where: str, method: Method) -> Iterator[str]:
+    if method.stage is None:
+        if method.preference:
+            yield f"{where}.preference: means something with `stage` only (e.g. stage: dpo); leave it out"
+        return
+    if not method.trains:
+        yield f"{where}.stage: {method.stage} goes on with a tuned model; say how it is tuned (peft, or full: true)"
+    if method.preference is None:
+        yield f"{where}.preference: missing; holds config (of TRL's trainer) and train (its own budget)"
+        return
+    config = method.preference.config
+    wrong = list(trl_stages.problems(f"{where}.preference.config", method.stage, config))
+    kinds = {} if wrong else trl_stages.fields(STAGES[method.stage])
+    for key, kind in kinds.items():
+        if key in config:
+            _read(kind, config[key], f"{where}.preference.config.{key}", wrong)
+    yield from wrong
+    yield from _train_checks(f"{where}.preference.train", method.preference.train)
 
 
 CHECKS: dict[str, Callable[[str, Any], Iterator[str]]] = {

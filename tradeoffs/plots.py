@@ -19,7 +19,7 @@ from matplotlib.transforms import Bbox
 from tradeoffs import files, metrics
 from tradeoffs.intervals import Interval
 from tradeoffs.results import BATCH, Results
-from tradeoffs.variants import Variant
+from tradeoffs.variants import TRAINED, Variant
 
 # Okabe and Ito's palette without its yellow, then Paul Tol's: told apart by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255", "#999933")
@@ -69,22 +69,58 @@ def quality_vs_speed(results: Results) -> Figure:
 
 
 def training_curves(results: Results) -> Figure | None:
-    groups = [g for g in results.groups() if any("curve" in results.training[v.cell] for v in results.of(*g))]
+    groups = _with_curve(results, "curve")
     if not groups:
         return None
     figure, panels = _panels(groups, width=7, height=3.4)
     for group, axes in zip(groups, panels, strict=True):
-        # Each thinner than the ones before: curves that lie on each other all show.
-        for method, width in zip(results.run.methods, np.linspace(4.5, 1.2, len(results.run.methods)), strict=True):
-            curve = results.training["-".join((*group, method))].get("curve", [])
-            if curve:
-                points = [point["step"] for point in curve], [point["loss"] for point in curve]
-                axes.plot(*points, color=_colour(results, method), label=method, linewidth=width)
+        _draw_curves(axes, results, group, "curve", "loss")
         axes.set_yscale("log")
         for side in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
             side(lambda value, _: _short(value) if _leading(value) in (1, 2, 5) else "")
         axes.set(xlabel="optimiser step", ylabel="training loss (nats per token)", title=_title("Training", *group))
         axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), title="method")
+    return figure
+
+
+def preference_curves(results: Results) -> Figure | None:
+    """Learning from pairs: loss, reward accuracy and reward margin by step."""
+    groups = _with_curve(results, "preference_curve")
+    if not groups:
+        return None
+    measured = {"loss": "loss", "reward_accuracy": "reward accuracy", "reward_margin": "reward margin (nats)"}
+    figure = _figure(12, 3.2 * len(groups))
+    for group, row in zip(groups, figure.subplots(len(groups), len(measured), squeeze=False), strict=True):
+        for axes, (name, label) in zip(row, measured.items(), strict=True):
+            _draw_curves(axes, results, group, "preference_curve", name)
+            axes.set(xlabel="optimiser step", ylabel=label)
+        row[0].set_title(_title("Preferences", *group))
+        row[-1].legend(loc="upper left", bbox_to_anchor=(1.01, 1), title="method")
+    return figure
+
+
+def forgetting(results: Results) -> Figure | None:
+    """Quality on the task against the change of the loss on general text, each method as trained."""
+    changes = {v: results.forgotten(v) for v in results.variants if v.format == TRAINED}
+    groups = [g for g in results.groups() if any(changes[v] for v in results.as_trained(*g))]
+    if not groups:
+        return None
+    figure, panels = _panels(groups, width=8, height=4)
+    labels = []
+    for group, axes in zip(groups, panels, strict=True):
+        name, points = results.headline(*group), {}
+        for variant in results.as_trained(*group):
+            quality, change = results.interval(variant, name), changes[variant]
+            x, y = points[variant] = (change.value if change else 0.0, quality.value)
+            style: dict[str, Any] = {"color": _colour(results, variant.method), "capsize": 2, "markersize": 5}
+            axes.errorbar(x, y, yerr=_bars(quality), xerr=_bars(change) if change else None, fmt="o", **style)
+        axes.axvline(0, color="#333333", linewidth=0.8)
+        metric, label = metrics.metric(name)[1], results.label(group[1], name)
+        axes.set(xlabel="change of the loss on general text (nats per token, lower is better)")
+        axes.set(ylabel=f"test {label} ({DIRECTION[metric.better]})", title=_title("Forgetting", *group))
+        axes.margins(0.12)
+        labels.append((axes, [(*points[v], v.method) for v in points], list(points.values())))
+    _label_last(figure, labels)
     return figure
 
 
@@ -145,7 +181,7 @@ def memory(results: Results) -> Figure:
         _memory_bars(row[0], rows)
         row[0].set(title=_title("Training, by method", *group), xlabel="peak memory of the process (MB)")
         by_format = {name: [v for v in results.of(*group) if v.format == name] for name in results.formats}
-        peaks = {name: [results.cost[v]["peak_memory_mb"] for v in mine] for name, mine in by_format.items()}
+        peaks = {name: [results.cost[v]["peak_memory_mb"] for v in mine] for name, mine in by_format.items() if mine}
         _memory_bars(row[1], [(name, found, "#8aa9bf") for name, found in peaks.items()])
         row[1].set(title="Inference, by format (range over methods)", xlabel="peak memory of the process (MB)")
     return figure
@@ -159,8 +195,8 @@ def throughput(results: Results) -> Figure | None:
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(results.formats)))
     keys = {1: "decode_tokens_per_second"} | {size: f"{BATCH}{size}" for size in results.batch_sizes}
     for group, axes in zip(results.groups(), panels, strict=True):
-        best = results.ranked(*group)[0].method
-        for variant, colour in zip(results.of(*group, best), colours, strict=True):
+        best = results.best_shipped(*group)
+        for variant, colour in zip(results.of(*group, best), colours, strict=False):
             speeds = {size: results.cost[variant][key] for size, key in keys.items() if key in results.cost[variant]}
             marker = _marker(results, variant.format)
             axes.plot(list(speeds), list(speeds.values()), marker=marker, color=colour, label=variant.format)
@@ -196,18 +232,19 @@ def ladder(results: Results) -> Figure | None:
     formats = results.formats[1:]
     if not formats:
         return None
+    merged = [method for method in results.run.methods if any(results.of(*group, method)[1:] for group in groups)]
     measures = [
         (group, name)
         for group in groups
         for name in dict.fromkeys(("kld", "same_top_token", "test_loss", results.headline(*group), "mmlu_accuracy"))
-        if results.has(results.of(*group)[-1], name)
+        if any(results.has(v, name) for v in results.of(*group) if v.format != TRAINED)
     ]
     figure = _figure(10, 2.3 * len(measures) + 0.4)
     grid = figure.subplots(len(measures), 1, sharex=True, squeeze=False)[:, 0]
-    shifts = np.linspace(-0.33, 0.33, len(results.run.methods)) if len(results.run.methods) > 1 else [0.0]
+    shifts = np.linspace(-0.33, 0.33, len(merged)) if len(merged) > 1 else [0.0]
     for axes, (group, name) in zip(grid, measures, strict=True):
         absolute, highest = name in ("kld", "same_top_token"), 0.0
-        for method, shift in zip(results.run.methods, shifts, strict=True):
+        for method, shift in zip(merged, shifts, strict=True):
             trained, *rungs = results.of(*group, method)
             found = [results.interval(v, name) if absolute else results.compare(v, trained, name) for v in rungs]
             places, values = np.arange(len(rungs)) + shift, [f.value for f in found]
@@ -228,8 +265,8 @@ def ladder(results: Results) -> Figure | None:
         for edge in np.arange(len(formats) - 1) + 0.5:
             axes.axvline(edge, color="#cccccc", linewidth=0.6)
         axes.grid(axis="x", visible=False)
-    handles = [Line2D([], [], marker="o", linestyle="", color=_colour(results, m)) for m in results.run.methods]
-    figure.legend(handles, results.run.methods, loc="outside right upper", title="method")
+    handles = [Line2D([], [], marker="o", linestyle="", color=_colour(results, m)) for m in merged]
+    figure.legend(handles, merged, loc="outside right upper", title="method")
     return figure
 
 
@@ -242,6 +279,8 @@ PICTURES: dict[str, Callable[[Results], Figure | None]] = {
     "mmlu_subjects": mmlu_subjects,
     "memory": memory,
     "training_curves": training_curves,
+    "preference_curves": preference_curves,
+    "forgetting": forgetting,
 }
 
 
@@ -278,12 +317,31 @@ def _scatter(results: Results, cost: str, label: str, cheaper: str) -> Figure:
         numbered = [(*points[v], str(number)) for number, v in enumerate(front, 1)]
         labels += [(whole, numbered, list(points.values())), (near, numbered, list(points.values()))]
         _legends(results, side, [f"{number}  {v.method} {v.format}" for number, v in enumerate(front, 1)])
-    # Last, and with the layout fixed: where a label fits depends on everything else.
+    _label_last(figure, labels)
+    return figure
+
+
+def _label_last(figure: Figure, labels: list[tuple[Axes, list[tuple[float, float, str]], list]]) -> None:
+    """Labels points when all else is drawn and the layout is fixed, since where a label fits depends on both."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes, wanted, taken in labels:
         _label_points(figure, axes, wanted, taken)
-    return figure
+
+
+def _with_curve(results: Results, key: str) -> list[tuple[str, str]]:
+    """The groups that have a training curve of this name."""
+    return [g for g in results.groups() if any(key in results.training[v.cell] for v in results.of(*g))]
+
+
+def _draw_curves(axes: Axes, results: Results, group: tuple[str, str], key: str, name: str) -> None:
+    """A line per method that has the curve `key`: what its points hold as `name`."""
+    # Each thinner than the ones before: curves that lie on each other all show.
+    for method, width in zip(results.run.methods, np.linspace(4.5, 1.2, len(results.run.methods)), strict=True):
+        curve = results.training["-".join((*group, method))].get(key, [])
+        if curve:
+            points = [point["step"] for point in curve], [point[name] for point in curve]
+            axes.plot(*points, color=_colour(results, method), label=method, linewidth=width)
 
 
 def _corner(

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from tradeoffs import files
+from tradeoffs import files, items
 from tradeoffs.errors import UserError, near
 from tradeoffs.records import LETTERS
 
@@ -51,14 +51,15 @@ class Answered:
 def answered(variant: str, subject: str | None = None) -> list[Answered]:
     """The questions of a variant in the order they were asked, of one subject or of all.
 
-    Raises UserError for a variant that was not evaluated, a subject that it was not asked, and questions that changed
-    since.
+    Raises UserError for a variant that was not evaluated or could not be made, a subject that it was not asked, and
+    questions that changed since.
     """
     path = ITEMS / f"{variant}.parquet"
     if not path.is_file():
         known = sorted(p.stem for p in ITEMS.glob("[!.]*.parquet"))
         hint = near(variant, known) if known else ""
         raise UserError(f"{variant}: no such variant in {ITEMS}{hint}; `dvc repro` makes those of the run list")
+    items.must_be_made(variant)
     rows = pq.read_table(path, columns=list(COLUMNS), filters=[("split", "=", "mmlu")]).to_pylist()
     if not rows:
         raise UserError(f"{variant}: was asked no multiple-choice questions (its data set has no mmlu in params.yaml)")

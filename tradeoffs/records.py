@@ -15,7 +15,8 @@ LETTERS = "ABCD"  # of the options of a multiple-choice question
 
 
 def read(path: Path, columns: Columns | None) -> list[dict[str, str]]:
-    """The dataset's examples in file order: {"prompt", "answer"} or {"text"}, by what `columns` maps.
+    """The dataset's examples in file order, by what `columns` maps: {"prompt", "answer"}, {"text"}, or, where a column
+    is `chosen`, {"prompt", "answer", "rejected"} with the chosen answer as the answer.
 
     A prompt is the instruction, and the input after an empty line where there is one. An example with an empty
     instruction, answer or text is kept, with that text empty. Raises UserError for a missing file, an unknown suffix,
@@ -43,10 +44,11 @@ def _example(where: str, row: dict[str, Any], columns: Columns) -> dict[str, str
         return {"text": _value(where, row, columns.text)}
     prompt = _value(where, row, columns.instruction)
     extra = _value(where, row, columns.input) if columns.input in row else ""
-    return {
+    found = {
         "prompt": f"{prompt}\n\n{extra}" if prompt and extra else prompt,
-        "answer": _value(where, row, columns.answer),
+        "answer": _value(where, row, columns.answer if columns.chosen is None else columns.chosen),
     }
+    return found if columns.chosen is None else found | {"rejected": _value(where, row, columns.rejected)}
 
 
 def _value(where: str, row: dict[str, Any], column: str | None) -> str:

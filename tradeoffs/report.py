@@ -7,7 +7,7 @@ from statistics import median
 
 from markdown_it import MarkdownIt
 
-from tradeoffs import intervals, metrics
+from tradeoffs import intervals, metrics, trained_only
 from tradeoffs.formatting import (
     Lines,
     accuracy_of,
@@ -39,6 +39,8 @@ CAPTIONS = {
     "mmlu_subjects": "Multiple choice by subject, percent right, every variant; intervals: metrics/summary.csv.",
     "memory": "Peak memory of the process: in training, and while answering one prompt at a time.",
     "training_curves": "Training loss; curves that meet lie in each other, the first method's outside.",
+    "preference_curves": "Learning from pairs: TRL's loss, and what the pairs of each step say.",
+    "forgetting": "Each method as trained: quality on the task against what tuning cost on general text.",
 }
 # Where merging put an adapter: values of `merge` in params.yaml.
 MERGED_ONTO = {"trained_base": "the de-quantised base it was trained on", "original_base": "the original base"}
@@ -61,6 +63,7 @@ def markdown(results: Results, pictures: Sequence[str]) -> str:
     sections = [
         _decision(results, pictures),
         _methods(results, pictures),
+        _forgetting(results, pictures),
         _formats(results, pictures),
         _ladder(results, pictures),
         _subjects(results, pictures),
@@ -93,7 +96,7 @@ def decision_table(results: Results) -> Lines:
     rows = []
     for group in results.groups():
         best, name = results.ranked(*group)[0], results.headline(*group)
-        base = _untouched(results, group)
+        base = results.untouched(*group)
         rows.append(
             [
                 " / ".join(group),
@@ -127,7 +130,7 @@ def _decision(results: Results, pictures: Sequence[str]) -> Lines:
     lines += decision_table(results)
     for group in results.groups():
         lines += ["", f"**{' on '.join(group)}.** {_advice(results, group)}", ""]
-        lines += _choices(results, group)
+        lines += [*_choices(results, group), "", *_only_as_trained(results, group)]
     return lines + _pictures(pictures, "quality_vs_speed", "quality_vs_size") + _across_models(results)
 
 
@@ -151,12 +154,14 @@ def _advice(results: Results, group: Group) -> str:
         words.append(f"Smallest ({size}) and fastest ({speed}) among them all: {name_of(small)}.")
     else:
         words.append(f"Smallest among them all: {name_of(small)} ({size}); fastest: {name_of(fast)} ({speed}).")
-    base = _untouched(results, group)
+    base = results.untouched(*group)
     if base in tied and len(results.run.methods) > 1:
         words.append("The untouched base is among them: tuning shows no effect here.")
     elif base and base not in tied:
         lead = results.compare_picked(best, base, name, len(results.of(*group)))
         words.append(f"Against the untouched base: {signed(lead, name)}.")
+    if forgotten := results.forgotten(_trained(results, best)):
+        words.append(f"Its loss on general text, as trained: {signed(forgotten, 'general_loss')} nats per token.")
     fronts = (("size", "size_mb", "lower"), ("decode speed", "decode_tokens_per_second", "higher"))
     for what, key, cheaper in fronts:
         front = ", ".join(name_of(v) for v in results.pareto(*group, key, cheaper))
@@ -178,7 +183,7 @@ def _choices(results: Results, group: Group) -> Lines:
     )
     for key, cheaper, why in costs:
         chosen.setdefault(results.cheapest_tied(*group, key, cheaper), []).append(why)
-    base = _untouched(results, group)
+    base = results.untouched(*group)
     if base:
         chosen.setdefault(base, []).append("untouched base")
     shown = ("size_mb", "decode_tokens_per_second", "latency_p50_seconds", "peak_memory_mb")
@@ -243,11 +248,15 @@ def _methods(results: Results, pictures: Sequence[str]) -> Lines:
         lines += ["so small differences between them mean nothing.", ""]
         pairs = [f"{split}_{n}" for n in ("f1", "cosine", "bertscore", "loss") for split in ("test", "seen")]
         lines += _quality_table(results, trained, pairs, lambda v: v.method, split_names=True)
-        lines += ["What training took. Memory is the peak of the whole process.", ""]
-        lines += _training_table(results, trained)
+        lines += ["What training took. Memory is the peak of the whole process. Tokens/s, and their share of what this"]
+        lines += ["machine's matrix products can do, are medians over the points of the curve."]
+        if any(results.rewards(v) for v in trained):
+            lines += ["Held-out pairs: reward accuracy is the share of them whose chosen answer has the higher reward;"]
+            lines += ["reward margin, by how much: what its log-probability gained, less what the rejected one's did."]
+        lines += ["", *_training_table(results, trained)]
         notes = _training_notes(results, trained)
         lines += ["", *notes, ""] if notes else [""]
-    return lines + _pictures(pictures, "methods", "training_curves", "memory")
+    return lines + _pictures(pictures, "methods", "training_curves", "preference_curves", "memory")
 
 
 def _training_table(results: Results, trained: list[Variant]) -> Lines:
@@ -256,27 +265,78 @@ def _training_table(results: Results, trained: list[Variant]) -> Lines:
         "total_params": "of",
         "adapter_mb": "adapter MB",
         "train_seconds": "time s",
-        "train_tokens_per_second": "tokens/s",
+        "median_tokens_per_second": "tokens/s",
+        "median_utilisation": "of peak",
         "peak_memory_mb": "memory MB",
         "peak_gpu_memory_mb": "GPU memory MB",
         "train_loss": "train loss",
+        "valid_loss": "validation loss",
+        "general_loss": "general loss",
+        "preference_pairs": "held-out pairs",
+        "reward_accuracy": "reward accuracy",
+        "reward_margin": "reward margin",
     }
-    facts = [(v, results.training[v.cell]) for v in trained]
-    columns = {key: name for key, name in columns.items() if any(key in found for _, found in facts)}
-    rows = [[f"`{v.method}`", *(short(found.get(key)) for key in columns)] for v, found in facts]
+    facts: list[dict[str, str]] = []
+    for variant in trained:
+        found = {key: short(value) for key, value in results.training_numbers(variant).items()}
+        found |= {name: accuracy_of(interval) for name, interval in results.rewards(variant).items()}
+        if results.has(variant, "general_loss"):
+            found["general_loss"] = short(results.interval(variant, "general_loss").value)
+        facts.append(found)
+    columns = {key: name for key, name in columns.items() if any(key in found for found in facts)}
+    rows = [
+        [f"`{v.method}`", *(found.get(key, "") for key in columns)] for v, found in zip(trained, facts, strict=True)
+    ]
     return table(["method", *columns.values()], rows)
 
 
 def _training_notes(results: Results, trained: list[Variant]) -> Lines:
-    """What one method alone has: the ranks that AdaLoRA ended with."""
+    """What one method alone has: the ranks that AdaLoRA ended with, a reason for being as trained only."""
     found = [(v.method, results.training[v.cell]) for v in trained]
-    return [
+    notes = _only_as_trained(results, (trained[0].model, trained[0].dataset))
+    return notes + [
         f"`{method}` began with more ranks than it may keep and gave up the least important ones: of all its matrices "
         f"together {short(facts['adalora_rank_final'])} are left, {short(facts['adalora_rank_budget'])} were allowed "
         "(`target_r` times the number of matrices)."
         for method, facts in found
         if "adalora_rank_final" in facts
     ]
+
+
+def _only_as_trained(results: Results, group: Group) -> Lines:
+    """Which methods of a group have no other format, and why; stands under every table that has a place for one."""
+    methods: dict[str, list[str]] = {}
+    for method, why in results.only_as_trained(*group).items():
+        methods.setdefault(why, []).append(f"`{method}`")
+    return [line for why, some in methods.items() for line in (f"{', '.join(some)}: {trained_only.sentence(why)}.", "")]
+
+
+def _forgetting(results: Results, pictures: Sequence[str]) -> Lines:
+    """What the task was paid with: the loss on text of the base's own kind, before and after."""
+    lines = ["", "## What it forgot", "", "Loss on held-out text of the kind that the base learned from, in nats per"]
+    lines += ["token, as trained. Changes are paired with the untouched base, on the same windows of text; above 0,"]
+    lines += ["something was forgotten. These intervals are plain: one in twenty excludes 0 by chance alone.", ""]
+    for group in results.groups():
+        name = results.headline(*group)
+        measured = [v for v in results.as_trained(*group) if results.has(v, "general_loss")]
+        lines += [f"### {' on '.join(group)}", ""]
+        if not measured:
+            lines += [f"Not known: `models.{group[0]}` gives no general text.", ""]
+            continue
+        base = results.untouched(*group)
+        header = ["method", "general loss", full_label(results, group[1], name)]
+        header += ["change of general loss", f"change of {full_label(results, group[1], name)}"] if base else []
+        rows = []
+        for variant in measured:
+            row = [f"`{variant.method}`", *(quality_of(results, variant, n) for n in ("general_loss", name))]
+            if base:
+                changes = [verdict(results.compare(variant, base, n), n) for n in ("general_loss", name)]
+                row += ["", ""] if variant == base else changes
+            rows.append(row)
+        lines += [*table(header, rows), "", f"{results.count(measured[0], 'general_loss')} windows of text."]
+        lines += [] if base else ["The run list lacks `base`, so there is no loss before tuning to compare with."]
+        lines += [""]
+    return lines + _pictures(pictures, "forgetting")
 
 
 def _formats(results: Results, pictures: Sequence[str]) -> Lines:
@@ -289,7 +349,7 @@ def _formats(results: Results, pictures: Sequence[str]) -> Lines:
         tied = {v: bold(quality_of(results, v, name), True) for v in results.tied_with_best(*group)}
         cells = {v: quality_of(results, v, name) for v in results.of(*group)} | tied
         lines += _matrix(results, group, results.formats, cells)
-        best = results.of(*group, results.ranked(*group)[0].method)
+        best = results.of(*group, results.best_shipped(*group))
         lines += [f"What each format of `{best[0].method}` costs. Speeds: median [slowest, fastest run], batch 1."]
         lines += ["The runs follow each other within seconds: files of one size that differ by more were measured"]
         lines += ["while the machine was busier at one time than at another.", ""]
@@ -339,12 +399,16 @@ def _ladder(results: Results, pictures: Sequence[str]) -> Lines:
         lines += [f"### {' on '.join(group)}", ""]
         cells = {v: _change(results, v, "test_loss") for v in results.of(*group)}
         lines += _matrix(results, group, rungs, cells)
-        lines += [*(f"- `{m}`: {_costliest_step(results, results.of(*group, m))}" for m in results.run.methods), ""]
+        only = results.only_as_trained(*group)
+        merged = [method for method in results.run.methods if method not in only]
+        lines += [*(f"- `{m}`: {_costliest_step(results, results.of(*group, m))}" for m in merged), ""]
+        if not merged:
+            continue
         lines += _merges(results, group)
-        best = results.ranked(*group)[0].method
+        best = results.best_shipped(*group)
         lines += [f"Every step of `{best}`; changes are paired on the same items, bold: the interval excludes 0.", ""]
         lines += [*_steps(results, results.of(*group, best)), ""]
-        for method in results.run.methods:
+        for method in merged:
             if method != best:
                 lines += folded(f"every step of {method}", _steps(results, results.of(*group, method)))
     return lines + _pictures(pictures, "ladder")
@@ -415,7 +479,7 @@ def _subjects(results: Results, pictures: Sequence[str]) -> Lines:
         return []
     lines = ["", "## Multiple choice, by subject", "", "Four options each: guessing gets 0.25.", ""]
     for group in asked:
-        best = results.ranked(*group)[0].method
+        best = results.best_shipped(*group)
         lines += [f"### {' on '.join(group)}", "", "Accuracy of the models as trained:", ""]
         lines += _subject_table(results, results.as_trained(*group), lambda v: v.method)
         lines += [f"Accuracy of the formats of `{best}`, and the time for all questions:", ""]
@@ -603,11 +667,6 @@ def _trained(results: Results, variant: Variant) -> Variant:
     return results.of(variant.model, variant.dataset, variant.method)[0]
 
 
-def _untouched(results: Results, group: Group) -> Variant | None:
-    """The base as it is, if the run list has it."""
-    return next((v for v in results.as_trained(*group) if v.method == "base"), None)
-
-
 def _quality_table(
     results: Results,
     variants: list[Variant],
@@ -634,12 +693,13 @@ def _quality_table(
 
 
 def _matrix(results: Results, group: Group, formats: list[str], cells: dict[Variant, str]) -> Lines:
-    """Methods down, formats across."""
+    """Methods down, formats across, and why some methods have but one of them."""
     rows = []
     for method in results.run.methods:
         mine = {v.format: v for v in results.of(*group, method)}
-        rows.append([f"`{method}`", *(cells[mine[f]] for f in formats)])
-    return [*table(["method", *(f"`{f}`" for f in formats)], rows), ""]
+        row = [cells[mine[f]] if f in mine else "as trained only" for f in formats]
+        rows.append([f"`{method}`", *row])
+    return [*table(["method", *(f"`{f}`" for f in formats)], rows), "", *_only_as_trained(results, group)]
 
 
 def _pictures(drawn: Sequence[str], *names: str) -> Lines:

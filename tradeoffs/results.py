@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tradeoffs import files, intervals, items, metrics
+from tradeoffs import files, intervals, items, metrics, trained_only
 from tradeoffs.errors import UserError
 from tradeoffs.intervals import Interval
 from tradeoffs.params import Run
@@ -30,7 +30,10 @@ TRAINING = (
     "peak_memory_mb",
     "peak_gpu_memory_mb",
     "train_loss",
+    "valid_loss",
 )
+# ... of the points of its curve, each as a median: the first steps of a run are slower than all others.
+MEDIANS = {"tokens_per_second": "median_tokens_per_second", "utilisation": "median_utilisation"}
 _OF_A_SPLIT = ("loss", "perplexity", "token_accuracy", "bits_per_byte", "f1", "bleu", "rouge_l", "bertscore", "cosine")
 QUALITY = (
     *(f"{split}_{name}" for split in ("test", "seen") for name in _OF_A_SPLIT),
@@ -42,6 +45,7 @@ QUALITY = (
 # In summary.csv only: they say little that the ones above do not.
 EXTRA = (
     *(f"{split}_{name}" for split in ("test", "seen") for name in ("exact_match", "rouge_1", "rouge_2")),
+    "general_loss",
     "kld_tail",
 )
 # ... and what tables call them.
@@ -87,14 +91,18 @@ class Answer:
 class Results:
     """Everything measured for a run list, or for `only` some of its variants.
 
-    `seed` and `resamples` decide the bootstrap. Raises UserError if a file of a variant is missing.
+    `seed` and `resamples` decide the bootstrap. `variants` are those that were made; why a method has none but the one
+    as trained is in `unmergeable`, by its cell. Raises UserError if a file of a variant is missing.
     """
 
     def __init__(self, run: Run, seed: int, resamples: int, only: Sequence[Variant] = ()):
         self.run = run
-        self.variants = list(only) or variants(run)
-        self.training = {cell: _json("data/training", cell) for cell in dict.fromkeys(v.cell for v in self.variants)}
-        self.cost = {variant: _cost(variant) for variant in self.variants}
+        listed = list(only) or variants(run)
+        self.training = {cell: _json("data/training", cell) for cell in dict.fromkeys(v.cell for v in listed)}
+        cost = {variant: _cost(variant) for variant in listed}
+        self.unmergeable = {v.cell: found[trained_only.KEY] for v, found in cost.items() if trained_only.KEY in found}
+        self.cost = {variant: found for variant, found in cost.items() if trained_only.KEY not in found}
+        self.variants = list(self.cost)
         datasets = dict.fromkeys(variant.dataset for variant in self.variants)
         self.prepared = {name: _json(f"data/prepared/{name}", "info") for name in datasets}
         self._seed, self._resamples = seed, resamples
@@ -113,9 +121,18 @@ class Results:
         mine = [v for v in self.variants if (v.model, v.dataset) == (model, dataset)]
         return [v for v in mine if method in (None, v.method)]
 
+    def only_as_trained(self, model: str, dataset: str) -> dict[str, str]:
+        """Methods of a group that cannot be merged, and why; not known where run asks for no other format."""
+        mine = {v.method: self.unmergeable.get(v.cell) for v in self.as_trained(model, dataset)}
+        return {method: why for method, why in mine.items() if why is not None}
+
     def as_trained(self, model: str, dataset: str) -> list[Variant]:
         """Each method of a group as it left training, in the order of the run list."""
         return [variant for variant in self.of(model, dataset) if variant.format == TRAINED]
+
+    def untouched(self, model: str, dataset: str) -> Variant | None:
+        """The base of a group as it is, if the run list has it."""
+        return next((v for v in self.as_trained(model, dataset) if v.method == "base"), None)
 
     @property
     def formats(self) -> list[str]:
@@ -168,8 +185,11 @@ class Results:
 
     def same_tokens(self, ours: Variant, theirs: Variant) -> bool:
         """Whether both split the scored texts into as many tokens: what counts tokens compares only then."""
-        mine, other = (self._items[v]["tokens"] for v in (ours, theirs))
-        return np.array_equal(mine, other, equal_nan=True)
+        mine, other = (self._items[v] for v in (ours, theirs))
+        return all(
+            np.array_equal(mine["tokens"][mine["split"] == split], other["tokens"][other["split"] == split])
+            for split in ("test", "seen")
+        )
 
     def letters(self, compared: Sequence[Variant], name: str) -> dict[Variant, str]:
         """Letters that two of the variants share exactly when they are tied, all their pairs compared at once."""
@@ -222,6 +242,40 @@ class Results:
             )
         return found
 
+    def rewards(self, variant: Variant) -> dict[str, Interval]:
+        """Of a method that learnt from pairs of answers, over the held-out pairs; empty for any other.
+
+        `reward_accuracy` is the share whose chosen answer has the higher reward, `reward_margin` the mean difference.
+        """
+        margins = np.array(self.training[variant.cell].get("reward_margins", []), np.float64)
+        if not len(margins):
+            return {}
+        measured = {"reward_accuracy": (margins > 0).astype(np.float64), "reward_margin": margins}
+        draws = self._resample(len(margins))
+        return {name: intervals.interval(draws @ values / len(values)) for name, values in measured.items()}
+
+    def training_numbers(self, variant: Variant) -> dict[str, float]:
+        """What is known of a variant's training as single numbers, by their names in metrics/training.json."""
+        row = self.training[variant.cell]
+        found = {name: row[name] for name in TRAINING if name in row}
+        for key, name in MEDIANS.items():
+            points = [point[key] for point in row.get("curve", []) if key in point]
+            found |= {name: float(np.median(points))} if points else {}
+        if rewards := self.rewards(variant):
+            found |= {"preference_pairs": len(row["reward_margins"])}
+            found |= {name: interval.value for name, interval in rewards.items()}
+        return found
+
+    def forgotten(self, variant: Variant) -> Interval | None:
+        """How much the loss on general text rose from the untouched base to this model as trained, paired, in nats.
+
+        None where it was not measured: for the base itself, without `base` in the run list, without general text.
+        """
+        base = self.untouched(variant.model, variant.dataset)
+        if base is None or base == variant or not all(self.has(v, "general_loss") for v in (base, variant)):
+            return None
+        return self.compare(variant, base, "general_loss")
+
     def made_from(self, variant: Variant) -> Variant:
         """The rung of the ladder that this format was made from."""
         listed = {v.format: v for v in self.of(variant.model, variant.dataset, variant.method)}
@@ -235,6 +289,12 @@ class Results:
         """Variants of a group by the headline metric, best first."""
         name = self.headline(model, dataset)
         return sorted(self.of(model, dataset), key=lambda variant: -self._goodness(variant, name))
+
+    def best_shipped(self, model: str, dataset: str) -> str:
+        """The method of the best variant, among the methods that can be merged, if there are any."""
+        methods = [variant.method for variant in self.ranked(model, dataset)]
+        only = self.only_as_trained(model, dataset)
+        return next((method for method in methods if method not in only), methods[0])
 
     def tied_with_best(self, model: str, dataset: str) -> list[Variant]:
         """The best variant of a group and all whose paired difference from it has an interval that contains 0."""

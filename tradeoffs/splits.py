@@ -42,3 +42,9 @@ def split(rows: Examples, share: float) -> tuple[Examples, Examples]:
     test = [row for row in rows if content_hash("test", row) < share * 16**16]
     chosen = {row["id"] for row in test}
     return test, [row for row in rows if row["id"] not in chosen]
+
+
+def without_equal_answers(rows: Examples) -> tuple[Examples, int]:
+    """Those whose answers differ, of pairs of a chosen and a rejected one, and how many are left out."""
+    kept = [row for row in rows if row.get("rejected") != row.get("answer") or "rejected" not in row]
+    return kept, len(rows) - len(kept)

@@ -8,15 +8,26 @@ from typing import Any
 
 from tradeoffs import files
 from tradeoffs.intervals import Interval
-from tradeoffs.results import COST, EXTRA, QUALITY, TRAINING, Results
-from tradeoffs.variants import Variant, cells
+from tradeoffs.results import COST, EXTRA, MEDIANS, QUALITY, Results
+from tradeoffs.variants import TRAINED, Variant, cells
 
 # What each rung of the ladder is compared by.
 LADDER = ("test_loss", "test_f1", "mmlu_accuracy")
+# Where the points of a training curve are, by the stage of training that they are of.
+STAGES = {"sft": "curve", "dpo": "preference_curve"}
+POINT = ("step", "loss", "token_accuracy", "reward_accuracy", "reward_margin", "lr", "grad_norm", *MEDIANS)
 
 
 def training(results: Results) -> dict[str, dict]:
-    return {cell: _present(TRAINING, found) for cell, found in results.training.items()}
+    """Numbers of each cell's training, and the loss on general text after it with its change from the base's."""
+    table = {}
+    for variant in (v for v in results.variants if v.format == TRAINED):
+        table[variant.cell] = results.training_numbers(variant)
+        if results.has(variant, "general_loss"):
+            table[variant.cell]["general_loss"] = results.interval(variant, "general_loss").value
+        if forgotten := results.forgotten(variant):
+            table[variant.cell]["general_loss_change"] = forgotten.value
+    return table
 
 
 def quality(results: Results) -> dict[str, dict]:
@@ -57,9 +68,14 @@ def summary(results: Results) -> list[dict]:
             row |= _spread(f"mmlu_{subject}", accuracy)
         row |= {f"mmlu_{k}": seconds for k, seconds in by_subject.get(str(variant), {}).items() if k != "accuracy"}
         row |= _present(results.cost_labels, results.cost[variant])
+        if variant.format == TRAINED and (forgotten := results.forgotten(variant)):
+            row |= _spread("general_loss_change", forgotten)
         # The peaks of training and those of inference share their names in the JSON files.
-        trained = _present(TRAINING, results.training[variant.cell])
-        rows.append(row | {("train_" + k if k in COST else k): value for k, value in trained.items()})
+        trained = results.training_numbers(variant)
+        row |= {("train_" + k if k in COST else k): value for k, value in trained.items()}
+        for name, interval in results.rewards(variant).items():
+            row |= _spread(name, interval)
+        rows.append(row)
     return rows
 
 
@@ -84,11 +100,12 @@ def ladder(results: Results) -> list[dict]:
 
 
 def curves(results: Results) -> list[dict]:
-    """Training loss per step and cell, in long form."""
+    """Every point of the training curves, in long form: cell, stage of training, step, and what was measured there."""
     return [
-        {"model": model, "dataset": dataset, "method": method, "step": point["step"], "loss": point["loss"]}
+        {"model": model, "dataset": dataset, "method": method, "stage": stage} | _present(POINT, point)
         for model, dataset, method in cells(results.run)
-        for point in results.training[f"{model}-{dataset}-{method}"].get("curve", [])
+        for stage, key in STAGES.items()
+        for point in results.training[f"{model}-{dataset}-{method}"].get(key, [])
     ]
 
 

@@ -59,6 +59,32 @@ def instruction_rows(
     return rows
 
 
+def pair_rows(
+    tokenizer: PreTrainedTokenizerFast,
+    examples: list[dict],
+    chosen: list[dict],
+    longest: int,
+    stops: list[int],
+    source: Path,
+) -> list[dict[str, Any]]:
+    """One row per pair: ids of the prompt, of the chosen and of the rejected answer, each with the token that ends it.
+
+    `chosen` are the instruction_rows of the examples; a rejected answer becomes a row in the same way, and must be as
+    short. Raises UserError where instruction_rows does.
+    """
+    others = [{**example, "answer": example["rejected"]} for example in examples]
+    rejected = instruction_rows(tokenizer, others, longest, stops, source.with_stem(f"{source.stem} (rejected)"))
+    return [
+        {
+            "id": one["id"],
+            "prompt_ids": one["ids"][: one["prompt_tokens"]],
+            "chosen_ids": one["ids"][one["prompt_tokens"] :],
+            "rejected_ids": other["ids"][other["prompt_tokens"] :],
+        }
+        for one, other in zip(chosen, rejected, strict=True)
+    ]
+
+
 def text_rows(tokenizer: PreTrainedTokenizerFast, examples: list[dict], window: int) -> list[dict[str, Any]]:
     """Windows of at most `window` tokens, document by document; every token but a window's first is scored.
 
@@ -168,7 +194,7 @@ def prompt_rows(
     """
     rows = []
     for number, prompt in enumerate(prompts):
-        if kind == "instruction":
+        if kind != "text":
             ids = _chat(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True)
         else:
             ids = tokenizer(prompt)["input_ids"]

@@ -1,120 +1,173 @@
 """Training one method on one base: transformers' Trainer as the loop, PEFT for the methods."""
 
-import json
 import math
 import os
-import time
-import warnings
-from functools import partial
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
-from transformers import PreTrainedModel, SchedulerType, Trainer, TrainingArguments, set_seed
+from transformers import TrainingArguments, get_scheduler, set_seed
+from transformers.utils import is_flash_attn_2_available
 
-from tradeoffs import adapters, batches, checkpoints, clock, files
+from tradeoffs import adapters, batches, checkpoints, clock, files, preference, unfinished
+from tradeoffs.batches import Example
 from tradeoffs.errors import UserError
-from tradeoffs.loading import device, load_model, training_dtype
+from tradeoffs.live import NOBODY, Watch
+from tradeoffs.loading import compute_dtype, device, load_model
 from tradeoffs.memory import peak_memory_mb
 from tradeoffs.params import Method, Train
+from tradeoffs.progress import Progress, Told, matrix_peak
+from tradeoffs.runtime import fitting_batch
+from tradeoffs.trainer import StepTrainer, virtual_tokens
+from tradeoffs.training_state import SavedState, saving
 
-SCRATCH = Path(".scratch/finetune")
+GPU_SHARE = 0.5  # of the GPU's memory beside the weights, for what goes through at once
+EAGER_LENGTH = 512  # on a CPU plain attention is up to a fifth faster than the fused one; for longer rows it is neither
+HOST_BATCH = 0.6e9  # bytes of activations on a CPU: beyond the caches, more at once is no faster
 
 
 def train(
-    base: Path, tokens: Path, folder: Path, name: str, method: Method, shared: Train, seed: int
+    base: Path, tokens: Path, folder: Path, name: str, method: Method, shared: Train, watch: Watch = NOBODY
 ) -> dict[str, Any]:
     """Trains `methods.{name}` on the base checkpoint, writes the adapter or the full weights to `folder`.
 
     Returns the row of data/training. `train_loss` is the mean cross-entropy per scored token, in nats, over the last
     tenth of the steps, without the penalty that a method adds for itself (AdaLoRA's orthogonality), so that methods
-    compare; `train_tokens_per_second` counts real tokens, no padding, over `train_seconds`, the loop alone.
-    Raises UserError when the method does not fit the model, or when the loss is no longer a number.
+    compare; `valid_loss` the same over valid.parquet, after training; `train_tokens_per_second` counts real tokens, no
+    padding, over `train_seconds`, the loop alone. A run that was killed goes on from its last saved state and ends with
+    the same bytes. Raises UserError when the method does not fit the model, or when the loss is no longer a number.
     """
     budget = method.budget(shared)
-    if budget.schedule not in list(SchedulerType):
-        raise UserError(
-            f"params.yaml: train.schedule: unknown {budget.schedule!r} (there are: {', '.join(SchedulerType)})"
-        )
     config = adapters.configuration(name, method, budget.steps) if method.peft else None
     examples = batches.read_examples(tokens / "train.parquet")
-    pad_id = files.read_json(tokens / "info.json")["pad_id"]
-    order = batches.schedule([len(ids) for ids, _ in examples], budget.batch_size, budget.steps, seed)
-    set_seed(seed)
-    if device().type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in another order
-        torch.use_deterministic_algorithms(True, warn_only=True)
+    order = batches.schedule([len(ids) for ids, _ in examples], budget.batch_size, budget.steps, budget.seed)
+    _reproducible(budget.seed)
 
+    attention, dtype = _attention(budget, examples), compute_dtype(method)
     with clock.loading():
-        # Full fine-tuning keeps float32 master weights: bfloat16 would round most updates away.
-        model: Any = load_model(base, method.load, torch.float32 if method.full else training_dtype())
+        model: Any = load_model(
+            base,
+            method.load,
+            # Full fine-tuning keeps float32 master weights: bfloat16 would round most updates away.
+            torch.float32 if method.full else dtype,
+            attention=attention,
+            double_quant=bool(method.double_quant),
+        )
         if config:
             model = adapters.add_adapter(model, config, name)
+    if method.stage:
+        preference.rehearse(name, method, model)
+    if budget.compile:
+        _compile(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    total = checkpoints.parameters(base) + (trainable if method.peft else 0)
 
-    trainer = _Trainer(
+    rank, cell = int(os.environ.get("RANK", "0")), folder.name.strip(".").removesuffix(".unfinished")
+    inputs = [base, tokens / "train.parquet", *([tokens / "pairs.parquet"] if method.stage else [])]
+    scratch = unfinished.workplace(f"finetune/{cell}", inputs, method, budget, first=rank == 0)
+    saved = SavedState(scratch / "sft", budget.save_every)
+    batch_tokens = _auto_batch(model, dtype) if budget.batch_tokens == "auto" else budget.batch_tokens
+    trainer = StepTrainer(
         model=model,
-        args=_arguments(budget, seed, folder.name),
-        train_dataset=[examples[index] for index in order],
-        data_collator=partial(batches.collate, pad_id=pad_id),
-        callbacks=[adapters.AdaLoraSchedule()] if method.peft == "ADALORA" else [],
+        args=_arguments(budget, dtype, scratch / "sft"),
+        pad_id=files.read_json(tokens / "info.json")["pad_id"],
+        batch_tokens=batch_tokens,
+        packed=attention == "flash_attention_2" and not virtual_tokens(model),
     )
-    begun = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - begun
+    trainer.optimizer = adapters.optimizer(model, method, budget)  # None: the Trainer's own
+    optimizer = trainer.create_optimizer()
+    trainer.lr_scheduler = get_scheduler(budget.schedule, optimizer, budget.warmup_steps, budget.steps)
+    earlier = saved.restore(model, optimizer, trainer.lr_scheduler)
+    if saved.first_step:
+        print(f"{cell}: an earlier run was cut short; going on after step {saved.first_step} of {budget.steps}")
+    trainer.go_on_after(saved.first_step, budget.steps)
+    trainer.train_dataset = [examples[index] for index in order[saved.first_step * budget.batch_size :]]
+    # A token goes forward through all weights, its gradient back through all of them and into those that train.
+    work = 2 * total + 2 * total + 2 * trainable
+    progress = Progress(trainer, budget.steps, budget.log_every, work, matrix_peak(device(), dtype), earlier)
+    saved.bind(trainer, progress)
+    if method.peft == "ADALORA":
+        trainer.add_callback(adapters.AdaLoraSchedule(saved.first_step))
+    trainer.add_callback(progress)
+    trainer.add_callback(Told(progress, watch))
+    trainer.add_callback(saved)
+    if saved.first_step < budget.steps:
+        trainer.train()
     _require_finite(model)
 
-    facts = adapters.adalora_ranks(model) if method.peft == "ADALORA" else {}
-    if trainer.is_world_process_zero():
-        _save(model, folder)
-    losses = trainer.losses()
-    last = losses[-math.ceil(len(losses) / 10) :]
+    facts: dict[str, Any] = {}
+    if method.stage:
+        if rank == 0 and saved.first_step < budget.steps:
+            saved.save(budget.steps, model, optimizer, trainer.lr_scheduler)
+        second = method.preference_budget(shared)
+        arguments = _arguments(second, dtype, scratch / method.stage)
+        if second.batch_tokens != "auto":
+            batch_tokens = second.batch_tokens
+        facts = preference.tune(model, tokens, name, method, second, arguments, batch_tokens, work, watch)
+        _require_finite(model)
+    if method.peft == "ADALORA":
+        facts |= adapters.adalora_ranks(model)
+    if rank == 0:
+        facts["valid_loss"] = trainer.loss_on(batches.read_examples(tokens / "valid.parquet"))
+        with saving(folder):
+            _save(model, folder)
+        shutil.rmtree(scratch.parent)
+    found = progress.state()
+    last = found["losses"][-math.ceil(budget.steps / 10) :]
     return {
         "trainable_params": trainable,
-        "total_params": checkpoints.parameters(base) + (trainable if method.peft else 0),
+        "total_params": total,
         "adapter_mb": sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6,
-        "train_seconds": seconds,
-        "train_tokens_per_second": sum(len(examples[index][0]) for index in order) / seconds,
+        "train_seconds": found["seconds"],
+        "train_tokens_per_second": sum(len(examples[index][0]) for index in order) / found["seconds"],
         **_peak_memory(),
         "train_loss": sum(last) / len(last),
         **facts,
-        "curve": _curve(losses, trainer.state.log_history),
+        "curve": found["points"],
     }
 
 
-class _Trainer(Trainer):
-    """Stops at the first loss that is not finite, and keeps the cross-entropy of every step."""
-
-    def __init__(self, model: PreTrainedModel | PeftModel, **kwargs: Any):
-        super().__init__(model=model, **kwargs)
-        self._cross_entropies: list[torch.Tensor] = []
-        # Taken where the model computes it: AdaLoRA adds its penalty to the same tensor afterwards.
-        inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-        cross_entropy = inner.loss_function
-
-        def recorded(*args: Any, **kwargs: Any) -> torch.Tensor:
-            loss = cross_entropy(*args, **kwargs)
-            self._cross_entropies.append(loss.detach().clone())
-            return loss
-
-        inner.loss_function = recorded
-
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        loss = super().training_step(*args, **kwargs)
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"the training loss is {loss.item()} at step {self.state.global_step + 1} of {self.state.max_steps}; "
-                f"lower train.lr (here {self.args.learning_rate:g}) or raise train.warmup_steps"
-            )
-        return loss
-
-    def losses(self) -> list[float]:
-        """Mean cross-entropy per scored token of each step, in nats; of several devices, this one's share scaled up."""
-        return (torch.stack(self._cross_entropies).float() * self.args.world_size).tolist()
+def _reproducible(seed: int) -> None:
+    """Same seed, same machine: same bytes."""
+    set_seed(seed)
+    if device().type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in another order
+        os.environ.setdefault("FLASH_ATTENTION_DETERMINISTIC", "1")
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
-def _arguments(budget: Train, seed: int, name: str) -> TrainingArguments:
+def _compile(model: Any) -> None:
+    """torch.compile of the repeated blocks, one by one: seconds instead of minutes, and names stay what they are."""
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    for block in inner.modules():
+        if type(block).__name__ in inner._no_split_modules:
+            block.compile(dynamic=True)
+
+
+def _attention(budget: Train, examples: Sequence[Example]) -> str:
+    """What `train.attention: auto` comes to on this machine, for examples of these lengths."""
+    if budget.attention != "auto":
+        return budget.attention
+    if device().type == "cuda":
+        return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
+    return "eager" if max(len(ids) for ids, _ in examples) <= EAGER_LENGTH else "sdpa"
+
+
+def _auto_batch(model: Any, dtype: torch.dtype) -> int:
+    """By the activations that a token leaves for the way back: of its attention and its feed-forward, in all layers."""
+    config = model.config.get_text_config()
+    wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    per_token = config.num_hidden_layers * (18 * config.hidden_size + 4 * wide) * dtype.itemsize
+    if device().type == "cuda":
+        free = torch.cuda.get_device_properties(0).total_memory - torch.cuda.memory_allocated()
+        return fitting_batch(per_token, GPU_SHARE * free)
+    return fitting_batch(per_token, HOST_BATCH)
+
+
+def _arguments(budget: Train, dtype: torch.dtype, scratch: Path) -> TrainingArguments:
     cpu = device().type == "cpu"
     devices = int(os.environ.get("WORLD_SIZE", "1"))  # set by accelerate launch
     if budget.batch_size % devices:
@@ -122,7 +175,7 @@ def _arguments(budget: Train, seed: int, name: str) -> TrainingArguments:
             f"params.yaml: train.batch_size: {budget.batch_size} examples cannot be shared by {devices} devices"
         )
     arguments = TrainingArguments(
-        output_dir=str(SCRATCH / name),
+        output_dir=str(scratch),
         max_steps=budget.steps,
         per_device_train_batch_size=budget.batch_size // devices,
         learning_rate=budget.lr,
@@ -131,15 +184,19 @@ def _arguments(budget: Train, seed: int, name: str) -> TrainingArguments:
         weight_decay=budget.weight_decay,
         max_grad_norm=budget.max_grad_norm,
         optim="adamw_torch_fused",
-        bf16=training_dtype() == torch.bfloat16,
+        bf16=dtype == torch.bfloat16,
+        fp16=dtype == torch.float16,
         use_cpu=cpu,
-        seed=seed,
+        seed=budget.seed,
         train_sampling_strategy="sequential",  # batches.schedule has decided the order
         remove_unused_columns=False,
         dataloader_pin_memory=not cpu,
-        logging_steps=budget.log_every,
+        logging_strategy="no",  # Progress says when
         logging_nan_inf_filter=False,
+        activation_checkpointing=budget.gradient_checkpointing,
+        activation_checkpointing_kwargs={"use_reentrant": False},
         save_strategy="no",
+        disable_tqdm=True,  # Progress has its own bar
         report_to="none",
     )
     # Several GPUs take part through accelerate launch; DataParallel would multiply the batch in silence.
@@ -155,39 +212,11 @@ def _require_finite(model: torch.nn.Module) -> None:
 
 
 def _save(model: Any, folder: Path) -> None:
-    if not isinstance(model, PeftModel):
-        del model._loss_function  # the recorder belongs to the training, not to the model
-        model.save_pretrained(folder)
+    if isinstance(model, PeftModel):
+        adapters.save_adapter(model, folder)
         return
-    with warnings.catch_warnings():
-        # AdaLoRA may leave a matrix no rank at all; PEFT takes that for a save that lost something.
-        warnings.filterwarnings("ignore", message=r".*LoRA tensor\(s\) have invalid shape")
-        # The embeddings never change size here, so they are never part of an adapter.
-        model.save_pretrained(str(folder), save_embedding_layers=False)
-    (folder / "README.md").unlink()  # an empty model card
-    # PEFT writes its sets in an order that differs from process to process.
-    path = folder / "adapter_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
-    for key in ("target_modules", "exclude_modules"):
-        if isinstance(config.get(key), list):
-            config[key].sort()
-    path.write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
-
-
-def _curve(losses: list[float], log: list[dict[str, float]]) -> list[dict[str, float]]:
-    """A point per logged step: mean cross-entropy since the point before, learning rate and gradient norm."""
-    points, before = [], 0
-    for entry in log:
-        if "learning_rate" not in entry:  # the summary at the end
-            continue
-        step = int(entry["step"])
-        since = losses[before:step]
-        point = {"step": step, "loss": sum(since) / len(since), "lr": entry["learning_rate"]}
-        if "grad_norm" in entry:
-            point["grad_norm"] = entry["grad_norm"]
-        points.append(point)
-        before = step
-    return points
+    del model._loss_function  # the recorder belongs to the training, not to the model
+    model.save_pretrained(folder)
 
 
 def _peak_memory() -> dict[str, float]:

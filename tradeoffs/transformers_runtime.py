@@ -36,18 +36,26 @@ class TransformersRuntime:
     """`batch_tokens` bounds a batch, padding included; `pad_id` fills rows and is never attended to.
 
     With "auto" it follows from the model's shape and the machine's memory. Where a batch does not fit after all, it is
-    halved, and stays so.
+    halved, and stays so. Virtual tokens (prompt tuning, P-tuning, prefix tuning) are computed once: every sequence
+    begins with their keys and values in its cache, and `context` is what they leave of the model's.
     """
 
     name = "transformers"
 
     def __init__(self, model: PreTrainedModel, batch_tokens: int | Literal["auto"], pad_id: int):
-        self.model, self.pad_id = model.eval(), pad_id
+        self.pad_id, self.size_mb = pad_id, held_mb(model)
         self.on = next(model.parameters()).device
         self.device = torch.cuda.get_device_name(self.on) if self.on.type == "cuda" else "cpu"
-        self.context: int = model.config.get_text_config().max_position_embeddings
+        adapter = getattr(model, "active_peft_config", None)
+        # Where such an adapter begins is found in the ids of one forward, so all of a sequence must be in it.
+        self._whole_rows = bool(getattr(adapter, "alora_invocation_tokens", None))
+        self._first: DynamicCache | None = None
+        self.model: Any = model.eval()
+        if adapter is not None and adapter.is_prompt_learning:
+            self.model, self._first = self.model.get_base_model(), virtual_tokens(model)
+        self.virtual = self._first.get_seq_length() if self._first else 0
+        self.context: int = model.config.get_text_config().max_position_embeddings - self.virtual
         self.vocabulary: int = model.config.get_text_config().vocab_size
-        self.size_mb = held_mb(model)
         self.batch_tokens = self._auto_batch() if batch_tokens == "auto" else batch_tokens
 
     @torch.inference_mode()
@@ -72,25 +80,22 @@ class TransformersRuntime:
     @torch.inference_mode()
     def choose(self, prompts: Sequence[np.ndarray], options: Sequence[np.ndarray]) -> np.ndarray:
         self._check_lengths([len(ids) for ids in prompts])
-        shared = common_prefix(prompts)
-        prefix = None
+        shared = 0 if self._whole_rows else common_prefix(prompts)
+        prefix = self._cache(1)
         if shared:
             ids = torch.from_numpy(np.asarray(prompts[0][:shared], np.int64))[None].to(self.on)
             with self._logits_only_at(torch.zeros_like(ids, dtype=torch.bool)):
-                prefix = self.model(input_ids=ids, use_cache=True).past_key_values
+                self.model(input_ids=ids, past_key_values=prefix, use_cache=True)
         found = np.zeros((len(prompts), len(options[0])), np.float32)
 
         def work(batch: list[int]) -> None:
             ids, mask = self._pad([prompts[index][shared:] for index in batch])
             last = mask.sum(1, keepdim=True) - 1 == torch.arange(ids.shape[1], device=self.on)
-            cache = None
-            if prefix is not None:
-                cache = copy.deepcopy(prefix)
-                cache.batch_repeat_interleave(len(batch))
-            seen = torch.ones(len(batch), shared, dtype=mask.dtype, device=self.on)
+            cache = copy.deepcopy(prefix)
+            cache.batch_repeat_interleave(len(batch))
             with self._logits_only_at(last):
                 logits = self.model(
-                    input_ids=ids, attention_mask=torch.cat([seen, mask], 1), past_key_values=cache
+                    input_ids=ids, attention_mask=_before(mask, self.virtual + shared, 1), past_key_values=cache
                 ).logits
             logprob = logits.float().log_softmax(-1).cpu().numpy()
             for row, index in enumerate(batch):
@@ -107,11 +112,9 @@ class TransformersRuntime:
         found: list[list[int]] = [[] for _ in prompts]
 
         def work(batch: list[int]) -> None:
-            # Left padding: generation goes on from the last position, which must be text.
-            ids, mask = self._pad([prompts[index] for index in batch], left=True)
-            config = self._greedy(max_new_tokens, stop_ids)
-            out = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=config)
-            for index, answer in zip(batch, out[:, ids.shape[1] :].tolist(), strict=True):
+            inputs = self._to_go_on([prompts[index] for index in batch])
+            out = self.model.generate(**inputs, generation_config=self._greedy(max_new_tokens, stop_ids))
+            for index, answer in zip(batch, out[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
                 end = next((at for at, token in enumerate(answer) if token in stop_ids), len(answer))
                 found[index] = answer[:end]
 
@@ -122,22 +125,15 @@ class TransformersRuntime:
     def stream(
         self, prompt: np.ndarray, max_new_tokens: int, stop_ids: Sequence[int]
     ) -> tuple[list[int], float, float]:
-        ids, mask = self._pad([prompt])
-        clock = _TokenClock(stop_ids)
-        self.model.generate(
-            input_ids=ids,
-            attention_mask=mask,
-            generation_config=self._greedy(max_new_tokens, stop_ids),
-            streamer=clock,
-        )
+        inputs, clock = self._to_go_on([prompt]), _TokenClock(stop_ids)
+        config = self._greedy(max_new_tokens, stop_ids)
+        self.model.generate(**inputs, generation_config=config, streamer=clock)
         return clock.tokens, clock.first - clock.begun, time.perf_counter() - clock.begun
 
     @torch.inference_mode()
     def prefill(self, ids: np.ndarray) -> float:
         begun = self._now()
-        self._step(
-            torch.from_numpy(np.asarray(ids, np.int64))[None].to(self.on), DynamicCache(config=self.model.config)
-        )
+        self._step(torch.from_numpy(np.asarray(ids, np.int64))[None].to(self.on), self._cache(1))
         return self._now() - begun
 
     @torch.inference_mode()
@@ -146,7 +142,7 @@ class TransformersRuntime:
 
         def work(batch: list[int]) -> None:
             nonlocal seconds
-            cache = DynamicCache(config=self.model.config)
+            cache = self._cache(len(batch))
             last = self._step(torch.from_numpy(np.tile(np.asarray(ids, np.int64), (len(batch), 1))).to(self.on), cache)
             begun = self._now()
             for _ in range(tokens):
@@ -178,6 +174,14 @@ class TransformersRuntime:
 
         return read
 
+    def _cache(self, sequences: int) -> DynamicCache:
+        """Keys and values that so many sequences begin with: none, or those of the virtual tokens."""
+        if self._first is None:
+            return DynamicCache(config=self.model.config)
+        cache = copy.deepcopy(self._first)
+        cache.batch_repeat_interleave(sequences)
+        return cache
+
     def _step(self, ids: Tensor, cache: DynamicCache) -> Tensor:
         """The greedy next tokens after `ids` (sequences, length), shape (sequences, 1); the cache grows."""
         out = self.model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -188,6 +192,19 @@ class TransformersRuntime:
         return GenerationConfig(
             do_sample=False, max_new_tokens=max_new_tokens, eos_token_id=list(stop_ids), pad_token_id=self.pad_id
         )
+
+    def _to_go_on(self, prompts: Sequence[np.ndarray]) -> dict[str, Any]:
+        """What `generate` takes to go on from each prompt."""
+        # Left padding: generation goes on from the last position, which must be text.
+        ids, mask = self._pad(prompts, left=True)
+        if not self.virtual:
+            return {"input_ids": ids, "attention_mask": mask}
+        # It skips as many ids as the cache holds, whatever they are.
+        return {
+            "input_ids": _before(ids, self.virtual, self.pad_id),
+            "attention_mask": _before(mask, self.virtual, 1),
+            "past_key_values": self._cache(len(prompts)),
+        }
 
     def _pad(self, sequences: Sequence[np.ndarray], left: bool = False) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask, both int64 (sequences, longest)."""
@@ -216,6 +233,7 @@ class TransformersRuntime:
 
         Raises UserError if even one sequence does not fit the memory.
         """
+        lengths = [length + self.virtual for length in lengths]
         waiting = deque(length_batches(lengths, self.batch_tokens))
         with tqdm(total=len(lengths), desc=what, leave=False, disable=None if what else True) as bar:
             while waiting:
@@ -273,14 +291,14 @@ class TransformersRuntime:
             # Scored token i is predicted at position i - 1.
             wanted[row, : len(target.ids) - 1] = torch.from_numpy(target.scored[1:])
         length = ids.shape[1]
-        piece = (
-            length if len(targets) > 1 or int(wanted.sum()) * self.vocabulary <= LOGITS else LOGITS // self.vocabulary
-        )
-        if piece == length:
+        few = len(targets) > 1 or int(wanted.sum()) * self.vocabulary <= LOGITS
+        if few or self._whole_rows:
+            first = {"past_key_values": self._cache(len(targets))} if self.virtual else {"use_cache": False}
             with self._logits_only_at(wanted):
-                yield self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+                mask = _before(mask, self.virtual, 1)
+                yield self.model(input_ids=ids, attention_mask=mask, **first).logits
             return
-        cache = DynamicCache(config=self.model.config)
+        cache, piece = self._cache(1), LOGITS // self.vocabulary
         for start in range(0, length, piece):
             part = slice(start, start + piece)
             with self._logits_only_at(wanted[:, part]):
@@ -301,8 +319,10 @@ class TransformersRuntime:
 
     def _check_lengths(self, lengths: Sequence[int]) -> None:
         if max(lengths) > self.context:
+            beside = f" beside {self.virtual} virtual tokens" if self.virtual else ""
             raise UserError(
-                f"a sequence of {max(lengths)} tokens does not fit the model's context of {self.context}; "
+                f"a sequence of {max(lengths)} tokens does not fit the model's context of "
+                f"{self.context + self.virtual}{beside}; "
                 "lower tokenize.max_length, tokenize.window, evaluate.max_new_tokens or evaluate.mmlu.shots"
             )
 
@@ -310,6 +330,26 @@ class TransformersRuntime:
         if self.on.type == "cuda":
             torch.cuda.synchronize()
         return time.perf_counter()
+
+
+@torch.inference_mode()
+def virtual_tokens(model: Any) -> DynamicCache:
+    """Keys and values of a prompt-learning PeftModel's virtual tokens, of one sequence.
+
+    Attention is causal, so they are the same whatever text follows. Prefix tuning has trained them themselves; in
+    prompt tuning and P-tuning they are what the model makes of the embeddings that were trained.
+    """
+    trained = model.get_prompt(batch_size=1)
+    if isinstance(trained, DynamicCache):
+        return trained
+    base = model.get_base_model()
+    embeddings = trained.to(base.get_input_embeddings().weight.dtype)
+    return base(inputs_embeds=embeddings, use_cache=True, logits_to_keep=1).past_key_values
+
+
+def _before(rows: Tensor, count: int, value: int) -> Tensor:
+    """Rows (n, length) with `count` columns of `value` before them."""
+    return torch.nn.functional.pad(rows, (count, 0), value=value)
 
 
 class _TokenClock(BaseStreamer):

@@ -26,11 +26,7 @@ class Unfinished:
 
     def __init__(self, name: str, schema: pa.Schema, inputs: Iterable[Path], *settings: object):
         self.schema = schema
-        self.folder = FOLDER / name / _key(inputs, settings)
-        for other in (FOLDER / name).glob("*"):
-            if other != self.folder:
-                shutil.rmtree(other)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder = workplace(f"evaluate/{name}", inputs, *settings)
         found = len(list(self.folder.glob("[!.]*.parquet")))
         if found:
             print(f"{name}: an earlier run was cut short; going on after its {found} finished parts")
@@ -59,6 +55,19 @@ class Unfinished:
 
     def remove(self) -> None:
         shutil.rmtree(self.folder.parent)
+
+
+def workplace(name: str, inputs: Iterable[Path], *settings: object, first: bool = True) -> Path:
+    """The folder for unfinished work on `name`, by all that decides its result; what is left of other work is removed.
+
+    Of several processes that share it only the `first` removes.
+    """
+    folder = FOLDER / name / _key(inputs, settings)
+    for other in folder.parent.glob("*") if first else ():
+        if other != folder:
+            shutil.rmtree(other)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _key(inputs: Iterable[Path], settings: tuple[object, ...]) -> str:

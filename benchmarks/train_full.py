@@ -1,0 +1,9 @@
+"""Full fine-tuning on real instruction data: tradeoffs.training against TRL's SFTTrainer with its defaults.
+
+python -m benchmarks.train_full [--quick]
+"""
+
+from benchmarks import training_run
+
+if __name__ == "__main__":
+    training_run.run("full", target=2.0)

@@ -1,0 +1,316 @@
+"""A sweep in a real DVC project: what was tried, what is chosen, and what is said where a comparison is not fair."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from dvc.repo import Repo
+
+from tradeoffs import experiments
+from tradeoffs.errors import UserError
+
+LORA, FULL = "finetune@demo-demo-lora", "finetune@demo-demo-full"
+
+# Stands in for training: the best rate of lora is 0.01, that of full 0.001; seeds are 0.01 apart.
+FINETUNE = """
+import json, math, sys, yaml
+model, dataset, method = sys.argv[1:]
+cfg = yaml.safe_load(open("params.yaml"))
+own = cfg["methods"][method]
+train = {**cfg["train"], **own.get("train", {})}
+train["lr"] = float(train["lr"])
+away = math.log10(train["lr"]) + (2 if method == "lora" else 3)
+row = {"trainable_params": 1}
+if method != "base":
+    row |= {"train_seconds": 2.5 + train["lr"], "train_tokens_per_second": 100.0}
+    row["valid_loss"] = 1 + away**2 + train["seed"] / 100 - (own.get("config") or {}).get("r", 0) / 1000
+if train["steps"] == 1:
+    del row["valid_loss"]
+json.dump(row, open(f"data/training/{model}-{dataset}-{method}.json", "w"))
+"""
+AGGREGATE = """
+import json, pathlib
+rows = {p.stem: json.loads(p.read_text()) for p in pathlib.Path("data/training").glob("*.json")}
+json.dump(rows, open("metrics/training.json", "w"))
+quality = {f"{cell}-trained": {"test_f1": row.get("valid_loss", 9) / 10} for cell, row in rows.items()}
+json.dump(quality, open("metrics/quality.json", "w"))
+"""
+PARAMS = {
+    "run": {"methods": ["base", "lora", "full"]},
+    "seed": 7,
+    "train": {"steps": 10, "batch_size": 4, "lr": 0.01, "seed": 42},
+    "methods": {
+        "base": {},
+        "lora": {"peft": "LORA", "config": {"r": 8}},
+        "full": {"full": True, "train": {"lr": 0.001}},
+    },
+}
+CELL = "demo-demo-${item.method}"
+SPEC = {
+    "stages": {
+        "tokenize": {
+            "matrix": {"model": ["demo"], "dataset": ["demo"]},
+            "cmd": "python tokens.py",
+            "params": ["seed"],
+            "outs": ["data/tokens/demo-demo"],
+        },
+        "finetune": {
+            "matrix": {"model": ["demo"], "dataset": ["demo"], "method": "${run.methods}"},
+            "cmd": "python finetune.py ${item.model} ${item.dataset} ${item.method}",
+            "params": ["train", "methods.${item.method}"],
+            "deps": ["finetune.py", "data/tokens/demo-demo/train.parquet", "data/tokens/demo-demo/valid.parquet"],
+            "outs": [f"data/training/{CELL}.json"],
+        },
+        "aggregate": {
+            "cmd": "python aggregate.py",
+            "deps": ["data/training"],
+            "metrics": [{f"metrics/{name}.json": {"cache": False}} for name in ("training", "quality")],
+        },
+    }
+}
+TOKENS = """
+import pathlib, yaml
+folder = pathlib.Path("data/tokens/demo-demo")
+folder.mkdir(parents=True)
+for name in ("train", "valid"):
+    (folder / f"{name}.parquet").write_text(f"{name} {yaml.safe_load(open('params.yaml'))['seed']}")
+"""
+
+
+def git(folder: Path, *words: str) -> str:
+    done = subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def run(name: str, *changes: str, targets: tuple[str, ...] = (LORA, FULL), queue: bool = False) -> None:
+    """One `dvc exp run -S ...`, in a temporary folder as a queue's worker does it."""
+    with Repo() as repo:
+        repo.experiments.run(params=list(changes), targets=targets, name=name, queue=queue, tmp_dir=not queue)
+
+
+@pytest.fixture(scope="module")
+def commits(tmp_path_factory):
+    """A DVC project with three commits: none, a fair and an unfair sweep; tests only read."""
+    folder = tmp_path_factory.mktemp("swept")
+    for name in ("metrics", "data/training"):
+        (folder / name).mkdir(parents=True)
+    (folder / "data/training/.gitignore").write_text("*.json\n")
+    for name, text in (("finetune", FINETUNE), ("aggregate", AGGREGATE), ("tokens", TOKENS)):
+        (folder / f"{name}.py").write_text(text)
+    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS, sort_keys=False))
+    (folder / "dvc.yaml").write_text(yaml.safe_dump(SPEC, sort_keys=False))
+    commits = {}
+
+    def commit(name):
+        git(folder, "add", "-A")
+        git(folder, "commit", "-q", "--allow-empty", "-m", name)
+        commits[name] = git(folder, "rev-parse", "HEAD")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        for role in ("AUTHOR", "COMMITTER"):
+            patch.setenv(f"GIT_{role}_NAME", "a")
+            patch.setenv(f"GIT_{role}_EMAIL", "a@example.org")
+        git(folder, "init", "-q")
+        Repo.init().close()
+        with Repo() as repo:
+            repo.reproduce()
+        commit("none")
+        commit("fair")
+        for seed in (1, 2):
+            for number, (lora, full) in enumerate([(0.001, 0.0001), (0.01, 0.001), (0.1, 0.01)]):
+                rates = (f"++methods.lora.train.lr={lora}", f"methods.full.train.lr={full}")
+                whole = {"targets": ()} if number == 1 and seed == 1 else {}
+                run(f"rate{number}-seed{seed}", *rates, f"train.seed={seed}", **whole)
+        run("waits", "methods.full.train.lr=0.5", queue=True)
+        commit("unfair")
+        run("long", "++methods.lora.train.lr=1e-05", "train.steps=20", targets=(LORA,))
+        run("rank", "methods.lora.config.r=16", targets=(LORA,))
+        run("data", "methods.full.train.lr=0.1", "seed=8", targets=(FULL,))
+        run("old", "train.steps=1", targets=(FULL,))
+        run("same", "methods.full.train.lr=0.001", targets=(FULL,))
+    return folder, commits
+
+
+@pytest.fixture
+def inside(commits, monkeypatch):
+    folder, names = commits
+    monkeypatch.chdir(folder)
+    return names
+
+
+def by_method(sweep):
+    return experiments._methods(sweep.trials, ("demo", "demo"))
+
+
+def trial(method="lora", lr=0.1, seed=1, loss=1.0, steps=10, batch_size=4, **setting):
+    setting |= {"train.lr": lr, "train.steps": steps, "train.batch_size": batch_size}
+    data = dict.fromkeys(experiments.DATA, ("hash",))
+    return experiments.Trial("exp", "m", "d", method, seed, setting, data, loss, 100.0, 1.0, {})
+
+
+def clauses(*trials):
+    methods = {t.method: experiments.tried(o for o in trials if o.method == t.method) for t in trials}
+    return list(experiments.unfair(methods))
+
+
+# --- a real sweep
+
+
+def test_the_best_setting_of_each_method_has_the_lowest_mean_valid_loss(inside):
+    methods = by_method(experiments.read(inside["fair"]))
+    assert list(methods) == ["lora", "full"], "the untouched base is no method of tuning"
+    lora, full = methods["lora"], methods["full"]
+    assert lora[0].label == "train.lr=0.01"
+    assert {one.label for one in lora[1:]} == {"train.lr=0.001", "train.lr=0.1"}
+    assert full[0].label == "train.lr=0.001"
+    assert lora[0].losses == pytest.approx([1.002, 1.012])
+    assert [t.experiment for t in lora[0].trials] == ["rate1-seed1", "rate1-seed2"]
+
+
+def test_a_fair_sweep_is_not_called_unfair_and_names_no_edge(inside):
+    text = "\n".join(experiments.report(experiments.read(inside["fair"])))
+    assert "not a fair comparison" not in text
+    assert "may lie beyond" not in text
+
+
+def test_the_table_has_spread_seeds_budget_and_time(inside):
+    lines = experiments.report(experiments.read(inside["fair"]))
+    (row,) = [line for line in lines if line.startswith("| lora | train.lr=0.01 |")]
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[2:10] == ["1.0070", "1.0020 to 1.0120", "0.0071", "2", "3", "40", "251", "2.51"]
+
+
+def test_test_numbers_are_those_of_an_experiment_that_was_evaluated_and_never_the_commits(inside):
+    lora, full = by_method(experiments.read(inside["fair"])).values()
+    assert [t.test for t in lora[0].trials] == [{"test_f1": pytest.approx(0.1002)}, {}]
+    assert experiments._tested(full[0], "test_f1").endswith("(1 seed)")
+    assert not any(t.test for one in (*lora[1:], *full[1:]) for t in one.trials)
+
+
+def test_the_commits_own_training_counts_only_where_its_seed_is_the_sweeps(inside):
+    assert all(t.seed in (1, 2) for t in experiments.read(inside["fair"]).trials)
+    lora = by_method(experiments.read(inside["unfair"]))["lora"]
+    assert inside["unfair"] in {t.experiment for one in lora for t in one.trials}
+
+
+def test_any_changed_key_is_part_of_the_setting_and_small_rates_are_numbers(inside):
+    lora = {one.label: one for one in by_method(experiments.read(inside["unfair"]))["lora"]}
+    assert set(lora) == {
+        "config.r=8, train.lr=0.01, train.steps=10",
+        "config.r=16, train.lr=0.01, train.steps=10",
+        "config.r=8, train.lr=1e-05, train.steps=20",
+    }
+    assert lora["config.r=8, train.lr=1e-05, train.steps=20"].setting["train.lr"] == 1e-5
+
+
+def test_unequal_budgets_numbers_and_data_are_called_unfair(inside):
+    text = "\n".join(experiments.report(experiments.read(inside["unfair"])))
+    assert "**not a fair comparison: unequal numbers of settings: lora 3, full 2**" in text
+    assert "**not a fair comparison: unequal budgets in examples: lora 40 or 80, full 40**" in text
+    assert "**not a fair comparison: the rows that valid loss is measured on: not the same in all trials**" in text
+
+
+def test_what_is_not_in_the_table_is_counted_and_named(inside, monkeypatch):
+    assert "Left out: 1 experiment, queued: waits" in experiments.report(experiments.read(inside["fair"]))
+    unfair = experiments.report(experiments.read(inside["unfair"]))
+    assert "Left out: 1 experiment, trained by an earlier version, without valid_loss: old" in unfair
+    assert "Left out: 1 experiment, trained nothing that was not trained before: same" in unfair
+    rows = experiments.dvc.api.exp_show(revs=inside["fair"])
+    lost = [{"Experiment": name, "rev": "0", "typ": "branch_commit", "State": "Failed"} for name in ("b", "a")]
+    monkeypatch.setattr(experiments.dvc.api, "exp_show", lambda revs: rows + lost)
+    text = "\n".join(experiments.report(experiments.read(inside["fair"])))
+    assert "Left out: 2 experiments, failed (dvc queue logs NAME says why): a, b" in text
+
+
+def test_the_csv_has_one_row_per_training(inside, tmp_path, capsys):
+    experiments.main(inside["fair"], tmp_path / "runs.csv")
+    assert capsys.readouterr().out.startswith("## demo on demo")
+    with (tmp_path / "runs.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 12
+    chosen = {(row["method"], row["train.lr"], row["seed"]) for row in rows if row["chosen"] == "1"}
+    assert chosen == {(m, lr, s) for m, lr in (("lora", "0.01"), ("full", "0.001")) for s in "12"}
+
+
+def test_a_training_that_is_not_in_the_cache_is_named(inside):
+    (rev,) = [row["rev"] for row in experiments.dvc.api.exp_show(revs=inside["unfair"]) if row["Experiment"] == "rank"]
+    (out,) = yaml.safe_load(git(Path(), "show", f"{rev}:dvc.lock"))["stages"][LORA]["outs"]
+    with Repo() as repo:
+        cached = Path(repo.cache.local.oid_to_path(out["md5"]))
+    cached.rename(cached.with_suffix(".away"))
+    try:
+        sweep = experiments.read(inside["unfair"])
+    finally:
+        cached.with_suffix(".away").rename(cached)
+    assert list(sweep.left_out["not in the cache (dvc exp pull)"]) == ["rank"]
+
+
+# --- what is refused
+
+
+def test_a_commit_without_experiments_says_how_to_make_some(inside):
+    with pytest.raises(UserError, match=r"has no experiments; make some: dvc exp run --queue -S"):
+        experiments.read(inside["none"])
+
+
+def test_an_unknown_commit_is_named(inside):
+    with pytest.raises(UserError, match="--rev v9: no such commit"):
+        experiments.read("v9")
+
+
+def test_outside_of_a_dvc_project_is_one_message(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"no DVC project; run from the folder that holds dvc\.yaml"):
+        experiments.read("HEAD")
+
+
+def test_a_project_without_git_is_one_message(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Repo.init(no_scm=True).close()
+    with pytest.raises(UserError, match="Git"):
+        experiments.read("HEAD")
+
+
+# --- fairness, setting by setting
+
+
+def test_the_same_numbers_of_everything_are_fair():
+    assert clauses(*(trial(m, lr, s) for m in ("lora", "full") for lr in (0.1, 0.2) for s in (1, 2))) == []
+
+
+def test_fewer_seeds_for_one_setting_are_unfair():
+    lora = trial(lr=0.1, seed=1), trial(lr=0.1, seed=2), trial(lr=0.2)
+    found = clauses(*lora, trial("full", lr=1), trial("full", lr=2))
+    assert found == ["unequal numbers of seeds per setting: lora 1 or 2, full 1"]
+
+
+def test_a_budget_is_examples_and_not_steps():
+    assert clauses(trial(), trial("full", steps=5, batch_size=8)) == []
+    assert clauses(trial(), trial("full", steps=5)) == ["unequal budgets in examples: lora 40, full 20"]
+
+
+def test_a_preference_stage_counts_with_its_own_budget():
+    found = trial(stage="dpo", **{"preference.train.steps": 3})
+    assert found.examples == 10 * 4 + 3 * 4
+
+
+@pytest.mark.parametrize(
+    ("best", "said"), [(0, "train.lr=1 is the smallest"), (1, ""), (2, "train.lr=3 is the largest")]
+)
+def test_a_best_value_at_the_edge_is_said(best, said):
+    some = experiments.tried(trial(lr=lr, loss=float(n != best)) for n, lr in enumerate((1, 2, 3)))
+    assert list(experiments.at_the_edge(some)) == ([f"{said} tried"] if said else [])
+
+
+def test_two_values_have_no_edge_and_neither_have_words_and_lists():
+    assert not list(experiments.at_the_edge(experiments.tried([trial(lr=1, loss=0.1), trial(lr=2)])))
+    for key, values in (("schedule", ["linear", "cosine", "constant"]), ("modules", [["q"], ["q", "k"], ["v"]])):
+        some = experiments.tried(trial(loss=n, **{key: value}) for n, value in enumerate(values))
+        assert len(some) == 3
+        assert not list(experiments.at_the_edge(some))

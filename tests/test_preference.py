@@ -1,0 +1,477 @@
+"""Tuning on pairs: rewards are TRL's, the reference is the tuned model, a killed run ends with the same weights."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import traceback
+from dataclasses import fields, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trl
+import yaml
+from datasets import Dataset
+from tiny import TINY_TRAIN, make_base, make_tokens
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast, TrainingArguments
+from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+from stages.tokenize import PAIRS
+from tradeoffs import adapters, batches, files, params, preference, training, training_state, trl_stages
+from tradeoffs.errors import UserError
+from tradeoffs.loading import load_model, training_dtype
+from tradeoffs.params import Method, Preference
+from tradeoffs.trainer import StepTrainer
+
+ROOT = Path(__file__).parent.parent
+METHODS = params.load_all(ROOT / "params.yaml").methods
+TRAINED = [name for name, method in METHODS.items() if method.trains]
+SIGMOID = Preference({"beta": 0.1, "loss_type": ["sigmoid"]})
+BUDGET = replace(TINY_TRAIN, steps=6, lr=0.002, log_every=2, save_every=2)
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work")
+    make_base(folder / "base")
+    make_tokens(folder / "tokens")
+    make_pairs(folder / "tokens")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def make_pairs(folder):
+    """A prompt that counts upwards; the chosen answer goes on, the rejected one turns back."""
+    rng, rows = np.random.default_rng(1), []
+    for number in range(60):
+        start, long, short = (int(rng.integers(*limits)) for limits in ((40, 200), (3, 9), (2, 6)))
+        rows.append(
+            {
+                "id": f"{number:02}",
+                "split": "train" if number < 40 else "valid" if number < 48 else "test",
+                "prompt_ids": [1, *range(start, start + 5)],
+                "chosen_ids": [*range(start + 5, start + 5 + long), 2],
+                "rejected_ids": [*range(start + 3, start + 3 - short, -1), 2],
+            }
+        )
+    files.write_table(folder / "pairs.parquet", rows, PAIRS)
+
+
+def tuned(work, method, dtype=torch.float32, steps=6):
+    """A model after a few steps of supervised tuning."""
+    torch.manual_seed(0)
+    model = load_model(work / "base", method.load, dtype)
+    if method.peft:
+        model = adapters.add_adapter(model, adapters.configuration("x", method, steps), "x")
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.002)
+    examples = batches.read_examples(work / "tokens" / "train.parquet")
+    for step in range(1, steps + 1):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = model.train()(**batches.collate(examples[:8], 0)).loss
+        loss.backward()
+        optimizer.step()
+        if method.peft == "ADALORA":
+            model.base_model.update_and_allocate(step)
+        optimizer.zero_grad()
+    return model
+
+
+def tune(work, model, method, dtype=torch.float32, scratch="scratch", batch_tokens=4096, **changes):
+    method = replace(method, stage="dpo", preference=method.preference or SIGMOID)
+    budget = replace(BUDGET, **changes)
+    arguments = training._arguments(budget, dtype, Path(scratch))
+    Path(scratch).mkdir(exist_ok=True)
+    return preference.tune(model, work / "tokens", "x", method, budget, arguments, batch_tokens, work=1e6)
+
+
+def trained(model):
+    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def pairs_of(work, split):
+    return [pair for pair in files.read_table(work / "tokens" / "pairs.parquet") if pair["split"] == split]
+
+
+# --- what the numbers are
+
+
+def test_rewards_are_those_of_trls_own_trainer_with_its_own_copy_of_the_adapter(work):
+    """TRL adds the adapter as it is now a second time, as the reference; the first one then gets the tuned weights."""
+    model = tuned(work, METHODS["lora"])
+    before = {name: p.clone() for name, p in trained(model).items()}
+    row = tune(work, model, METHODS["lora"])
+    after = trained(model)
+
+    class Tokenised(trl.DPOTrainer):
+        def _prepare_dataset(self, dataset, *args):
+            return dataset
+
+        def _send_telemetry(self):
+            pass
+
+    other = tuned(work, METHODS["lora"])
+    assert all(torch.equal(p, before[name]) for name, p in trained(other).items())
+    margins = {}
+    for split in ("valid", "test"):
+        pairs = pairs_of(work, split)
+        config = trl.DPOConfig(
+            "theirs", report_to="none", use_cpu=True, bf16=False, beta=0.1, per_device_eval_batch_size=len(pairs)
+        )
+        theirs = Tokenised(
+            tuned(work, METHODS["lora"]),
+            args=config,
+            train_dataset=Dataset.from_list(pairs),
+            eval_dataset=Dataset.from_list(pairs),
+            data_collator=DataCollatorForPreference(pad_token_id=0),
+            processing_class=PreTrainedTokenizerFast(tokenizer_object=Tokenizer(WordLevel({"_": 0})), pad_token="_"),
+        )
+        with torch.no_grad():
+            for name, parameter in theirs.model.named_parameters():
+                if name in after:
+                    parameter.copy_(after[name])
+        margins[split] = theirs.evaluate()
+    ours = np.array(row["reward_margins"])
+    assert ours.mean() == pytest.approx(margins["test"]["eval_rewards/margins"], abs=1e-5)
+    assert (ours > 0).mean() == pytest.approx(margins["test"]["eval_rewards/accuracies"])
+    assert row["valid_reward_accuracy"] == pytest.approx(margins["valid"]["eval_rewards/accuracies"])
+
+
+def test_the_reference_is_the_tuned_model_and_not_the_base(work):
+    """Where nothing more is learned no reward differs, though the tuned model is far from the base by then."""
+    row = tune(work, tuned(work, METHODS["lora"], steps=12), METHODS["lora"], steps=1, lr=1e-12)
+    assert np.abs(row["reward_margins"]).max() < 1e-4
+    untuned = tuned(work, METHODS["lora"], steps=0)
+    known = preference.load_file("scratch/reference.safetensors")["reference"]
+    Path("other").mkdir()
+    tune(work, untuned, METHODS["lora"], scratch="other", steps=1, lr=1e-12)
+    assert (known - preference.load_file("other/reference.safetensors")["reference"]).abs().max() > 1
+
+
+def test_held_out_pairs_are_told_apart_after_a_few_steps(work):
+    row = tune(work, tuned(work, METHODS["lora"]), METHODS["lora"], steps=20)
+    assert len(row["reward_margins"]) == len(pairs_of(work, "test"))
+    assert np.mean(np.array(row["reward_margins"]) > 0) > 0.9
+    curve = row["preference_curve"]
+    assert [point["step"] for point in curve] == list(range(2, 21, 2))
+    assert set(curve[0]) >= {"step", "loss", "reward_accuracy", "reward_margin", "lr", "token_accuracy"}
+    assert curve[0]["loss"] == pytest.approx(np.log(2), abs=0.1) and row["preference_loss"] < curve[0]["loss"]
+    assert curve[-1]["reward_margin"] > curve[0]["reward_margin"]
+
+
+# --- whatever is tuned
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_method_goes_on_with_pairs_and_leaves_its_own_parts_only(work, name):
+    method = METHODS[name]
+    model = tuned(work, method, training_dtype() if not method.full else torch.float32)
+    before, forward = trained(model), model.forward
+    padding = model.config.pad_token_id, model.generation_config.pad_token_id
+    row = tune(work, model, method, training_dtype(), steps=2)
+    after = trained(model)
+    assert after.keys() == before.keys() and any(not torch.equal(after[name], before[name]) for name in after)
+    assert all(parameter.dtype == torch.float32 for parameter in after.values()), "TRL rounds them on a quantised base"
+    assert np.isfinite(row["reward_margins"]).all()
+    assert model.forward == forward and (model.config.pad_token_id, model.generation_config.pad_token_id) == padding
+    if method.peft:
+        assert list(model.peft_config) == ["default"]
+
+
+def test_adalora_keeps_the_ranks_that_supervised_tuning_gave_it(work):
+    method = METHODS["adalora"]
+    model = tuned(work, method, steps=10)
+    ranks = adapters.adalora_ranks(model)
+    pattern = {name: list(kept) for name, kept in model.active_peft_config.rank_pattern.items()}
+    tune(work, model, method)
+    assert adapters.adalora_ranks(model) == ranks
+    assert model.active_peft_config.rank_pattern == pattern
+
+
+# --- killed and resumed
+
+
+def killed_at(step, trainer, run):
+    """Runs `run` in a child process that ends, as by a power cut, while `trainer` makes `step`; its exit code."""
+    process = os.fork()
+    if process == 0:
+        made = trainer.training_step
+
+        def until(self, *args, **kwargs):
+            loss = made(self, *args, **kwargs)
+            if self.first_step + self.state.global_step + 1 == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return loss
+
+        trainer.training_step = until
+        try:
+            run()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+@pytest.mark.parametrize("name", ["lora", "qlora", "full", "adalora"])
+def test_a_run_that_is_killed_at_four_steps_ends_with_the_same_weights(work, name, capsys):
+    method = METHODS[name]
+    dtype = torch.float32 if method.full else training_dtype()
+    model = tuned(work, method, dtype)
+    row, expected = tune(work, model, method, dtype, scratch="whole", steps=12), trained(model)
+    again = tuned(work, method, dtype)
+
+    def run():
+        return tune(work, again, method, dtype, steps=12)
+
+    for step in sorted(random.Random(name).sample(range(1, 13), 4)):
+        assert killed_at(step, preference.PairTrainer, run) == -signal.SIGKILL  # the child had a copy of the model
+    after = run()
+    assert "x: dpo was cut short; going on after step" in capsys.readouterr().out
+    assert all(torch.equal(parameter, expected[name]) for name, parameter in trained(again).items())
+    assert after["reward_margins"] == row["reward_margins"] and after["preference_loss"] == row["preference_loss"]
+    keys = ("step", "loss", "reward_accuracy", "reward_margin", "token_accuracy", "lr", "grad_norm")
+    for one, other in zip(row["preference_curve"], after["preference_curve"], strict=True):
+        assert [one[key] for key in keys] == [other[key] for key in keys]
+
+
+def test_a_training_that_is_killed_in_both_of_its_stages_writes_the_same_bytes(work, capsys):
+    method = replace(METHODS["lora"], train=None, stage="dpo", preference=Preference(SIGMOID.config, {"steps": 8}))
+    budget = replace(BUDGET, steps=8)
+
+    def run(name="killed"):
+        with files.new_folder(name) as folder:
+            row = training.train(work / "base", work / "tokens", folder, "x", method, budget)
+        return row, {path.name: path.read_bytes() for path in Path(name).iterdir()}
+
+    row, expected = run("whole")
+    for trainer, step in ((StepTrainer, 5), (preference.PairTrainer, 1), (preference.PairTrainer, 6)):
+        assert killed_at(step, trainer, run) == -signal.SIGKILL
+    after, found = run()
+    assert found == expected
+    assert "an earlier run was cut short; going on after step 8 of 8" in capsys.readouterr().out
+    same = ("train_loss", "valid_loss", "preference_loss", "reward_margins", "valid_reward_accuracy")
+    assert {key: after[key] for key in same} == {key: row[key] for key in same}
+    assert not list(Path(".scratch/unfinished/finetune").glob("*")), "nothing of a finished run is left"
+
+
+def test_a_run_that_is_killed_does_not_ask_the_reference_again(work, monkeypatch):
+    tune(work, tuned(work, METHODS["lora"]), METHODS["lora"])
+    known = Path("scratch/reference.safetensors").read_bytes()
+    asked = []
+    original = preference._log_probabilities
+    monkeypatch.setattr(preference, "_log_probabilities", lambda *args: asked.append(len(args[1])) or original(*args))
+    tune(work, tuned(work, METHODS["lora"]), METHODS["lora"])
+    assert asked == [len(pairs_of(work, "valid")) + len(pairs_of(work, "test"))], "the tuned model, at the end"
+    assert Path("scratch/reference.safetensors").read_bytes() == known
+
+
+# --- parts of a step, and what goes wrong
+
+
+def test_a_step_in_parts_is_the_step_in_one(work):
+    whole = tune(work, tuned(work, METHODS["lora"]), METHODS["lora"], scratch="whole", log_every=1)
+    parts = tune(work, tuned(work, METHODS["lora"]), METHODS["lora"], batch_tokens=30, log_every=1)
+    for one, other in zip(whole["preference_curve"], parts["preference_curve"], strict=True):
+        for key in ("loss", "grad_norm", "reward_margin"):
+            assert other[key] == pytest.approx(one[key], rel=1e-3, abs=1e-4)
+    assert parts["reward_margins"] == pytest.approx(whole["reward_margins"], abs=1e-3)
+
+
+@pytest.mark.parametrize(("batch", "fitting", "expected"), [(16, 5, 4), (16, 99, 16), (7, 3, 1), (6, 0, 1)])
+def test_parts_of_a_batch_are_as_large_as_fits_and_equally_large(batch, fitting, expected):
+    assert preference._at_once(batch, fitting) == expected
+
+
+def test_a_loss_that_is_no_number_stops_with_the_step_and_keeps_the_last_state(work, monkeypatch):
+    made = trl.DPOTrainer._compute_loss
+
+    def broken(self, *args):
+        loss = made(self, *args)
+        return loss * float("nan") if self.state.global_step == 4 else loss
+
+    monkeypatch.setattr(trl.DPOTrainer, "_compute_loss", broken)
+    with pytest.raises(UserError, match=r"loss of DPO is nan at step 5 of 6; lower preference\.train\.lr"):
+        tune(work, tuned(work, METHODS["lora"]), METHODS["lora"])
+    assert Path("scratch/step-0000004/state.safetensors").is_file()
+
+
+def test_too_little_memory_is_one_message_that_says_what_to_lower(work, monkeypatch):
+    def never(self, *args):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(trl.DPOTrainer, "_compute_loss", never)
+    with pytest.raises(
+        UserError, match=r"methods\.x\.preference\.train: out of memory with 4 pairs .* lower batch_tokens"
+    ):
+        tune(work, tuned(work, METHODS["lora"]), METHODS["lora"])
+
+
+def test_a_full_disk_is_one_message_and_no_half_reference(work, monkeypatch):
+    def full(*args, **kwargs):
+        raise training_state.SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(preference, "save_file", full)
+    with pytest.raises(UserError, match="the disk is full; free some space and run `dvc repro` again"):
+        tune(work, tuned(work, METHODS["lora"]), METHODS["lora"])
+    assert not list(Path("scratch").iterdir())
+
+
+def test_a_folder_without_pairs_is_refused(work):
+    Path("tokens").mkdir()
+    files.write_table("tokens/pairs.parquet", [], PAIRS)
+    with pytest.raises(UserError, match=r"tokens/pairs\.parquet: has no pairs; stage dpo learns from .* preference"):
+        tune(Path.cwd(), tuned(work, METHODS["lora"]), METHODS["lora"])
+
+
+# --- what TRL refuses, before anything is trained
+
+
+def refused(config, model=None):
+    method = replace(METHODS["lora"], stage="dpo", preference=Preference(config))
+    with pytest.raises(UserError) as error:
+        preference.rehearse("x", method, model)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"loss_type": ["sigmod"]}, "Unknown loss type: sigmod. Should be one of ['sigmoid', 'hinge', 'ipo',"),
+        ({"loss_type": ["exo_pair"]}, "Label smoothing must be greater than 0.0 when using 'exo_pair' loss"),
+        ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0]}, "`loss_weights` must have the same length"),
+        ({"f_divergence_type": "chi"}, "Unknown f_divergence_type: chi"),
+    ],
+)
+def test_what_trl_refuses_is_said_before_supervised_tuning(config, said):
+    assert refused(config).startswith(f"params.yaml: methods.x.preference.config: {said}")
+
+
+def test_a_rehearsal_that_goes_well_changes_nothing(work):
+    model, state = tuned(work, METHODS["lora"], steps=1), torch.get_rng_state()
+    before = trained(model)
+    preference.rehearse("x", replace(METHODS["lora"], stage="dpo", preference=SIGMOID), model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in trained(model).items())
+
+
+def test_an_adapter_on_the_output_layer_is_refused(work):
+    config = METHODS["lora"].config | {"target_modules": ["q_proj", "lm_head"]}
+    model = tuned(work, replace(METHODS["lora"], config=config), steps=1)
+    assert "puts an adapter on the output layer, which TRL's DPOTrainer would not train" in refused({}, model)
+
+
+def test_no_stage_talks_to_the_network(work, monkeypatch):
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", lambda **_: pytest.fail("telemetry was sent"))
+    tune(work, tuned(work, METHODS["lora"], steps=1), METHODS["lora"], steps=1)
+
+
+# --- params.yaml
+
+
+def problems(tmp_path, edit):
+    """The message that reading params.yaml with a changed `lora_dpo` ends with; `edit` gets the file and the block."""
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    edit(raw, raw["methods"]["lora_dpo"])
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    with pytest.raises(UserError) as error:
+        params.load_all(path)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"betta": 0.1}, "betta: DPOConfig of TRL has no such field (did you mean beta?)"),
+        ({"learning_rate": 1e-6}, "learning_rate: is no choice here (set preference.train.lr); leave it out"),
+        ({"sync_ref_model": True}, "sync_ref_model: is no choice here (the reference is the model after supervised"),
+        ({"max_length": 64}, "max_length: is no choice here (the stage tokenize has made the rows)"),
+        *(
+            ({key: 1}, f"{key}: is decided by the pipeline; what can be chosen of training is in preference.train")
+            for key in ("output_dir", "max_steps", "report_to")
+        ),
+        ({"beta": "much"}, "beta: must be a number, is 'much'"),
+        ({"loss_type": "sigmoid"}, "loss_type: must be a list, is 'sigmoid'"),
+    ],
+)
+def test_a_wrong_field_of_the_configuration_is_named_when_params_are_read(tmp_path, config, expected):
+    found = problems(tmp_path, lambda raw, block: block["preference"].update(config=config))
+    assert f"\n  methods.lora_dpo.preference.config.{expected}" in found
+
+
+def test_a_wrong_value_of_the_budget_is_named(tmp_path):
+    found = problems(tmp_path, lambda raw, block: block["preference"].update(train={"stepz": 1, "lr": 0}))
+    assert "methods.lora_dpo.preference.train.stepz: unknown key (did you mean steps?)" in found
+    assert "methods.lora_dpo.preference.train.lr: must be above 0, is 0" in found
+
+
+def test_a_stage_needs_something_that_is_tuned(tmp_path):
+    def edit(raw, block):
+        del block["peft"], block["config"]
+
+    assert "methods.lora_dpo.stage: dpo goes on with a tuned model; say how it is tuned (peft, or" in problems(
+        tmp_path, edit
+    )
+
+
+def test_an_unknown_stage_is_answered_with_the_known_ones(tmp_path):
+    found = problems(tmp_path, lambda raw, block: block.update(stage="dpoo"))
+    assert "methods.lora_dpo.stage: unknown value 'dpoo' (did you mean dpo?)" in found
+
+
+def test_stage_and_preference_come_together(tmp_path):
+    found = problems(tmp_path, lambda raw, block: block.pop("stage"))
+    assert "methods.lora_dpo.preference: means something with `stage` only (e.g. stage: dpo)" in found
+    found = problems(tmp_path, lambda raw, block: block.pop("preference"))
+    assert "methods.lora_dpo.preference: missing; holds config (of TRL's trainer) and train" in found
+
+
+def test_a_stage_on_a_data_set_without_pairs_is_one_error_of_the_run_list(tmp_path):
+    found = problems(tmp_path, lambda raw, block: raw.update(run=raw["run"] | {"methods": ["base", "lora_dpo"]}))
+    assert found.splitlines()[1:] == [
+        "  run.methods: 'lora_dpo' (stage: dpo) learns from a data set of kind preference, and 'demo' in run.datasets "
+        "is of kind instruction; take one of the two out"
+    ]
+
+
+def test_all_weights_may_go_on_with_pairs_too(tmp_path):
+    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw["methods"]["full_dpo"] = raw["methods"]["full"] | {
+        key: raw["methods"]["lora_dpo"][key] for key in ("stage", "preference")
+    }
+    path = tmp_path / "changed.yaml"
+    path.write_text(yaml.safe_dump(raw))
+    assert params.load_all(path).methods["full_dpo"].stage == "dpo"
+
+
+def test_the_budget_of_the_stage_stands_over_that_of_the_method():
+    method = Method(full=True, train={"lr": 0.5, "steps": 3}, stage="dpo", preference=Preference({}, {"lr": 0.1}))
+    budget = method.preference_budget(TINY_TRAIN)
+    assert (budget.lr, budget.steps, budget.batch_size) == (0.1, 3, TINY_TRAIN.batch_size)
+
+
+@pytest.mark.parametrize("name", trl_stages.STAGES)
+def test_the_fields_of_a_stage_are_those_of_trls_class(name):
+    stage = trl_stages.STAGES[name]
+    inherited = {field.name for field in fields(TrainingArguments)}
+    own = {field.name for field in fields(getattr(trl, stage.config))} - inherited
+    assert set(trl_stages.fields(stage)) == own - set(stage.decided)
+    assert set(stage.decided) <= own | inherited, "a field that TRL no longer has"
+
+
+def test_params_are_read_without_importing_trl_or_torch():
+    code = (
+        "import sys; from tradeoffs import params; params.load_all(); "
+        "sys.exit(any(name in sys.modules for name in ('trl', 'torch', 'transformers')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
