@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from benchmarks import common
 from benchmarks.common import SCRATCH
+from stages.tokenize import PAIRS
 from tradeoffs import checkpoints, files, gguf_converter, merging, params
 from tradeoffs.params import Method, Train
 from tradeoffs.runtime import Target
@@ -165,7 +166,7 @@ def make_base(folder: Path) -> Path:
 
 
 def make_tokens(folder: Path) -> Path:
-    """Windows of text that begin with the begin-of-sequence token, as the stage tokenize would leave them."""
+    """Windows of text that begin with the begin-of-sequence token, as `tokenize` leaves them; and pairs of them."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(common.shared(TOKENIZER))
@@ -178,6 +179,19 @@ def make_tokens(folder: Path) -> Path:
     schema = pa.schema([("ids", pa.list_(pa.int32())), ("scored", pa.list_(pa.bool_()))])
     files.write_table(folder / "train.parquet", rows[:ROWS], schema)
     files.write_table(folder / "valid.parquet", rows[ROWS:], schema)
+    # The chosen answer is how the text goes on, the rejected one the same words backwards.
+    third = WINDOW // 3
+    pairs = [
+        {
+            "id": str(number),
+            "split": "train" if number < ROWS else ("valid", "test")[number % 2],
+            "prompt_ids": row["ids"][:third],
+            "chosen_ids": row["ids"][third:],
+            "rejected_ids": row["ids"][:third:-1],
+        }
+        for number, row in enumerate(rows)
+    ]
+    files.write_table(folder / "pairs.parquet", pairs, PAIRS)
     files.write_json(folder / "info.json", {"pad_id": 0})
     return folder
 

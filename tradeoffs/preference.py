@@ -311,7 +311,7 @@ def _without_trainers(model: Any) -> Iterator[None]:
     So is its padding token, which TRL writes into configurations that full weights are saved with.
     """
     modules = [model, model.get_base_model()] if isinstance(model, PeftModel) else [model]
-    names = ("forward", "_original_forward")
+    names = ("forward", "_original_forward", "_is_accelerate_prepared")  # the last: or the next trainer does nothing
     before = [{name: module.__dict__.pop(name) for name in names if name in module.__dict__} for module in modules]
     for module, found in zip(modules, before, strict=True):
         if forward := found.get("_original_forward", found.get("forward")):
