@@ -7,10 +7,11 @@ OUT  models/trained/<model>-<dataset>-<method>/   adapter or full weights, run_i
 """
 
 import os
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 
-from tradeoffs import checkpoints, cli, clock, files, live, params
+from tradeoffs import checkpoints, cli, clock, files, live, params, unfinished
 
 READS = ("train", "methods.{method}")
 
@@ -41,7 +42,7 @@ def main(model: str, dataset: str, method: str) -> None:
             # Only what was used: with the training budget in it, the base's folder would change with train.lr.
             facts |= {
                 "params": files.params_hash(cfg.train, cfg.method),
-                "seed": cfg.train.seed,
+                "seed": cfg.method.budget(cfg.train).seed,
                 "device": str(training.device()),
             }
         else:
@@ -49,6 +50,9 @@ def main(model: str, dataset: str, method: str) -> None:
         files.write_json(folder / "run_info.json", files.run_info(**facts))
     if rank == 0:
         files.write_json(Path("data/training", f"{cell}.json"), row)
+        unfinished.remove(f"finetune/{cell}")
+    else:
+        shutil.rmtree(f".scratch/rank{rank}/{cell}")
 
 
 if __name__ == "__main__":

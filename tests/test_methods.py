@@ -39,7 +39,10 @@ def work(tmp_path_factory):
     make_base(folder / "base")
     make_base(folder / "tied", tied=True)
     make_tokens(folder / "tokens")
-    for path in (folder / "tokens").glob("*.parquet"):  # begin-of-sequence in front, as one of the tokens to train
+    for path in (
+        folder / "tokens" / "train.parquet",
+        folder / "tokens" / "valid.parquet",
+    ):  # begin-of-sequence in front, as one of the tokens to train
         table = pq.read_table(path)
         rows = [{"ids": [1, *row["ids"]], "scored": [False, *row["scored"]]} for row in table.to_pylist()]
         files.write_table(path, rows, table.schema)
@@ -57,9 +60,8 @@ def trained(work):
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(work)  # saved states of unfinished runs lie below the working directory
                 patch.setattr(loading, "training_dtype", lambda: dtype)
-                patch.setattr(training, "training_dtype", lambda: dtype, raising=False)
                 kept, save = {}, training._save
-                patch.setattr(training, "_save", lambda model, folder: (kept.update(model=model), save(model, folder)))
+                patch.setattr(training, "_save", lambda model, *rest: (kept.update(model=model), save(model, *rest)))
                 folder = work / f"trained-{base}-{name}-{str(dtype)[6:]}"
                 with files.new_folder(folder) as new:
                     budget = replace(TINY_TRAIN, steps=12, lr=0.005)

@@ -40,30 +40,12 @@ def work(tmp_path_factory):
     folder = tmp_path_factory.mktemp("work")
     make_base(folder / "base")
     make_tokens(folder / "tokens")
-    make_pairs(folder / "tokens")
     return folder
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-
-
-def make_pairs(folder):
-    """A prompt that counts upwards; the chosen answer goes on, the rejected one turns back."""
-    rng, rows = np.random.default_rng(1), []
-    for number in range(60):
-        start, long, short = (int(rng.integers(*limits)) for limits in ((40, 200), (3, 9), (2, 6)))
-        rows.append(
-            {
-                "id": f"{number:02}",
-                "split": "train" if number < 40 else "valid" if number < 48 else "test",
-                "prompt_ids": [1, *range(start, start + 5)],
-                "chosen_ids": [*range(start + 5, start + 5 + long), 2],
-                "rejected_ids": [*range(start + 3, start + 3 - short, -1), 2],
-            }
-        )
-    files.write_table(folder / "pairs.parquet", rows, PAIRS)
 
 
 def tuned(work, method, dtype=torch.float32, steps=6):

@@ -7,6 +7,7 @@ import pyarrow as pa
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
+from stages.tokenize import PAIRS
 from tradeoffs import files
 from tradeoffs.params import Train
 
@@ -69,3 +70,21 @@ def make_tokens(folder: Path) -> None:
     files.write_table(folder / "train.parquet", rows[:40], schema)
     files.write_table(folder / "valid.parquet", rows[40:], schema)
     files.write_json(folder / "info.json", {"pad_id": 0})
+    _make_pairs(folder)
+
+
+def _make_pairs(folder: Path) -> None:
+    """A prompt that counts upwards; the chosen answer goes on, the rejected one turns back."""
+    rng, rows = np.random.default_rng(1), []
+    for number in range(60):
+        start, long, short = (int(rng.integers(*limits)) for limits in ((40, 200), (3, 9), (2, 6)))
+        rows.append(
+            {
+                "id": f"{number:02}",
+                "split": "train" if number < 40 else "valid" if number < 48 else "test",
+                "prompt_ids": [1, *range(start, start + 5)],
+                "chosen_ids": [*range(start + 5, start + 5 + long), 2],
+                "rejected_ids": [*range(start + 3, start + 3 - short, -1), 2],
+            }
+        )
+    files.write_table(folder / "pairs.parquet", rows, PAIRS)

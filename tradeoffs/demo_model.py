@@ -18,6 +18,7 @@ from transformers import (
     get_cosine_schedule_with_warmup,
 )
 
+from tradeoffs.batches import padded
 from tradeoffs.errors import UserError
 from tradeoffs.params import GeneratedModel
 from tradeoffs.prompts import CHATML_TOKENS
@@ -83,6 +84,7 @@ def train_model(made: GeneratedModel, batches: Sequence[Batch], seed: int) -> Ll
     windows of packed pages. Weights are bf16; the same seed gives the same bytes.
     """
     torch.manual_seed(seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     config = LlamaConfig(
         vocab_size=made.vocabulary,
         hidden_size=made.hidden_size,
@@ -95,7 +97,7 @@ def train_model(made: GeneratedModel, batches: Sequence[Batch], seed: int) -> Ll
         eos_token_id=EOS,
         pad_token_id=PAD,
     )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config._attn_implementation = "eager" if device == "cpu" else "sdpa"  # for pages this short faster on a CPU
     model = LlamaForCausalLM(config).to(device).train()  # type: ignore[arg-type]
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     norms = [parameter for parameter in model.parameters() if parameter.ndim == 1]
@@ -133,14 +135,19 @@ def page_batches(tokenizer: LlamaTokenizer, texts: Sequence[str], batch_tokens: 
     # By length within a part only: with all pages sorted, every step would see pages of one kind and learn less.
     for start in range(0, len(pages), PART):
         part = pages[start : start + PART]
-        for rows in length_batches([len(page) for page in part], batch_tokens):
+        for rows in length_batches([_width(page) for page in part], batch_tokens):
             batches.append(_padded([part[row] for row in rows], mark))
     random.shuffle(batches)
     return batches
 
 
+def _width(page: list[int]) -> int:
+    """How wide a batch is with this page in it; without the last id, which only is predicted, a multiple of 8."""
+    return padded(len(page) - 1) + 1
+
+
 def _padded(pages: list[list[int]], mark: list[int]) -> Batch:
-    ids = np.full((len(pages), max(map(len, pages))), PAD, dtype=np.int64)
+    ids = np.full((len(pages), max(map(_width, pages))), PAD, dtype=np.int64)
     for row, page in zip(ids, pages, strict=True):
         row[: len(page)] = page
     weights = (ids != PAD).astype(np.float32)

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 import trl
+from accelerate.utils import clear_environment
 from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
 from peft import PeftModel
@@ -146,7 +147,8 @@ def rehearse(name: str, method: Method, model: Any) -> None:
         "num_attention_heads": 1,
     }
     pair = {"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3], **dict.fromkeys(REFERENCE, 0.0)}
-    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng():
+    # Without the variables of a launcher: the group of processes that this began on the CPU would stay for the GPUs.
+    with tempfile.TemporaryDirectory() as folder, torch.random.fork_rng(), clear_environment():
         tiny = LlamaForCausalLM(LlamaConfig(**few))
         shared = TrainingArguments(folder, report_to="none", use_cpu=True, per_device_train_batch_size=1)
         trainer = _trainer(tiny, name, method, shared, at_once=1, pad_id=0)

@@ -29,7 +29,7 @@ class Progress(TrainerCallback):
         self._accuracies: list[float] = list(earlier.get("accuracies", []))
         self._first_step, self._earlier_seconds = len(self.losses), earlier.get("seconds", 0.0)
         self._mark = (0.0, 0)  # time and tokens of this process at the last point
-        self._begun: float | None = None
+        self._begun, self._seconds = 0.0, 0.0  # of the loop in this process
 
     def state(self) -> dict[str, Any]:
         """What is known so far, as JSON values, for the process that goes on after this one."""
@@ -38,7 +38,7 @@ class Progress(TrainerCallback):
             "points": self.points,
             "losses": self.losses,
             "accuracies": self._accuracies,
-            "seconds": self._earlier_seconds + (time.perf_counter() - self._begun if self._begun else 0.0),
+            "seconds": self._earlier_seconds + (self._seconds or self._running()),
         }
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -84,7 +84,11 @@ class Progress(TrainerCallback):
         self.losses += _floats(self.trainer.losses[new:])
         self._accuracies += _floats(self.trainer.accuracies[new:])
 
+    def _running(self) -> float:
+        return time.perf_counter() - self._begun if self._begun else 0.0
+
     def on_train_end(self, args, state, control, **kwargs):
+        self._seconds = self._running()
         self._bar.close()
 
 

@@ -49,7 +49,6 @@ class StepTrainer(Trainer):
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         examples: list[Example] = inputs["examples"]
         scored = self._over_processes(torch.tensor(_scored(examples)))
-        random = torch.get_rng_state()
         while True:
             parts = length_batches([batches.padded(len(ids)) for ids, _ in examples], self.batch_tokens)
             self._loss, self._correct = torch.zeros(()), torch.zeros(())
@@ -65,7 +64,7 @@ class StepTrainer(Trainer):
             self.batch_tokens = len(largest) * batches.padded(len(examples[largest[0]][0])) // 2
             print(f"out of memory: {self.batch_tokens} tokens at a time from here on; the batch stays what it was")
             model.zero_grad()
-            torch.set_rng_state(random)
+            torch.manual_seed(torch.initial_seed())  # the step begins anew, with the same random numbers
         tokens = torch.tensor(float(sum(len(ids) for ids, _ in examples)), dtype=torch.float64)
         loss, right = self._loss.double(), self._correct.double()
         loss, right, tokens = self._over_processes(torch.stack([loss, right, tokens.to(loss.device)])).unbind()
@@ -92,9 +91,13 @@ class StepTrainer(Trainer):
         except RuntimeError as error:
             from accelerate.utils.memory import should_reduce_batch_size
 
-            # Of several processes the others would go on alone.
-            if not should_reduce_batch_size(error) or self.args.world_size > 1:
+            if not should_reduce_batch_size(error):
                 raise
+            if self.args.world_size > 1:  # the others would go on alone
+                raise UserError(
+                    f"out of memory with {self.batch_tokens} tokens at a time on each of {self.args.world_size} "
+                    "devices; lower train.batch_tokens, or set train.gradient_checkpointing"
+                ) from error
         else:
             return True
         if torch.cuda.is_available():
@@ -114,7 +117,7 @@ class StepTrainer(Trainer):
 
     def _accumulate(self, model: Any, part: list[Example], scored: Tensor, parts: int, last: bool) -> None:
         wait = nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync()  # DDP: gradients travel once
-        with wait, _shared_penalty(self.model, parts):
+        with wait, _shared_penalty(self.model, parts * self.args.world_size):
             # DDP divides the gradients by the number of processes.
             self.accelerator.backward(self._forward(model, part, scored) * self.args.world_size)
 
@@ -176,7 +179,7 @@ def _scored(examples: list[Example]) -> int:
 
 @contextmanager
 def _shared_penalty(model: Any, parts: int) -> Iterator[None]:
-    """AdaLoRA adds its penalty to the loss of every forward: each of a step's parts bears its share of it."""
+    """AdaLoRA adds its penalty to the loss of every forward: each of a step's parts, in all processes, has a share."""
     config: Any = model.active_peft_config if isinstance(model, PeftModel) else None
     weight = getattr(config, "orth_reg_weight", None)
     if weight is None:

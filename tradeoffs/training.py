@@ -2,13 +2,14 @@
 
 import math
 import os
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.tensor import DTensor
 from transformers import TrainingArguments, get_scheduler, set_seed
 from transformers.utils import is_flash_attn_2_available
 
@@ -44,9 +45,14 @@ def train(
     config = adapters.configuration(name, method, budget.steps) if method.peft else None
     examples = batches.read_examples(tokens / "train.parquet")
     order = batches.schedule([len(ids) for ids, _ in examples], budget.batch_size, budget.steps, budget.seed)
+    if budget.gradient_checkpointing and method.peft in ("PREFIX_TUNING", "CARTRIDGE"):
+        raise UserError(
+            f"methods.{name}: gradient_checkpointing would drop the prefix that {method.peft} trains; set it to false"
+        )
     _reproducible(budget.seed)
 
-    attention, dtype = _attention(budget, examples), compute_dtype(method)
+    dtype = compute_dtype(method)
+    attention = _attention(budget, dtype, examples)
     with clock.loading():
         model: Any = load_model(
             base,
@@ -66,16 +72,25 @@ def train(
     total = checkpoints.parameters(base) + (trainable if method.peft else 0)
 
     rank, cell = int(os.environ.get("RANK", "0")), folder.name.strip(".").removesuffix(".unfinished")
+    sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"  # set by accelerate launch
+    if sharded and (method.peft or method.stage):
+        raise UserError(
+            f"methods.{name}: launch.train shards the weights (FSDP), which is for full fine-tuning alone; launch this "
+            "method with configs/accelerate/one_node.yaml"
+        )
     inputs = [base, tokens / "train.parquet", *([tokens / "pairs.parquet"] if method.stage else [])]
-    scratch = unfinished.workplace(f"finetune/{cell}", inputs, method, budget, first=rank == 0)
-    saved = SavedState(scratch / "sft", budget.save_every)
+    where = torch.cuda.get_device_name() if device().type == "cuda" else "cpu"
+    processes = os.environ.get("WORLD_SIZE", "1")
+    scratch = unfinished.workplace(f"finetune/{cell}", inputs, method, budget, where, processes, first=rank == 0)
+    # A shard is no state to go on from: such a run, once killed, begins anew.
+    saved = SavedState(scratch / "sft", every=budget.steps + 1 if sharded else budget.save_every)
     batch_tokens = _auto_batch(model, dtype) if budget.batch_tokens == "auto" else budget.batch_tokens
     trainer = StepTrainer(
         model=model,
         args=_arguments(budget, dtype, scratch / "sft"),
         pad_id=files.read_json(tokens / "info.json")["pad_id"],
         batch_tokens=batch_tokens,
-        packed=attention == "flash_attention_2" and not virtual_tokens(model),
+        packed=attention == "flash_attention_2" and _rows_may_be_joined(model),
     )
     trainer.optimizer = adapters.optimizer(model, method, budget)  # None: the Trainer's own
     optimizer = trainer.create_optimizer()
@@ -110,11 +125,12 @@ def train(
         _require_finite(model)
     if method.peft == "ADALORA":
         facts |= adapters.adalora_ranks(model)
+    # By every process: where weights are sharded, each holds a part.
+    facts["valid_loss"] = trainer.loss_on(batches.read_examples(tokens / "valid.parquet"))
+    weights = whole_weights(model) if sharded else None
     if rank == 0:
-        facts["valid_loss"] = trainer.loss_on(batches.read_examples(tokens / "valid.parquet"))
         with saving(folder):
-            _save(model, folder)
-        shutil.rmtree(scratch.parent)
+            _save(model, weights, folder)
     found = progress.state()
     last = found["losses"][-math.ceil(budget.steps / 10) :]
     return {
@@ -134,9 +150,16 @@ def _reproducible(seed: int) -> None:
     """Same seed, same machine: same bytes."""
     set_seed(seed)
     if device().type == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))  # of several processes each has a GPU
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS may sum in another order
         os.environ.setdefault("FLASH_ATTENTION_DETERMINISTIC", "1")
         torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _rows_may_be_joined(model: Any) -> bool:
+    """Not where something is put in front of every row, or looked for in it (activated LoRA)."""
+    config = model.active_peft_config if isinstance(model, PeftModel) else None
+    return not virtual_tokens(model) and not getattr(config, "alora_invocation_tokens", None)
 
 
 def _compile(model: Any) -> None:
@@ -147,12 +170,12 @@ def _compile(model: Any) -> None:
             block.compile(dynamic=True)
 
 
-def _attention(budget: Train, examples: Sequence[Example]) -> str:
+def _attention(budget: Train, dtype: torch.dtype, examples: Sequence[Example]) -> str:
     """What `train.attention: auto` comes to on this machine, for examples of these lengths."""
     if budget.attention != "auto":
         return budget.attention
     if device().type == "cuda":
-        return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
+        return "flash_attention_2" if is_flash_attn_2_available() and dtype.itemsize == 2 else "sdpa"
     return "eager" if max(len(ids) for ids, _ in examples) <= EAGER_LENGTH else "sdpa"
 
 
@@ -207,16 +230,22 @@ def _arguments(budget: Train, dtype: torch.dtype, scratch: Path) -> TrainingArgu
 def _require_finite(model: torch.nn.Module) -> None:
     """The last step's update comes after the last loss, so the weights themselves are looked at."""
     for name, trained in model.named_parameters():
-        if trained.requires_grad and not torch.isfinite(trained).all():
+        mine = trained.to_local() if isinstance(trained, DTensor) else trained  # of weights that are sharded
+        if trained.requires_grad and not torch.isfinite(mine).all():
             raise UserError(f"{name} is no longer finite after the last training step; lower train.lr")
 
 
-def _save(model: Any, folder: Path) -> None:
+def whole_weights(model: torch.nn.Module) -> dict[str, Any]:
+    """The weights of a model that is sharded over processes, gathered in the first one's memory; all must call it."""
+    return get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+
+
+def _save(model: Any, weights: dict[str, Any] | None, folder: Path) -> None:
     if isinstance(model, PeftModel):
         adapters.save_adapter(model, folder)
         return
     del model._loss_function  # the recorder belongs to the training, not to the model
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, state_dict=weights)
 
 
 def _peak_memory() -> dict[str, float]:

@@ -32,7 +32,7 @@ class SavedState(TrainerCallback):
 
     def __init__(self, folder: Path, every: int):
         self.folder, self.every, self.first_step = folder, every, 0
-        self._random: dict[str, Tensor] = {}
+        self._found: dict[str, Any] = {}
 
     def restore(self, model: Any, optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any]:
         """Puts the newest saved state into place; what Progress.state() gave then, {} if nothing was saved."""
@@ -58,21 +58,22 @@ class SavedState(TrainerCallback):
             )
         if allocator is not None:
             model.active_peft_config.rank_pattern = found["rank_pattern"]
-        self._random = dict(_below("random.", tensors))
-        self.first_step = found["step"]
+        self.first_step, self._found = found["step"], found
         return found["progress"]
 
     def bind(self, trainer: Any, progress: Any) -> None:
+        """Says whose state is kept, and hands `trainer` what of it is not the model's or the optimiser's."""
         self._trainer, self._progress = trainer, progress
+        if self._found.get("batch_tokens"):  # halved, where memory ran out
+            trainer.batch_tokens = self._found["batch_tokens"]
+        if self._found.get("scaler"):
+            trainer.accelerator.scaler.load_state_dict(self._found["scaler"])
 
     def on_step_begin(self, args, state, control, optimizer=None, lr_scheduler=None, **kwargs):
         step = self.first_step + state.global_step  # that is made; its point of the curve is too
-        if state.global_step == 0 and self._random:
-            # Only now: setting up a data loader draws a number too.
-            torch.set_rng_state(self._random["cpu"])
-            if "cuda" in self._random:
-                torch.cuda.set_rng_state(self._random["cuda"])
-        elif args.process_index == 0 and state.global_step > 0 and step % self.every == 0:
+        # Random numbers of a step depend on the step and the process alone, so there is nothing of them to keep.
+        torch.manual_seed((args.seed << 32) + (step << 8) + args.process_index)
+        if args.process_index == 0 and state.global_step > 0 and step % self.every == 0:
             self.save(step, self._trainer.model, optimizer, lr_scheduler)
 
     def save(self, step: int, model: Any, optimizer: Any, scheduler: Any) -> None:
@@ -84,15 +85,15 @@ class SavedState(TrainerCallback):
         allocator = _allocator(model)
         for table in _tables(allocator):
             tensors |= {f"allocator.{table}.{name}": value for name, value in getattr(allocator, table).items()}
-        tensors["random.cpu"] = torch.get_rng_state()
-        if torch.cuda.is_available():
-            tensors["random.cuda"] = torch.cuda.get_rng_state()
         facts = {
             "step": step,
             "param_groups": state["param_groups"],
             "scheduler": scheduler.state_dict(),
             "progress": self._progress.state(),
+            "batch_tokens": getattr(self._trainer, "batch_tokens", None),
         }
+        if (scaler := self._trainer.accelerator.scaler) is not None:  # of float16
+            facts["scaler"] = scaler.state_dict()
         if allocator is not None:
             facts["rank_pattern"] = model.active_peft_config.rank_pattern
         with saving(self.folder), files.new_folder(self.folder / f"step-{step:07}") as folder:

@@ -54,7 +54,7 @@ class Unfinished:
         return files.read_table(self.folder / f"{name}.parquet")
 
     def remove(self) -> None:
-        shutil.rmtree(self.folder.parent)
+        remove(str(self.folder.parent.relative_to(FOLDER)))
 
 
 def workplace(name: str, inputs: Iterable[Path], *settings: object, first: bool = True) -> Path:
@@ -68,6 +68,14 @@ def workplace(name: str, inputs: Iterable[Path], *settings: object, first: bool 
             shutil.rmtree(other)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def remove(name: str) -> None:
+    """Removes what was kept of `name`, whose results are there; killed in between, no half is left to go on from."""
+    folder = FOLDER / name
+    if folder.is_dir():
+        gone = folder.rename(folder.with_name(f".{folder.name}.removed"))
+        shutil.rmtree(gone)
 
 
 def _key(inputs: Iterable[Path], settings: tuple[object, ...]) -> str:
