@@ -455,7 +455,7 @@ def test_sharded_weights_are_saved_whole(work):
     """Two processes over gloo with a half of the weights each."""
     code = SHARDED.format(root=str(ROOT), tests=str(ROOT / "tests"), base=str(work / "base"))
     Path("sharded.py").write_text(code)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=0", "sharded.py"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "sharded.py"]
     here = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(launch, env=here, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]

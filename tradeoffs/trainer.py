@@ -110,7 +110,7 @@ class StepTrainer(Trainer):
         model.eval()
         scored = torch.tensor(_scored(examples))
         self._loss, self._correct = torch.zeros(()), torch.zeros(())
-        with torch.no_grad():
+        with torch.no_grad(), self.accelerator.autocast():  # after a resumed end no training has set that up
             for part in length_batches([batches.padded(len(ids)) for ids, _ in examples], self.batch_tokens):
                 self._forward(model, [examples[i] for i in part], scored)
         return self._loss.item()

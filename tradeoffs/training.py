@@ -117,6 +117,10 @@ def train(
     if method.stage:
         if rank == 0 and saved.first_step < budget.steps:
             saved.save(budget.steps, model, optimizer, trainer.lr_scheduler)
+        del optimizer  # two moments for each weight, of no use to the next stage
+        trainer.optimizer = trainer.lr_scheduler = None
+        trainer.callback_handler.optimizer = trainer.callback_handler.lr_scheduler = None
+        trainer.accelerator.free_memory()
         second = method.preference_budget(shared)
         arguments = _arguments(second, dtype, scratch / method.stage)
         if second.batch_tokens != "auto":
