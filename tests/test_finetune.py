@@ -426,6 +426,7 @@ def test_two_processes_draw_the_curve_of_one(work, tmp_path):
             assert other["token_accuracy"] == pytest.approx(one["token_accuracy"], abs=0.02)
         assert [path.name for path in Path("models/trained").iterdir()].count(f"demo-demo-{method}") == 1
         assert not list(Path(".scratch").glob("rank*/*")), "what other processes needed is gone"
+        assert not list(Path(".scratch/unfinished/finetune").glob("*")), "nothing of a finished run is left"
 
 
 SHARDED = """
