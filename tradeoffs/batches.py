@@ -9,7 +9,7 @@ import torch
 from tradeoffs.errors import UserError
 
 IGNORED = -100  # the label that cross-entropy leaves out
-# Batches that are sorted by length together: more waste less padding (8: about 5 %), but make a batch more of a kind.
+# Batches sorted by length together: more waste less padding (8: a tenth, MULTIPLE included), but are more of a kind.
 POOL = 8
 # Rows are as long as a multiple of it: matrix libraries set themselves up anew for every size that they meet, which on
 # a CPU took a quarter of the time of a small model; and 8 is what tensor cores like.

@@ -99,9 +99,10 @@ def _merge_adapter(
     if not hasattr(adapted, "merge_and_unload"):
         return f"PEFT has no merge for {method.peft}"
     try:
-        _merged(adapted, name, method).to(saved).save_pretrained(folder)
-    except NotImplementedError as error:
+        merged = _merged(adapted, name, method)
+    except NotImplementedError as error:  # how a layer of PEFT says that it has none
         return f"PEFT has no merge for {method.peft}: {error}"
+    merged.to(saved).save_pretrained(folder)
     return None
 
 
