@@ -1,6 +1,6 @@
-"""Makes the starting checkpoint of a model: trained here on generated text, or copied from a local folder.
+"""Makes the starting checkpoint of a model: trained here on generated text, from a local folder, or from the hub.
 
-IN   models.<model> in params.yaml; for `path` that folder, for `general` that file
+IN   models.<model> in params.yaml; for `path` that folder, for `hub` that repository, for `general` that file
 OUT  models/base/<model>/   config, bf16 or original weights (safetensors), tokenizer, chat template, run_info.json
      data/general/<model>.jsonl   held-out text of the kind that it learned from, by which forgetting is measured; empty
      where none is given
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from tradeoffs import checkpoints, cli, clock, demo_model, demo_text, files, params, records
+from tradeoffs import checkpoints, cli, clock, demo_model, demo_text, files, hub, hub_models, params, records
 from tradeoffs.prompts import chat_template
 
 READS = ("seed", "models.{model}")
@@ -21,28 +21,47 @@ GENERAL = 1000  # documents of general text that are kept, at most
 
 def main(model: str) -> None:
     cfg = params.load(READS, model=model)
+    where, prompt = f"models.{model}", cfg.model.prompt
     general = _general(cfg.model, cfg.seed)
     with files.new_folder(f"models/base/{model}") as folder:
         if cfg.model.generate:
-            source = "generated"
+            source = {"source": "generated"}
             _train(cfg.model.generate, cfg.seed, folder)
+        elif cfg.model.hub:
+            source = _fetch(cfg.model, where, folder)
         else:
-            source = cfg.model.path
-            checkpoints.copy(Path(source), folder, f"models.{model}.path")
-            files.note_if_unwatched(source, "models/raw", f"base@{model}")
-        _set_prompt(cfg.model.prompt, folder, f"models.{model}.prompt")
+            source = {"source": cfg.model.path}
+            checkpoints.copy(Path(cfg.model.path), folder, f"{where}.path")
+            files.note_if_unwatched(cfg.model.path, "models/raw", f"base@{model}")
+        # chat_template.jinja, which transformers prefers to a template in tokenizer_config.json
+        files.write_text(folder / "chat_template.jinja", _template(prompt, folder, f"{where}.prompt"))
         facts = {
-            "source": source,
+            **source,
             "base_id": checkpoints.weights_id(folder),
-            "prompt": cfg.model.prompt,
-            # Without the general text: it is only evaluated, and all training depends on this folder.
-            "params": files.params_hash(replace(cfg.model, general=None)),
+            "prompt": prompt,
+            "params": files.params_hash(_shaping(cfg.model)),
             "seed": cfg.seed,
         }
         files.write_json(folder / "run_info.json", files.run_info(**facts))
     files.write_jsonl(f"data/general/{model}.jsonl", general)
     if cfg.model.general:
         files.note_if_unwatched(cfg.model.general.path, "models/raw", f"base@{model}")
+
+
+def _shaping(model: params.Model) -> params.Model:
+    """What the checkpoint follows from, since all training depends on it: not the general text, which is only
+    evaluated, and not how its commit is called, so that to pin a revision changes nothing."""
+    return replace(model, general=None, revision=None, licence=None, gated=None)
+
+
+def _fetch(model: params.Model, where: str, folder: Path) -> dict[str, str]:
+    """Everything that can be wrong is found before the weights are downloaded."""
+    found = hub_models.find(str(model.hub), str(model.revision), where)
+    hub.note_unpinned(found.repo, model.revision, found.commit, where)
+    _template(model.prompt, found.folder, f"{where}.prompt")
+    hub_models.announce(found, folder)
+    hub_models.copy(found, folder)
+    return {"source": found.repo, "commit": found.commit}
 
 
 def _general(model: params.Model, seed: int) -> list[dict[str, str]]:
@@ -65,13 +84,12 @@ def _train(made: params.GeneratedModel, seed: int, folder: Path) -> None:
     demo_model.train_model(made, batches, seed).save_pretrained(folder)
 
 
-def _set_prompt(name: str, folder: Path, where: str) -> None:
-    """Writes chat_template.jinja, which transformers prefers to a template in tokenizer_config.json."""
+def _template(name: str, folder: Path, where: str) -> str:
+    """The chat template that the checkpoint in `folder` is given."""
     with clock.loading():
         tokenizer = AutoTokenizer.from_pretrained(folder)
     bos = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
-    template = chat_template(name, tokenizer.chat_template, set(tokenizer.get_vocab()), bos, where)
-    files.write_text(folder / "chat_template.jinja", template)
+    return chat_template(name, tokenizer.chat_template, set(tokenizer.get_vocab()), bos, where)
 
 
 if __name__ == "__main__":

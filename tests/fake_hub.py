@@ -12,8 +12,12 @@ import hashlib
 import json
 import os
 import re
+import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -27,6 +31,7 @@ API = re.compile(
     r"/api/(?P<kind>datasets|models)/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree|paths-info)/(?P<rest>.+))?"
 )
 FILE = re.compile(r"/(?P<kind>datasets/)?(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
+LARGE = (".safetensors", ".bin", ".parquet", ".gguf", ".model")  # what the hub keeps in Git's large file storage
 
 
 @dataclass
@@ -41,10 +46,19 @@ class FakeHub:
     """Serves what is published to it; `requests` are the methods and paths that it was asked, in order.
 
     To all without TOKEN a private repository looks as if it were not there. A token that it does not know is refused.
+    `ranges` are path and Range header of every request for a part of a file. What goes wrong on the way: `cuts` are the
+    bytes of its answer after which a file's next download is cut off, one number per download ("reset": by a reset
+    instead of an end that comes too early); `slow` are the seconds before the first byte of a file's next downloads;
+    `broken` is the status that all requests for a path that begins so get.
     """
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str]] = []
+        self.ranges: list[tuple[str, str]] = []
+        self.cuts: dict[str, list[int]] = {}
+        self.reset = False
+        self.slow: dict[str, list[float]] = {}
+        self.broken: dict[str, int] = {}
         self._repositories: dict[tuple[Kind, str], Repository] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
@@ -76,6 +90,12 @@ class FakeHub:
         found.branches[branch] = commit
         return commit
 
+    def forget(self, repo: str, commit: str, kind: Kind = "dataset") -> None:
+        """Takes a commit away, as when its author has rewritten the history."""
+        found = self._repositories[kind, repo]
+        del found.commits[commit]
+        found.branches = {name: held for name, held in found.branches.items() if held != commit}
+
     def environment(self, home: Path, **more: str) -> dict[str, str]:
         """This process's environment without what its user set for the hub, pointed here; downloads go to `home`."""
         own = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
@@ -83,6 +103,9 @@ class FakeHub:
 
     def answer(self, path: str, query: dict[str, list[str]], asked: list[str], token: str | None) -> "Answer":
         """What the hub says to a request; `asked` are the paths in the body of one for paths-info."""
+        for start, status in self.broken.items():
+            if path.startswith(start):
+                return Answer.error(status, None)
         if token not in (None, TOKEN, STRANGER):
             return Answer.error(401, None, {"X-Error-Message": "Invalid credentials in Authorization header"})
         if match := API.fullmatch(path):
@@ -111,7 +134,11 @@ class FakeHub:
             if match["path"] not in held:
                 return Answer.error(404, "EntryNotFound", headers)
             content = held[match["path"]]
-            headers |= {"ETag": f'"{_oid(content)}"', "Accept-Ranges": "bytes"}
+            large = match["path"].endswith(LARGE)
+            etag = hashlib.sha256(content).hexdigest() if large else _oid(content)
+            headers |= {"ETag": f'"{etag}"', "Accept-Ranges": "bytes"}
+            if large:
+                headers |= {"X-Linked-ETag": f'"{etag}"', "X-Linked-Size": str(len(content))}
             return Answer(200, content, headers | {"Content-Type": "application/octet-stream"})
         return Answer.error(404, None)
 
@@ -167,6 +194,8 @@ class _Handler(BaseHTTPRequestHandler):
         answer = self.hub.answer(parts.path, parse_qs(parts.query), _asked_paths(body), token)
         status, content, headers = answer.status, answer.content, dict(answer.headers)
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        if wanted:
+            self.hub.ranges.append((unquote(parts.path), wanted[0]))
         if wanted and status == 200:
             first, last = int(wanted[1]), min(int(wanted[2] or len(content) - 1), len(content) - 1)
             if first >= len(content):
@@ -178,8 +207,21 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in (headers | {"Content-Length": str(len(content))}).items():
             self.send_header(name, value)
         self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(content)
+        if self.command == "HEAD":
+            return
+        name = unquote(parts.path).rsplit("/", 1)[-1]
+        # Not the first bytes of a file of weights, which are asked for to know how large the model is.
+        whole = not (wanted and wanted[1] == "0")
+        if whole and self.hub.slow.get(name):
+            time.sleep(self.hub.slow[name].pop(0))
+        cut = self.hub.cuts[name].pop(0) if whole and self.hub.cuts.get(name) else None
+        with suppress(ConnectionError):  # of a client that did not wait
+            self.wfile.write(content if cut is None else content[:cut])
+            self.wfile.flush()
+        if cut is not None:
+            self.close_connection = True
+            if self.hub.reset:  # a socket that is closed with this option sends a reset instead of an end
+                self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def log_message(self, *_: object) -> None:
         pass
@@ -204,7 +246,11 @@ def _tree(held: dict[str, bytes], within: str, recursive: bool) -> Iterator[dict
 def _entries(held: dict[str, bytes], name: str) -> Iterator[dict[str, Any]]:
     """One entry for a file or a folder, none for what is not there."""
     if name in held:
-        yield {"type": "file", "path": name, "size": len(held[name]), "oid": _oid(held[name])}
+        entry: dict[str, Any] = {"type": "file", "path": name, "size": len(held[name]), "oid": _oid(held[name])}
+        if name.endswith(LARGE):
+            oid = hashlib.sha256(held[name]).hexdigest()
+            entry["lfs"] = {"oid": oid, "size": len(held[name]), "pointerSize": 130}
+        yield entry
     elif any(other.startswith(f"{name}/") for other in held):
         yield {"type": "directory", "path": name, "size": 0, "oid": hashlib.sha1(name.encode()).hexdigest()}
 

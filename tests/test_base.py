@@ -246,6 +246,17 @@ def test_pickled_weights_are_refused(checkpoint):
     assert "has only the pickle pytorch_model.bin, which can run code when it is read" in problem(checkpoint)
 
 
+def test_an_architecture_that_transformers_does_not_know_is_refused_whatever_code_comes_along(checkpoint, tmp_path):
+    described = files.read_json(checkpoint / "config.json")
+    described |= {"model_type": "own_llama", "auto_map": {"AutoModelForCausalLM": "modeling.Own"}}
+    files.write_json(checkpoint / "config.json", described)
+    with pytest.raises(
+        UserError, match=r"knows no causal language model of type 'own_llama', and code that comes with"
+    ):
+        make(tmp_path / "work", {"path": str(checkpoint), "prompt": "plain"})
+    assert not (tmp_path / "work/models/base/mine").exists()
+
+
 def test_a_missing_shard_is_named(checkpoint):
     shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     files.write_json(checkpoint / "model.safetensors.index.json", {"weight_map": shards})

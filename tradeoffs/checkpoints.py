@@ -13,8 +13,8 @@ from tradeoffs.errors import UserError
 
 INDEX = "model.safetensors.index.json"
 TOKENIZERS = ("tokenizer.json", "tokenizer.model")
-# What travels with the weights from stage to stage: generation settings, and whatever a tokenizer of transformers or of
-# the GGUF converter may read. Never code (*.py) and never pickles (*.bin, *.pt).
+# What travels with the weights from stage to stage: generation settings, whatever a tokenizer of transformers or of the
+# GGUF converter may read, and the licence. Never code (*.py) and never pickles (*.bin, *.pt).
 COMPANIONS = (
     "generation_config.json",
     "tokenizer*.json",
@@ -24,6 +24,10 @@ COMPANIONS = (
     "vocab.json",
     "merges.txt",
     "chat_template*",
+    "LICENSE*",  # some licences ask to be passed on with every copy
+    "LICENCE*",
+    "NOTICE*",
+    "USE_POLICY*",
 )
 MADE_BY = {"base": "base", "trained": "finetune", "merged": "merge"}
 
@@ -34,6 +38,7 @@ def copy(source: Path, target: Path, where: str) -> None:
     Raises UserError that names `where` (the params key), what is missing, what is there, and what to do.
     """
     check(source, where)
+    check_architecture(source, f"{where}: {source}")
     for path in (source / "config.json", source / INDEX, *weight_files(source)):
         if path.is_file():
             shutil.copyfile(path, target / path.name)
@@ -71,6 +76,31 @@ def check(source: Path, where: str) -> None:
             f"{where}: {source} has {reason}; expected {missing[0]} ({listing}); "
             "load it where you trust it and save it with model.save_pretrained"
         )
+
+
+def check_architecture(folder: Path, where: str) -> None:
+    """Raises UserError unless transformers itself knows the language model that config.json describes: code that comes
+    with a checkpoint (`auto_map`) is never run."""
+    from transformers import AutoConfig
+    from transformers import __version__ as version
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
+
+    try:
+        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = described.get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise UserError(
+            f"{where}: config.json is not valid JSON ({error}); save the model with save_pretrained"
+        ) from error
+    known = f"transformers {version} knows no causal language model of type {kind!r}"
+    if kind not in CAUSAL:
+        why = ", and code that comes with a checkpoint is never run" if "auto_map" in described else ""
+        raise UserError(f"{where}: {known}{why}; take a version of the model that needs no code of its own, or update")
+    try:
+        AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, TypeError, KeyError) as error:
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{where}: config.json cannot be read as one of {kind!r}: {first}") from error
 
 
 def require(folder: Path, file: str) -> None:
