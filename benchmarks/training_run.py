@@ -109,7 +109,7 @@ def tokenised(method: str, checkpoint: Path) -> list[Example]:
         tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
         examples = [{"id": str(n), "prompt": prompt, "answer": answer} for n, (prompt, answer) in enumerate(rows())]
         stops = tokens.stop_ids(tokenizer, checkpoint)
-        made = tokens.instruction_rows(tokenizer, examples, 512, stops, Path(DATA))
+        made = list(tokens.instruction_rows(tokenizer, examples, 512, stops, Path(DATA)))
         files.write_table(folder / "train.parquet", made, TOKENS)
         files.write_table(folder / "valid.parquet", made[:BATCH], TOKENS)  # scored after the loop, not timed
         files.write_json(folder / "info.json", {"pad_id": tokens.pad_id(tokenizer)})

@@ -3,9 +3,11 @@
 IN   data/prepared/<dataset>/    models/base/<model>/ (its tokenizer and chat template)    data/general/<model>.jsonl
 OUT  data/tokens/<model>-<dataset>/    train, seen, valid, test, pairs, mmlu, prompts (parquet), tokenizer.json,
                                        info.json
+     data/lengths/<model>-<dataset>.json    how long the examples of each split are, in this model's tokens
      python -m stages.tokenize --model demo --dataset demo
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,52 +63,63 @@ def main(model: str, dataset: str) -> None:
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).get_text_config()
     context, stops = config.max_position_embeddings, tokens.stop_ids(tokenizer, checkpoint)
 
-    rows: dict[str, list[dict]] = {}
-    pairs: list[dict] = []  # without any the file is written all the same: training asks for it by name
-    for split in ("train", "seen", "valid", "test"):
-        source = prepared / f"{split}.jsonl"
-        examples = files.read_jsonl(source)
-        if cfg.dataset.kind == "text":
-            rows[split] = tokens.text_rows(tokenizer, examples, min(cfg.tokenize.window, context))
-            continue
-        longest = min(cfg.tokenize.max_length, context)
-        rows[split] = tokens.instruction_rows(tokenizer, examples, longest, stops, source)
-        if cfg.dataset.kind == "preference" and split != "seen":
-            found = tokens.pair_rows(tokenizer, examples, rows[split], longest, stops, source)
-            pairs += [{"split": split, **pair} for pair in found]
-    general = tokens.text_rows(
-        tokenizer, files.read_jsonl(f"data/general/{model}.jsonl"), min(cfg.tokenize.window, context)
-    )
-    # Not one document after the other: some of the windows are then a sample of all of them.
-    rows["general"] = sorted(general, key=lambda row: files.content_id(row["id"]))
+    kind, window, longest = cfg.dataset.kind, *(min(n, context) for n in (cfg.tokenize.window, cfg.tokenize.max_length))
+
+    sources = {split: prepared / f"{split}.jsonl" for split in ("train", "seen", "valid", "test")}
+    lengths: dict[str, list[int]] = {split: [] for split in sources}  # tokens of every example
+    if kind == "text":
+        rows = {split: _text(tokenizer, source, window, lengths[split]) for split, source in sources.items()}
+    else:
+        rows = {
+            split: tokens.counted(
+                tokens.instruction_rows(tokenizer, tokens.read(source), longest, stops, source), lengths[split]
+            )
+            for split, source in sources.items()
+        }
+    # Its documents lie in the order of a hash: the first of them are a sample of all.
+    general = tokens.documents(tokenizer, tokens.read(Path(f"data/general/{model}.jsonl")), "general")
+    rows["general"] = tokens.text_rows(general, window)
+    pairs = [  # without any the file is written all the same: training asks for it by name
+        {"split": split, **pair}
+        for split in (("train", "valid", "test") if kind == "preference" else ())
+        for pair in tokens.pair_rows(tokenizer, list(tokens.read(sources[split])), longest, stops, sources[split])
+    ]
     questions = files.read_jsonl(prepared / "mmlu.jsonl")
     asked = tokens.mmlu_rows(tokenizer, questions, cfg.mmlu.shots, cfg.mmlu.questions, context)
-    prompts = tokens.prompt_rows(tokenizer, cfg.prompts, cfg.dataset.kind, context)
+    prompts = tokens.prompt_rows(tokenizer, cfg.prompts, kind, context)
 
     with files.new_folder(f"data/tokens/{model}-{dataset}") as out:
-        for split, found in rows.items():
-            files.write_table(out / f"{split}.parquet", found, TOKENS)
+        written = {split: tokens.write_rows(out / f"{split}.parquet", found, TOKENS) for split, found in rows.items()}
         files.write_table(out / "pairs.parquet", pairs, PAIRS)
         files.write_table(out / "mmlu.parquet", asked, QUESTIONS)
         files.write_table(out / "prompts.parquet", prompts, PROMPTS)
         tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
         info = {
-            "kind": "text" if cfg.dataset.kind == "text" else "instruction",  # to whom pairs mean nothing
+            "kind": "text" if kind == "text" else "instruction",  # to whom pairs and turns mean nothing
             "stop_ids": stops,
             "pad_id": tokens.pad_id(tokenizer),
             "context": context,
-            "rows": {split: len(found) for split, found in rows.items()}
+            "rows": {split: count for split, (count, _) in written.items()}
             | {"pairs": len(pairs), "mmlu": len(asked), "prompts": len(prompts)},
-            "tokens": {split: sum(len(row["ids"]) for row in found) for split, found in rows.items()},
+            "tokens": {split: total for split, (_, total) in written.items()},
             "mmlu_cut": sum(row["cut"] for row in asked),
         }
         files.write_json(out / "info.json", info)
+    files.write_json(f"data/lengths/{model}-{dataset}.json", tokens.length_histograms(lengths))
     print(f"{model}-{dataset}: {info['rows']} rows, {info['tokens']} tokens")
     if info["mmlu_cut"]:
         print(
             f"note: {info['mmlu_cut']} of {len(asked)} multiple-choice prompts are longer than the context of "
             f"{context} tokens; their end was kept (a lower evaluate.mmlu.shots makes them shorter)"
         )
+
+
+def _text(tokenizer: Any, source: Path, window: int, lengths: list[int]) -> Iterator[dict]:
+    """Trained on in full windows; evaluated document by document, which are the same for every tokenizer."""
+    documents = tokens.counted(tokens.documents(tokenizer, tokens.read(source), source.stem), lengths)
+    if source.stem == "train":
+        return tokens.packed_rows(documents, tokens.separator_ids(tokenizer), window)
+    return tokens.text_rows(documents, window)
 
 
 if __name__ == "__main__":

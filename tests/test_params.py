@@ -111,7 +111,11 @@ def test_a_method_without_a_block_names_the_near_one(raw, tmp_path):
             "datasets.demo.mmlu.revision: means nothing without hub",
         ),
         ("methods.lora.train", {"stepz": 1}, "methods.lora.train.stepz: unknown key (did you mean steps?)"),
-        ("models.demo.path", "x", "models.demo: needs exactly one of generate, path (has generate and path)"),
+        ("models.demo.path", "x", "models.demo: needs exactly one of generate, path, hub (has generate and path)"),
+        ("models.gpt2.path", "x", "models.gpt2: needs exactly one of generate, path, hub (has path and hub)"),
+        ("models.gpt2.revision", None, "models.gpt2.revision: missing; hub needs it (a commit of 40 hex digits"),
+        ("models.demo.revision", "main", "models.demo.revision: means nothing without hub; leave it out"),
+        ("models.demo.gated", False, "models.demo.gated: means nothing without hub; leave it out"),
         (
             "datasets.instructions.columns.answer",
             None,

@@ -1,13 +1,16 @@
-"""Reading datasets: every format gives the same rows, and every mistake one message that says where it is."""
+"""Reading data: every format gives the same rows as they are asked for, and every mistake a message with its place."""
 
+import hashlib
 import json
+import tracemalloc
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
-from tradeoffs import records
+from tradeoffs import params, readers, records
 from tradeoffs.errors import UserError
 from tradeoffs.params import Columns
 
@@ -28,9 +31,13 @@ def write(path, text):
     return path
 
 
+def read(path, columns=COLUMNS):
+    return list(readers.read(path, columns))
+
+
 def problem(path, columns=COLUMNS):
     with pytest.raises(UserError) as error:
-        records.read(path, columns)
+        read(path, columns)
     return str(error.value)
 
 
@@ -45,28 +52,217 @@ def test_every_format_gives_the_same_examples(tmp_path, suffix):
         write(path, 'ask,more,reply\nWhat is debt?,,"Money that is owed, with interest."\nAdd up.,"1\n2",3\n')
     else:
         pq.write_table(pa.Table.from_pylist(ROWS), path)
-    assert records.read(path, COLUMNS) == EXPECTED
+    assert read(path, COLUMNS) == EXPECTED
 
 
 def test_text_is_split_at_empty_lines(tmp_path):
     path = write(tmp_path / "a.txt", "\nFirst line\nsecond line.\n\n \n\nNext document.\n")
-    assert records.read(path, None) == [{"text": "First line\nsecond line."}, {"text": "Next document."}]
+    assert read(path, None) == [{"text": "First line\nsecond line."}, {"text": "Next document."}]
 
 
 def test_text_without_empty_lines_holds_a_document_per_line(tmp_path):
     path = write(tmp_path / "a.txt", "One.\nTwo.\n")
-    assert records.read(path, None) == [{"text": "One."}, {"text": "Two."}]
+    assert read(path, None) == [{"text": "One."}, {"text": "Two."}]
 
 
 def test_a_text_column_can_come_from_any_format(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"body": "Hello."}\n')
-    assert records.read(path, Columns(text="body")) == [{"text": "Hello."}]
+    assert read(path, Columns(text="body")) == [{"text": "Hello."}]
+
+
+def test_windows_line_ends_are_line_ends(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"First line\r\nsecond line.\r\n\r\nNext document.\r\n")
+    assert read(path, None) == [{"text": "First line\nsecond line."}, {"text": "Next document."}]
+
+
+def test_a_template_puts_columns_together(tmp_path):
+    path = write(
+        tmp_path / "a.jsonl", '{"title": "T ", "year": 7, "body": null}\n{"title": null, "year": "", "body": ""}\n'
+    )
+    columns = Columns(text="{title} ({year})\n\n{body}")
+    assert read(path, columns) == [{"text": "T (7)"}, {"text": ""}]
+
+
+def test_a_template_may_ask_what_the_data_does_not(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"text": "Shares {fell}.", "label": "Business"}\n')
+    columns = Columns(instruction="World or Business?\n\n{text}", answer="label")
+    assert read(path, columns) == [{"prompt": "World or Business?\n\nShares {fell}.", "answer": "Business"}]
+
+
+def test_a_template_with_a_column_that_is_not_there_lists_those_that_are(tmp_path):
+    path = write(tmp_path / "a.jsonl", '{"title": "T", "abstract": "A"}\n')
+    expected = f"{path}:1: no column 'titel' (did you mean title? there are: title, abstract)"
+    assert problem(path, Columns(text="{titel}: {abstract}")) == expected
+
+
+TURNS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": " What is debt? "},
+    {"role": "assistant", "content": "Owed money."},
+    {"role": "user", "content": "And equity?"},
+    {"role": "assistant", "content": "Owned."},
+]
+CLEAN = [{**turn, "content": turn["content"].strip()} for turn in TURNS]
+NAMES = {"system": "system", "user": "human", "assistant": "gpt"}
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("form", ["messages", "sharegpt"])
+def test_conversations_of_both_forms_are_the_same(tmp_path, suffix, form):
+    turns = TURNS if form == "messages" else [{"from": NAMES[t["role"]], "value": t["content"]} for t in TURNS]
+    path = tmp_path / f"a.{suffix}"
+    if suffix == "jsonl":
+        write(path, json.dumps({"talk": turns}))
+    else:
+        pq.write_table(pa.Table.from_pylist([{"talk": turns}]), path)
+    assert read(path, Columns(messages="talk")) == [{"messages": CLEAN}]
+
+
+@pytest.mark.parametrize(
+    ("turns", "kept"),
+    [
+        (TURNS + TURNS[1:2], CLEAN),
+        (TURNS[:2], []),
+        ([], []),
+        (None, []),
+        ([*TURNS[:3], TURNS[1], {**TURNS[4], "content": " "}], []),
+    ],
+)
+def test_what_no_answer_follows_is_left_out_and_a_gap_makes_a_conversation_empty(tmp_path, turns, kept):
+    path = write(tmp_path / "a.jsonl", json.dumps({"talk": turns}))
+    assert read(path, Columns(messages="talk")) == [{"messages": kept}]
+
+
+@pytest.mark.parametrize(
+    ("turns", "said"),
+    [
+        ("text", "column 'talk' must hold a list of messages, is a str"),
+        ([*TURNS, TURNS[0]], "message 6 in 'talk': role is 'system'; only the first message can be that"),
+        (
+            [{"role": "tool", "content": "x"}],
+            "message 1 in 'talk': role is 'tool'; known are system, user, assistant, human, gpt",
+        ),
+        (
+            [{"role": "user", "text": "x"}],
+            "message 1 in 'talk' must have role and content (or from and value), has role, text",
+        ),
+        (["x"], "message 1 in 'talk' must have role and content (or from and value), is a str"),
+        ([{"role": "user", "content": ["x"]}], "message 1 in 'talk': column 'content' must hold text, is a list"),
+    ],
+)
+def test_what_is_no_conversation_is_named_by_its_message(tmp_path, turns, said):
+    path = write(tmp_path / "a.jsonl", json.dumps({"talk": turns}))
+    assert problem(path, Columns(messages="talk")) == f"{path}:1: {said}"
+
+
+def dataset(**more):
+    return params.Dataset(kind="text", near_duplicate=0.9, seen=1, valid=1, columns=Columns(text="text"), **more)
+
+
+def lines(path, *texts):
+    return str(write(path, "".join(json.dumps({"text": text}) + "\n" for text in texts)))
+
+
+def test_a_source_without_test_rows_of_its_own_has_none(tmp_path):
+    path = lines(tmp_path / "a.jsonl", "one", "two")
+    source = records.open_source(dataset(path=path, test_share=0.5), "datasets.x")
+    assert source.test is None
+    assert list(source.train) == [{"text": "one"}, {"text": "two"}]
+    assert source.facts == {"source": path, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+
+
+def test_a_test_file_is_the_test_split(tmp_path):
+    path, other = lines(tmp_path / "a.jsonl", "one"), lines(tmp_path / "b.jsonl", "two")
+    source = records.open_source(dataset(path=path, test_path=other), "datasets.x")
+    assert (list(source.train), list(source.test)) == ([{"text": "one"}], [{"text": "two"}])
+    assert source.facts["test_source"] == other
+    with pytest.raises(UserError, match=r"c\.jsonl: no such file \(did you mean"):
+        records.open_source(dataset(path=str(tmp_path / "c.jsonl"), test_share=0.5), "datasets.x")
+
+
+def test_rows_are_the_first_that_are_short_enough_and_nothing_is_read_after_them(tmp_path):
+    path = tmp_path / "a.jsonl"
+    lines(path, "one", "much too long", "two")
+    with path.open("a") as file:
+        file.write("{broken")
+    source = records.open_source(dataset(path=str(path), test_share=0.5, rows=2, max_characters=5), "datasets.x")
+    assert list(source.train) == [{"text": "one"}, {"text": "two"}]
+    assert source.facts["too_long"] == {"train": 1}
+
+
+@pytest.mark.parametrize(
+    ("example", "length"),
+    [
+        ({"prompt": "abc", "answer": "de"}, 5),
+        ({"prompt": "abc", "answer": "de", "rejected": "fghi"}, 7),
+        ({"messages": [{"role": "user", "content": "abc"}, {"role": "assistant", "content": "de"}]}, 5),
+    ],
+)
+def test_how_long_an_example_is_counts_all_its_texts(tmp_path, example, length):
+    for most, kept in ((length, [example]), (length - 1, [])):
+        wanted = dataset(path="x", test_share=0.5, max_characters=most)
+        assert list(records._taken([example], wanted, "train", {"too_long": {"train": 0}})) == kept
+
+
+VALID = {"kind": "instruction", "near_duplicate": 0.9, "seen": 1, "valid": 1}
+ASKED = {"instruction": "q", "answer": "a"}
+HUB = {"hub": "me/data", "revision": "main", "splits": {"train": "train"}, "columns": ASKED}
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (
+            {"path": "a.csv", "columns": ASKED},
+            ".test_share: missing; says which share of the rows is never trained on; or",
+        ),
+        ({**HUB}, ".test_share: missing; says which share of the rows is never trained on; or give splits.test"),
+        (
+            {"path": "a.csv", "columns": ASKED, "test_path": "b.csv", "test_share": 0.1},
+            ".test_share: means nothing beside test_p",
+        ),
+        (
+            {**HUB, "splits": {"train": "a", "test": "b"}, "test_share": 0.1},
+            ".test_share: means nothing beside splits.test",
+        ),
+        ({**HUB, "splits": {"train": "a", "test": "a"}}, ".splits: train and test are the same split, 'a'"),
+        ({**HUB, "splits": None, "test_share": 0.1}, ".splits: missing; says which split of me/data is trained on"),
+        ({**HUB, "path": "a.csv", "test_share": 0.1}, ": needs exactly one of generate, path, hub (has path and hub)"),
+        ({**HUB, "columns": None, "test_share": 0.1}, ".columns: missing; says which column holds what"),
+        ({**HUB, "test_path": "a.csv"}, ".test_path: means nothing without path"),
+        ({"path": "a.csv", "columns": ASKED, "test_share": 0.1, "config": "x"}, ".config: means nothing without hub"),
+        ({**HUB, "test_share": 0.1, "kind": "chat"}, ".columns.messages: missing; kind chat needs it"),
+        (
+            {**HUB, "test_share": 0.1, "kind": "chat"},
+            ".columns.answer: means nothing for kind chat (columns: messages)",
+        ),
+        (
+            {**HUB, "test_share": 0.1, "columns": {"instruction": "{q", "answer": "a"}},
+            ".columns.instruction: braces hold a column's name, as {title}; is '{q'",
+        ),
+        (
+            {**HUB, "test_share": 0.1, "columns": {**ASKED, "answer": "{}"}},
+            ".columns.answer: braces hold a column's name",
+        ),
+        (
+            {**HUB, "test_share": 0.1, "kind": "chat", "columns": {"messages": "{talk}"}},
+            ".columns.messages: must be one column, which holds the turns; is '{talk}'",
+        ),
+    ],
+)
+def test_a_block_that_cannot_be_read_is_told_why(tmp_path, entry, said):
+    raw = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
+    raw["datasets"]["mine"] = {key: value for key, value in {**VALID, **entry}.items() if value is not None}
+    with pytest.raises(UserError) as error:
+        params.load_all(write(tmp_path / "params.yaml", yaml.safe_dump(raw)))
+    assert f"\n  datasets.mine{said}" in str(error.value)
 
 
 def test_the_answer_of_a_pair_is_the_chosen_one(tmp_path):
     columns = Columns(instruction="ask", input="more", chosen="good", rejected="bad")
     path = write(tmp_path / "a.jsonl", '{"ask": "Sum?", "more": "1 2", "good": 3, "bad": " four ", "reply": "x"}\n')
-    assert records.read(path, columns) == [{"prompt": "Sum?\n\n1 2", "answer": "3", "rejected": "four"}]
+    assert read(path, columns) == [{"prompt": "Sum?\n\n1 2", "answer": "3", "rejected": "four"}]
 
 
 @pytest.mark.parametrize("lacking", ["good", "bad"])
@@ -81,19 +277,19 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"\xef\xbb\xbfask,reply\nWho?,Me\n")
     columns = Columns(instruction="ask", answer="reply")
-    assert records.read(path, columns) == [{"prompt": "Who?", "answer": "Me"}]
+    assert read(path, columns) == [{"prompt": "Who?", "answer": "Me"}]
 
 
 def test_an_input_column_that_no_row_has_is_a_typo_and_one_that_some_lack_is_not(tmp_path):
     some = write(tmp_path / "some.jsonl", '{"ask": "1", "reply": "2"}\n{"ask": "1", "more": "3", "reply": "2"}\n')
-    assert [row["prompt"] for row in records.read(some, COLUMNS)] == ["1", "1\n\n3"]
-    none = write(tmp_path / "none.jsonl", '{"ask": "1", "mroe": "3", "reply": "2"}\n')
-    assert problem(none).endswith("no column 'more' (did you mean mroe?)")
+    assert [row["prompt"] for row in read(some)] == ["1", "1\n\n3"]
+    none = write(tmp_path / "c.jsonl", '{"ask": "1", "mroe": "3", "reply": "2"}\n')
+    assert problem(none).endswith("no column 'more' (did you mean mroe? there are: ask, mroe, reply)")
 
 
 def test_numbers_become_text_and_null_becomes_empty(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"ask": "1+1", "reply": 2}\n{"ask": "x", "more": null, "reply": null}\n')
-    assert records.read(path, COLUMNS) == [{"prompt": "1+1", "answer": "2"}, {"prompt": "x", "answer": ""}]
+    assert read(path, COLUMNS) == [{"prompt": "1+1", "answer": "2"}, {"prompt": "x", "answer": ""}]
 
 
 def test_missing_file_says_what_is_there(tmp_path):
@@ -126,9 +322,9 @@ def test_json_must_be_an_array_of_objects(tmp_path):
     assert problem(path) == f"{path}: entry 1: must be an object with named columns, is a int"
 
 
-def test_a_missing_column_is_answered_with_the_near_one_or_all(tmp_path):
+def test_a_missing_column_is_answered_with_the_near_one_and_all(tmp_path):
     path = write(tmp_path / "a.jsonl", '{"ask": "x", "replay": "y"}\n')
-    assert problem(path) == f"{path}:1: no column 'reply' (did you mean replay?)"
+    assert problem(path) == f"{path}:1: no column 'reply' (did you mean replay? there are: ask, replay)"
     path = write(tmp_path / "b.jsonl", '{"ask": "x", "output": "y"}\n')
     assert problem(path) == f"{path}:1: no column 'reply' (there are: ask, output)"
 
@@ -148,7 +344,46 @@ def test_bytes_that_are_not_utf8_name_their_line(tmp_path, suffix):
     path = tmp_path / f"a.{suffix}"
     path.write_bytes(b'{"ask": "x", "reply": "y"}\n{"ask": "caf\xe9", "reply": "y"}\n')
     message = problem(path)
-    assert message.startswith(f"{path}:2: not UTF-8 (") and message.endswith("save the file as UTF-8")
+    assert message == f"{path}:2: not UTF-8: byte 39 of the file (invalid continuation byte); save the file as UTF-8"
+
+
+@pytest.mark.parametrize("place", [5, (1 << 20) - 1, (1 << 20), 3 * (1 << 20) + 7])
+def test_a_byte_that_is_not_utf8_is_found_wherever_it_is(tmp_path, place):
+    path = tmp_path / "a.txt"
+    content = bytearray(("Größe " * 9 + "\n").encode() * 60000)  # characters of two bytes at every border between parts
+    while content[place] >= 0x80:  # within a character another byte would be the first that is wrong
+        place += 1
+    content[place] = 0xFF
+    path.write_bytes(content)
+    line = content[:place].count(b"\n") + 1
+    assert problem(path, None).startswith(f"{path}:{line}: not UTF-8: byte {place} of the file (")
+
+
+def test_bytes_that_end_within_a_character_are_not_utf8(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes("One.\n\nGrö".encode()[:-1])
+    assert problem(path, None).startswith(f"{path}:3: not UTF-8: byte 8 of the file (unexpected end of data)")
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "parquet", "txt"])
+def test_a_file_is_read_no_further_than_it_is_asked_for(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    count = 60_000  # a file of some MB
+    if suffix == "jsonl":
+        path.write_text("".join(f'{{"text": "Document {n} {"x" * 40}"}}\n' for n in range(count)) + "{broken")
+    elif suffix == "csv":
+        path.write_text("text\n" + "".join(f"Document {n} {'x' * 40}\n" for n in range(count)) + "broken,row")
+    elif suffix == "txt":
+        path.write_bytes(b"".join(b"Document %d " % n + b"x" * 40 + b"\n\n" for n in range(count)) + b"\xff")
+    else:
+        rows = [{"text": f"Document {n} {'x' * 40}"} for n in range(count)]
+        pq.write_table(pa.Table.from_pylist(rows), path, row_group_size=1000)
+    found = readers.read(path, Columns(text="text"))
+    tracemalloc.start()
+    assert [next(found)["text"][:10] for _ in range(3)] == [f"Document {n}" for n in range(3)]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < path.stat().st_size / 4 if suffix != "parquet" else most < 1_000_000
 
 
 def test_a_file_that_is_no_parquet_is_said_to_be_none(tmp_path):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tradeoffs import tokens
+from stages.tokenize import TOKENS
+from tradeoffs import files, tokens
 from tradeoffs.demo_model import train_tokenizer
 from tradeoffs.errors import UserError
 from tradeoffs.prompts import TEMPLATES
@@ -35,6 +36,10 @@ def example(prompt="What is a bond?", answer="A loan — really."):
     return {"id": "1", "prompt": prompt, "answer": answer}
 
 
+def documents(tokenizer, *texts):
+    return tokens.documents(tokenizer, [{"id": f"d{n}", "text": text} for n, text in enumerate(texts)], "train")
+
+
 def test_only_the_answer_and_its_end_are_scored(templated):
     (row,) = tokens.instruction_rows(templated, [example()], CONTEXT, STOPS, SOURCE)
     scored = [token for token, counts in zip(row["ids"], row["scored"], strict=True) if counts]
@@ -58,7 +63,7 @@ def test_an_example_longer_than_allowed_is_refused_with_its_line(templated):
     with pytest.raises(
         UserError, match=r"data/prepared/x/train\.jsonl: 1 examples are longer than 200 tokens .* line 2 \("
     ):
-        tokens.instruction_rows(templated, examples, 200, STOPS, SOURCE)
+        list(tokens.instruction_rows(templated, examples, 200, STOPS, SOURCE))
 
 
 def test_a_template_that_melts_prompt_and_answer_is_refused(tokenizer):
@@ -67,13 +72,13 @@ def test_a_template_that_melts_prompt_and_answer_is_refused(tokenizer):
     )
     with pytest.raises(UserError, match="line 2: the prompt template does not fit the model's tokenizer"):
         examples = [example("Is it 200?", "\nYes."), example("What is the int", "erest on 200 at 5%?")]
-        tokens.instruction_rows(tokenizer, examples, CONTEXT, STOPS, SOURCE)
+        list(tokens.instruction_rows(tokenizer, examples, CONTEXT, STOPS, SOURCE))
 
 
 def test_a_template_that_never_ends_an_answer_is_refused(tokenizer):
     tokenizer.chat_template = "{% for m in messages %}{{ m.content + '\n' }}{% endfor %}"
     with pytest.raises(UserError, match="line 1: the prompt template puts no end-of-sequence token after an answer"):
-        tokens.instruction_rows(tokenizer, [example()], CONTEXT, STOPS, SOURCE)
+        list(tokens.instruction_rows(tokenizer, [example()], CONTEXT, STOPS, SOURCE))
 
 
 def test_the_token_that_a_template_ends_an_answer_with_is_a_stop_token(tokenizer, tmp_path):
@@ -87,10 +92,10 @@ def test_the_token_that_a_template_ends_an_answer_with_is_a_stop_token(tokenizer
 
 def test_both_answers_of_a_pair_follow_one_prompt_and_end_as_an_answer_does(templated):
     pairs = [{**example(), "rejected": "Nothing at all."}, {**example("Is it 200?", "Yes."), "rejected": "No."}]
-    chosen = tokens.instruction_rows(templated, pairs, CONTEXT, STOPS, SOURCE)
+    chosen = list(tokens.instruction_rows(templated, pairs, CONTEXT, STOPS, SOURCE))
     others = [{**pair, "answer": pair["rejected"]} for pair in pairs]
     rejected = tokens.instruction_rows(templated, others, CONTEXT, STOPS, SOURCE)
-    found = tokens.pair_rows(templated, pairs, chosen, CONTEXT, STOPS, SOURCE)
+    found = tokens.pair_rows(templated, pairs, CONTEXT, STOPS, SOURCE)
     for row, one, other in zip(found, chosen, rejected, strict=True):
         assert row["prompt_ids"] + row["chosen_ids"] == one["ids"]
         assert row["prompt_ids"] + row["rejected_ids"] == other["ids"]
@@ -101,19 +106,132 @@ def test_both_answers_of_a_pair_follow_one_prompt_and_end_as_an_answer_does(temp
 def test_a_rejected_answer_that_is_too_long_is_refused_as_such(templated):
     pairs = [example(), {**example(), "rejected": "Nothing at all. " * 40}]
     pairs[0]["rejected"] = "No."
-    chosen = tokens.instruction_rows(templated, pairs, 200, STOPS, SOURCE)
     with pytest.raises(UserError, match=r"train \(rejected\)\.jsonl: 1 examples are longer than 200 .* line 2 \("):
-        tokens.pair_rows(templated, pairs, chosen, 200, STOPS, SOURCE)
+        list(tokens.pair_rows(templated, pairs, 200, STOPS, SOURCE))
 
 
 def test_text_windows_score_every_token_but_their_first(tokenizer):
     text = " ".join(TEXTS[:6])
-    rows = tokens.text_rows(tokenizer, [{"id": "d", "text": text}], 20)
+    rows = list(tokens.text_rows(documents(tokenizer, text), 20))
     ids = tokenizer(text)["input_ids"]
     assert [token for row in rows for token in row["ids"]] == ids[: sum(len(row["ids"]) for row in rows)]
     assert all(row["scored"] == [False] + [True] * (len(row["ids"]) - 1) for row in rows)
     assert all(len(row["ids"]) == 20 for row in rows[:-1])
-    assert [row["id"] for row in rows[:2]] == ["d-0", "d-1"]
+    assert [row["id"] for row in rows[:2]] == ["d0-0", "d0-1"]
+
+
+def test_the_bytes_of_windows_are_those_of_the_text_without_the_first_token_of_each(tokenizer):
+    text = "A bond – really, a loan: 5 % of 200 €. " * 6
+    for rows in (
+        list(tokens.text_rows(documents(tokenizer, text), 20)),
+        list(tokens.packed_rows(documents(tokenizer, text), [2], 20)),
+    ):
+        found = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
+        first = [len(text[slice(*found[at])].encode()) for at in range(0, len(found), 20)]
+        assert sum(row["bytes"] for row in rows) == len(text.encode()) - sum(first)
+
+
+def test_packed_windows_hold_all_documents_with_their_ends_and_nothing_else(tokenizer):
+    texts = [*TEXTS[:3], "A loan.", TEXTS[0] * 5]
+    rows = list(tokens.packed_rows(documents(tokenizer, *texts), [2], 16))
+    whole = [token for text in texts for token in [*tokenizer(text)["input_ids"], 2]]
+    assert [token for row in rows for token in row["ids"]] == whole
+    assert [len(row["ids"]) for row in rows] == [min(16, len(whole) - start) for start in range(0, len(whole), 16)]
+    assert all(row["scored"] == [False] + [True] * (len(row["ids"]) - 1) for row in rows)
+
+
+def test_a_corpus_smaller_than_a_window_is_one_short_window(tokenizer):
+    (row,) = tokens.packed_rows(documents(tokenizer, "A bond.", "A loan."), [2], 512)
+    assert row["ids"].count(2) == 2
+
+
+@pytest.mark.parametrize(
+    ("eos", "bos", "adds", "expected"),
+    [(7, 5, [], [7]), (7, None, [7], []), (None, 5, [], [5]), (None, 1, [], []), (None, None, [], [10, 10])],
+)
+def test_packed_documents_are_told_apart_by_what_the_tokenizer_has(eos, bos, adds, expected):
+    class Tokenizer:
+        eos_token_id, bos_token_id = eos, bos
+
+        def __call__(self, text, add_special_tokens=True):
+            return {"input_ids": [1, 97, *adds] if add_special_tokens else [10] * len(text)}
+
+    assert tokens.separator_ids(Tokenizer()) == expected
+
+
+def conversation(*contents, system=None):
+    turns = [{"role": ("user", "assistant")[n % 2], "content": content} for n, content in enumerate(contents)]
+    return {"id": "c", "messages": ([{"role": "system", "content": system}] if system else []) + turns}
+
+
+def test_of_a_conversation_every_answer_and_its_end_are_scored_and_nothing_else(templated):
+    talk = conversation("What is a bond?", "A loan — really.", "Is it 200?", "Yes.", system="Answer: B")
+    (row,) = tokens.instruction_rows(templated, [talk], CONTEXT, STOPS, SOURCE)
+    runs, last = [], False
+    for token, scored in zip(row["ids"], row["scored"], strict=True):
+        if scored:
+            runs = [*runs[:-1], [*runs[-1], token]] if last else [*runs, [token]]
+        last = scored
+    assert [templated.decode(run, skip_special_tokens=True).strip() for run in runs] == ["A loan — really.", "Yes."]
+    assert all(run[-1] == templated.eos_token_id for run in runs)
+    assert row["bytes"] == len("A loan — really.Yes.".encode())
+
+
+def test_a_conversation_is_asked_for_its_last_answer_after_all_before_it(templated):
+    talk = conversation("What is a bond?", "A loan.", "Is it 200?", "Yes.")
+    (row,) = tokens.instruction_rows(templated, [talk], CONTEXT, STOPS, SOURCE)
+    asked = templated.apply_chat_template(talk["messages"][:3], add_generation_prompt=True, return_dict=False)
+    assert row["ids"][: row["prompt_tokens"]] == asked
+    assert row["prompt"] == "user: What is a bond?\nassistant: A loan.\nuser: Is it 200?"
+    assert row["answer"] == "Yes."
+
+
+def test_a_conversation_of_one_question_is_an_instruction(templated):
+    (one,) = tokens.instruction_rows(
+        templated, [{**conversation("Is it 200?", "Yes."), "id": "1"}], CONTEXT, STOPS, SOURCE
+    )
+    (other,) = tokens.instruction_rows(templated, [example("Is it 200?", "Yes.")], CONTEXT, STOPS, SOURCE)
+    assert one == other
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer):
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m.role + ': ' }}"
+        "{{ m.content if loop.last else m.content.split('</think>')[-1] }}{{ eos_token + '\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    plain = conversation("Is it 200?", "Yes.", "Is it 5?", "No.")
+    assert list(tokens.instruction_rows(tokenizer, [plain], CONTEXT, STOPS, SOURCE))
+    thinking = conversation("Is it 200?", "200 is 200.</think>Yes.", "Is it 5?", "No.")
+    with pytest.raises(UserError, match=r"line 2: the model's chat template writes message 2 in another way once more"):
+        list(tokens.instruction_rows(tokenizer, [plain, thinking], CONTEXT, STOPS, SOURCE))
+
+
+def test_a_template_that_refuses_a_conversation_is_quoted_with_the_line(tokenizer):
+    tokenizer.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+    )
+    with pytest.raises(UserError, match=r"chat template refuses a conversation of system, user, assistant: System"):
+        talk = conversation("Is it 200?", "Yes.", system="Answer.")
+        list(tokens.instruction_rows(tokenizer, [talk], CONTEXT, STOPS, SOURCE))
+
+
+def test_a_histogram_of_lengths_counts_every_example_once():
+    found = tokens.length_histograms({"train": [1, 8, 9, 11, 12, 40, 40], "test": [47], "seen": []})
+    assert found == {
+        "train": {"edges": [0, 8, 12, 16, 24, 32, 48], "counts": [1, 3, 1, 0, 0, 2], "longest": 40, "median": 11},
+        "test": {"edges": [0, 8, 12, 16, 24, 32, 48], "counts": [0, 0, 0, 0, 0, 1], "longest": 47, "median": 47},
+    }
+    assert tokens.length_histograms({"test": [48]})["test"]["counts"][-1] == 1
+
+
+def test_rows_written_in_batches_are_the_rows(tmp_path, monkeypatch, tokenizer):
+    monkeypatch.setattr(tokens, "BATCH", 2)
+    rows = list(tokens.packed_rows(documents(tokenizer, *TEXTS[:5]), [2], 16))
+    counts = tokens.write_rows(tmp_path / "a.parquet", iter(rows), TOKENS)
+    assert counts == (len(rows), sum(len(row["ids"]) for row in rows))
+    read = [{name: row[name] for name in rows[0]} for row in files.read_table(tmp_path / "a.parquet")]
+    assert read == rows
 
 
 def question(number, split="test", text="Which is a loan?"):

@@ -164,6 +164,10 @@ class Model:
     prompt: Prompt
     generate: GeneratedModel | None = None
     path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    licence: str | None = None
+    gated: bool | None = None
     general: GeneralText | None = None
 
 
@@ -190,17 +194,32 @@ class Columns:
     text: str | None = None
     chosen: str | None = None
     rejected: str | None = None
+    messages: str | None = None
+
+
+@dataclass(frozen=True)
+class HubSplits:
+    train: str
+    test: str | None = None
 
 
 @dataclass(frozen=True)
 class Dataset:
-    kind: Literal["instruction", "preference", "text"]
-    test_share: Annotated[float, Range(0, 1, above=True)]
+    kind: Literal["instruction", "chat", "preference", "text"]
     near_duplicate: Annotated[float, Range(0, 1, above=True)]
     seen: Positive
     valid: Positive
+    test_share: Annotated[float, Range(0, 1, above=True)] | None = None
     generate: GeneratedDataset | None = None
     path: str | None = None
+    test_path: str | None = None
+    hub: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    splits: HubSplits | None = None
+    licence: str | None = None
+    rows: Positive | None = None
+    max_characters: Positive | None = None
     columns: Columns | None = None
     mmlu: MmluSource | None = None
 
@@ -437,13 +456,19 @@ def _twice(where: str, entries: list) -> Iterator[str]:
 
 
 def _source_checks(where: str, entry: Model | Dataset) -> Iterator[str]:
-    sources = [s for s in ("generate", "path") if getattr(entry, s) is not None]
+    sources = [s for s in ("generate", "path", "hub") if getattr(entry, s) is not None]
     if len(sources) != 1:
-        yield f"{where}: needs exactly one of generate, path (has {' and '.join(sources) or 'none'})"
+        yield f"{where}: needs exactly one of generate, path, hub (has {' and '.join(sources) or 'none'})"
+    if entry.hub is not None and entry.revision is None:
+        yield f"{where}.revision: missing; hub needs it (a commit of 40 hex digits, or a branch or tag, as main)"
+    if entry.hub is None and entry.revision is not None:
+        yield f"{where}.revision: means nothing without hub; leave it out"
 
 
 def _model_checks(where: str, model: Model) -> Iterator[str]:
     yield from _source_checks(where, model)
+    if model.gated is not None and model.hub is None:
+        yield f"{where}.gated: means nothing without hub; leave it out"
     made = model.generate
     if made and made.hidden_size % made.heads:
         yield f"{where}.generate.hidden_size: {made.hidden_size} is no multiple of heads ({made.heads})"
@@ -453,35 +478,75 @@ def _model_checks(where: str, model: Model) -> Iterator[str]:
         yield f"{where}.general.column: missing; says which column of {model.general.path} holds the text"
 
 
+# By kind: the columns that a data set must map, and all that mean something to it.
 NEEDED_COLUMNS = {
     "instruction": ("instruction", "answer"),
+    "chat": ("messages",),
     "preference": ("instruction", "chosen", "rejected"),
     "text": ("text",),
 }
+KNOWN_COLUMNS = {
+    kind: (*needed, "input") if "instruction" in needed else needed for kind, needed in NEEDED_COLUMNS.items()
+}
+TEMPLATE_FIELD = re.compile(r"\{([^{}]+)\}")  # of a column that is put together: "{title}: {abstract}"
 
 
 def _dataset_checks(where: str, dataset: Dataset) -> Iterator[str]:
     yield from _source_checks(where, dataset)
-    if dataset.path and not dataset.columns and not dataset.path.endswith(".txt"):
+    yield from _split_checks(where, dataset)
+    if (dataset.path or dataset.hub) and not dataset.columns and not (dataset.path or "").endswith(".txt"):
         yield f"{where}.columns: missing; says which column holds what, e.g. {{instruction: question, answer: answer}}"
-    columns = dataset.columns or Columns()
-    for column in NEEDED_COLUMNS[dataset.kind] if dataset.columns else ():
-        if getattr(columns, column) is None:
-            yield f"{where}.columns.{column}: missing; kind {dataset.kind} needs it"
+    yield from _column_checks(where, dataset)
     if dataset.mmlu and (dataset.mmlu.path is None) == (dataset.mmlu.hub is None):
         yield f"{where}.mmlu: needs exactly one of path (a folder of MMLU's own files) and hub (e.g. cais/mmlu)"
     if dataset.mmlu and dataset.mmlu.revision is not None and dataset.mmlu.hub is None:
         yield f"{where}.mmlu.revision: means nothing without hub"
-    if dataset.kind != "text" and columns.text is not None:
-        yield f"{where}.columns.text: means nothing for kind {dataset.kind}; leave it out, or set kind: text"
     if dataset.kind != "text" and dataset.path and dataset.path.endswith(".txt"):
         yield f"{where}.kind: a .txt file has no columns; it can only be of kind text"
-    if dataset.kind == "preference" and columns.answer is not None:
-        yield f"{where}.columns.answer: means nothing for kind preference, where chosen is the answer; leave it out"
-    if dataset.kind != "preference" and (columns.chosen is not None or columns.rejected is not None):
-        yield f"{where}.columns: chosen and rejected mean something for kind preference only; leave them out"
-    if dataset.kind == "preference" and dataset.generate:
-        yield f"{where}.kind: what is generated has no rejected answers; it can only be of kind instruction"
+    if dataset.kind != "instruction" and dataset.generate:
+        yield f"{where}.kind: what is generated are questions and answers; it can only be of kind instruction"
+
+
+def _split_checks(where: str, dataset: Dataset) -> Iterator[str]:
+    """Where the test examples are from is said exactly once; keys of another source mean nothing."""
+    if dataset.hub and dataset.splits is None:
+        yield f"{where}.splits: missing; says which split of {dataset.hub} is trained on, e.g. {{train: train}}"
+    for key in ("config", "splits"):
+        if getattr(dataset, key) is not None and not dataset.hub:
+            yield f"{where}.{key}: means nothing without hub; leave it out"
+    if dataset.test_path and not dataset.path:
+        yield f"{where}.test_path: means nothing without path; leave it out"
+    if dataset.generate:
+        for key in ("rows", "max_characters"):
+            if getattr(dataset, key) is not None:
+                yield f"{where}.{key}: means nothing for what is generated; leave it out"
+    splits = dataset.splits
+    own = "test_path" if dataset.test_path else "splits.test" if splits and splits.test else None
+    if dataset.test_share is None and own is None:
+        other = "" if dataset.generate else f"; or give {'splits.test' if dataset.hub else 'test_path'}"
+        yield f"{where}.test_share: missing; says which share of the rows is never trained on{other}"
+    if dataset.test_share is not None and own:
+        yield f"{where}.test_share: means nothing beside {own}, which holds the test examples; leave one of them out"
+    if splits and splits.train == splits.test:
+        yield f"{where}.splits: train and test are the same split, {splits.train!r}; give test_share instead of test"
+
+
+def _column_checks(where: str, dataset: Dataset) -> Iterator[str]:
+    columns = dataset.columns or Columns()
+    known = KNOWN_COLUMNS[dataset.kind]
+    for name in NEEDED_COLUMNS[dataset.kind] if dataset.columns else ():
+        if getattr(columns, name) is None:
+            yield f"{where}.columns.{name}: missing; kind {dataset.kind} needs it"
+    for field in fields(Columns):
+        value = getattr(columns, field.name)
+        if value is None:
+            continue
+        if field.name not in known:
+            yield f"{where}.columns.{field.name}: means nothing for kind {dataset.kind} (columns: {', '.join(known)})"
+        elif set("{}") & set(TEMPLATE_FIELD.sub("", value)):
+            yield f"{where}.columns.{field.name}: braces hold a column's name, as {{title}}; is {value!r}"
+        elif field.name == "messages" and TEMPLATE_FIELD.search(value):
+            yield f"{where}.columns.messages: must be one column, which holds the turns; is {value!r}"
 
 
 def _method_checks(where: str, method: Method) -> Iterator[str]:

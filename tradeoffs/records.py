@@ -1,141 +1,71 @@
-"""Reading a user's dataset: JSON, JSONL, CSV, Parquet or plain text; and multiple-choice questions in MMLU's files."""
+"""Where a data set's examples come from, a file or the hub; and multiple-choice questions in MMLU's files."""
 
 import csv
-import json
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tradeoffs import files, hub_datasets, params, readers
 from tradeoffs.errors import UserError, near
-from tradeoffs.params import Columns
-
-Row = tuple[str, dict[str, Any]]  # where it stands ("data.csv:7"), and its columns
-LETTERS = "ABCD"  # of the options of a multiple-choice question
+from tradeoffs.readers import LETTERS, Example
+from tradeoffs.readers import read as read
 
 
-def read(path: Path, columns: Columns | None) -> list[dict[str, str]]:
-    """The dataset's examples in file order, by what `columns` maps: {"prompt", "answer"}, {"text"}, or, where a column
-    is `chosen`, {"prompt", "answer", "rejected"} with the chosen answer as the answer.
+@dataclass(frozen=True)
+class Source:
+    """Examples as tradeoffs.readers.examples gives them, in source order, read as they are asked for.
 
-    A prompt is the instruction, and the input after an empty line where there is one. An example with an empty
-    instruction, answer or text is kept, with that text empty. Raises UserError for a missing file, an unknown suffix,
-    broken lines, bytes that are not UTF-8, columns that are not there, and values that are neither text nor number.
+    `test` is None where the entry draws its test examples from `train` by hash (`test_share`). `facts` are what
+    info.json says about the source; they are complete when both iterators are at their end.
     """
-    if not path.is_file():
-        there = sorted(p.name for p in path.parent.glob("*") if p.suffix in READERS)
-        hint = near(path.name, there) if there else f", and no other data file in {path.parent}"
-        raise UserError(f"{path}: no such file{hint}")
-    if path.suffix not in READERS:
-        raise UserError(f"{path}: unknown suffix {path.suffix!r}; known are {', '.join(READERS)}")
-    try:
-        rows = list(READERS[path.suffix](path))
-    except UnicodeDecodeError as error:
-        line = path.read_bytes()[: error.start].count(b"\n") + 1 if path.suffix != ".parquet" else 0
-        raise UserError(f"{path}:{line}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
-    examples = [_example(where, row, columns or Columns(text="text")) for where, row in rows]
-    if columns and columns.input and rows and not any(columns.input in row for _, row in rows):
-        _value(*rows[0], columns.input)  # some rows may lack it, but none has it: the message of a missing column
-    return examples
+
+    train: Iterator[Example]
+    test: Iterator[Example] | None
+    facts: dict[str, Any]
 
 
-def _example(where: str, row: dict[str, Any], columns: Columns) -> dict[str, str]:
-    if columns.text is not None:
-        return {"text": _value(where, row, columns.text)}
-    prompt = _value(where, row, columns.instruction)
-    extra = _value(where, row, columns.input) if columns.input in row else ""
-    found = {
-        "prompt": f"{prompt}\n\n{extra}" if prompt and extra else prompt,
-        "answer": _value(where, row, columns.answer if columns.chosen is None else columns.chosen),
-    }
-    return found if columns.chosen is None else found | {"rejected": _value(where, row, columns.rejected)}
+def open_source(wanted: params.Dataset, where: str) -> Source:
+    """The examples of a data set with `path` or `hub`; `where` is its key in params ("datasets.alpaca").
+
+    At most `rows` of each split, none longer than `max_characters`. Raises UserError here or while it is iterated: what
+    tradeoffs.readers and tradeoffs.hub_datasets raise.
+    """
+    columns = wanted.columns or params.Columns(text="text")
+    if wanted.hub:
+        found = hub_datasets.open_splits(wanted, where)
+        rows, facts = found.rows, found.facts
+    else:
+        paths = {"train": wanted.path, "test": wanted.test_path}
+        rows = {split: readers.rows(path) for split, path in paths.items() if path}
+        facts = {"source": wanted.path, "sha256": files.sha256(readers.checked(str(wanted.path)))}
+        if wanted.test_path:
+            facts |= {"test_source": wanted.test_path, "test_sha256": files.sha256(readers.checked(wanted.test_path))}
+    if wanted.max_characters:
+        facts["too_long"] = dict.fromkeys(rows, 0)
+    taken = {split: _taken(readers.examples(found, columns), wanted, split, facts) for split, found in rows.items()}
+    return Source(taken["train"], taken.get("test"), facts)
 
 
-def _value(where: str, row: dict[str, Any], column: str | None) -> str:
-    if column not in row:
-        raise UserError(f"{where}: no column {column!r}{near(column, row)}")
-    value = row[column]
-    if value is None:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, (str, int, float)):
-        raise UserError(f"{where}: column {column!r} must hold text, is a {type(value).__name__}")
-    return str(value).strip()
+def _taken(examples: Iterable[Example], wanted: params.Dataset, split: str, facts: dict[str, Any]) -> Iterator[Example]:
+    """The first `rows` of those that are short enough; what is beyond is not even asked for."""
+    count = 0
+    for example in examples:
+        if wanted.max_characters and _characters(example) > wanted.max_characters:
+            facts["too_long"][split] += 1
+            continue
+        yield example
+        count += 1
+        if count == wanted.rows:
+            return
 
 
-def _json(path: Path) -> Iterator[Row]:
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from error
-    if not isinstance(rows, list):
-        raise UserError(f"{path}: must be an array of objects, is a {type(rows).__name__}; one object a line is .jsonl")
-    for number, row in enumerate(rows, 1):
-        yield _object(f"{path}: entry {number}", row)
-
-
-def _jsonl(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                yield _object(f"{path}:{number}", json.loads(line.rstrip()))
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number}: not valid JSON: {error.msg} (column {error.colno})") from error
-
-
-def _object(where: str, row: Any) -> Row:
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: must be an object with named columns, is a {type(row).__name__}")
-    return where, row
-
-
-def _csv(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = next(reader, [])
-            for fields in reader:
-                if not fields:
-                    continue
-                where = f"{path}:{reader.line_num}"
-                if len(fields) != len(header):
-                    raise UserError(
-                        f"{where}: {len(fields)} fields, the header has {len(header)}; quote fields that hold commas"
-                    )
-                yield where, dict(zip(header, fields, strict=True))
-        except csv.Error as error:
-            raise UserError(f"{path}:{reader.line_num}: not valid CSV: {error}") from error
-
-
-def _parquet(path: Path) -> Iterator[Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        rows = pq.read_table(path).to_pylist()
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path}: not a Parquet file: {error}") from error
-    for number, row in enumerate(rows, 1):
-        yield f"{path}: row {number}", row
-
-
-def _text(path: Path) -> Iterator[Row]:
-    """A document per paragraph; in a file without empty lines, a document per line."""
-    text = path.read_text(encoding="utf-8-sig")
-    parts = re.split(r"\n\s*\n", text) if re.search(r"\n\s*\n", text.strip()) else text.split("\n")
-    for number, part in enumerate(parts, 1):
-        if part.strip():
-            yield f"{path}: document {number}", {"text": part.strip()}
-
-
-READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
-    ".json": _json,
-    ".jsonl": _jsonl,
-    ".csv": _csv,
-    ".parquet": _parquet,
-    ".txt": _text,
-}
+def _characters(example: Example) -> int:
+    """Of all its texts together; of a pair's two answers the longer one counts."""
+    if "messages" in example:
+        return sum(len(message["content"]) for message in example["messages"])
+    answers = max(len(example.get("answer", "")), len(example.get("rejected", "")))
+    return len(example.get("prompt", "")) + answers + len(example.get("text", ""))
 
 
 def read_mmlu(folder: Path, subjects: list[str] | None, where: str) -> list[dict[str, Any]]:
