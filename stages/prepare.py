@@ -8,98 +8,55 @@ OUT  data/prepared/<dataset>/   train, seen, valid, test, mmlu (jsonl), info.jso
 from pathlib import Path
 from typing import Any
 
-from tradeoffs import cli, demo_text, duplicates, files, hub_mmlu, params, records, splits
+from tradeoffs import cli, demo_text, files, hub_mmlu, params, records, splits
 from tradeoffs.errors import UserError
-from tradeoffs.splits import Examples
 
 READS = ("seed", "datasets.{dataset}")
-SHOWN = 5  # dropped examples named in info.json
 
 
 def main(dataset: str) -> None:
     cfg = params.load(READS, dataset=dataset)
     wanted, where = cfg.dataset, f"datasets.{dataset}"
-    examples, source = _read(wanted, cfg.seed, where)
-    differing, equal = splits.without_equal_answers(examples)
-    unique, empty, repeated = splits.without_duplicates(differing)
-    kept, rest = splits.split(unique, wanted.test_share)
-    rest, near = _unlike(kept, rest, wanted)
-    # In the order of a hash, so that any first part is a random sample, of which more rows move none: of `train` also
-    # when the training budget ends within it, then with `seen` at its head; of `test` when only some are evaluated.
-    # `valid` is the end of that order: what is trained on first, and `seen`, stay what they were without it.
-    test, rest = sorted(kept, key=splits.order), sorted(rest, key=splits.order)
-    _check_sizes(where, wanted, examples, rest, test)
-    valid = rest[-wanted.valid :]
-    train, near_valid = _unlike(valid, rest[: -wanted.valid], wanted)
-    if len(train) < wanted.seen:
-        raise UserError(
-            f"{where}.seen: {wanted.seen} asked for, train has only {len(train)} rows; lower it or add rows"
-        )
-    seen = train[: wanted.seen]
     mmlu, mmlu_source = _mmlu(wanted, cfg.seed, where)
-    dropped = {
-        "empty": empty,
-        "duplicates": len(repeated),
-        "near_duplicates": len(near),
-        "duplicate_examples": repeated[:SHOWN],
-        "near_duplicates_of_valid": len(near_valid),
-        "near_duplicate_examples": near[:SHOWN],
-    }
-    if wanted.kind == "preference":
-        dropped["equal_answers"] = equal
-    made = {"train": train, "seen": seen, "valid": valid, "test": test}
-    counts = {"read": len(examples)} | {name: len(found) for name, found in made.items()}
-    counts |= {f"mmlu_{split}": sum(row["split"] == split for row in mmlu) for split in ("dev", "test")}
-    subjects = list(dict.fromkeys(row["subject"] for row in mmlu))
+    source = _source(wanted, cfg.seed, where)
     with files.new_folder(f"data/prepared/{dataset}") as folder:
-        for name, rows in {**made, "mmlu": mmlu}.items():
-            files.write_jsonl(folder / f"{name}.jsonl", rows)
-        info = {"kind": wanted.kind, **source, "counts": counts, "subjects": subjects, "dropped": dropped}
+        rows = splits.Rows(wanted.near_duplicate, wanted.kind != "text", folder)
+        # The source's own test split first: where both have an example, what train has of it is the copy.
+        rows.add(source.test or (), 1.0)
+        rows.add(source.train, wanted.test_share or 0.0)
+        made, dropped = splits.divide(rows, wanted, where)
+        for name, numbers in made.items():
+            rows.write(folder / f"{name}.jsonl", numbers)
+        files.write_jsonl(folder / "mmlu.jsonl", mmlu)
+        counts = {"read": rows.read} | {name: len(numbers) for name, numbers in made.items()}
+        counts |= {f"mmlu_{split}": sum(row["split"] == split for row in mmlu) for split in ("dev", "test")}
+        subjects = list(dict.fromkeys(row["subject"] for row in mmlu))
+        info = {"kind": wanted.kind, **source.facts, "counts": counts, "subjects": subjects, "dropped": dropped}
         info |= {"mmlu": mmlu_source} if mmlu_source else {}
         files.write_json(folder / "info.json", info)
-    for path in filter(None, (wanted.path, wanted.mmlu and wanted.mmlu.path)):
+    for path in filter(None, (wanted.path, wanted.test_path, wanted.mmlu and wanted.mmlu.path)):
         files.note_if_unwatched(path, "data/raw", f"prepare@{dataset}")
-    lost = f"{empty} empty, {len(repeated)} duplicates, {len(near)} near-duplicates of test examples"
-    lost += f", {len(near_valid)} of valid ones" + (f", {equal} pairs of equal answers" if equal else "")
-    print(f"{dataset}: {counts}, dropped {lost}")
+    print(f"{dataset}: {counts}, dropped {_lost(dropped)}")
 
 
-def _read(wanted: params.Dataset, seed: int, where: str) -> tuple[Examples, dict[str, str]]:
-    """Examples with their ids in source order, and what info.json says about the source."""
-    if wanted.generate:
-        pairs = demo_text.questions(wanted.generate.questions, seed)
-        examples = [{"prompt": prompt, "answer": answer} for prompt, answer in pairs]
-        source = {"source": "generated"}
-    else:
-        examples = records.read(Path(str(wanted.path)), wanted.columns)
-        source = {"source": str(wanted.path), "sha256": files.sha256(str(wanted.path))}
-    return [{"id": files.content_id(*example.values()), **example} for example in examples], source
-
-
-def _unlike(kept: Examples, rest: Examples, wanted: params.Dataset) -> tuple[Examples, list[dict[str, str]]]:
-    """`rest` without its near-duplicates of `kept`, and those: what was dropped, and what it is like."""
-    near = duplicates.near_duplicates(
-        [splits.key(k) for k in kept],
-        [splits.key(r) for r in rest],
-        wanted.near_duplicate,
-        same_numbers=wanted.kind != "text",
+def _source(wanted: params.Dataset, seed: int, where: str) -> records.Source:
+    if not wanted.generate:
+        return records.open_source(wanted, where)
+    pairs = demo_text.questions(wanted.generate.questions, seed)
+    return records.Source(
+        train=({"prompt": prompt, "answer": answer} for prompt, answer in pairs),
+        test=None,
+        facts={"source": "generated"},
     )
-    dropped = [{"dropped": splits.key(rest[index]), "like": splits.key(kept[match])} for index, match in near.items()]
-    return [row for index, row in enumerate(rest) if index not in near], dropped
 
 
-def _check_sizes(where: str, wanted: params.Dataset, examples: Examples, rest: Examples, test: Examples) -> None:
-    for name, rows in (("test", test), ("train", rest)):
-        if not rows:
-            raise UserError(
-                f"{where}: {name} is empty: {len(examples)} rows, test_share {wanted.test_share:g}; "
-                "give more rows or another test_share"
-            )
-    if len(rest) <= wanted.valid:
-        raise UserError(
-            f"{where}.valid: {wanted.valid} asked for, beside test there are only {len(rest)} rows, and training needs "
-            "some too; lower it or add rows"
-        )
+def _lost(dropped: dict[str, Any]) -> str:
+    """What was dropped, in one line: what would have given away an evaluated example, then what was there twice."""
+    text = "{near_duplicates} near-duplicates of test examples, {near_duplicates_of_valid} of valid ones, "
+    text += "{near_duplicates_within} of other training examples, {duplicates} duplicates, {empty} empty"
+    if dropped.get("equal_answers"):
+        text += ", {equal_answers} pairs of equal answers"
+    return text.format(**dropped)
 
 
 def _mmlu(wanted: params.Dataset, seed: int, where: str) -> tuple[list[dict[str, Any]], dict[str, str] | None]:

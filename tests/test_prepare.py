@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from test_splits import alike
 
 from stages import prepare
 from tradeoffs import duplicates, files
@@ -67,6 +68,10 @@ def generated(**changes):
     return {"path": None, "columns": None, "generate": generate}
 
 
+def nothing_is_written():
+    return not [path for path in Path("data").rglob("*") if path != Path("data/prepared")]
+
+
 def info():
     return files.read_json("data/prepared/mine/info.json")
 
@@ -103,20 +108,18 @@ def test_more_validation_rows_change_neither_test_nor_what_is_trained_on_first(w
 def test_a_near_copy_of_a_validation_example_is_not_trained_on(workspace):
     asked = [f"{' '.join(WORDS)} {row['ask']}" for row in rows(100)]
     made = workspace([{"ask": f"{ask} {end}", "reply": "x"} for ask in asked for end in ("please", "thanks")], valid=20)
-    asks = [[row["prompt"] for row in made[split]] for split in ("valid", "train")]
-    assert not duplicates.near_duplicates(*asks, 0.8, True)
+    assert not any(alike(a["prompt"], b["prompt"], 0.8) for a in made["valid"] for b in made["train"])
     dropped = info()["dropped"]
     assert dropped["near_duplicates_of_valid"] > 3
-    assert sum(len(made[split]) for split in ("train", "valid", "test")) + dropped["near_duplicates"] == (
-        200 - dropped["near_duplicates_of_valid"]
-    )
+    lost = sum(dropped[name] for name in ("near_duplicates", "near_duplicates_of_valid", "near_duplicates_within"))
+    assert sum(len(made[split]) for split in ("train", "valid", "test")) == 200 - lost
 
 
 def test_fewer_rows_than_validation_asks_for_is_an_error(workspace):
     with pytest.raises(UserError) as error:
         workspace(rows(30), valid=28)
     assert str(error.value).startswith("datasets.mine.valid: 28 asked for, beside test there are only ")
-    assert not Path("data").exists()
+    assert nothing_is_written()
 
 
 def test_a_pair_keeps_its_rejected_answer_and_is_split_like_any_example(workspace):
@@ -182,20 +185,44 @@ def test_a_near_copy_of_a_test_example_is_not_trained_on(workspace):
     asked = [f"{' '.join(WORDS)} {row['ask']}" for row in rows(60)]
     copies = [{"ask": f"{ask} {end}", "reply": "x"} for ask in asked for end in ("please", "thanks")]
     made = workspace(copies)
-    left = duplicates.near_duplicates(
-        [t["prompt"] for t in made["test"]], [t["prompt"] for t in made["train"]], 0.8, True
-    )
-    assert not left
+    assert not any(alike(a["prompt"], b["prompt"], 0.8) for a in made["test"] for b in made["train"] + made["valid"])
     assert info()["dropped"]["near_duplicates"] > 5
-    dropped = info()["dropped"]["near_duplicates"] + info()["dropped"]["near_duplicates_of_valid"]
+    names = ("near_duplicates", "near_duplicates_of_valid", "near_duplicates_within")
+    dropped = sum(info()["dropped"][name] for name in names)
     assert sum(info()["counts"][split] for split in ("train", "valid", "test")) + dropped == 120
 
 
-def test_questions_that_differ_in_a_number_only_are_no_duplicates():
+def test_of_near_copies_within_train_one_is_left(workspace):
+    asked = [f"{' '.join(WORDS)} {row['ask']}" for row in rows(60)]
+    made = workspace([{"ask": f"{ask} {end}", "reply": "x"} for ask in asked for end in ("please", "thanks")], valid=1)
+    train = [row["prompt"] for row in made["train"]]
+    assert not any(alike(one, other, 0.8) for number, one in enumerate(train) for other in train[:number])
+    assert info()["dropped"]["near_duplicates_within"] > 10
+    example = info()["dropped"]["near_duplicates_within_examples"][0]
+    assert example["like"] in train and example["dropped"] not in train
+    assert alike(example["like"], example["dropped"], 0.8)
+
+
+def test_the_test_split_of_the_source_is_test_and_what_is_like_it_is_no_training_example(workspace, capsys):
+    asked = [{"ask": f"{' '.join(WORDS)} {row['ask']}", "reply": row["reply"]} for row in rows(60)]
+    copies = [{"ask": f"{row['ask']} please", "reply": "x"} for row in asked[:20]]
+    files.write_jsonl("test.jsonl", asked[:20])
+    made = workspace([*copies, *asked], test_share=None, test_path="test.jsonl")
+    assert {row["prompt"] for row in made["test"]} == {row["ask"] for row in asked[:20]}
+    assert len(made["train"]) + len(made["valid"]) == 40
+    assert (info()["dropped"]["near_duplicates"], info()["dropped"]["duplicates"]) == (40, 0)
+    assert info()["counts"]["read"] == 100
+    assert "dropped 40 near-duplicates of test examples, 0 of valid ones, 0 of other" in capsys.readouterr().out
+
+
+def test_questions_that_differ_in_a_number_only_are_no_duplicates(workspace):
     ask = "A shop sells three kinds of bread and each of its {} loaves costs the same two dollars as they did last year"
-    assert duplicates.near_duplicates([ask.format(12)], [ask.format(13)], 0.5, same_numbers=True) == {}
-    assert duplicates.near_duplicates([ask.format(12)], [ask.format(13)], 0.5, same_numbers=False) == {0: 0}
-    assert duplicates.near_duplicates([ask.format(12)], [ask.format(12) + " too"], 0.5, True) == {0: 0}
+    workspace([{"ask": ask.format(number), "reply": "yes"} for number in range(100)], near_duplicate=0.5)
+    names = ("duplicates", "near_duplicates", "near_duplicates_of_valid", "near_duplicates_within")
+    assert [info()["dropped"][name] for name in names] == [0, 0, 0, 0]
+    Path("notes.txt").write_text("\n\n".join(ask.format(number) for number in range(100)))
+    with pytest.raises(UserError, match=r"of 100 rows 0 are empty, 0 duplicates, \d+ in test and \d+ like"):
+        workspace(path="notes.txt", kind="text", columns=None, near_duplicate=0.5)
 
 
 def test_signs_and_decimals_count_but_case_and_punctuation_do_not():
@@ -235,6 +262,18 @@ def test_plain_text_is_prepared_without_prompts(workspace):
     assert sum(len(made[split]) for split in ("train", "valid", "test")) == 50
 
 
+def test_conversations_are_prepared_turn_by_turn_and_split_by_what_the_user_says(workspace):
+    chats = [
+        {"talk": [{"role": "user", "content": row["ask"]}, {"role": "assistant", "content": row["reply"]}]}
+        for row in [*rows(50), *({**row, "reply": f"never {row['reply']}"} for row in rows(50))]
+    ]
+    made = workspace(chats, kind="chat", columns={"messages": "talk"})
+    assert set(made["train"][0]) == {"id", "messages"}
+    assert len({row["id"] for split in ("train", "valid", "test") for row in made[split]}) > 80
+    sides = [{row["messages"][0]["content"] for row in made[split]} for split in ("train", "valid", "test")]
+    assert not sides[0] & sides[1] and not (sides[0] | sides[1]) & sides[2]
+
+
 def test_info_names_the_source_and_its_sha256(workspace):
     workspace(rows(50))
     assert (info()["kind"], info()["source"]) == ("instruction", "rows.jsonl")
@@ -267,7 +306,7 @@ def test_an_empty_split_is_an_error_and_nothing_is_written(workspace, count, cha
     with pytest.raises(UserError) as error:
         workspace(rows(count), **changes)
     assert str(error.value) == f"datasets.mine: {message}; give more rows or another test_share"
-    assert not Path("data").exists()
+    assert nothing_is_written()
 
 
 def test_fewer_rows_than_seen_is_an_error(workspace):

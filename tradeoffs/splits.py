@@ -1,50 +1,200 @@
-"""Dropping what is said twice, and splitting by content."""
+"""Cleaning examples and splitting them by content, with memory that does not grow with their texts."""
 
 import hashlib
+import json
+import os
+import tempfile
+from array import array
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
-from tradeoffs import duplicates
+import numpy as np
+from tqdm import tqdm
 
-Examples = list[dict[str, str]]
+from tradeoffs import duplicates, files, params
+from tradeoffs.duplicates import Numbers
+from tradeoffs.errors import UserError
+from tradeoffs.readers import Example
+
+SHOWN = 5  # dropped examples of each kind that info.json names
+SHOWN_CHARACTERS = 500  # of each
 
 
-def key(row: dict[str, str]) -> str:
+def parts(example: Example) -> tuple[str, ...]:
+    """The texts of an example, each of which must be alike where two examples are: first what it is about (`key`)."""
+    if "messages" in example:
+        said = {
+            role: [m["content"] for m in example["messages"] if m["role"] == role] for role in ("assistant", "system")
+        }
+        return (key(example), *("\n".join(turns) for role, turns in said.items() if turns or role == "assistant"))
+    return tuple(value for name, value in example.items() if name != "id")
+
+
+def key(example: Example) -> str:
     """What an example is about: a question asked twice is one question, whatever the answers."""
-    return row["prompt"] if "prompt" in row else row["text"]
+    if "messages" in example:
+        return "\n".join(message["content"] for message in example["messages"] if message["role"] == "user")
+    return example["prompt"] if "prompt" in example else example["text"]
 
 
-def without_duplicates(examples: Examples) -> tuple[Examples, int, list[str]]:
-    """The first of each, how many had an empty field, and the repeated ones."""
-    found: dict[tuple[str, ...], dict[str, str]] = {}
-    empty, repeated = 0, []
-    for row in examples:
-        content = tuple(duplicates.normalised(value) for name, value in row.items() if name != "id")
-        if not all(content):
-            empty += 1
-        elif content in found:
-            repeated.append(key(row))
-        else:
-            found[content] = row
-    return list(found.values()), empty, repeated
+def content_hash(purpose: str, normalised: str) -> int:
+    """64 bits that depend on a normalised text and on nothing else, other ones for each purpose."""
+    return int(hashlib.sha256(f"{purpose} {normalised}".encode()).hexdigest()[:16], 16)
 
 
-def content_hash(purpose: str, row: dict[str, str]) -> int:
-    """64 bits that depend on what the example is about and on nothing else, other ones for each purpose."""
-    return int(hashlib.sha256(f"{purpose} {duplicates.normalised(key(row))}".encode()).hexdigest()[:16], 16)
+class Rows:
+    """The examples of a data set that can be used, by their number, in the order in which they were read.
+
+    Their texts are in a file without a name in `folder`, which ends with this process. Memory: 33 bytes per example and
+    what `texts` takes; to divide them, some 300 bytes each.
+    """
+
+    def __init__(self, threshold: float, same_numbers: bool, folder: Path):
+        self.texts = duplicates.Texts(threshold, same_numbers, folder)
+        self.read = self.empty = self.equal_answers = 0
+        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 open as long as this object is there
+        self._ends = array("Q", [0])
+        self._is_test, self._content, self._order, self._id = array("b"), array("Q"), array("Q"), array("Q")
+
+    def add(self, examples: Iterable[Example], test_share: float) -> None:
+        """Reads `examples`; those whose key has a hash below `test_share` of all hashes become test examples.
+
+        So a test example stays one whatever is added, and what asks the same is on the same side.
+        """
+        for example in tqdm(examples, desc="reading", unit="row", leave=False, delay=2, mininterval=1):
+            self.read += 1
+            if "rejected" in example and example["rejected"] == example["answer"]:
+                self.equal_answers += 1
+                continue
+            found = [duplicates.words(part) for part in parts(example)]
+            if not all(found):
+                self.empty += 1
+                continue
+            normalised = [" ".join(words) for words in found]
+            is_test = content_hash("test", normalised[0]) < test_share * 16**16
+            id = files.content_id(*_values(example))
+            self._is_test.append(is_test)
+            self._content.append(content_hash(f"content {is_test}", "\x1f".join(normalised)))
+            self._order.append(content_hash("order", normalised[0]))
+            self._id.append(int(id, 16))
+            self.texts.add(found)
+            self._file.write(json.dumps({"id": id, **example}, ensure_ascii=False).encode() + b"\n")
+            self._ends.append(self._file.tell())
+
+    def distinct(self) -> tuple[Numbers, Numbers, Numbers]:
+        """(test, rest, repeated): the first of each content, in the order of a hash, and all others, as they were read.
+
+        Any first part of that order is a random sample, of which more rows move none. What asks the same is in the
+        order of the ids.
+        """
+        self._file.flush()
+        _, first = np.unique(np.array(self._content), return_index=True)
+        repeated = np.setdiff1d(np.arange(len(self._content)), first, assume_unique=True)
+        order, id = np.array(self._order)[first], np.array(self._id)[first]
+        first = first[np.lexsort((id, order))]
+        is_test = np.array(self._is_test, bool)[first]
+        return first[is_test], first[~is_test], repeated
+
+    def line(self, number: int) -> bytes:
+        """An example as a line of JSON."""
+        begin, end = self._ends[number], self._ends[number + 1]
+        return os.pread(self._file.fileno(), end - begin, begin)
+
+    def shown(self, number: int) -> str:
+        """What an example is about, as info.json names it."""
+        text = key(json.loads(self.line(number)))
+        return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]} ..."
+
+    def write(self, path: Path, numbers: Iterable[int]) -> None:
+        with files.new_file(path) as target, target.open("wb") as file:
+            file.writelines(map(self.line, numbers))
 
 
-def order(row: dict[str, str]) -> int:
-    """A place in a random order that does not change when other rows come or go."""
-    return content_hash("order", row)
+def divide(rows: Rows, wanted: params.Dataset, where: str) -> tuple[dict[str, list[int]], dict[str, Any]]:
+    """The rows of each split, and what info.json says about those that say the same as another, or almost.
+
+    A row of `test` stays there, whatever it is like. What is like it is in no other split, what is like one of `valid`
+    is not in train, and of rows of train that are alike in all their parts, the first in the order of a hash stays.
+    `valid` is the end of that order, `seen` its beginning: with more validation rows, what is trained on first stays
+    what it was. Raises UserError where there are fewer rows than the splits ask for.
+    """
+    test, rest, repeated = rows.distinct()
+    _check_sides(where, wanted, rows.read, {"test": len(test), "train": len(rest)})
+    suspects = rows.texts.suspects(test, rest)
+    by_key = duplicates.Prefixes(rows.texts, suspects, every=False)
+    by_all = by_key if wanted.kind == "text" else duplicates.Prefixes(rows.texts, suspects, every=True)
+
+    leaks = _like(duplicates.Index(by_key), test.tolist(), rest.tolist(), "comparing with test")
+    unlike = [row for row in rest.tolist() if row not in leaks]
+    lost = f"of {rows.read} rows {rows.empty + rows.equal_answers} are empty, {len(repeated)} duplicates"
+    lost += f", {len(test)} in test and {len(leaks)} like one of those"
+    if len(unlike) <= wanted.valid:
+        raise UserError(
+            f"{where}.valid: {wanted.valid} asked for, beside test there are only {len(unlike)} rows, and training "
+            f"needs some too; lower it or add rows ({lost})"
+        )
+    valid, train = unlike[-wanted.valid :], unlike[: -wanted.valid]
+    like_valid = _like(duplicates.Index(by_key), valid, train, "comparing with valid")
+    train = [row for row in train if row not in like_valid]
+    within = _like(duplicates.Index(by_all), [], train, "comparing within train", among=True)
+    train = [row for row in train if row not in within]
+    if len(train) < wanted.seen:
+        raise UserError(
+            f"{where}.seen: {wanted.seen} asked for, train has only {len(train)} rows; lower it or add rows ({lost}, "
+            f"{len(valid)} in valid and {len(like_valid)} like one of those, {len(within)} like another one of train)"
+        )
+    dropped = {
+        "empty": rows.empty,
+        "duplicates": len(repeated),
+        "near_duplicates": len(leaks),
+        "near_duplicates_of_valid": len(like_valid),
+        "near_duplicates_within": len(within),
+        "duplicate_examples": [rows.shown(row) for row in repeated[:SHOWN].tolist()],
+        "near_duplicate_examples": _shown(rows, leaks),
+        "near_duplicates_within_examples": _shown(rows, within),
+    }
+    dropped |= {"equal_answers": rows.equal_answers} if wanted.kind == "preference" else {}
+    return {"train": train, "seen": train[: wanted.seen], "valid": valid, "test": test.tolist()}, dropped
 
 
-def split(rows: Examples, share: float) -> tuple[Examples, Examples]:
-    """(test, rest) by a hash of each example's own words, so that new rows never move an old one."""
-    test = [row for row in rows if content_hash("test", row) < share * 16**16]
-    chosen = {row["id"] for row in test}
-    return test, [row for row in rows if row["id"] not in chosen]
+def _like(
+    index: duplicates.Index, kept: Iterable[int], others: Iterable[int], what: str, among: bool = False
+) -> dict[int, tuple[int, float]]:
+    """Which of `others` is a near-duplicate of one that is kept: {row: (the one it is like, similarity)}.
+
+    With `among`, of others that are not, too: those are kept from then on.
+    """
+    for row in kept:
+        index.add(row)
+    found = {}
+    for row in tqdm(others, desc=what, unit="row", leave=False, delay=2, mininterval=1):
+        like = index.like(row)
+        if like:
+            found[row] = like
+        elif among:
+            index.add(row)
+    return found
 
 
-def without_equal_answers(rows: Examples) -> tuple[Examples, int]:
-    """Those whose answers differ, of pairs of a chosen and a rejected one, and how many are left out."""
-    kept = [row for row in rows if row.get("rejected") != row.get("answer") or "rejected" not in row]
-    return kept, len(rows) - len(kept)
+def _shown(rows: Rows, found: dict[int, tuple[int, float]]) -> list[dict[str, Any]]:
+    return [
+        {"dropped": rows.shown(row), "like": rows.shown(like), "similarity": similarity}
+        for row, (like, similarity) in list(found.items())[:SHOWN]
+    ]
+
+
+def _check_sides(where: str, wanted: params.Dataset, read: int, counts: dict[str, int]) -> None:
+    for name, count in counts.items():
+        if not count and wanted.test_share is None:
+            raise UserError(f"{where}: {name} is empty: the source's own {name} split has no row that can be used")
+        if not count:
+            share = f"{read} rows, test_share {wanted.test_share:g}"
+            raise UserError(f"{where}: {name} is empty: {share}; give more rows or another test_share")
+
+
+def _values(example: Example) -> Iterable[str]:
+    """What an example's id is the hash of: its texts, and the roles of those who said them."""
+    if "messages" in example:
+        return (value for message in example["messages"] for value in (message["role"], message["content"]))
+    return example.values()
