@@ -1,6 +1,7 @@
 """Joins everything that was measured: metrics, tables, pictures and the report.
 
 IN   data/items/    data/scores.parquet    data/cost/    data/training/    data/prepared/<dataset>/info.json
+     data/lengths/
 OUT  metrics/{training,quality,cost,mmlu}.json    metrics/{summary,ladder}.csv    plots/
      report/ (Markdown, HTML; with prompts in params.yaml also the answers to them, prompts.csv)
      python -m stages.aggregate
@@ -21,13 +22,17 @@ def main() -> None:
     items.remove_leftovers("data/cost", [f"{variant}.json" for variant in variants(cfg.run)])
     items.remove_leftovers("data/training", [f"{'-'.join(cell)}.json" for cell in cells(cfg.run)])
     items.remove_leftovers("data/prepared", cfg.run.datasets)
+    lengths = [f"{model}-{dataset}.json" for model in cfg.run.models for dataset in cfg.run.datasets]
+    items.remove_leftovers("data/lengths", lengths)
     results = Results(cfg.run, cfg.seed, cfg.bootstrap)
 
     # Everything is made before the first file is written.
     measured = {name: make(results) for name, make in METRICS.items()}
     summary, ladder, answers = tables.summary(results), tables.ladder(results), tables.prompts(results)
     with files.new_folder("plots") as folder:
-        tables.write_csv(folder / "training.csv", tables.curves(results))
+        tables.write_csv(folder / "training.csv", tables.curves(results, "curve"))
+        if pairs := tables.curves(results, "preference_curve"):
+            tables.write_csv(folder / "preference.csv", pairs)
         tables.write_csv(folder / "subjects.csv", tables.subjects(results))
         text = report.markdown(results, plots.draw_all(results, folder))
 

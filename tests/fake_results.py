@@ -19,6 +19,19 @@ UNMERGEABLE = {"prompt_tuning": "it trains vectors that are read beside the text
 LOST = {"base": 0.0, "full": 0.4, "prompt_tuning": 0.05}  # nats per token on general text; others 0.2
 PAIRED = ("lora_dpo",)
 # The second one holds what Markdown, HTML and a table would take for their own.
+TEXT = "stories"
+# What tokenizers make of a text: bytes per token, tokens in a window, and whether a first token is put before it.
+TOKENIZERS = {"demo": (4.0, 16, True), "stories260k": (2.5, 16, False)}
+DROPPED = {
+    "empty": 1,
+    "duplicates": 12,
+    "duplicate_examples": ["What is a bond?"],
+    "near_duplicates": 3,
+    "near_duplicate_examples": [{"dropped": "What is *the* bond? " + 60 * "Yes. ", "like": "What is a | bond?"}],
+    "near_duplicates_of_valid": 2,
+    "near_duplicates_within": 7,
+    "near_duplicates_within_examples": [{"dropped": "Name a fund.", "like": "Name one fund."}],
+}
 PROMPTS = ("What does liquidity mean?", "Is `a|b` <b>more</b>\nthan *c*?")
 MERGED_ONTO = {"lora_8bit": "trained_base", "qlora": "original_base"}
 
@@ -29,6 +42,11 @@ def params_file(folder: Path, source: Path, **run: list[str]) -> None:
     raw["run"] |= run
     raw["methods"]["lora_dpo"] = raw["methods"]["lora"]  # what its training left is made up in any case
     raw["evaluate"]["bootstrap"] = 200
+    raw["datasets"][TEXT] = raw["datasets"].get(TEXT) or {
+        **{key: raw["datasets"]["instructions"][key] for key in ("test_share", "near_duplicate", "seen", "valid")},
+        "path": "data/raw/stories.txt",
+        "kind": "text",
+    }
     files.write_text(folder / "params.yaml", yaml.safe_dump(raw))
 
 
@@ -40,27 +58,33 @@ def write(
     kind: str = "instruction",
     prompts: tuple[str, ...] = PROMPTS,
 ) -> None:
-    """Everything that `score` and `aggregate` read for this run list, under `folder`."""
+    """Everything that `score` and `aggregate` read for this run list, under `folder`.
+
+    `kind` is that of all data sets but the one called TEXT, which is text. Of a text `items` are the documents.
+    """
+    kinds = {dataset: "text" if dataset == TEXT else kind for dataset in run.datasets}
     for variant in variants(run):
         if variant.method in UNMERGEABLE and variant.format != TRAINED:
             files.write_table(folder / f"data/items/{variant}.parquet", [], ITEMS)
             files.write_json(folder / f"data/cost/{variant}.json", {"unmergeable": UNMERGEABLE[variant.method]})
             continue
-        rows = item_rows(variant, items, questions, kind, prompts)
+        rows = item_rows(variant, items, questions, kinds[variant.dataset], prompts)
         files.write_table(folder / f"data/items/{variant}.parquet", rows, ITEMS)
         files.write_json(folder / f"data/cost/{variant}.json", cost(variant))
         if variant.format == TRAINED:
             files.write_json(folder / f"data/training/{variant.cell}.json", training(variant.method))
     for dataset in run.datasets:
         info = {
-            "kind": kind,
+            "kind": kinds[dataset],
             "source": "generated" if dataset == "demo" else f"data/raw/{dataset}.json",
-            "counts": {"read": 5800, "train": 5000, "seen": 200, "test": 600},
-            "dropped": {"empty": 1, "duplicates": 12, "near_duplicates": 3},
+            "counts": {"read": 5800, "train": 5000, "seen": 200, "valid": 200, "test": 600},
+            "dropped": DROPPED,
         }
         if dataset == "demo":
             info["mmlu"] = {"source": "generated"}
         files.write_json(folder / f"data/prepared/{dataset}/info.json", info)
+        for model in run.models:
+            files.write_json(folder / f"data/lengths/{model}-{dataset}.json", lengths(model, dataset))
 
 
 def item_rows(variant: Variant, items: int, questions: int, kind: str, prompts: tuple[str, ...]) -> list[dict]:
@@ -72,6 +96,9 @@ def item_rows(variant: Variant, items: int, questions: int, kind: str, prompts: 
         for index in range(items):
             tokens, hard = int(luck.integers(4, 20)), luck.random()
             numbers = [f"{luck.integers(1, 999)}" for _ in range(3)]
+            if kind == "text":
+                rows += windows(variant, f"{split}{index:04}", split, 12 * tokens, hard, skill, noise)
+                continue
             answer = f"The interest is {numbers[0]} dollars after {numbers[1]} years, not {numbers[2]}."
             right = hard + noise.normal(0, 0.03) < skill + bonus
             row = {
@@ -87,21 +114,22 @@ def item_rows(variant: Variant, items: int, questions: int, kind: str, prompts: 
                 loss = DAMAGE.get(variant.format, 0.002)
                 row |= {"kld": tokens * loss * (0.3 + hard / 3), "same_top": tokens - int(hard < 4 * loss)}
                 row |= {"kld_tail": 0.1 * row["kld"], "kld_variance": (0.02 * row["kld"]) ** 2}
-            if kind == "instruction":
-                wrong = ["", "It grows.", f"The rate is {numbers[2]} percent."][int(hard * 97) % 3]
-                row |= {"prompt": f"Question {index}?", "answer": answer, "generated": answer if right else wrong}
-                row |= {"generated_tokens": 12}
-            rows.append(row)
+            wrong = ["", "It grows.", f"The rate is {numbers[2]} percent."][int(hard * 97) % 3]
+            row |= {"prompt": f"Question {index}?", "answer": answer, "generated": answer if right else wrong}
+            rows.append(row | {"generated_tokens": 12})
     text, moved = (
         np.random.default_rng([ord(letter) for letter in of]) for of in (variant.model, f"general {variant}")
     )
     for index in range(12 if variant.format == TRAINED and variant.model == "demo" else 0):
         tokens, hard = int(text.integers(20, 60)), text.random()
         nats = tokens * (0.5 + hard + LOST.get(variant.method, 0.2) + moved.normal(0, 0.02))
-        row = {"split": "general", "item": f"general{index:02}", "tokens": tokens, "log_likelihood": -nats}
-        rows.append(row | {"correct_tokens": tokens // 2, "bytes": tokens * 4})
+        row = {"split": "general", "item": f"general{index:02}-0", "document": f"general{index:02}"}
+        row |= {"tokens": tokens, "log_likelihood": -nats, "correct_tokens": tokens // 2, "bytes": tokens * 4}
+        rows.append(row)
     # As with real ones: not every data set comes with multiple-choice questions.
-    for subject in () if variant.dataset == "instructions" else ("rates", "interest", "inflation", "definitions"):
+    for subject in (
+        () if variant.dataset in ("instructions", TEXT) else ("rates", "interest", "inflation", "definitions")
+    ):
         for index in range(questions):
             correct, hard = int(luck.integers(0, 4)), luck.random()
             chosen = correct if hard + noise.normal(0, 0.05) < 0.25 + skill / 2 else (correct + 1) % 4
@@ -114,6 +142,37 @@ def item_rows(variant: Variant, items: int, questions: int, kind: str, prompts: 
     return rows
 
 
+def windows(
+    variant: Variant, document: str, split: str, size: int, hard: float, skill: float, noise: np.random.Generator
+) -> list[dict]:
+    """A document of `size` bytes as this model's tokenizer cuts it; the first token of a window is not scored."""
+    width, window, first = TOKENIZERS[variant.model]
+    tokens, rows = round(size / width) + first, []
+    own = 0.0 if variant.model == "demo" else -0.6  # nats per byte: the other model has learned from such texts
+    for number, start in enumerate(range(0, tokens, window)):
+        scored = min(window, tokens - start) - 1
+        if not scored:
+            continue
+        loss = max(0.05, (1.5 + own) * (1.2 - skill) + hard / 5 + noise.normal(0, 0.02))
+        row = {"split": split, "item": f"{document}-{number}", "document": document, "tokens": scored}
+        row |= {"log_likelihood": -loss * scored * width, "correct_tokens": scored // 2, "bytes": round(scored * width)}
+        if variant.format != TRAINED:
+            row |= {"kld": 0.01 * scored, "kld_tail": 0.001, "kld_variance": 1e-8, "same_top": scored}
+        rows.append(row)
+    return rows
+
+
+def lengths(model: str, dataset: str) -> dict:
+    """Numbers of tokens per example, as tokenize counts them."""
+    luck = np.random.default_rng([ord(letter) for letter in dataset])
+    found, edges = {}, [0, 8, 16, 32, 64, 128, 256]
+    for split, count in {"train": 5000, "seen": 200, "valid": 200, "test": 600}.items():
+        counted = np.minimum(luck.lognormal(3.6, 0.5, count) * 4 / TOKENIZERS[model][0], 250).astype(int)
+        found[split] = {"edges": edges, "counts": np.histogram(counted, edges)[0].tolist()}
+        found[split] |= {"longest": int(counted.max()), "median": float(np.median(counted))}
+    return found
+
+
 def cost(variant: Variant) -> dict:
     noise = np.random.default_rng([ord(letter) for letter in f"cost {variant}"])
     speed = SPEED[variant.format] * float(noise.normal(1, 0.04))
@@ -121,7 +180,9 @@ def cost(variant: Variant) -> dict:
     # The largest format leaves no room for sixteen at a time.
     gains = {"4": 3.1} if variant.format == TRAINED else {"4": 3.1, "16": 6.5}
     sweep = {size: [gain * s for s in spread] for size, gain in gains.items()}
-    asked = {} if variant.dataset == "instructions" else {"mmlu_seconds": {"wall": 400 / speed, "cpu": 800 / speed}}
+    asked = (
+        {} if variant.dataset in ("instructions", TEXT) else {"mmlu_seconds": {"wall": 400 / speed, "cpu": 800 / speed}}
+    )
     return asked | {
         "size_mb": SIZE[variant.format],
         "load_seconds": 0.4,

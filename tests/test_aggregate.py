@@ -148,15 +148,18 @@ def test_what_pairs_taught_stands_in_the_training_numbers_with_its_interval_in_t
     assert not {"reward_accuracy", "preference_pairs"} & set(load(mixed, "training")["demo-demo-lora"])
 
 
-def test_every_point_of_a_curve_is_a_row_and_says_of_which_stage_it_is(mixed):
-    with (mixed / "plots/training.csv").open() as file:
-        points = list(csv.DictReader(file))
+def test_every_point_of_a_curve_is_a_row_of_the_file_of_its_stage_of_training(finished, mixed):
     made = files.read_json(mixed / "data/training/demo-demo-lora_dpo.json")
-    mine = [row for row in points if row["method"] == "lora_dpo"]
-    assert [row["stage"] for row in mine] == ["sft"] * len(made["curve"]) + ["dpo"] * len(made["preference_curve"])
-    assert float(mine[-1]["reward_margin"]) == made["preference_curve"][-1]["reward_margin"]
-    assert mine[0]["reward_margin"] == "" != mine[0]["utilisation"]
-    assert {row["stage"] for row in points if row["method"] == "lora"} == {"sft"}
+    found = {}
+    for name in ("training", "preference"):
+        with (mixed / f"plots/{name}.csv").open() as file:
+            found[name] = list(csv.DictReader(file))
+    mine = {name: [row for row in points if row["method"] == "lora_dpo"] for name, points in found.items()}
+    assert [float(row["loss"]) for row in mine["training"]] == pytest.approx([p["loss"] for p in made["curve"]], 1e-5)
+    assert len(mine["preference"]) == len(made["preference_curve"])
+    assert float(mine["preference"][-1]["reward_margin"]) == made["preference_curve"][-1]["reward_margin"]
+    assert {row["method"] for row in found["preference"]} == {"lora_dpo"}
+    assert not (finished / "plots/preference.csv").exists(), "nobody learnt from pairs"
 
 
 def test_speed_and_utilisation_of_training_are_medians_over_the_curve(mixed):

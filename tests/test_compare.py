@@ -138,10 +138,24 @@ def test_an_unknown_variant_gets_the_near_match(finished, monkeypatch):
         compare.named("demo-demo-lora-q4_1", variants(params.load_all().run))
 
 
-def test_two_models_whose_texts_were_cut_differently_are_refused(results):
+def test_two_models_are_compared_on_the_items_that_both_have(results):
     other = Variant("stories260k", "demo", "lora", "q4_0")
-    results._items[other]["item"] = results._items[other]["item"][::-1]
-    with pytest.raises(UserError, match=r"different items.*cut into windows by each model's own tokenizer"):
+    before = results.compare(LORA, other, "test_f1")
+    mine = results._items[other]
+    mine["f1"][np.flatnonzero(mine["split"] == "test")[3]] = np.nan
+    results._values.clear()
+    results._sums.clear()
+    found = results.compare(LORA, other, "test_f1")
+    scores = [results._items[v]["f1"][results._items[v]["split"] == "test"] for v in (LORA, other)]
+    both = ~np.isnan(scores[1])
+    assert found.value == pytest.approx(scores[0][both].mean() - scores[1][both].mean()) != before.value
+    assert found.value == pytest.approx(-results.compare(other, LORA, "test_f1").value)
+
+
+def test_two_models_that_share_no_item_are_refused(results):
+    other = Variant("stories260k", "demo", "lora", "q4_0")
+    results._items[other]["item"] = np.array([f"other {item}" for item in results._items[other]["item"]], object)
+    with pytest.raises(UserError, match=r"different items"):
         compare.comparison(results, LORA, other)
 
 

@@ -1,6 +1,7 @@
 """A sweep in a real DVC project: what was tried, what is chosen, and what is said where a comparison is not fair."""
 
 import csv
+import math
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from dvc.repo import Repo
 from tradeoffs import experiments
 from tradeoffs.errors import UserError
 
+TESTED = "reference@demo-demo-lora"
 LORA, FULL = "finetune@demo-demo-lora", "finetune@demo-demo-full"
 
 # Stands in for training: the best rate of lora is 0.01, that of full 0.001; seeds are 0.01 apart.
@@ -26,22 +28,35 @@ train["lr"] = float(train["lr"])
 away = math.log10(train["lr"]) + (2 if method == "lora" else 3)
 row = {"trainable_params": 1}
 if method != "base":
-    row |= {"train_seconds": 2.5 + train["lr"], "train_tokens_per_second": 100.0}
+    row |= {"train_seconds": 2.5 + train["lr"], "train_tokens_per_second": 100.0, "adapter_mb": 0.5}
     row["valid_loss"] = 1 + away**2 + train["seed"] / 100 - (own.get("config") or {}).get("r", 0) / 1000
 if train["steps"] == 1:
     del row["valid_loss"]
 json.dump(row, open(f"data/training/{model}-{dataset}-{method}.json", "w"))
+json.dump({"of": row}, open(f"models/trained/{model}-{dataset}-{method}", "w"))
 """
-AGGREGATE = """
-import json, pathlib
-rows = {p.stem: json.loads(p.read_text()) for p in pathlib.Path("data/training").glob("*.json")}
-json.dump(rows, open("metrics/training.json", "w"))
-quality = {f"{cell}-trained": {"test_f1": row.get("valid_loss", 9) / 10} for cell, row in rows.items()}
-json.dump(quality, open("metrics/quality.json", "w"))
+# Stands in for the evaluation of a text as trained: bits per byte follow the valid loss; a window of 64 halves rows.
+REFERENCE = """
+import json, sys
+import pyarrow as pa, pyarrow.parquet as pq, yaml
+model, dataset, method = sys.argv[1:]
+cell = f"{model}-{dataset}-{method}"
+loss = json.load(open(f"models/trained/{cell}"))["of"].get("valid_loss", 2.0)
+windows = 128 // yaml.safe_load(open("params.yaml"))["tokenize"]["window"]
+rows = [
+    {"split": split, "item": f"{split}{n}-{w}", "document": f"{split}{n}", "tokens": 8 // windows,
+     "log_likelihood": -(8 // windows) * (loss + (n % 3) / 10), "bytes": 32 // windows}
+    for split in ("test", "seen") for n in range(12) for w in range(windows)
+]
+schema = pa.schema([("split", pa.string()), ("item", pa.string()), ("document", pa.string()), ("tokens", pa.int32()),
+    ("log_likelihood", pa.float64()), ("bytes", pa.int32()), ("generated", pa.string()), ("answer", pa.string())])
+pq.write_table(pa.Table.from_pylist(rows, schema), f"data/items/{cell}-trained.parquet")
 """
 PARAMS = {
     "run": {"methods": ["base", "lora", "full"]},
     "seed": 7,
+    "tokenize": {"window": 128},
+    "evaluate": {"bootstrap": 100},
     "train": {"steps": 10, "batch_size": 4, "lr": 0.01, "seed": 42},
     "methods": {
         "base": {},
@@ -55,7 +70,7 @@ SPEC = {
         "tokenize": {
             "matrix": {"model": ["demo"], "dataset": ["demo"]},
             "cmd": "python tokens.py",
-            "params": ["seed"],
+            "params": ["seed", "tokenize"],
             "outs": ["data/tokens/demo-demo"],
         },
         "finetune": {
@@ -63,12 +78,13 @@ SPEC = {
             "cmd": "python finetune.py ${item.model} ${item.dataset} ${item.method}",
             "params": ["train", "methods.${item.method}"],
             "deps": ["finetune.py", "data/tokens/demo-demo/train.parquet", "data/tokens/demo-demo/valid.parquet"],
-            "outs": [f"data/training/{CELL}.json"],
+            "outs": [f"data/training/{CELL}.json", f"models/trained/{CELL}"],
         },
-        "aggregate": {
-            "cmd": "python aggregate.py",
-            "deps": ["data/training"],
-            "metrics": [{f"metrics/{name}.json": {"cache": False}} for name in ("training", "quality")],
+        "reference": {
+            "matrix": {"model": ["demo"], "dataset": ["demo"], "method": "${run.methods}"},
+            "cmd": "python reference.py ${item.model} ${item.dataset} ${item.method}",
+            "deps": ["reference.py", "data/tokens/demo-demo", f"models/trained/{CELL}"],
+            "outs": [f"data/items/{CELL}-trained.parquet"],
         },
     }
 }
@@ -77,7 +93,8 @@ import pathlib, yaml
 folder = pathlib.Path("data/tokens/demo-demo")
 folder.mkdir(parents=True)
 for name in ("train", "valid"):
-    (folder / f"{name}.parquet").write_text(f"{name} {yaml.safe_load(open('params.yaml'))['seed']}")
+    cfg = yaml.safe_load(open("params.yaml"))
+    (folder / f"{name}.parquet").write_text(f"{name} {cfg['seed']} {cfg['tokenize']}")
 """
 
 
@@ -94,12 +111,12 @@ def run(name: str, *changes: str, targets: tuple[str, ...] = (LORA, FULL), queue
 
 @pytest.fixture(scope="module")
 def commits(tmp_path_factory):
-    """A DVC project with three commits: none, a fair and an unfair sweep; tests only read."""
+    """A DVC project with commits that have no experiments, a fair and an unfair sweep, ablations; tests only read."""
     folder = tmp_path_factory.mktemp("swept")
-    for name in ("metrics", "data/training"):
+    for name in ("data/training", "data/items", "models/trained"):
         (folder / name).mkdir(parents=True)
-    (folder / "data/training/.gitignore").write_text("*.json\n")
-    for name, text in (("finetune", FINETUNE), ("aggregate", AGGREGATE), ("tokens", TOKENS)):
+        (folder / name / ".gitignore").write_text("demo-*\n")
+    for name, text in (("finetune", FINETUNE), ("reference", REFERENCE), ("tokens", TOKENS)):
         (folder / f"{name}.py").write_text(text)
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS, sort_keys=False))
     (folder / "dvc.yaml").write_text(yaml.safe_dump(SPEC, sort_keys=False))
@@ -134,6 +151,14 @@ def commits(tmp_path_factory):
         run("data", "methods.full.train.lr=0.1", "seed=8", targets=(FULL,))
         run("old", "train.steps=1", targets=(FULL,))
         run("same", "methods.full.train.lr=0.001", targets=(FULL,))
+        commit("ablation")
+        for rank in (16, 32):
+            for seed in (42, 1):
+                run(f"r{rank}-{seed}", f"methods.lora.config.r={rank}", f"train.seed={seed}", targets=(TESTED,))
+        run("unevaluated", "methods.lora.config.r=4", targets=(LORA,))
+        commit("context")
+        run("short", "tokenize.window=64", targets=(TESTED,))
+        run("wider", "methods.lora.config.r=16", targets=(LORA,))
     return folder, commits
 
 
@@ -152,6 +177,13 @@ def trial(method="lora", lr=0.1, seed=1, loss=1.0, steps=10, batch_size=4, **set
     setting |= {"train.lr": lr, "train.steps": steps, "train.batch_size": batch_size}
     data = dict.fromkeys(experiments.DATA, ("hash",))
     return experiments.Trial("exp", "m", "d", method, seed, setting, data, loss, 100.0, 1.0, {})
+
+
+def ablated(rev: str) -> list[dict[str, str]]:
+    """The rows of the ablation's one table."""
+    lines = [line for line in experiments.ablation(experiments.read(rev)) if line.startswith("|")]
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    return [dict(zip(head, row, strict=True)) for row in rows]
 
 
 def clauses(*trials):
@@ -188,8 +220,9 @@ def test_the_table_has_spread_seeds_budget_and_time(inside):
 
 def test_test_numbers_are_those_of_an_experiment_that_was_evaluated_and_never_the_commits(inside):
     lora, full = by_method(experiments.read(inside["fair"])).values()
-    assert [t.test for t in lora[0].trials] == [{"test_f1": pytest.approx(0.1002)}, {}]
-    assert experiments._tested(full[0], "test_f1").endswith("(1 seed)")
+    bits = pytest.approx((1.002 + 0.1) / 4 / math.log(2))
+    assert [t.test.get("test_bits_per_byte") for t in lora[0].trials] == [bits, None]
+    assert experiments._tested(full[0], "test_loss").endswith("(1 seed)")
     assert not any(t.test for one in (*lora[1:], *full[1:]) for t in one.trials)
 
 
@@ -240,7 +273,8 @@ def test_the_csv_has_one_row_per_training(inside, tmp_path, capsys):
 
 def test_a_training_that_is_not_in_the_cache_is_named(inside):
     (rev,) = [row["rev"] for row in experiments.dvc.api.exp_show(revs=inside["unfair"]) if row["Experiment"] == "rank"]
-    (out,) = yaml.safe_load(git(Path(), "show", f"{rev}:dvc.lock"))["stages"][LORA]["outs"]
+    out = yaml.safe_load(git(Path(), "show", f"{rev}:dvc.lock"))["stages"][LORA]["outs"][0]
+    assert out["path"] == "data/training/demo-demo-lora.json"
     with Repo() as repo:
         cached = Path(repo.cache.local.oid_to_path(out["md5"]))
     cached.rename(cached.with_suffix(".away"))
@@ -249,6 +283,59 @@ def test_a_training_that_is_not_in_the_cache_is_named(inside):
     finally:
         cached.with_suffix(".away").rename(cached)
     assert list(sweep.left_out["not in the cache (dvc exp pull)"]) == ["rank"]
+
+
+# --- ablations
+
+
+def test_an_ablation_shows_test_quality_and_size_of_every_setting_in_the_order_of_its_values(inside):
+    rows = ablated(inside["ablation"])
+    assert [row["setting"] for row in rows] == ["config.r=4", "**config.r=8**", "config.r=16", "config.r=32"]
+    assert [row["seeds"] for row in rows] == ["1", "1", "2", "2"]
+    assert rows[0]["test bits per byte"] == "", "it was trained and not evaluated"
+    assert {row["adapter MB"] for row in rows} == {"0.5"}
+    assert rows[1]["against the bold one"] == "", "the commit's own setting is what the others are held against"
+    value = (1.42 - 0.008 + 0.1) / 4 / math.log(2)  # mean of seeds 42 and 1, of loss + 0.1, 4 bytes per token
+    assert rows[1]["test bits per byte"].startswith(f"{value:.3f} [")
+    assert "test F1" not in rows[0], "a text has no answers"
+    assert rows[0]["valid loss"] == "1.4160"
+
+
+def test_a_difference_is_the_mean_over_seeds_paired_on_the_same_documents(inside):
+    row = ablated(inside["ablation"])[2]
+    mean = ((1.42 - 0.016) + (1.01 - 0.016)) / 2
+    found = (mean - (1.42 - 0.008)) / 4 / math.log(2)
+    assert row["against the bold one"].startswith(f"{found:+.3f} [")
+    assert row["against the bold one"].endswith("better")
+
+
+def test_settings_that_change_the_windows_are_compared_by_bits_per_byte_and_not_by_loss(inside):
+    lines = "\n".join(experiments.ablation(experiments.read(inside["context"])))
+    assert "so valid losses do not compare" in lines
+    short, own, other = ablated(inside["context"])
+    assert own["setting"] == "**config.r=8, tokenize.window=128**"
+    assert (short["setting"], other["setting"]) == ("tokenize.window=64", "config.r=16"), "what each changes of it"
+    assert "valid loss" not in own
+    assert short["test bits per byte"] == own["test bits per byte"]
+    assert short["against the bold one"] == "+0.000 [+0.000, +0.000], tie"
+
+
+def test_other_test_documents_are_not_compared(inside):
+    sweep = experiments.read(inside["ablation"])
+    some = by_method(sweep)["lora"]
+    one, first = (next(o for o in some if o.setting["config.r"] == r) for r in (16, 8))
+    names, sums = one.trials[0].tested["test_bits_per_byte"]
+    one.trials[0].tested["test_bits_per_byte"] = [f"new {name}" for name in names], sums
+    assert experiments._measured(sweep, one, first, "test_bits_per_byte", 3)[1] == "other test items"
+
+
+def test_an_ablation_that_only_trained_says_what_to_queue():
+    sweep = experiments.Sweep([trial(lr=0.1), trial(lr=0.2)], {})
+    lines = experiments.ablation(sweep)
+    assert any("none of these went on to evaluate: queue reference@" in line for line in lines)
+    assert any(line.startswith("| **train.lr=0.1** | 1 | 1.0000 |") for line in lines), (
+        "the first, without the commit's"
+    )
 
 
 # --- what is refused

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from stages import aggregate, score
-from tradeoffs import formatting, params, plots, report
+from tradeoffs import files, formatting, params, plots, report
 from tradeoffs.intervals import Interval
 from tradeoffs.results import Results
 
@@ -83,7 +83,7 @@ def test_the_answer_comes_first(text, results):
 def test_every_section_is_there(text):
     heads = re.findall(r"^## (.*)$", text, re.MULTILINE)
     assert heads == [
-        "Models side by side",
+        "The grid: models and data sets",
         "Methods, as trained",
         "What it forgot",
         "Formats",
@@ -118,7 +118,7 @@ def test_every_table_has_as_many_cells_in_each_row(text):
 
 def test_every_picture_in_the_report_exists(mixed_folder, mixed):
     links = re.findall(r"!\[.*?\]\((.*?)\)", (mixed_folder / "report/report.md").read_text())
-    assert len(links) == len(plots.PICTURES)
+    assert len(links) == len(set(plots.PICTURES) - {"bits_per_byte"}), "no heatmap of a single cell"
     assert all((mixed_folder / "report" / link).is_file() for link in links)
 
 
@@ -396,3 +396,48 @@ def test_the_training_table_holds_what_pairs_taught_with_its_intervals(mixed_fol
     assert rows["lora"]["validation loss"]
     assert rows["base"]["general loss"]
     assert rows["base"]["tokens/s"] == ""
+
+
+def test_the_leak_report_shows_what_was_dropped_and_what_it_is_like(text):
+    part = section(text, "Data, and what it can show")
+    (row,) = cells(part, "`instructions`")
+    assert row == ["5,800", "5,000", "600", "200", "1", "12", "3", "2", "7"]
+    dropped = fake_results.DROPPED["near_duplicate_examples"][0]
+    assert f"| train, like test | {formatting.escaped(dropped['dropped'][:200].rstrip())} ... | What is a" in part
+    assert "| train, like train | Name a fund. | Name one fund. |" in part
+    assert "| duplicate | What is a bond? |  |" in part
+
+
+def test_what_preparation_did_not_drop_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(fake_results, "DROPPED", {"empty": 0, "duplicates": 0, "near_duplicates": 0})
+    run_stages(tmp_path, methods=["lora"], precisions=[], quants=[])
+    part = section((tmp_path / "report/report.md").read_text(), "Data, and what it can show")
+    assert "train rows like another one" not in part
+    assert "<details>" not in part
+
+
+def test_the_lengths_are_those_that_each_tokenizer_makes(folder, results, text):
+    part = section(text, "Data, and what it can show")
+    for pair in results.groups():
+        found = files.read_json(folder / f"data/lengths/{'-'.join(pair)}.json")
+        row = cells(part, " / ".join(pair))[0]
+        assert row == [formatting.short(found[s][what]) for s in ("train", "test") for what in ("median", "longest")]
+
+
+def test_labels_of_points_that_nearly_coincide_lie_each_on_its_own_side():
+    figure = plots.Figure(figsize=(6, 4))
+    axes = figure.subplots()
+    points = [(0.50, 0.500, "one", "#000000"), (0.50, 0.512, "two", "#111111"), (0.1, 0.1, "far", "#222222")]
+    axes.set(xlim=(0, 1), ylim=(0, 1))
+    plots._label_last(figure, [(axes, points, [(x, y) for x, y, _, _ in points])])
+    notes = {note.get_text(): note for note in axes.texts}
+    assert notes["one"].xyann[1] <= 0 <= notes["two"].xyann[1], "the upper point's label is not below the lower one's"
+    assert notes["one"].arrow_patch.get_edgecolor() != notes["two"].arrow_patch.get_edgecolor()
+
+
+@pytest.mark.parametrize(
+    ("ends", "crosses"),
+    [(((0, 0), (2, 2), (0, 2), (2, 0)), True), (((0, 0), (2, 2), (0, 1), (0, 2)), False)],
+)
+def test_lines_that_cross_are_seen(ends, crosses):
+    assert plots._cross(*(plots.np.array(end) for end in ends)) is crosses

@@ -5,7 +5,7 @@ What is measured here is the same code and the same token ids for transformers a
 
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -41,11 +41,12 @@ READS = (
     "evaluate.cost",
 )
 
-# One row per item. Sums, not means, so that any subset can be averaged over its tokens.
+# One row per item, of a text one per window. Sums, not means, so that any subset can be averaged over its tokens.
 ITEMS = pa.schema(
     [
         ("split", pa.string()),  # test | seen | general | mmlu | prompt
         ("item", pa.string()),
+        ("document", pa.string()),  # of a window of a text: what it was cut from, the same for every tokenizer
         ("subject", pa.string()),
         ("tokens", pa.int32()),  # scored tokens
         ("log_likelihood", pa.float64()),  # nats, sum over the scored tokens
@@ -89,8 +90,8 @@ def evaluate(
     done = Unfinished(variant, ITEMS, watched, cfg, runtime.name, runtime.device)
     info = files.read_json(tokens / "info.json")
     tokenizer, stops = Tokenizer.from_file(str(tokens / "tokenizer.json")), info["stop_ids"]
-    answers = info["kind"] == "instruction"
-    first = next(items[0] for _, _, items in _chunks(tokens, cfg.splits, SPLITS, most=1))
+    answers, texts = info["kind"] != "text", {GENERAL, *(SPLITS if info["kind"] == "text" else ())}
+    first = next(items[0] for _, _, items in _chunks(tokens, cfg.splits, SPLITS, texts, most=1))
     # Half of a context for the prompt at most: what decodes after it must fit too.
     sample = np.asarray(first["ids"], np.int32)
     runtime.decode(sample[: runtime.context // 2], 2)  # warm-up: first calls build plans and touch memory
@@ -104,19 +105,20 @@ def evaluate(
     cost |= batch_sweep(runtime, sample, cfg.cost, cost["spread"])
 
     chunks: list[list[str]] = []  # names of parts whose rows belong together
-    scored, seconds = 0, 0.0
-    for split, number, items in _chunks(tokens, cfg.splits, SPLITS):
+    scored: set[tuple[str, str]] = set()  # a document of many windows is one
+    seconds = 0.0
+    for split, number, items in _chunks(tokens, cfg.splits, SPLITS, texts):
         name = f"{split}-{number:05}"
         known = reference / f"{name}.safetensors" if reference else None
         keep = done.folder / "reference" / f"{name}.safetensors" if keep_reference else None
         seconds += done.part(name, partial(score_items, runtime, split, items, cfg, known, keep))["wall"]
-        scored += len(items)
+        scored.update((split, item["document"] or item["id"]) for item in items)
         chunks.append([name])
         if answers:
             done.part(f"{name}-answers", partial(answer_items, runtime, items, cfg.max_new_tokens, stops, tokenizer))
             chunks[-1].append(f"{name}-answers")
-    cost["eval_samples_per_second"] = scored / seconds
-    for split, number, items in _chunks(tokens, cfg.splits, (GENERAL,)) if keep_reference else ():
+    cost["eval_samples_per_second"] = len(scored) / seconds
+    for split, number, items in _chunks(tokens, cfg.splits, (GENERAL,), texts) if keep_reference else ():
         name = f"{split}-{number:05}"
         done.part(name, partial(score_items, runtime, split, items, cfg, None, None))
         chunks.append([name])
@@ -153,17 +155,29 @@ def _write_items(variant: str, done: Unfinished, chunks: list[list[str]]) -> Non
 
 
 def _chunks(
-    tokens: Path, counts: Splits, splits: Sequence[str], most: int | None = None
+    tokens: Path, counts: Splits, splits: Sequence[str], texts: Collection[str] = (), most: int | None = None
 ) -> Iterator[tuple[str, int, list[dict]]]:
-    """Split, number and rows of each chunk of the items that are evaluated, in their order."""
+    """Split, number and rows of each chunk of the items that are evaluated, in their order.
+
+    Of the splits in `texts`, whose rows are windows `<document>-<number>`, the limits count documents, so that models
+    with different tokenizers are asked the same ones; their rows get the `document`, those of others None.
+    """
     for split in splits:
-        left = getattr(counts, split)
+        limit = getattr(counts, split)
+        taken: set[str] = set()
         with pq.ParquetFile(tokens / f"{split}.parquet") as file:
             for number, batch in enumerate(file.iter_batches(most or CHUNK)):
-                if left <= 0:
+                rows: list[dict] = []
+                for row in batch.to_pylist():
+                    document = row["id"].rpartition("-")[0] if split in texts else None
+                    taken.add(document or row["id"])
+                    if len(taken) > limit:
+                        break
+                    rows.append({**row, "document": document})
+                if rows:
+                    yield split, number, rows
+                if len(taken) > limit:
                     break
-                yield split, number, batch.to_pylist()[:left]
-                left -= len(batch)
 
 
 def _joined(parts: list[list[dict]], timed: dict[str, dict]) -> list[dict]:
@@ -198,6 +212,7 @@ def score_items(
         row = {
             "split": split,
             "item": item["id"],
+            "document": item["document"],
             "tokens": len(score.logprob),
             "log_likelihood": float(score.logprob.astype(np.float64).sum()),
             "correct_tokens": int((score.argmax == target.true).sum()),

@@ -1,25 +1,31 @@
 """The experiments of a commit as a table: for every method the settings tried, and the best by loss on held-out rows.
 
     python -m tradeoffs.experiments                      those of HEAD; docs/sweeps.md says how to make them
+    python -m tradeoffs.experiments --ablation           what each setting changes, by test quality: docs/ablations.md
     python -m tradeoffs.experiments --rev v1.0 --csv runs.csv
 
 A trial is one training as dvc.lock of its experiment records it: every parameter that reached it, but `train.seed`, is
 its setting, whatever the experiment meant to change. Chosen is by `valid_loss` alone, the mean over seeds; test numbers
-are shown for what was chosen, where the experiment went on to evaluate it.
+are shown for what was chosen, where the experiment went on to evaluate it. An ablation chooses nothing: it shows them
+for every setting.
 """
 
 import argparse
 import csv
+import io
 import itertools
 import json
 import statistics
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import dvc.api
+import numpy as np
+import pyarrow.parquet as pq
 import yaml
 from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
@@ -27,21 +33,30 @@ from dvc.scm import NoSCM, RevError
 from dvc.utils.flatten import flatten
 from tqdm import tqdm
 
-from tradeoffs import files, params
+from tradeoffs import files, intervals, metrics, params
 from tradeoffs.errors import UserError
-from tradeoffs.formatting import Lines, bold, counted, short, table
+from tradeoffs.formatting import Lines, bold, counted, interval_of, short, table, verdict
 from tradeoffs.variants import TRAINED
 
 SEED = "train.seed"
+VALID = "the rows that valid loss is measured on"
 # What must be the same in all trials that are compared, by the paths of finetune's dependencies.
 DATA = {
     "the examples trained on": ("train.parquet", "pairs.parquet"),
-    "the rows that valid loss is measured on": ("valid.parquet",),
+    VALID: ("valid.parquet",),
     "the base model": ("models/base/",),
     "the code": (".py",),
 }
 PLAIN = ("experiment", "model", "dataset", "method", "seed", "valid_loss", "tokens", "train_seconds")
-TESTED = {"test_loss": "test loss", "test_f1": "test F1"}
+TESTED = {"test_loss": "test loss", "test_bits_per_byte": "test bits per byte", "test_f1": "test F1"}
+ABLATED = ("test_bits_per_byte", "test_f1")  # a loss per token is no measure of settings that change the windows
+# Of a training, beside its time, what a setting can change.
+FACTS = {
+    "adapter_mb": "adapter MB",
+    "trainable_params": "trainable parameters",
+    "peak_memory_mb": "training memory MB",
+}
+ITEMS = ["split", "item", "document", "tokens", "log_likelihood", "bytes", "generated", "answer"]
 
 
 LeftOut = dict[str, dict[str, None]]  # the names of experiments (a set in order) by the reason
@@ -67,7 +82,37 @@ class Trial:
     valid_loss: float
     tokens: float  # real ones, no padding
     train_seconds: float
-    test: dict[str, float]
+    facts: dict[str, float]  # of FACTS
+    items: bytes | None = field(default=None, repr=False)  # what reference wrote of this training, if it went on to it
+
+    @cached_property
+    def tested(self) -> dict[str, tuple[list[str], np.ndarray]]:
+        """By the names of TESTED the items (a text's documents) and per item the sums that the metric is made of."""
+        if self.items is None:
+            return {}
+        rows = [
+            row for row in pq.read_table(io.BytesIO(self.items), columns=ITEMS).to_pylist() if row["split"] == "test"
+        ]
+        names = [row["document"] or row["item"] for row in rows]
+        columns = {
+            name: np.array([row[name] for row in rows], np.float64) for name in ("tokens", "log_likelihood", "bytes")
+        }
+        columns["items"] = np.ones(len(rows))
+        if all(row["generated"] is not None for row in rows):
+            from tradeoffs.text_metrics import f1  # seconds of imports, which texts do not need
+
+            columns["f1"] = np.array([f1(row["generated"], row["answer"]) for row in rows])
+        found = {name: metrics.metric(name)[1].columns for name in TESTED}
+        return {
+            name: metrics.per_item(names, np.stack([columns[column] for column in wanted], axis=-1))
+            for name, wanted in found.items()
+            if all(column in columns for column in wanted)
+        }
+
+    @property
+    def test(self) -> dict[str, float]:
+        """Test metrics as trained, by their names; empty where the experiment did not go on to evaluate."""
+        return {name: float(metrics.metric(name)[1].of(sums.sum(axis=0))) for name, (_, sums) in self.tested.items()}
 
     @property
     def group(self) -> tuple[str, str]:
@@ -114,6 +159,9 @@ class Sweep:
 
     trials: list[Trial]
     left_out: LeftOut
+    committed: str = ""  # what the commit's own trainings are called
+    seed: int = 0  # of the bootstrap
+    resamples: int = 1000
 
 
 # --- reading
@@ -144,7 +192,9 @@ def read(rev: str) -> Sweep:
     trials: dict[str, Trial] = {}
     with repo:
         seen: set[str] = set()
-        committed = {trial.same_training(): trial for trial in _Revision(repo, rev, rev).trials(seen, left_out={})}
+        own = _Revision(repo, rev, rev)
+        committed = {trial.same_training(): trial for trial in own.trials(seen, left_out={})}
+        settings = own.yaml("params.yaml")
         # The oldest first: what an experiment did not train it has from the commit, or from one before.
         for row in tqdm(experiments[::-1], desc="reading", unit="experiment", delay=2, leave=False):
             name, state = row["Experiment"] or row["rev"], row["State"] or "Success"
@@ -163,7 +213,7 @@ def read(rev: str) -> Sweep:
             swept.setdefault((*trial.group, trial.method), set()).add(trial.seed)
     trials = committed | trials
     kept = [trial for trial in trials.values() if trial.seed in swept.get((*trial.group, trial.method), ())]
-    return Sweep(kept, left_out)
+    return Sweep(kept, left_out, rev, settings["seed"], settings["evaluate"]["bootstrap"])
 
 
 class _Revision:
@@ -175,8 +225,7 @@ class _Revision:
 
     def trials(self, seen: set[str], left_out: LeftOut) -> Iterator[Trial]:
         """Those that are not among `seen`, and adds them; what cannot be used goes to `left_out` by the reason."""
-        lock = self._yaml("dvc.lock").get("stages", {})
-        metrics = {name: self._yaml(f"metrics/{name}.json") for name in ("training", "quality")}
+        lock = self.yaml("dvc.lock").get("stages", {})
         for stage, entry in lock.items():
             name, _, cell = stage.partition("@")
             if name != "finetune" or (known := json.dumps(entry)) in seen:
@@ -188,16 +237,12 @@ class _Revision:
             elif "train_seconds" in row and "valid_loss" not in row:
                 left_out.setdefault("trained by an earlier version, without valid_loss", {})[self._name] = None
             elif "train_seconds" in row:  # which the untouched base has not
-                yield self._trial(cell, row, lock, metrics)
+                yield self._trial(cell, row, lock)
 
-    def _trial(self, cell: str, row: dict, lock: dict, metrics: dict[str, dict]) -> Trial:
+    def _trial(self, cell: str, row: dict, lock: dict) -> Trial:
         model, dataset, method = cell.split("-")
         entry = lock[f"finetune@{cell}"]
         setting = _setting(lock, model, dataset, method, entry)
-        # These metrics may still be those of the commit: only a run that went on to the end has written them anew.
-        shown = metrics["training"].get(cell)
-        evaluated = shown and all(row.get(key) == value for key, value in shown.items())
-        quality = metrics["quality"].get(f"{cell}-{TRAINED}", {}) if evaluated else {}
         return Trial(
             experiment=self._name,
             model=model,
@@ -209,22 +254,33 @@ class _Revision:
             valid_loss=row["valid_loss"],
             tokens=row["train_tokens_per_second"] * row["train_seconds"],
             train_seconds=row["train_seconds"],
-            test={key: quality[key] for key in TESTED if key in quality},
+            facts={key: row[key] for key in FACTS if key in row},
+            items=self._evaluation(cell, lock),
         )
 
     def _training(self, cell: str, entry: dict) -> dict | None:
-        path = f"data/training/{cell}.json"
-        digest = next(out["md5"] for out in entry["outs"] if out["path"] == path)
+        found = self._output(entry, f"data/training/{cell}.json")
+        return None if found is None else json.loads(found)
+
+    def _evaluation(self, cell: str, lock: dict) -> bytes | None:
+        """The items of this training as trained. What dvc.lock has may still be the evaluation of the commit's own."""
+        entry, trained = lock.get(f"reference@{cell}"), f"models/trained/{cell}"
+        if entry is None or _hashes(entry, "deps")[trained] != _hashes(lock[f"finetune@{cell}"], "outs")[trained]:
+            return None
+        return self._output(entry, f"data/items/{cell}-{TRAINED}.parquet")
+
+    def _output(self, entry: dict, path: str) -> bytes | None:
+        """A file that a stage made; None if it is neither in the cache nor in the remote."""
         # By its hash: to find a file by its name, DVC builds the index of the whole revision, half a second for each.
-        cached = Path(self._repo.cache.local.oid_to_path(digest))
+        cached = Path(self._repo.cache.local.oid_to_path(_hashes(entry, "outs")[path]))
         if cached.is_file():
-            return files.read_json(cached)
+            return cached.read_bytes()
         try:
-            return json.loads(self._files.read_text(path))  # from the remote
+            return self._files.read_bytes(path)
         except (DvcException, OSError):
             return None
 
-    def _yaml(self, path: str) -> dict:
+    def yaml(self, path: str) -> dict:
         return yaml.load(self._files.read_text(path), _LockLoader) if self._files.exists(path) else {}
 
 
@@ -242,8 +298,13 @@ def _setting(lock: dict, model: str, dataset: str, method: str, finetune: dict) 
     return {key: value for key, value in shared.items() if not key.startswith("evaluate.")}
 
 
+def _hashes(entry: dict, what: str) -> dict[str, str]:
+    """Of the `deps` or `outs` of a stage in dvc.lock, by their paths."""
+    return {found["path"]: found["md5"] for found in entry[what]}
+
+
 def _data(finetune: dict) -> dict[str, tuple[str, ...]]:
-    deps = {dep["path"]: dep["md5"] for dep in finetune["deps"]}
+    deps = _hashes(finetune, "deps")
     return {
         what: tuple(deps[path] for path in sorted(deps) if any(part in path for part in parts))
         for what, parts in DATA.items()
@@ -261,10 +322,14 @@ def tried(trials: Iterable[Trial]) -> list[Tried]:
     settings = [some[0].setting for some in by_setting.values()]
     varied = varying(settings)
     found = [
-        Tried(", ".join(f"{key}={_value(setting.get(key))}" for key in varied) or "the only one", setting, some)
+        Tried(label(setting, varied), setting, some)
         for setting, some in zip(settings, by_setting.values(), strict=True)
     ]
     return sorted(found, key=lambda one: one.loss)
+
+
+def label(setting: dict[str, Any], keys: list[str]) -> str:
+    return ", ".join(f"{key}={_value(setting.get(key))}" for key in keys) or "the only one"
 
 
 def varying(settings: list[dict[str, Any]]) -> list[str]:
@@ -321,9 +386,85 @@ def report(sweep: Sweep) -> Lines:
             notes += [f"{method}: the best {edge}; a better one may lie beyond" for edge in at_the_edge(some)]
         lines += [*(f"- {note}" for note in notes), *([""] if notes else [])]
         lines += [*_best(methods), "", *_all(methods), ""]
-    for reason, names in sweep.left_out.items():
-        lines.append(f"Left out: {counted(list(names), 'experiment')}, {reason}: {', '.join(names)}")
-    return lines
+    return lines + _left_out(sweep)
+
+
+def _left_out(sweep: Sweep) -> Lines:
+    return [
+        f"Left out: {counted(list(names), 'experiment')}, {reason}: {', '.join(names)}"
+        for reason, names in sweep.left_out.items()
+    ]
+
+
+def ablation(sweep: Sweep) -> Lines:
+    """What every setting changes: test quality against the commit's own setting (or the first), size and time."""
+    lines: Lines = []
+    for group in sorted({trial.group for trial in sweep.trials}):
+        for method, some in _methods(sweep.trials, group).items():
+            if len(some) > 1:
+                lines += [f"## {method}: {group[0]} on {group[1]}", "", *_ablation(sweep, some), ""]
+    return lines + _left_out(sweep)
+
+
+def _ablation(sweep: Sweep, some: list[Tried]) -> Lines:
+    keys = varying([one.setting for one in some])
+    some = sorted(some, key=lambda one: [_rank(one.setting.get(key)) for key in keys])
+    first = next((one for one in some if any(t.experiment == sweep.committed for t in one.trials)), some[0])
+    measured = [name for name in ABLATED if any(name in trial.tested for one in some for trial in one.trials)]
+    head = ["setting", "seeds"]
+    for name in measured:
+        head += [TESTED[name], "against the bold one"]
+    # A loss on other rows is no measure of the setting.
+    same_rows = len({t.data[VALID] for one in some for t in one.trials}) == 1
+    head += [*(["valid loss"] if same_rows else []), *FACTS.values(), "train s"]
+    rows = []
+    for one in some:
+        row = [_named(one, first, keys), str(len(one.trials))]
+        for name in measured:
+            row += _measured(sweep, one, first, name, len(some) - 1)
+        row += [f"{one.loss:.4f}"] if same_rows else []
+        facts = [[t.facts[key] for t in one.trials if key in t.facts] for key in FACTS]
+        means = [statistics.fmean(values) if values else None for values in facts]
+        rows.append([*row, *map(short, means), short(statistics.fmean(t.train_seconds for t in one.trials))])
+    notes = [] if same_rows else [f"- {VALID}: not the same in all trials, so valid losses do not compare"]
+    if not measured:
+        notes.append("- none of these went on to evaluate: queue reference@MODEL-DATASET-METHOD, not finetune@")
+    return [*notes, *([""] if notes else []), *table(head, rows, texts=head[:1])]
+
+
+def _named(one: Tried, first: Tried, keys: list[str]) -> str:
+    """What a setting changes of the first one, which has the values of all keys."""
+    changed = keys if one is first else [key for key in keys if one.setting.get(key) != first.setting.get(key)]
+    return bold(label(one.setting, changed), one is first)
+
+
+def _measured(sweep: Sweep, one: Tried, first: Tried, name: str, comparisons: int) -> list[str]:
+    """A test metric with its interval, the mean over seeds, and the paired difference from the first setting."""
+    mine, base = ([trial.tested[name] for trial in tried.trials if name in trial.tested] for tried in (one, first))
+    if len(mine) < len(one.trials):
+        return ["", ""]
+    ours = _resampled(sweep, mine, name)
+    value = interval_of(intervals.interval(ours), name)
+    if one is first or len(base) < len(first.trials):
+        return [value, ""]
+    if any(names != mine[0][0] for names, _ in (*mine, *base)):
+        return [value, "other test items"]
+    found = intervals.difference(ours, _resampled(sweep, base, name))
+    return [value, verdict(intervals.simultaneous(found, comparisons), name)]
+
+
+def _resampled(sweep: Sweep, tested: list[tuple[list[str], np.ndarray]], name: str) -> np.ndarray:
+    """A metric per resample, the mean over trainings with different seeds; float64 (1 + resamples,)."""
+    of = metrics.metric(name)[1].of
+    return np.mean(
+        [of(intervals.resamples(len(sums), sweep.resamples, sweep.seed) @ sums) for _, sums in tested], axis=0
+    )
+
+
+def _rank(value: Any) -> tuple:
+    """Numbers by their size, all else by how it is written, after them."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return (0, value, "") if number else (1, 0, _value(value))
 
 
 def _methods(trials: list[Trial], group: tuple[str, str]) -> dict[str, list[Tried]]:
@@ -407,7 +548,7 @@ def write_csv(path: Path, sweep: Sweep) -> None:
             for one in some:
                 for trial in one.trials:
                     row = {name: getattr(trial, name) for name in PLAIN}
-                    row |= {"examples": trial.examples, "chosen": int(one is some[0]), **trial.test}
+                    row |= {"examples": trial.examples, "chosen": int(one is some[0]), **trial.facts, **trial.test}
                     rows.append(files.rounded(row) | {key: _value(trial.setting.get(key)) for key in keys})
     head = list(dict.fromkeys(key for row in rows for key in row))
     with files.new_file(path) as target, target.open("w", encoding="utf-8", newline="") as file:
@@ -416,9 +557,9 @@ def write_csv(path: Path, sweep: Sweep) -> None:
         out.writerows(rows)
 
 
-def main(rev: str, table: Path | None) -> None:
+def main(rev: str, table: Path | None, ablated: bool = False) -> None:
     sweep = read(rev)
-    print("\n".join(report(sweep)))
+    print("\n".join((ablation if ablated else report)(sweep)))
     if not sweep.trials:
         raise UserError("none of the experiments trained anything that the commit itself did not train")
     if table:
@@ -432,6 +573,9 @@ if __name__ == "__main__":
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--rev", default="HEAD", help="the commit that the experiments were made on")
+    parser.add_argument(
+        "--ablation", dest="ablated", action="store_true", help="test quality, size and time of every setting"
+    )
     parser.add_argument("--csv", dest="table", type=Path, metavar="FILE", help="write one row per training to a file")
     try:
         main(**vars(parser.parse_args()))

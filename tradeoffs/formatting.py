@@ -64,11 +64,16 @@ def _decimals(name: str) -> int:
 def quality_of(results: Results, variant: Variant, name: str) -> str:
     if not results.has(variant, name):
         return ""
-    return _written(results.interval(variant, name), _decimals(name))
+    return interval_of(results.interval(variant, name), name)
 
 
 def accuracy_of(found: Interval) -> str:
     return _written(found, 3)
+
+
+def interval_of(found: Interval, name: str) -> str:
+    """`value [low, high]` of a quality metric."""
+    return _written(found, _decimals(name))
 
 
 def signed(found: Interval, name: str) -> str:

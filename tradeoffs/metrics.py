@@ -181,6 +181,9 @@ def metric(name: str) -> tuple[str, Metric]:
     return split, METRICS[kind]
 
 
-def sums(columns: Sequence[np.ndarray], draws: np.ndarray) -> np.ndarray:
-    """Sum of each item column per resample; columns (items,), draws (1 + count, items) -> (1 + count, columns)."""
-    return draws @ np.stack(columns, axis=-1)
+def per_item(names: Sequence[str], rows: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Rows (rows, columns) that have one name added up: the names in order of appearance, and (names, columns)."""
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    found = np.zeros((len(places), rows.shape[1]))
+    np.add.at(found, [places[name] for name in names], rows)
+    return list(places), found

@@ -13,13 +13,16 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from tradeoffs import files, metrics
+from tradeoffs import files, grid, metrics
 from tradeoffs.intervals import Interval
 from tradeoffs.results import BATCH, Results
 from tradeoffs.variants import TRAINED, Variant
+
+Label = tuple[float, float, str, str]  # x and y of a point, the words and the colour of its label
 
 # Okabe and Ito's palette without its yellow, then Paul Tol's: told apart by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255", "#999933")
@@ -39,8 +42,9 @@ STYLE: dict[str, Any] = {
     "figure.dpi": 130,
     "savefig.dpi": 130,
 }
-# Offsets of a label from its point, in points, nearest first.
-LABEL_PLACES = [(dx, dy) for far in range(14, 120, 8) for dx in (0, -far, far) for dy in (far, -far, 0) if dx or dy]
+# Offsets of a label from its point, in points, nearest first; straight up, down and aside are the error bars.
+LABEL_PLACES = [(dx, dy) for far in range(14, 120, 8) for dx in (far, -far, 0) for dy in (far, -far, 0) if dx or dy]
+NEIGHBOUR = 120  # pixels: labels of points that are nearer than this could be taken for each other's
 DIRECTION = {"higher": "higher is better", "lower": "lower is better"}
 
 
@@ -119,7 +123,7 @@ def forgetting(results: Results) -> Figure | None:
         axes.set(xlabel="change of the loss on general text (nats per token, lower is better)")
         axes.set(ylabel=f"test {label} ({DIRECTION[metric.better]})", title=_title("Forgetting", *group))
         axes.margins(0.12)
-        labels.append((axes, [(*points[v], v.method) for v in points], list(points.values())))
+        labels.append((axes, [(*points[v], v.method, _colour(results, v.method)) for v in points], [*points.values()]))
     _label_last(figure, labels)
     return figure
 
@@ -226,6 +230,73 @@ def mmlu_subjects(results: Results) -> Figure | None:
     return figure
 
 
+def bits_per_byte(results: Results) -> Figure | None:
+    """Models down, data sets across: the untouched base where there is one, and the best method of each cell."""
+    if not grid.is_one(results):
+        return None
+    models, datasets = results.run.models, results.run.datasets
+    best = {d: {v.model: v for v in grid.best_of_models(results, d, grid.BITS)} for d in datasets}
+    base = {d: {m: v for m in models if (v := results.untouched(m, d))} for d in datasets}
+    shown = {"untouched base": base} if "base" in results.run.methods else {}
+    if results.run.methods != ["base"]:
+        shown["best method of each"] = best
+    figure = _figure(len(shown) * (1.5 * len(datasets) + 0.4) + 2.4, 0.75 * len(models) + 1.6)
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    bits = {v: results.interval(v, grid.BITS).value for by in shown.values() for d in datasets for v in by[d].values()}
+    # Logarithmic: half as many bits look alike wherever they are.
+    norm = matplotlib.colors.LogNorm(max(min(bits.values()), 1e-3) / 1.1, max(*bits.values(), 1e-3) * 1.1)
+    for axes, (title, by) in zip(panels, shown.items(), strict=True):
+        values = np.array([[bits[by[d][m]] for d in datasets] for m in models])
+        image = axes.imshow(values, norm=norm, cmap="cividis_r", aspect="auto")
+        for (row, column), value in np.ndenumerate(values):
+            variant = by[datasets[column]][models[row]]
+            dark = sum(image.cmap(norm(value))[:3]) < 1.5
+            words = f"{value:.3f}" if by is not best else f"{value:.3f}\n{variant.method}"
+            axes.text(column, row, words, ha="center", va="center", color="white" if dark else "#222222", fontsize=9)
+        if len(models) > 1 and by is best:
+            _frame_best(axes, results)
+        axes.set_title(f"Bits per byte, {title}")
+        axes.set_xticks(range(len(datasets)), datasets)
+        axes.set_yticks(range(len(models)), models)
+        axes.grid(visible=False)
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
+    bar = figure.colorbar(image, ax=panels, label="bits per byte (log scale, lower is better)")
+    for side in (bar.ax.yaxis.set_major_formatter, bar.ax.yaxis.set_minor_formatter):
+        side(lambda value, _: _short(value) if _leading(value) in (1, 2, 5) else "")
+    return figure
+
+
+def _frame_best(axes: Axes, results: Results) -> None:
+    """The best model of each data set in a frame, those tied with it in a dashed one."""
+    for column, dataset in enumerate(results.run.datasets):
+        for variant in (tied := grid.tied_models(results, dataset, grid.BITS)):
+            place, style = results.run.models.index(variant.model), "-" if variant is tied[0] else "--"
+            frame = Rectangle((column - 0.46, place - 0.46), 0.92, 0.92, fill=False, linewidth=2, linestyle=style)
+            axes.add_patch(frame).set_edgecolor("#D55E00")
+
+
+def lengths(results: Results) -> Figure:
+    """Tokens per training example, by tokenizer: one panel per data set."""
+    datasets = results.run.datasets
+    figure = _figure(7, 2.6 * len(datasets))
+    for axes, dataset in zip(figure.subplots(len(datasets), 1, squeeze=False)[:, 0], datasets, strict=True):
+        for index, model in enumerate(results.run.models):
+            found = results.lengths[model, dataset]["train"]
+            share = np.array(found["counts"]) / max(sum(found["counts"]), 1)
+            # Each thinner than the ones before: lines that lie on each other all show.
+            width = np.linspace(2.6, 1.2, len(results.run.models))[index]
+            colour = COLOURS[index % len(COLOURS)]
+            axes.stairs(100 * share, found["edges"], color=colour, linewidth=width, label=model)
+            axes.axvline(found["median"], color=colour, linewidth=0.9, linestyle=":")
+        axes.set_xscale("symlog", base=2, linthresh=8, linscale=0.5)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(lambda value, _: _short(value))
+        axes.set(xlabel="tokens (dotted: the median)", ylabel="share of the examples (%)", title=f"Lengths: {dataset}")
+        axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1), title="tokenizer of")
+    return figure
+
+
 def ladder(results: Results) -> Figure | None:
     """What each format costs in quality against the model as trained, paired on the same items."""
     groups = results.groups()
@@ -271,6 +342,7 @@ def ladder(results: Results) -> Figure | None:
 
 
 PICTURES: dict[str, Callable[[Results], Figure | None]] = {
+    "bits_per_byte": bits_per_byte,
     "quality_vs_speed": quality_vs_speed,
     "quality_vs_size": quality_vs_size,
     "methods": methods,
@@ -281,6 +353,7 @@ PICTURES: dict[str, Callable[[Results], Figure | None]] = {
     "training_curves": training_curves,
     "preference_curves": preference_curves,
     "forgetting": forgetting,
+    "lengths": lengths,
 }
 
 
@@ -314,14 +387,14 @@ def _scatter(results: Results, cost: str, label: str, cheaper: str) -> Figure:
         close = _corner(results, group, points, cheaper)
         _zoom(near, close)
         # Numbers, since names do not fit where the best variants crowd.
-        numbered = [(*points[v], str(number)) for number, v in enumerate(front, 1)]
+        numbered = [(*points[v], str(number), _colour(results, v.method)) for number, v in enumerate(front, 1)]
         labels += [(whole, numbered, list(points.values())), (near, numbered, list(points.values()))]
         _legends(results, side, [f"{number}  {v.method} {v.format}" for number, v in enumerate(front, 1)])
     _label_last(figure, labels)
     return figure
 
 
-def _label_last(figure: Figure, labels: list[tuple[Axes, list[tuple[float, float, str]], list]]) -> None:
+def _label_last(figure: Figure, labels: list[tuple[Axes, list[Label], list]]) -> None:
     """Labels points when all else is drawn and the layout is fixed, since where a label fits depends on both."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
@@ -374,29 +447,48 @@ def _legends(results: Results, axes: Axes, front: list[str]) -> None:
     axes.text(0, 0, "\n".join(["Pareto set", *front]), transform=axes.transAxes, va="bottom", linespacing=1.35)
 
 
-def _label_points(
-    figure: Figure, axes: Axes, labels: list[tuple[float, float, str]], points: list[tuple[float, float]]
-) -> None:
-    """Writes each label at the first place around it where it covers no point and no other label and stays inside."""
+def _label_points(figure: Figure, axes: Axes, labels: list[Label], points: list[tuple[float, float]]) -> None:
+    """Writes each label at the first place around its point where it can be read as that point's alone.
+
+    There it stays inside, covers no point and no label, its line (of the point's colour) crosses no other line, and it
+    lies on its own point's side of every labelled neighbour. Where no place has all of this, the last two are given up.
+    """
     renderer = FigureCanvasAgg(figure).get_renderer()
     inside = axes.get_window_extent()
     taken = [Bbox.from_bounds(x - 7, y - 7, 14, 14) for x, y in axes.transData.transform(points)]
-    thin_line: dict[str, Any] = {"arrowstyle": "-", "color": "#777777", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 5}
-    for x, y, text in labels:
-        for dx, dy in LABEL_PLACES:
+    places = [axes.transData.transform((x, y)) for x, y, _, _ in labels]
+    lines: list[tuple[np.ndarray, np.ndarray]] = []
+    for own, (x, y, text, colour) in zip(places, labels, strict=True):
+        near = [own - other for other in places if 0 < np.hypot(*(own - other)) < NEIGHBOUR]
+        for (dx, dy), strict in [(place, strict) for strict in (True, False) for place in LABEL_PLACES]:
+            end = own + np.array([dx, dy]) * figure.dpi / 72
+            crossed = any(_cross(own, end, *line) for line in lines)
+            if strict and (crossed or any((end - own) @ away < 0 for away in near)):
+                continue
             options: dict[str, Any] = {
                 "ha": "center" if dx == 0 else "left" if dx > 0 else "right",
                 "va": "center",
                 "fontsize": 8,
             }
-            options |= {"textcoords": "offset points", "arrowprops": thin_line, "zorder": 5}
+            line = {"arrowstyle": "-", "color": colour, "linewidth": 0.9, "shrinkA": 0, "shrinkB": 0}
+            options |= {"textcoords": "offset points", "arrowprops": line, "zorder": 5}
             note = axes.annotate(text, (x, y), (dx, dy), **options)
             note.update_positions(renderer)
-            box = Text.get_window_extent(note, renderer)  # of the words, without the thin line
+            box = Text.get_window_extent(note, renderer)  # of the words, without the line
             if inside.contains(*box.min) and inside.contains(*box.max) and not any(box.overlaps(b) for b in taken):
                 taken.append(box.padded(3))
+                lines.append((own, end))
                 break
             note.remove()
+
+
+def _cross(a: np.ndarray, b: np.ndarray, c: np.ndarray, d: np.ndarray) -> bool:
+    """Whether the segments ab and cd cross, each (2,)."""
+
+    def side(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> float:
+        return float((q[0] - p[0]) * (r[1] - p[1]) - (q[1] - p[1]) * (r[0] - p[0]))
+
+    return side(a, b, c) * side(a, b, d) < 0 and side(c, d, a) * side(c, d, b) < 0
 
 
 def _memory_bars(axes: Axes, rows: list[tuple[str, list[float], str]]) -> None:

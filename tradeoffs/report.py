@@ -7,7 +7,7 @@ from statistics import median
 
 from markdown_it import MarkdownIt
 
-from tradeoffs import intervals, metrics, trained_only
+from tradeoffs import grid, intervals, metrics, trained_only
 from tradeoffs.formatting import (
     Lines,
     accuracy_of,
@@ -31,6 +31,8 @@ from tradeoffs.variants import TRAINED, Variant
 Group = tuple[str, str]
 
 CAPTIONS = {
+    "bits_per_byte": "Bits per byte of each model on the test split of each data set, as trained; fewer are better. "
+    "Framed: the best model of a data set; dashed: tied with it.",
     "quality_vs_speed": "Quality against decode speed. Dashed: the Pareto set; no faster one is as good, ties counted.",
     "quality_vs_size": "Quality against size. Dashed: the Pareto set; no smaller one is as good, ties counted.",
     "methods": "Methods as trained: quality on questions never seen and seen in training, and what training took.",
@@ -40,8 +42,23 @@ CAPTIONS = {
     "memory": "Peak memory of the process: in training, and while answering one prompt at a time.",
     "training_curves": "Training loss; curves that meet lie in each other, the first method's outside.",
     "preference_curves": "Learning from pairs: TRL's loss, and what the pairs of each step say.",
+    "lengths": "Tokens per example (per document of a text) of the training split, by tokenizer.",
     "forgetting": "Each method as trained: quality on the task against what tuning cost on general text.",
 }
+# What preparation dropped, by its names in data/prepared/<dataset>/info.json; and those that come with examples.
+LOST = {
+    "empty": "empty",
+    "equal_answers": "equal answers",
+    "duplicates": "duplicates",
+    "near_duplicates": "train rows like a test row",
+    "near_duplicates_of_valid": "train rows like a validation row",
+    "near_duplicates_within": "train rows like another one",
+}
+LEAKS = {
+    "near_duplicate_examples": "train, like test",
+    "near_duplicates_within_examples": "train, like train",
+}
+SHOWN = 200  # characters of a dropped example
 # Where merging put an adapter: values of `merge` in params.yaml.
 MERGED_ONTO = {"trained_base": "the de-quantised base it was trained on", "original_base": "the original base"}
 MANY = 12  # more variants than these are folded away, except as trained
@@ -62,6 +79,7 @@ def markdown(results: Results, pictures: Sequence[str]) -> str:
     """The whole report; `pictures` are the names of those that were drawn."""
     sections = [
         _decision(results, pictures),
+        grid.section(results, _pictures(pictures, "bits_per_byte")),
         _methods(results, pictures),
         _forgetting(results, pictures),
         _formats(results, pictures),
@@ -69,7 +87,7 @@ def markdown(results: Results, pictures: Sequence[str]) -> str:
         _subjects(results, pictures),
         _prompts(results),
         _comparisons(results),
-        _data(results),
+        _data(results, pictures),
         _reading(results),
         _machine(results),
     ]
@@ -127,11 +145,11 @@ def _decision(results: Results, pictures: Sequence[str]) -> Lines:
         "Speeds whose repetitions overlap, and memory within 2 %, are not told apart: the better variant is named.",
         "",
     ]
-    lines += decision_table(results)
+    lines += [*decision_table(results), "", *grid.decision(results)]
     for group in results.groups():
         lines += ["", f"**{' on '.join(group)}.** {_advice(results, group)}", ""]
         lines += [*_choices(results, group), "", *_only_as_trained(results, group)]
-    return lines + _pictures(pictures, "quality_vs_speed", "quality_vs_size") + _across_models(results)
+    return lines + _pictures(pictures, "quality_vs_speed", "quality_vs_size")
 
 
 def _advice(results: Results, group: Group) -> str:
@@ -207,29 +225,6 @@ def _choices(results: Results, group: Group) -> Lines:
         for v, why in chosen.items()
     ]
     return table(header, rows)
-
-
-def _across_models(results: Results) -> Lines:
-    """Models side by side, by the one likelihood that compares across tokenizers, and by subject."""
-    if len(results.run.models) == 1:
-        return []
-    lines = ["", "## Models side by side", "", "Each with its best method, as trained. Test bits per byte:", ""]
-    subjects: dict[str, dict[str, str]] = {}
-    rows = []
-    for dataset in results.run.datasets:
-        row = [f"`{dataset}`"]
-        for model in results.run.models:
-            best = next(v for v in results.ranked(model, dataset) if v.format == TRAINED)
-            row.append(f"`{best.method}`: {quality_of(results, best, 'test_bits_per_byte')}")
-            for subject, (accuracy, _) in results.subjects(best).items():
-                subjects.setdefault(f"{dataset}: {subject.replace('_', ' ')}", {})[model] = accuracy_of(accuracy)
-        rows.append(row)
-    header = [f"`{model}`" for model in results.run.models]
-    lines += table(["data set", *header], rows)
-    if subjects:
-        rows = [[name, *(found.get(model, "") for model in results.run.models)] for name, found in subjects.items()]
-        lines += ["", "Multiple choice:", "", *table(["subject", *header], rows)]
-    return lines
 
 
 def _methods(results: Results, pictures: Sequence[str]) -> Lines:
@@ -314,7 +309,7 @@ def _only_as_trained(results: Results, group: Group) -> Lines:
 def _forgetting(results: Results, pictures: Sequence[str]) -> Lines:
     """What the task was paid with: the loss on text of the base's own kind, before and after."""
     lines = ["", "## What it forgot", "", "Loss on held-out text of the kind that the base learned from, in nats per"]
-    lines += ["token, as trained. Changes are paired with the untouched base, on the same windows of text; above 0,"]
+    lines += ["token, as trained. Changes are paired with the untouched base, on the same documents; above 0,"]
     lines += ["something was forgotten. These intervals are plain: one in twenty excludes 0 by chance alone.", ""]
     for group in results.groups():
         name = results.headline(*group)
@@ -333,7 +328,7 @@ def _forgetting(results: Results, pictures: Sequence[str]) -> Lines:
                 changes = [verdict(results.compare(variant, base, n), n) for n in ("general_loss", name)]
                 row += ["", ""] if variant == base else changes
             rows.append(row)
-        lines += [*table(header, rows), "", f"{results.count(measured[0], 'general_loss')} windows of text."]
+        lines += [*table(header, rows), "", f"{results.count(measured[0], 'general_loss')} documents."]
         lines += [] if base else ["The run list lacks `base`, so there is no loss before tuning to compare with."]
         lines += [""]
     return lines + _pictures(pictures, "forgetting")
@@ -587,15 +582,17 @@ def _against(results: Results, trained: list[Variant], name: str) -> Lines:
     return table(header, rows)
 
 
-def _data(results: Results) -> Lines:
+def _data(results: Results, pictures: Sequence[str]) -> Lines:
     lines = ["", "## Data, and what it can show", ""]
     kept = {"read": "rows read", "train": "train", "test": "test", "seen": "seen, of train"}
-    lost = {"empty": "empty", "duplicates": "duplicates", "near_duplicates": "near-duplicates of test, in train"}
+    named = {key for info in results.prepared.values() for key in info["dropped"]}
+    lost = {key: label for key, label in LOST.items() if key in named}
     rows = []
     for name, info in results.prepared.items():
-        counts, dropped = [info["counts"][key] for key in kept], [info["dropped"][key] for key in lost]
+        counts, dropped = [info["counts"][key] for key in kept], [info["dropped"].get(key) for key in lost]
         rows.append([f"`{name}`", *map(short, counts + dropped)])
     lines += table(["data set", *kept.values(), *(f"dropped: {label}" for label in lost.values())], rows)
+    lines += [*_leaks(results), *_lengths(results), *_pictures(pictures, "lengths")]
     lines += ["", "Smallest true difference that this run finds with 80 % power (2.8 standard errors of the paired"]
     lines += ["difference), median over the pairs compared:", ""]
     header = ["model / data set", "metric", "items", "between methods", "between formats of one method"]
@@ -610,6 +607,37 @@ def _data(results: Results) -> Lines:
                 label, count = results.label(group[1], name), str(results.count(trained[0], name))
                 rows.append([" / ".join(group), label, count, *found])
     return lines + table(header, rows)
+
+
+def _leaks(results: Results) -> Lines:
+    """Examples of what was dropped, beside what each is like; nothing where nothing was."""
+    lines: Lines = []
+    for name, info in results.prepared.items():
+        rows = [
+            [label, *(escaped(_shortened(pair[side])) for side in ("dropped", "like"))]
+            for key, label in LEAKS.items()
+            for pair in info["dropped"].get(key, ())
+        ]
+        rows += [["duplicate", escaped(_shortened(text)), ""] for text in info["dropped"].get("duplicate_examples", ())]
+        if rows:
+            header = ["", "dropped", "is like"]
+            lines += folded(f"what was dropped of {name}: examples", table(header, rows, texts=header[1:]))
+    return ["", *lines] if lines else []
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN].rstrip()} ..."
+
+
+def _lengths(results: Results) -> Lines:
+    lines = ["", "Tokens per example, per document of a text, as each model's tokenizer cuts them:", ""]
+    splits = ("train", "test")
+    header = ["model / data set", *(f"{split}: {what}" for split in splits for what in ("median", "longest"))]
+    rows = [
+        [" / ".join(pair), *(short(found[split][what]) for split in splits for what in ("median", "longest"))]
+        for pair, found in results.lengths.items()
+    ]
+    return [*lines, *table(header, rows)]
 
 
 def _detectable(results: Results, pairs: list[tuple[Variant, Variant]], name: str) -> str:
@@ -628,7 +656,8 @@ def _reading(results: Results) -> Lines:
     if results.embedding:
         lines += [f"- Embeddings, for cosine and BERTScore: `{results.embedding}`."]
     lines += [
-        "- **Intervals**: 95 % percentile bootstrap over items; differences resample the same items for both sides.",
+        "- **Intervals**: 95 % percentile bootstrap over items, which are questions or whole documents; differences",
+        "  resample the same items for both sides.",
         "- **Pareto set**: no cheaper variant is as good; one that is tied with a cheaper one is left out.",
         "- **Perplexity or bits per byte**: more tokens for the same text make a lower perplexity, and the",
         "  model is no better for it. Within one model either will do; across models use bits per byte.",

@@ -1,11 +1,13 @@
 """What all variants of a run list scored, ready to compare: items, scores, cost and training read into one place.
 
 Every quality number is a metric per bootstrap resample (tradeoffs.metrics, tradeoffs.intervals); variants of one data
-set share the resamples, so that any two of them are compared on the same items.
+set share the resamples, so that any two of them are compared on the same items. An item is a question, or a whole
+document of a text: its windows are no independent samples, and every tokenizer cuts other ones.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 
@@ -68,7 +70,7 @@ MEMORY_NOISE = 0.02
 MADE_FROM = {"bf16": (TRAINED,), "int8": ("bf16", TRAINED), "nf4": ("bf16", TRAINED), "f16": ("bf16", TRAINED)}
 QUANT_MADE_FROM = ("f16", "bf16", TRAINED)
 
-_ITEM_COLUMNS = ["split", "item", "subject", "tokens", "log_likelihood", "correct_tokens", "bytes"]
+_ITEM_COLUMNS = ["split", "item", "document", "subject", "tokens", "log_likelihood", "correct_tokens", "bytes"]
 _ITEM_COLUMNS += ["kld", "kld_tail", "kld_variance", "same_top", "chosen", "correct_option"]
 _ITEM_COLUMNS += ["prompt", "generated", "generated_tokens", "latency_seconds", "ttft_seconds"]
 
@@ -86,6 +88,19 @@ class Answer:
     @property
     def tokens_per_second(self) -> float:
         return self.tokens / self.latency_seconds
+
+
+@dataclass(frozen=True)
+class Scored:
+    """How much of a split a variant was scored on."""
+
+    items: int
+    tokens: int
+    bytes: int  # UTF-8, of the scored tokens' text
+
+    @property
+    def bytes_per_token(self) -> float:
+        return self.bytes / self.tokens
 
 
 class Results:
@@ -107,10 +122,16 @@ class Results:
         self.prepared = {name: _json(f"data/prepared/{name}", "info") for name in datasets}
         self._seed, self._resamples = seed, resamples
         self._draws: dict[int, np.ndarray] = {}
+        self._sums: dict[tuple[Variant, str], tuple[list[str], np.ndarray] | None] = {}
         self._values: dict[tuple[Variant, str], tuple[list[str], np.ndarray] | None] = {}
         self._subjects: dict[Variant, dict[str, tuple[Interval, int]]] = {}
         scores, self.embedding = _scores()
         self._items = {variant: _columns(variant, scores.get(str(variant))) for variant in self.variants}
+
+    @cached_property
+    def lengths(self) -> dict[tuple[str, str], dict]:
+        """Of each model and data set, by split: how many examples (documents of a text) have how many tokens."""
+        return {pair: _json("data/lengths", "-".join(pair)) for pair in self.groups()}
 
     def groups(self) -> list[tuple[str, str]]:
         """Each (model, dataset): the variants inside one are alternatives to each other."""
@@ -171,8 +192,17 @@ class Results:
         return intervals.interval(self.values(variant, name))
 
     def compare(self, ours: Variant, theirs: Variant, name: str) -> Interval:
-        """Paired difference ours - theirs. Raises UserError if the two were not asked the same items."""
+        """Paired difference ours - theirs. Raises UserError if the two were not asked the same items.
+
+        Of two models it is over the items that both have, should one have items in which it has nothing to score (a
+        document that is a single token to its tokenizer).
+        """
         mine, other = self._measured(ours, name), self._measured(theirs, name)
+        if ours.model != theirs.model and mine[0] != other[0]:
+            there = set(other[0])
+            common = [item for item in mine[0] if item in there]
+            if common:
+                mine, other = (self._measured(variant, name, common) for variant in (ours, theirs))
         _require_same(name, ours, mine[0], theirs, other[0])
         return intervals.difference(mine[1], other[1])
 
@@ -191,9 +221,15 @@ class Results:
             for split in ("test", "seen")
         )
 
+    def scored(self, variant: Variant, split: str = "test") -> Scored:
+        mine = self._items[variant]
+        rows = mine["split"] == split
+        tokens, size = (int(mine[column][rows].sum()) for column in ("tokens", "bytes"))
+        return Scored(len(set(mine["item"][rows])), tokens, size)
+
     def letters(self, compared: Sequence[Variant], name: str) -> dict[Variant, str]:
         """Letters that two of the variants share exactly when they are tied, all their pairs compared at once."""
-        order = sorted(compared, key=lambda variant: -self._goodness(variant, name))
+        order = self.sorted(compared, name)
         told_apart = [
             (one, other)
             for one, other in combinations(range(len(order)), 2)
@@ -287,8 +323,11 @@ class Results:
 
     def ranked(self, model: str, dataset: str) -> list[Variant]:
         """Variants of a group by the headline metric, best first."""
-        name = self.headline(model, dataset)
-        return sorted(self.of(model, dataset), key=lambda variant: -self._goodness(variant, name))
+        return self.sorted(self.of(model, dataset), self.headline(model, dataset))
+
+    def sorted(self, some: Sequence[Variant], name: str) -> list[Variant]:
+        """Variants by a quality metric, best first."""
+        return sorted(some, key=lambda variant: -self._goodness(variant, name))
 
     def best_shipped(self, model: str, dataset: str) -> str:
         """The method of the best variant, among the methods that can be merged, if there are any."""
@@ -346,27 +385,41 @@ class Results:
         value = float(self.values(variant, name)[0])
         return value if metrics.metric(name)[1].better == "higher" else -value
 
-    def _measured(self, variant: Variant, name: str) -> tuple[list[str], np.ndarray]:
-        found = self._resampled(variant, name)
+    def _measured(self, variant: Variant, name: str, only: list[str] | None = None) -> tuple[list[str], np.ndarray]:
+        """What _resampled gives, or the same of `only` some items. Raises ValueError if the metric is not there."""
+        found = self._resampled(variant, name) if only is None else self._item_sums(variant, name)
         if found is None:
             raise ValueError(f"{variant} has no {name}")
-        return found
+        if only is None:
+            return found
+        places = {item: place for place, item in enumerate(found[0])}
+        return only, self._of_sums(name, found[1][[places[item] for item in only]])
 
     def _resampled(self, variant: Variant, name: str) -> tuple[list[str], np.ndarray] | None:
         """Item ids behind a metric and the metric per resample."""
         if (variant, name) not in self._values:
+            found = self._item_sums(variant, name)
+            self._values[variant, name] = found and (found[0], self._of_sums(name, found[1]))
+        return self._values[variant, name]
+
+    def _item_sums(self, variant: Variant, name: str) -> tuple[list[str], np.ndarray] | None:
+        """Item ids behind a metric, and per item what the metric is made of; float64 (items, columns)."""
+        if (variant, name) not in self._sums:
             split, metric = metrics.metric(name)
             mine = self._items[variant]
             columns = [mine[column] for column in metric.columns if column in mine]
             measured = mine["split"] == split
             for column in columns:
                 measured = measured & ~np.isnan(column)
-            if len(columns) < len(metric.columns) or not measured.any():
-                self._values[variant, name] = None
-            else:
-                sums = metrics.sums([column[measured] for column in columns], self._resample(int(measured.sum())))
-                self._values[variant, name] = mine["item"][measured].tolist(), metric.of(sums)
-        return self._values[variant, name]
+            self._sums[variant, name] = None
+            if len(columns) == len(metric.columns) and measured.any():
+                rows = np.stack([column[measured] for column in columns], axis=-1)
+                self._sums[variant, name] = metrics.per_item(mine["item"][measured].tolist(), rows)
+        return self._sums[variant, name]
+
+    def _of_sums(self, name: str, sums: np.ndarray) -> np.ndarray:
+        """A metric per resample, from its sums per item (items, columns)."""
+        return metrics.metric(name)[1].of(self._resample(len(sums)) @ sums)
 
     def _resample(self, count: int) -> np.ndarray:
         if count not in self._draws:
@@ -376,13 +429,9 @@ class Results:
 
 def _require_same(what: str, ours: Variant, mine: list[str], theirs: Variant, other: list[str]) -> None:
     if mine != other:
-        way_out = "run `dvc repro` so that both are evaluated on the present data"
-        if ours.model != theirs.model:
-            way_out += (
-                "; a text is cut into windows by each model's own tokenizer, so on texts two models may not compare"
-            )
         raise UserError(
-            f"{what}: {ours} and {theirs} were evaluated on different items, so they cannot be compared; {way_out}"
+            f"{what}: {ours} and {theirs} were evaluated on different items, so they cannot be compared; run `dvc "
+            "repro` so that both are evaluated on the present data"
         )
 
 
@@ -419,6 +468,8 @@ def _columns(variant: Variant, scores: pa.Table | None) -> dict[str, np.ndarray]
     for name in table.column_names:
         values = table[name].to_numpy()
         columns[name] = values if pa.types.is_string(table.schema.field(name).type) else values.astype(np.float64)
+    document = columns.pop("document")
+    columns["item"] = np.where(document != None, document, columns["item"])  # noqa: E711 (element by element)
     columns["items"] = np.ones(table.num_rows)
     chosen, right = columns.pop("chosen"), columns.pop("correct_option")
     columns["correct"] = np.where(np.isnan(chosen), np.nan, chosen == right)

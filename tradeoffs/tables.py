@@ -13,8 +13,6 @@ from tradeoffs.variants import TRAINED, Variant, cells
 
 # What each rung of the ladder is compared by.
 LADDER = ("test_loss", "test_f1", "mmlu_accuracy")
-# Where the points of a training curve are, by the stage of training that they are of.
-STAGES = {"sft": "curve", "dpo": "preference_curve"}
 POINT = ("step", "loss", "token_accuracy", "reward_accuracy", "reward_margin", "lr", "grad_norm", *MEDIANS)
 
 
@@ -99,12 +97,11 @@ def ladder(results: Results) -> list[dict]:
     return rows
 
 
-def curves(results: Results) -> list[dict]:
-    """Every point of the training curves, in long form: cell, stage of training, step, and what was measured there."""
+def curves(results: Results, key: str) -> list[dict]:
+    """Every point of the curves `key` (curve, preference_curve), in long form: cell, step, and what was measured."""
     return [
-        {"model": model, "dataset": dataset, "method": method, "stage": stage} | _present(POINT, point)
+        {"model": model, "dataset": dataset, "method": method} | _present(POINT, point)
         for model, dataset, method in cells(results.run)
-        for stage, key in STAGES.items()
         for point in results.training[f"{model}-{dataset}-{method}"].get(key, [])
     ]
 
