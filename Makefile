@@ -9,7 +9,7 @@ READY := .venv/requirements.lock
 # Stages call `python`: this makes it the one of .venv, also where nobody activated it. Not exported to every recipe:
 # the one that makes .venv must not run the python that it is about to replace.
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
-BENCHMARKS := gguf_scoring gguf_kld decode generation mmlu mmlu_agreement zoo memory methods train_lora train_full
+BENCHMARKS := gguf_scoring gguf_kld decode generation mmlu mmlu_agreement zoo memory preparation methods train_lora train_full
 
 .PHONY: run test lint bench clean help
 .DEFAULT_GOAL := help
@@ -18,6 +18,7 @@ run: $(READY)  ## run what has changed (everything, the first time), then show w
 	@rm -f .scratch/times.jsonl
 	@begun=$$(date +%s); $(WITH_VENV) $(BIN)/dvc repro && $(BIN)/python -m tradeoffs.clock $$(($$(date +%s) - begun))
 	@$(BIN)/python -m tradeoffs.readme
+	@$(BIN)/python -m tradeoffs.artifacts
 	@echo "Results: report/report.md (or report/report.html), metrics/, plots/"
 
 test: $(READY) lint  ## lint, types and tests
@@ -37,7 +38,8 @@ bench: $(READY)  ## compare with the peers (needs ../shared: benchmarks/README.m
 
 clean:  ## remove the environment, outputs, unfinished work and scratch files; committed results and DVC's cache stay
 	rm -rf .venv .scratch .pytest_cache .ruff_cache .mypy_cache
-	rm -rf data/prepared data/general data/tokens data/training data/reference data/items data/cost data/scores.parquet
+	rm -rf data/prepared data/general data/tokens data/lengths data/training data/reference data/items data/cost
+	rm -rf data/scores.parquet
 	rm -rf models/base models/trained models/merged models/converted models/gguf
 	find live -mindepth 1 ! -name .gitignore -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

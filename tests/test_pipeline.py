@@ -2,17 +2,18 @@
 
 import ast
 import inspect
-import os
 import shutil
-import subprocess
-import sys
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
+import fake_pipeline
 import pytest
 import yaml
+from fake_pipeline import REPO
 
-REPO = Path(__file__).parents[1]
+from tradeoffs import artifacts, params
+
 SPEC = yaml.safe_load((REPO / "dvc.yaml").read_text())
 STAGES = SPEC["stages"]
 # Modules that no output depends on: argument parsing, the clock, the error type, and the reader of params.yaml, whose
@@ -74,63 +75,23 @@ def test_only_the_aggregates_are_metrics():
     assert all(path.startswith("metrics/") for path in SPEC.get("metrics", []))
 
 
-def dvc(*words: str, cwd: Path) -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    command = [sys.executable, "-m", "dvc", *words]
-    done = subprocess.run(
-        command, cwd=cwd, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-STAND_IN = """
-import os, sys
-from pathlib import Path
-for out in map(Path, sys.argv[1:]):
-    folder = out if not out.suffix else out.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("train.parquet", "valid.parquet", "pairs.parquet", "content") if not out.suffix else (out.name,):
-        (folder / name).write_text(os.urandom(8).hex())
-"""
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The repository after a whole run in which each stage was a stand-in that writes new content to its outputs."""
+    """The project after a whole run in which each stage was a stand-in that writes new content to its outputs."""
     folder = tmp_path_factory.mktemp("finished")
-    for name in ("stages", "tradeoffs", "data/raw", "models/raw"):
-        shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(REPO / ".dvcignore", folder)
-    raw = yaml.safe_load((REPO / "params.yaml").read_text())
-    raw["run"] |= {"methods": ["base", "lora", "lora_8bit"], "precisions": ["bf16"], "quants": ["q8_0"]}
-    (folder / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
-    (folder / "stand_in.py").write_text(STAND_IN)
-    spec = yaml.safe_load((REPO / "dvc.yaml").read_text())
-    for stage in spec["stages"].values():
-        stage["cmd"] = " ".join(["python stand_in.py", *outs(stage)])
-    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": spec["stages"]}, sort_keys=False))
-    dvc("init", "--no-scm", "-q", cwd=folder)
-    dvc("config", "core.analytics", "false", cwd=folder)
-    dvc("repro", cwd=folder)
+    fake_pipeline.make(folder, methods=["base", "lora", "lora_8bit"], precisions=["bf16"], quants=["q8_0"])
+    fake_pipeline.dvc("init", "--no-scm", "-q", cwd=folder)
+    fake_pipeline.dvc("config", "core.analytics", "false", cwd=folder)
+    fake_pipeline.repro(folder)
     return folder
-
-
-def outs(stage):
-    for kind in ("outs", "metrics", "plots"):
-        for out in stage.get(kind, []):
-            yield out if isinstance(out, str) else next(iter(out))
 
 
 def changed(finished: Path, tmp_path: Path, edit) -> set[str]:
     """Stages that DVC runs after `edit` has changed params.yaml (as a dict, in place)."""
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder, symlinks=True)
-    raw = yaml.safe_load((folder / "params.yaml").read_text())
-    edit(raw)
-    (folder / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
-    out = dvc("repro", cwd=folder)
-    return {line.split("'")[1] for line in out.splitlines() if line.startswith("Running stage")}
+    fake_pipeline.change(folder, edit)
+    return fake_pipeline.repro(folder)
 
 
 def test_nothing_runs_when_nothing_changed(finished, tmp_path):
@@ -162,3 +123,27 @@ def test_what_is_only_evaluated_trains_nothing_again(finished, tmp_path):
 
     found = {name.split("@")[0] for name in changed(finished, tmp_path, edit)}
     assert found == {"reference", "evaluate_gpu", "evaluate_cpu", "score", "aggregate"}
+
+
+def test_the_artifacts_are_those_of_the_run_list():
+    assert (REPO / artifacts.LIST).read_text() == artifacts.text(params.load_all(REPO / "params.yaml"))
+
+
+def test_every_artifact_is_an_output_that_the_pipeline_writes(finished):
+    listed = artifacts.listed(params.load_all(finished / "params.yaml"))
+    tracked = {line for folder in ("trained", "merged", "gguf") for line in written(finished, folder)}
+    assert {entry["path"] for entry in listed.values()} <= tracked
+    # All that is left is what there cannot be (trained weights of the untouched base) and the notes beside a GGUF.
+    left = tracked - {entry["path"] for entry in listed.values()}
+    assert {path for path in left if not path.endswith(".json")} == {"trained/demo-demo-base"}
+
+
+def written(folder: Path, kind: str) -> set[str]:
+    """What DVC tracks in models/<kind>, relative to models/."""
+    return {f"{kind}/{line}" for line in fake_pipeline.dvc("list", ".", f"models/{kind}", cwd=folder).split()}
+
+
+def test_what_cannot_be_merged_is_no_model_to_ship():
+    cfg = params.load_all(REPO / "params.yaml")
+    run = replace(cfg.run, methods=["prompt_tuning"], quants=["q8_0"])
+    assert [name.rsplit("-", 1)[1] for name in artifacts.listed(replace(cfg, run=run))] == ["trained"]
