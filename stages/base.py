@@ -12,7 +12,7 @@ from pathlib import Path
 
 from transformers import AutoTokenizer
 
-from tradeoffs import checkpoints, cli, clock, demo_model, demo_text, files, hub, hub_models, params, records
+from tradeoffs import checkpoints, cli, clock, demo_model, demo_text, files, hub, hub_models, params, readers
 from tradeoffs.prompts import chat_template
 
 READS = ("seed", "models.{model}")
@@ -68,7 +68,7 @@ def _general(model: params.Model, seed: int) -> list[dict[str, str]]:
     """Documents (id, text), all different, in an order that does not change when others come or go."""
     if model.general:
         columns = params.Columns(text=model.general.column or "text")  # a text file's documents are in that one
-        texts = [row["text"] for row in records.read(Path(model.general.path), columns)]
+        texts = [row["text"] for row in readers.read(Path(model.general.path), columns)]
     elif model.generate:
         texts = demo_text.held_out(GENERAL, model.generate.sentences, seed)
     else:

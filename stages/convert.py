@@ -6,6 +6,7 @@ OUT  models/converted/<model>-<dataset>-<method>.gguf, .json
 """
 
 from pathlib import Path
+from typing import Any
 
 from tradeoffs import cli, clock, fetch_converter, files, gguf_converter, params, trained_only
 from tradeoffs.errors import UserError
@@ -28,15 +29,34 @@ def main(model: str, dataset: str, method: str) -> None:
     with files.new_file(gguf) as unfinished:
         gguf_converter.convert(checkpoint, unfinished)
         types = tensor_types(unfinished)
+        tokenisation = gguf_converter.tokenisation(checkpoint, unfinished)
     made = {
         "converter": fetch_converter.folder().name,
         "size_mb": gguf.stat().st_size / 1e6,
         "tensor_types": types,
+        "llama_cpp_tokenisation": tokenisation,
     }
     files.write_json(
         gguf.with_suffix(".json"), files.run_info(**{**files.read_json(checkpoint / "run_info.json"), **made})
     )
     print(f"{gguf}: {made['size_mb']:.1f} MB, {types}")
+    _note(tokenisation, gguf.with_suffix(".json"))
+
+
+def _note(found: dict[str, Any], described: Path) -> None:
+    """Says where whoever types text into the GGUF gets other tokens than the model was trained on."""
+    if found["differing"]:
+        print(
+            f"note: llama.cpp cuts {len(found['differing'])} of {found['texts']} sample texts into other tokens than "
+            f"the checkpoint's tokenizer, {found['differing'][0]['text']!r} for one (all: llama_cpp_tokenisation in "
+            f"{described}); no score here is touched, all go by token ids"
+        )
+    checkpoint, llama_cpp = (found["adds_bos"][name] for name in ("checkpoint", "llama_cpp"))
+    if checkpoint != llama_cpp:
+        print(
+            f"note: before plain text {'llama.cpp' if llama_cpp else 'the checkpoint'} puts a BOS token and "
+            f"{'the checkpoint' if llama_cpp else 'llama.cpp'} none; no score here is touched, all go by token ids"
+        )
 
 
 if __name__ == "__main__":

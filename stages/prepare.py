@@ -8,7 +8,7 @@ OUT  data/prepared/<dataset>/   train, seen, valid, test, mmlu (jsonl), info.jso
 from pathlib import Path
 from typing import Any
 
-from tradeoffs import cli, demo_text, files, hub_mmlu, params, records, splits
+from tradeoffs import cli, demo_text, files, hub, hub_mmlu, params, records, splits
 from tradeoffs.errors import UserError
 
 READS = ("seed", "datasets.{dataset}")
@@ -65,11 +65,7 @@ def _mmlu(wanted: params.Dataset, seed: int, where: str) -> tuple[list[dict[str,
     if wanted.mmlu and wanted.mmlu.hub:
         rows, commit = hub_mmlu.read(wanted.mmlu.hub, wanted.mmlu.revision, wanted.mmlu.subjects, f"{where}.mmlu")
         source = {"source": wanted.mmlu.hub, "commit": commit}
-        if wanted.mmlu.revision != commit:
-            print(
-                f"note: {where}.mmlu.revision: {wanted.mmlu.revision or 'main'} of {wanted.mmlu.hub} is commit "
-                f"{commit} today; to keep these questions, set revision: {commit}"
-            )
+        hub.note_unpinned(wanted.mmlu.hub, wanted.mmlu.revision, commit, f"{where}.mmlu")
     elif wanted.mmlu:
         rows = records.read_mmlu(Path(str(wanted.mmlu.path)), wanted.mmlu.subjects, f"{where}.mmlu")
         source = {"source": str(wanted.mmlu.path)}

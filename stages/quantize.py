@@ -1,4 +1,4 @@
-"""Quantise a GGUF with llama.cpp's own quantiser; f16 takes the same way, so that all quants differ in their type only.
+"""Quantise a GGUF with llama.cpp's own quantiser; f16 is the converter's file as it is.
 
 IN   models/converted/<model>-<dataset>-<method>.gguf, .json
 OUT  models/gguf/<model>-<dataset>-<method>-<quant>.gguf, .json
@@ -7,6 +7,7 @@ OUT  models/gguf/<model>-<dataset>-<method>-<quant>.gguf, .json
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 from tradeoffs import cli, files, params, trained_only
@@ -53,8 +54,11 @@ def main(model: str, dataset: str, method: str, quant: str) -> None:
 def quantize(source: Path, target: Path, quant: str) -> list[dict[str, str | int]]:
     """Writes `source` as `quant` to `target`; the tensors that llama.cpp had to give another type than it wanted.
 
-    Raises UserError with llama.cpp's last lines if it fails.
+    `source` is f16 already, so that one is a copy: to the byte, since DVC then keeps and pushes both once. Raises UserError with llama.cpp's last lines if it fails.
     """
+    if quant == "f16":
+        shutil.copyfile(source, target)
+        return []
     native.start_log()
     options = llama_cpp.llama_model_quantize_default_params()
     options.nthread = os.cpu_count() or 1

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny_gguf import SAMPLE, TEMPLATE, Gguf, make_checkpoint
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from stages import convert
 from tradeoffs import fetch_converter, files, gguf_converter, params
 from tradeoffs.errors import UserError
+from tradeoffs.llama_cpp_native import tensor_types
 
 REPO = Path(__file__).parents[1]
 SHARED = REPO.parent / "shared"
@@ -93,8 +95,59 @@ def test_stories260k_converts_and_keeps_its_ids(workspace):
 
 @needs_shared
 @pytest.mark.parametrize("family", ["gpt2", "pythia"])
-def test_families_whose_config_lost_a_key_convert(tmp_path, family):
-    sys.path.insert(0, str(SHARED / "tools"))
+def test_masks_among_the_weights_are_left_out_as_on_the_hub(tmp_path, monkeypatch, family):
+    monkeypatch.setattr(sys, "path", [str(SHARED / "tools"), *sys.path])
+    import make_zoo
+
+    make_zoo.build(family, tmp_path)
+    gguf_converter.convert(tmp_path / family, tmp_path / "clean.gguf")
+    weights = tmp_path / family / "model.safetensors"
+    # There GPT-2's names have no prefix, either.
+    tensors = {name.removeprefix("transformer."): value for name, value in load_file(weights).items()}
+    prefix = "h.0.attn" if family == "gpt2" else "gpt_neox.layers.0.attention"
+    tensors |= {f"{prefix}.bias": torch.ones(1, 1, 9, 9), f"{prefix}.masked_bias": torch.tensor(-1e9)}
+    save_file(tensors, weights, metadata={"format": "pt"})
+    gguf_converter.convert(tmp_path / family, tmp_path / "masked.gguf")
+    assert tensor_types(tmp_path / "masked.gguf") == tensor_types(tmp_path / "clean.gguf")
+
+
+def test_a_gemma_whose_output_layer_left_its_embedding_is_refused_with_what_to_do(workspace, checkpoint):
+    place(checkpoint)
+    config = files.read_json("models/merged/m-d-base/config.json")
+    changed = {"model_type": "gemma2", "tie_word_embeddings": False}
+    files.write_json("models/merged/m-d-base/config.json", config | changed)
+    with pytest.raises(UserError, match=r"m-d-base: llama\.cpp runs gemma2 only .* leave both out of the method"):
+        convert.main("m", "d", "base")
+
+
+def test_what_llama_cpp_cuts_differently_is_on_record_and_noted(workspace, checkpoint, capsys, monkeypatch):
+    place(checkpoint)
+    convert.main("m", "d", "base")
+    found = files.read_json("models/converted/m-d-base.json")["llama_cpp_tokenisation"]
+    assert found == {
+        "texts": len(gguf_converter.SAMPLES) + 1,  # and the question in the chat template
+        "same": 1,
+        "differing": [],
+        "adds_bos": {"checkpoint": True, "llama_cpp": True},
+    }
+    assert "note:" not in capsys.readouterr().out
+    tokens = gguf_converter._tokens
+    text = gguf_converter.SAMPLES[4]
+    monkeypatch.setattr(gguf_converter, "_tokens", lambda vocab, one: [1, 2] if one == text else tokens(vocab, one))
+    convert.main("m", "d", "base")
+    found = files.read_json("models/converted/m-d-base.json")["llama_cpp_tokenisation"]
+    ids = AutoTokenizer.from_pretrained(checkpoint)(text, add_special_tokens=False)["input_ids"]
+    assert found["differing"] == [{"text": text, "checkpoint": ids, "llama_cpp": [1, 2]}]
+    assert found["same"] == pytest.approx(1 - 1 / found["texts"])
+    said = capsys.readouterr().out
+    assert f"note: llama.cpp cuts 1 of {found['texts']} sample texts into other tokens" in said
+    assert "models/converted/m-d-base.json" in said and "all go by token ids" in said
+
+
+@needs_shared
+@pytest.mark.parametrize("family", ["gpt2", "pythia"])
+def test_families_whose_config_lost_a_key_convert(tmp_path, monkeypatch, family):
+    monkeypatch.setattr(sys, "path", [str(SHARED / "tools"), *sys.path])
     import make_zoo
 
     tokenizer = make_zoo.tokenizer(family)

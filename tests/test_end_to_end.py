@@ -1,34 +1,20 @@
 """Every method of params.yaml goes through every stage on a random two-layer model, and the numbers hang together."""
 
-import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import yaml
+import small_run
+from small_run import PARAMS, REPO
 from tiny_gguf import make_checkpoint
 
-from stages import (
-    aggregate,
-    convert,
-    evaluate_cpu,
-    evaluate_gpu,
-    finetune,
-    merge,
-    prepare,
-    quantize,
-    reference,
-    score,
-    tokenize,
-)
+from stages import aggregate, evaluate_cpu, evaluate_gpu, prepare, score, tokenize
 from tradeoffs import evaluation, files, peft_facts
 from tradeoffs.errors import UserError
 from tradeoffs.params import Method
 
-REPO = Path(__file__).parents[1]
-PARAMS = yaml.safe_load((REPO / "params.yaml").read_text())
 METHODS = [*PARAMS["run"]["methods"], "qlora_original", "prompt_tuning"]  # the others: tests/test_methods.py
 ONLY_AS_TRAINED = [name for name in METHODS if peft_facts.unmergeable(Method(**PARAMS["methods"][name]))]
 QUANTS, PRECISIONS = ["f16", "q8_0", "q4_0"], ["bf16", "nf4"]
@@ -43,42 +29,8 @@ def workspace(tmp_path_factory):
         patch.chdir(folder)
         patch.setenv("TQDM_DISABLE", "1")
         patch.setattr(evaluation, "CHUNK", 4)  # so that several of them are put together
-        params = json.loads(json.dumps(PARAMS))
-        params["run"] = {
-            "models": ["tiny"],
-            "datasets": ["sums"],
-            "methods": METHODS,
-            "precisions": PRECISIONS,
-            "quants": QUANTS,
-        }
-        params["models"]["tiny"] = {"path": "models/raw/tiny", "prompt": "own"}
-        params["datasets"]["sums"] = {
-            "path": "data/raw/sums.jsonl",
-            "kind": "instruction",
-            "columns": {"instruction": "q", "answer": "a"},
-            "test_share": 0.3,
-            "near_duplicate": 0.9,
-            "seen": 5,
-            "valid": 5,
-            "mmlu": {"path": "data/raw/mmlu"},
-        }
-        params["train"] |= {"steps": 20, "batch_size": 4, "log_every": 4}
-        params["evaluate"]["mmlu"] = {"shots": 1, "questions": 5}
-        params["evaluate"]["cost"] = {
-            "latency_prompts": 2,
-            "prefill_tokens": 16,
-            "decode_tokens": 4,
-            "batch_sizes": [2],
-            "repetitions": 2,
-        }
-        params["evaluate"] |= {"max_new_tokens": 6, "bootstrap": 50, "prompts": ["What is 7 and 1?"]}
-        files.write_text("params.yaml", yaml.safe_dump(params))
-        files.write_jsonl(
-            "data/raw/sums.jsonl", ({"q": f"What is {n} and 1?", "a": f"It is {n + 1}."} for n in range(40))
-        )
-        for split, count in (("dev", 1), ("test", 5)):
-            lines = (f"Which is {n}?,{n},{n + 1},{n + 2},{n + 3},A\n" for n in range(count))
-            files.write_text(f"data/raw/mmlu/{split}/numbers_{split}.csv", "".join(lines))
+        tiny = {"path": "models/raw/tiny", "prompt": "own"}
+        small_run.set_up({"tiny": tiny}, METHODS, PRECISIONS, QUANTS, small_run.sums(40))
         make_checkpoint(folder / "models/base/tiny")
         general = [{"id": f"g{n}", "text": f"A bond of {n} pays."} for n in range(3)]
         files.write_jsonl("data/general/tiny.jsonl", general)
@@ -91,16 +43,8 @@ def workspace(tmp_path_factory):
 def finished(workspace):
     """Every method has been through every stage up to its items."""
     for method in METHODS:
-        cell = (*CELL, method)
-        finetune.main(*cell)
-        reference.main(*cell)
-        merge.main(*cell)
-        convert.main(*cell)
-        for precision in PRECISIONS:
-            evaluate_gpu.main(*cell, precision)
-        for quant in QUANTS:
-            quantize.main(*cell, quant)
-            evaluate_cpu.main(*cell, quant)
+        small_run.make(*CELL, method)
+        small_run.measure(*CELL, method, precisions=PRECISIONS, quants=QUANTS)
     return workspace
 
 

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import traceback
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +13,9 @@ import pyarrow as pa
 import pytest
 import torch
 import yaml
+from power_cut import killed_at
 from safetensors import SafetensorError
-from tiny import TINY_TRAIN, make_base, make_tokens
+from tiny import TINY_TRAIN
 
 from tradeoffs import adapters, batches, checkpoints, files, params, trainer, training, training_state, unfinished
 from tradeoffs.errors import UserError
@@ -25,19 +25,7 @@ from tradeoffs.params import Method
 ROOT = Path(__file__).parent.parent
 METHODS = params.load_all(ROOT / "params.yaml").methods
 
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("work")
-    make_base(folder / "base")
-    make_tokens(folder / "tokens")
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """Saved states of unfinished runs lie below the working directory."""
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def tune(work, name, method, steps=6, seed=1, **changes):
@@ -248,27 +236,9 @@ def test_missing_base_names_the_folder_what_is_there_and_the_stage(tmp_path):
 # --- killed and resumed
 
 
-def killed_at(step, work, name, method, **changes):
-    """Trains in a child process that ends, as by a power cut, while it makes `step`; its exit code."""
-    process = os.fork()
-    if process == 0:
-        os.environ["HF_DEACTIVATE_ASYNC_LOAD"] = "1"  # torch's threads do not come along with a fork
-        made = trainer.StepTrainer.training_step
-
-        def until(self, *args, **kwargs):
-            loss = made(self, *args, **kwargs)
-            if self.first_step + self.state.global_step + 1 == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return loss
-
-        trainer.StepTrainer.training_step = until
-        try:
-            tune(work, name, method, **changes)
-        except BaseException:
-            traceback.print_exc(file=sys.__stderr__)  # pytest has the other one
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+def cut_short(step, *what, **changes):
+    """Tunes in a child process that is killed in `step`; its exit code."""
+    return killed_at(step, trainer.StepTrainer, lambda: tune(*what, **changes))
 
 
 @pytest.mark.parametrize("name", ["lora", "qlora", "full", "adalora", "vblora", "pissa", "loraplus"])
@@ -279,7 +249,7 @@ def test_a_run_that_is_killed_at_five_steps_ends_with_the_same_bytes(work, name,
     folder, row = tune(work, name, method, steps=20)
     expected = {path.name: path.read_bytes() for path in folder.iterdir()}
     for step in sorted(random.Random(name).sample(range(1, 21), 5)):
-        assert killed_at(step, work, name, method, steps=20) == -signal.SIGKILL
+        assert cut_short(step, work, name, method, steps=20) == -signal.SIGKILL
     assert list(Path(".scratch/unfinished/finetune").glob(f"trained-{name}/*/sft/step-*"))
     again, after = tune(work, name, method, steps=20)
     assert "an earlier run was cut short; going on after step" in capsys.readouterr().out
@@ -292,9 +262,9 @@ def test_a_run_that_is_killed_at_five_steps_ends_with_the_same_bytes(work, name,
 
 
 def test_another_learning_rate_begins_anew_and_clears_the_old_state_away(work):
-    assert killed_at(5, work, "lora", METHODS["lora"], lr=0.001) == -signal.SIGKILL
+    assert cut_short(5, work, "lora", METHODS["lora"], lr=0.001) == -signal.SIGKILL
     (old,) = Path(".scratch/unfinished/finetune/trained-lora").iterdir()
-    assert killed_at(5, work, "lora", METHODS["lora"], lr=0.002) == -signal.SIGKILL
+    assert cut_short(5, work, "lora", METHODS["lora"], lr=0.002) == -signal.SIGKILL
     (new,) = Path(".scratch/unfinished/finetune/trained-lora").iterdir()
     assert new.name != old.name
 

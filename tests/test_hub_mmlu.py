@@ -270,4 +270,4 @@ def test_prepare_records_the_commit_and_gives_the_same_questions_as_the_folder(h
         found, info = prepared()
         assert found == expected
         assert info["mmlu"] == {"source": "cais/mmlu", "commit": hub.commit}
-        assert (f"to keep these questions, set revision: {hub.commit}" in done.stdout) == (revision is None)
+        assert (f"or set revision: {hub.commit}" in done.stdout) == (revision is None)

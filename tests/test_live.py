@@ -18,8 +18,7 @@ POINTS = [dict(zip(NAMES, (step, 1 / step, 0.5, 0.1, 1000.0, 0.2, 1.0), strict=T
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def no_experiment(elsewhere, monkeypatch):
     monkeypatch.delenv("DVC_EXP_NAME", raising=False)
 
 

@@ -1,6 +1,5 @@
 """The llama.cpp runtime says what the model itself says, whatever the batch, and fails with a message."""
 
-import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -22,18 +21,12 @@ REPO = Path(__file__).parents[1]
 # spread by about 1 single ones are off by up to 0.01, on average by less than 0.001.
 CLOSE = 0.02
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def assert_close(actual, expected):
     np.testing.assert_allclose(actual, expected, atol=CLOSE)
     assert np.abs(actual - expected).mean() < CLOSE / 8
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Models this small only make threads wait for each other, for long if the machine is busy."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "cpu_count", lambda: 1)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny import TINY_TRAIN, make_base, make_tokens
+from tiny import TINY_TRAIN
 
 from stages import merge as stage
 from tradeoffs import checkpoints, files, merging, params, peft_facts, training
@@ -20,15 +20,6 @@ METHODS = params.load_all(ROOT / "params.yaml").methods
 NAMES = ("base", "full", "lora", "lora_8bit", "qlora", "adalora", "vblora")
 TRAINED_BASE, ORIGINAL_BASE = "trained_base", "original_base"
 IDS = torch.arange(20, 84)[None]
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("work")
-    make_base(folder / "base")
-    make_base(folder / "tied", tied=True)
-    make_tokens(folder / "tokens")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file
-from tiny import TINY_TRAIN, make_base, make_tokens
+from tiny import TINY_TRAIN
 
 from tradeoffs import adapters, batches, files, loading, merging, params, peft_facts, training
 from tradeoffs.errors import UserError
@@ -34,19 +34,14 @@ MERGED = {"int8": 0.15, "RANDLORA": 1e-3, None: 1e-4}
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("work")
-    make_base(folder / "base")
-    make_base(folder / "tied", tied=True)
-    make_tokens(folder / "tokens")
-    for path in (
-        folder / "tokens" / "train.parquet",
-        folder / "tokens" / "valid.parquet",
-    ):  # begin-of-sequence in front, as one of the tokens to train
+def work(work):
+    """With the begin-of-sequence in front of each example, as one of the tokens to train."""
+    for name in ("train", "valid"):
+        path = work / "tokens" / f"{name}.parquet"
         table = pq.read_table(path)
         rows = [{"ids": [1, *row["ids"]], "scored": [False, *row["scored"]]} for row in table.to_pylist()]
         files.write_table(path, rows, table.schema)
-    return folder
+    return work
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,9 @@
 """Tuning on pairs: rewards are TRL's, the reference is the tuned model, a killed run ends with the same weights."""
 
-import os
 import random
 import signal
 import subprocess
 import sys
-import traceback
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -15,7 +13,8 @@ import torch
 import trl
 import yaml
 from datasets import Dataset
-from tiny import TINY_TRAIN, make_base, make_tokens
+from power_cut import killed_at
+from tiny import TINY_TRAIN
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, TrainingArguments
@@ -34,18 +33,7 @@ TRAINED = [name for name, method in METHODS.items() if method.trains]
 SIGMOID = Preference({"beta": 0.1, "loss_type": ["sigmoid"]})
 BUDGET = replace(TINY_TRAIN, steps=6, lr=0.002, log_every=2, save_every=2)
 
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("work")
-    make_base(folder / "base")
-    make_tokens(folder / "tokens")
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def tuned(work, method, dtype=torch.float32, steps=6):
@@ -179,28 +167,6 @@ def test_adalora_keeps_the_ranks_that_supervised_tuning_gave_it(work):
 
 
 # --- killed and resumed
-
-
-def killed_at(step, trainer, run):
-    """Runs `run` in a child process that ends, as by a power cut, while `trainer` makes `step`; its exit code."""
-    process = os.fork()
-    if process == 0:
-        made = trainer.training_step
-
-        def until(self, *args, **kwargs):
-            loss = made(self, *args, **kwargs)
-            if self.first_step + self.state.global_step + 1 == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return loss
-
-        trainer.training_step = until
-        try:
-            run()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
 @pytest.mark.parametrize("name", ["lora", "qlora", "full", "adalora"])

@@ -1,23 +1,19 @@
 """Every family of models keeps what it says, its special tokens, its template and its tokenisation as a GGUF."""
 
-import os
 from pathlib import Path
 
 import pytest
+import torch
 from tiny_gguf import SAMPLE, Gguf
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks import common, zoo
+from tradeoffs import checkpoints
 
-pytestmark = pytest.mark.skipif(not common.SHARED.is_dir(), reason="no ../shared here")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Models this small only make threads wait for each other."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "cpu_count", lambda: 1)
-        yield
+pytestmark = [
+    pytest.mark.skipif(not common.SHARED.is_dir(), reason="no ../shared here"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +45,23 @@ def metadata(gguf: Path, key: str) -> str | None:
 
 
 def test_the_f16_file_says_what_transformers_says_in_float32(checkpoint, gguf):
-    found = zoo.compare(checkpoint, gguf, windows=3, length=70)
+    found = zoo.compare(checkpoint, gguf, windows=3, length=70, dtypes=["float32"])
     assert abs(found["loss_difference"]) < 0.002
     assert found["same_top_token"] >= 0.995
+
+
+def test_rows_of_the_embedding_beyond_the_tokenizers_last_token_stay(models, tmp_path):
+    """Published models have them, so that the size of the vocabulary divides: Pythia, Qwen2.5 and OLMo-2 among them."""
+    model = AutoModelForCausalLM.from_pretrained(models / "pythia")
+    size = model.config.vocab_size
+    model.resize_token_embeddings(size + 27, mean_resizing=False)
+    with torch.no_grad():
+        model.get_output_embeddings().weight[size:] = model.get_output_embeddings().weight[:27]
+    model.save_pretrained(tmp_path / "padded")
+    checkpoints.copy_companions(models / "pythia", tmp_path / "padded")
+    gguf = common.gguf(tmp_path / "padded", "f16")
+    found = zoo.compare(tmp_path / "padded", gguf, windows=2, length=70, dtypes=["float32"])
+    assert abs(found["loss_difference"]) < 0.002
 
 
 def test_special_tokens_travel(gguf, tokenizer):

@@ -70,6 +70,12 @@ class Gguf:
         assert llama_cpp.llama_model_meta_val_str(self._model, key.encode(), value, len(value)) >= 0, f"no {key}"
         return value.value.decode()
 
+    def piece(self, token: int) -> str:
+        return llama_cpp.llama_vocab_get_text(self._vocab, token).decode()
+
+    def ends_an_answer(self, token: int) -> bool:
+        return llama_cpp.llama_vocab_is_eog(self._vocab, token)
+
     def tokenize(self, text: str) -> list[int]:
         ids = (ctypes.c_int32 * 1000)()
         count = llama_cpp.llama_tokenize(self._vocab, text.encode(), len(text.encode()), ids, len(ids), False, True)

@@ -9,7 +9,6 @@ from typing import Any
 from tradeoffs import files, hub_datasets, params, readers
 from tradeoffs.errors import UserError, near
 from tradeoffs.readers import LETTERS, Example
-from tradeoffs.readers import read as read
 
 
 @dataclass(frozen=True)

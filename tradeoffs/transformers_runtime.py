@@ -52,7 +52,7 @@ class TransformersRuntime:
         self._first: DynamicCache | None = None
         self.model: Any = model.eval()
         if adapter is not None and adapter.is_prompt_learning:
-            self.model, self._first = self.model.get_base_model(), virtual_tokens(model)
+            self.model, self._first = self.model.get_base_model(), virtual_cache(model)
         self.virtual = self._first.get_seq_length() if self._first else 0
         self.context: int = model.config.get_text_config().max_position_embeddings - self.virtual
         self.vocabulary: int = model.config.get_text_config().vocab_size
@@ -333,7 +333,7 @@ class TransformersRuntime:
 
 
 @torch.inference_mode()
-def virtual_tokens(model: Any) -> DynamicCache:
+def virtual_cache(model: Any) -> DynamicCache:
     """Keys and values of a prompt-learning PeftModel's virtual tokens, of one sequence.
 
     Attention is causal, so they are the same whatever text follows. Prefix tuning has trained them themselves; in
