@@ -7,9 +7,10 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import TINY_TRAIN
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from stages import merge as stage
-from tradeoffs import checkpoints, files, merging, params, peft_facts, training
+from tradeoffs import adapters, checkpoints, files, merging, params, peft_facts, training
 from tradeoffs.errors import UserError
 from tradeoffs.loading import load_model, load_trained
 from tradeoffs.params import Method
@@ -203,3 +204,23 @@ def test_merging_before_training_names_the_stage_to_run(work, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"demo-demo-lora: no run_info.json \(the folder does not.*stage finetune"):
         stage.main("demo", "demo", "lora")
+
+
+@pytest.mark.parametrize("load", ["int8", "nf4"])
+def test_a_quantised_gpt2_whose_layers_hold_their_weights_the_other_way_round_is_merged(tmp_path, load):
+    torch.manual_seed(0)
+    gpt2 = GPT2Config(vocab_size=300, n_embd=64, n_layer=1, n_head=2, n_positions=64, bos_token_id=1, eos_token_id=2)
+    GPT2LMHeadModel(gpt2).to(torch.bfloat16).save_pretrained(tmp_path / "base")
+    config = {"r": 4, "init_lora_weights": False, "target_modules": "all-linear"}
+    method = Method(peft="LORA", config=config, load=load, double_quant=True)
+    adapted = adapters.add_adapter(
+        load_model(tmp_path / "base", load, torch.float32), adapters.configuration("x", method, 1), "x"
+    )
+    (tmp_path / "trained").mkdir()
+    adapters.save_adapter(adapted, tmp_path / "trained")
+    merging.merge(tmp_path / "base", tmp_path / "trained", "x", method, TRAINED_BASE, tmp_path, saved=torch.float32)
+    with torch.no_grad():
+        expected = adapted.eval()(IDS[:, :48]).logits
+        found = load_model(tmp_path, None, torch.float32)(IDS[:, :48]).logits
+    # int8 computes with rounded activations until it is merged.
+    assert (found - expected).abs().max() < (0.05 if load == "int8" else 1e-4) * expected.std()

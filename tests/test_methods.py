@@ -13,6 +13,7 @@ from peft import PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file
 from tiny import TINY_TRAIN
+from transformers import GPT2Config, GPT2LMHeadModel
 
 from tradeoffs import adapters, batches, files, loading, merging, params, peft_facts, training
 from tradeoffs.errors import UserError
@@ -374,3 +375,16 @@ def test_the_documented_table_says_what_the_facts_say(name):
     ]
     assert row[3:] == [*("yes" if fact else "no" for fact in facts[:2]), "yes |" if facts[2] else "no |"]
     assert len(rows) == len(TRAINED)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("miss", r"c_attn 64x192, .* lm_head 64x300; its norms: ln_1, ln_2, ln_f\. .* types that take them: LORA, "),
+        ("olora", r"PEFT's olora mixes up rows and columns of GPT-2's own kind of linear layer .* pissa works there"),
+    ],
+)
+def test_what_does_not_take_gpt2s_layers_says_what_does(name, message):
+    config = GPT2Config(vocab_size=300, n_embd=64, n_layer=1, n_head=2)
+    with pytest.raises(UserError, match=rf"methods\.{name}\.config: .*{message}"):
+        adapters.add_adapter(GPT2LMHeadModel(config), adapters.configuration(name, METHODS[name], 8), name)

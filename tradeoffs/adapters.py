@@ -12,11 +12,15 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import save_file
 from transformers import PreTrainedModel, TrainerCallback
+from transformers.pytorch_utils import Conv1D
 
 from tradeoffs import peft_facts
 from tradeoffs.errors import UserError, near
 from tradeoffs.params import Method, Train
 
+CONV1D = "GPT-2's own kind of linear layer (Conv1D)"
+# Found by trying the ready methods with PEFT 0.21.
+ON_CONV1D = ("LORA", "ADALORA", "FOURIERFT", "GRALORA", "HIRA", "IA3", "RANDLORA", "VBLORA", "VERA", "WAVEFT")
 INITIAL = "initial_adapter"  # attribute of a model that begins with a part of its base: the adapter before training
 
 
@@ -48,7 +52,7 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, name: str) -> PeftMo
     if getattr(model, "quantization_method", None):
         # No gradient checkpointing: it trades time for memory, and what is trained here is small.
         model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
-    layers = _linear_layers(model)
+    layers = _layers(model)
     modules = [path for path, _ in model.named_modules()]
     for wanted in getattr(config, "modules_to_save", None) or ():  # PEFT passes over what is not there
         if not any(path.endswith(wanted) for path in modules):
@@ -56,6 +60,10 @@ def add_adapter(model: PreTrainedModel, config: PeftConfig, name: str) -> PeftMo
             raise UserError(
                 f"params.yaml: methods.{name}.config.modules_to_save: no module {wanted}{near(wanted, sorted(known))}"
             )
+    if getattr(config, peft_facts.INIT, None) == "olora" and any(isinstance(m, Conv1D) for m in model.modules()):
+        raise UserError(
+            f"params.yaml: methods.{name}.config: PEFT's olora mixes up rows and columns of {CONV1D}; pissa works there"
+        )
     try:
         adapted = get_peft_model(model, config)
     except (ValueError, TypeError, IndexError, NotImplementedError) as error:
@@ -145,11 +153,17 @@ def adalora_ranks(model: PeftModel) -> dict[str, int]:
     return {"adalora_rank_budget": budget, "adalora_rank_final": alive}
 
 
-def _linear_layers(model: torch.nn.Module) -> str:
-    """The names and sizes that a configuration can aim at, each once."""
-    sizes = {
-        f"{path.rsplit('.', 1)[-1]} {layer.in_features}x{layer.out_features}": None
-        for path, layer in model.named_modules()
-        if isinstance(layer, torch.nn.Linear)
-    }
-    return f"Linear layers of this model (in x out): {', '.join(sizes)}"
+def _layers(model: torch.nn.Module) -> str:
+    """The names and sizes that a configuration can aim at, each once; of norms the names."""
+    sizes, norms, conv1d = dict[str, None](), dict[str, None](), False
+    for path, layer in model.named_modules():
+        name = path.rsplit(".", 1)[-1]
+        if isinstance(layer, torch.nn.Linear):
+            sizes[f"{name} {layer.in_features}x{layer.out_features}"] = None
+        elif isinstance(layer, Conv1D):
+            sizes[f"{name} {layer.nx}x{layer.nf}"] = None
+            conv1d = True
+        elif "norm" in type(layer).__name__.lower():
+            norms[name] = None
+    found = f"Linear layers of this model (in x out): {', '.join(sizes)}; its norms: {', '.join(norms)}"
+    return f"{found}. All but lm_head are {CONV1D}; types that take them: {', '.join(ON_CONV1D)}" if conv1d else found

@@ -44,13 +44,13 @@ def load_model(
     load: Load | None,
     dtype: torch.dtype,
     place: torch.device | None = None,
-    attention: str = "sdpa",
+    attention: str | None = None,
     double_quant: bool = True,
 ) -> PreTrainedModel:
     """A checkpoint in evaluation mode; its linear layers quantised by bitsandbytes if `load` says so.
 
     It lies on `device()` if no other `place` is asked for. `double_quant`: nf4 and fp4 quantise the scales of their
-    blocks too; the evaluation always does.
+    blocks too; the evaluation always does. `attention` None: sdpa, or eager where there is no other (Gemma 2).
 
     `dtype` is that of the weights that are not quantised, and of the arithmetic. Raises UserError if the folder holds
     no checkpoint, or if the attention asked for is not installed.

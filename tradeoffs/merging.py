@@ -64,6 +64,7 @@ def base_as_trained(base: Path, method: Method) -> "PreTrainedModel":
     """
     from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
+    from transformers.pytorch_utils import Conv1D
 
     from tradeoffs.loading import load_model
 
@@ -77,7 +78,10 @@ def base_as_trained(base: Path, method: Method) -> "PreTrainedModel":
             values = weight.data.float() * weight.SCB[:, None] / 127
         else:
             continue
-        plain.get_submodule(name).weight = torch.nn.Parameter(values.float().to(CPU))
+        target = plain.get_submodule(name)
+        if isinstance(target, Conv1D):  # GPT-2's linear layers hold their weights the other way round
+            values = values.T
+        target.weight = torch.nn.Parameter(values.float().to(CPU).contiguous())
     return plain
 
 

@@ -174,13 +174,13 @@ def _compile(model: Any) -> None:
             block.compile(dynamic=True)
 
 
-def _attention(budget: Train, dtype: torch.dtype, examples: Sequence[Example]) -> str:
-    """What `train.attention: auto` comes to on this machine, for examples of these lengths."""
+def _attention(budget: Train, dtype: torch.dtype, examples: Sequence[Example]) -> str | None:
+    """What `train.attention: auto` comes to on this machine, for rows of these lengths; None: transformers' choice."""
     if budget.attention != "auto":
         return budget.attention
     if device().type == "cuda":
-        return "flash_attention_2" if is_flash_attn_2_available() and dtype.itemsize == 2 else "sdpa"
-    return "eager" if max(len(ids) for ids, _ in examples) <= EAGER_LENGTH else "sdpa"
+        return "flash_attention_2" if is_flash_attn_2_available() and dtype.itemsize == 2 else None
+    return "eager" if max(len(ids) for ids, _ in examples) <= EAGER_LENGTH else None
 
 
 def _auto_batch(model: Any, dtype: torch.dtype) -> int:
