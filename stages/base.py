@@ -10,8 +10,6 @@ OUT  models/base/<model>/   config, bf16 or original weights (safetensors), toke
 from dataclasses import replace
 from pathlib import Path
 
-from transformers import AutoTokenizer
-
 from tradeoffs import checkpoints, cli, clock, demo_model, demo_text, files, hub, hub_models, params, readers
 from tradeoffs.prompts import chat_template
 
@@ -21,7 +19,7 @@ GENERAL = 1000  # documents of general text that are kept, at most
 
 def main(model: str) -> None:
     cfg = params.load(READS, model=model)
-    where, prompt = f"models.{model}", cfg.model.prompt
+    where = f"models.{model}"
     general = _general(cfg.model, cfg.seed)
     with files.new_folder(f"models/base/{model}") as folder:
         if cfg.model.generate:
@@ -34,11 +32,11 @@ def main(model: str) -> None:
             checkpoints.copy(Path(cfg.model.path), folder, f"{where}.path")
             files.note_if_unwatched(cfg.model.path, "models/raw", f"base@{model}")
         # chat_template.jinja, which transformers prefers to a template in tokenizer_config.json
-        files.write_text(folder / "chat_template.jinja", _template(prompt, folder, f"{where}.prompt"))
+        files.write_text(folder / "chat_template.jinja", _template(cfg.model, folder, where))
         facts = {
             **source,
             "base_id": checkpoints.weights_id(folder),
-            "prompt": prompt,
+            "prompt": cfg.model.prompt,
             "params": files.params_hash(_shaping(cfg.model)),
             "seed": cfg.seed,
         }
@@ -58,7 +56,7 @@ def _fetch(model: params.Model, where: str, folder: Path) -> dict[str, str]:
     """Everything that can be wrong is found before the weights are downloaded."""
     found = hub_models.find(str(model.hub), str(model.revision), where)
     hub.note_unpinned(found.repo, model.revision, found.commit, where)
-    _template(model.prompt, found.folder, f"{where}.prompt")
+    _template(model, found.folder, where)
     hub_models.announce(found, folder)
     hub_models.copy(found, folder)
     return {"source": found.repo, "commit": found.commit}
@@ -84,12 +82,13 @@ def _train(made: params.GeneratedModel, seed: int, folder: Path) -> None:
     demo_model.train_model(made, batches, seed).save_pretrained(folder)
 
 
-def _template(name: str, folder: Path, where: str) -> str:
-    """The chat template that the checkpoint in `folder` is given."""
+def _template(model: params.Model, folder: Path, where: str) -> str:
+    """The chat template that the checkpoint in `folder` is given; raises UserError if its tokenizer cannot be read."""
+    source = f"{where}.hub: {model.hub}" if model.hub else f"{where}.path: {model.path}"
     with clock.loading():
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = checkpoints.load_tokenizer(folder, source)
     bos = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
-    return chat_template(name, tokenizer.chat_template, set(tokenizer.get_vocab()), bos, where)
+    return chat_template(model.prompt, tokenizer.chat_template, set(tokenizer.get_vocab()), bos, f"{where}.prompt")
 
 
 if __name__ == "__main__":

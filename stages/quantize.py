@@ -54,7 +54,7 @@ def main(model: str, dataset: str, method: str, quant: str) -> None:
 def quantize(source: Path, target: Path, quant: str) -> list[dict[str, str | int]]:
     """Writes `source` as `quant` to `target`; the tensors that llama.cpp had to give another type than it wanted.
 
-    `source` is f16 already, so that one is a copy: to the byte, since DVC then keeps and pushes both once. Raises
+    `source` is f16 already: that one is a copy, of which DVC keeps and pushes one. Raises
     UserError with llama.cpp's last lines if it fails.
     """
     if quant == "f16":

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 from transformers import AutoConfig, AutoTokenizer
 
-from tradeoffs import cli, clock, files, params, tokens
+from tradeoffs import cli, clock, files, params, readers, tokens
 
 READS = ("tokenize", "evaluate.mmlu", "evaluate.prompts", "datasets.{dataset}")
 
@@ -79,18 +79,19 @@ def main(model: str, dataset: str) -> None:
     # Its documents lie in the order of a hash: the first of them are a sample of all.
     general = tokens.documents(tokenizer, tokens.read(Path(f"data/general/{model}.jsonl")), "general")
     rows["general"] = tokens.text_rows(general, window)
-    pairs = [  # without any the file is written all the same: training asks for it by name
-        {"split": split, **pair}
-        for split in (("train", "valid", "test") if kind == "preference" else ())
-        for pair in tokens.pair_rows(tokenizer, list(tokens.read(sources[split])), longest, stops, sources[split])
-    ]
     questions = files.read_jsonl(prepared / "mmlu.jsonl")
     asked = tokens.mmlu_rows(tokenizer, questions, cfg.mmlu.shots, cfg.mmlu.questions, context)
     prompts = tokens.prompt_rows(tokenizer, cfg.prompts, kind, context)
 
     with files.new_folder(f"data/tokens/{model}-{dataset}") as out:
         written = {split: tokens.write_rows(out / f"{split}.parquet", found, TOKENS) for split, found in rows.items()}
-        files.write_table(out / "pairs.parquet", pairs, PAIRS)
+        pairs = (  # without any the file is written all the same: training asks for it by name
+            {"split": split, **pair}
+            for split in (("train", "valid", "test") if kind == "preference" else ())
+            for examples, chosen in [(tokens.read(sources[split]), _written(out / f"{split}.parquet"))]
+            for pair in tokens.pair_rows(tokenizer, examples, chosen, longest, stops, sources[split])
+        )
+        pair_count, _ = tokens.write_rows(out / "pairs.parquet", pairs, PAIRS)
         files.write_table(out / "mmlu.parquet", asked, QUESTIONS)
         files.write_table(out / "prompts.parquet", prompts, PROMPTS)
         tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
@@ -100,7 +101,7 @@ def main(model: str, dataset: str) -> None:
             "pad_id": tokens.pad_id(tokenizer),
             "context": context,
             "rows": {split: count for split, (count, _) in written.items()}
-            | {"pairs": len(pairs), "mmlu": len(asked), "prompts": len(prompts)},
+            | {"pairs": pair_count, "mmlu": len(asked), "prompts": len(prompts)},
             "tokens": {split: total for split, (_, total) in written.items()},
             "mmlu_cut": sum(row["cut"] for row in asked),
         }
@@ -112,6 +113,11 @@ def main(model: str, dataset: str) -> None:
             f"note: {info['mmlu_cut']} of {len(asked)} multiple-choice prompts are longer than the context of "
             f"{context} tokens; their end was kept (a lower evaluate.mmlu.shots makes them shorter)"
         )
+
+
+def _written(path: Path) -> Iterator[dict]:
+    """The rows of a table, read as they are needed."""
+    return (row for _, row in readers.rows(path))
 
 
 def _text(tokenizer: Any, source: Path, window: int, lengths: list[int]) -> Iterator[dict]:

@@ -14,9 +14,10 @@ import os
 import re
 import socket
 import struct
+import subprocess
+import sys
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
+REPO = Path(__file__).parents[1]
 TOKEN, STRANGER = "hf_letmein", "hf_stranger"  # opens what is private or gated; is known and opens nothing
 Kind = Literal["dataset", "model"]
 Access = Literal["public", "private", "gated"]
@@ -48,8 +50,8 @@ class FakeHub:
     To all without TOKEN a private repository looks as if it were not there. A token that it does not know is refused.
     `ranges` are path and Range header of every request for a part of a file. What goes wrong on the way: `cuts` are the
     bytes of its answer after which a file's next download is cut off, one number per download ("reset": by a reset
-    instead of an end that comes too early); `slow` are the seconds before the first byte of a file's next downloads;
-    `broken` is the status that all requests for a path that begins so get.
+    instead of an end that comes too early); `silent` is how many of a file's next downloads are begun and left without
+    a byte until the client goes away; `broken` is the status that all requests for a path that begins so get.
     """
 
     def __init__(self) -> None:
@@ -57,7 +59,7 @@ class FakeHub:
         self.ranges: list[tuple[str, str]] = []
         self.cuts: dict[str, list[int]] = {}
         self.reset = False
-        self.slow: dict[str, list[float]] = {}
+        self.silent: dict[str, int] = {}
         self.broken: dict[str, int] = {}
         self._repositories: dict[tuple[Kind, str], Repository] = {}
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
@@ -100,6 +102,17 @@ class FakeHub:
         """This process's environment without what its user set for the hub, pointed here; downloads go to `home`."""
         own = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
         return own | {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"} | more
+
+    def ask(
+        self, client: str, where: str, requests: Sequence[Any], home: Path, **more: str
+    ) -> tuple[list[dict[str, Any]], str]:
+        """What `client` gives for each request, and all that it printed: a Python program that is called with `where`
+        and the requests as JSON, and whose last line is a list as JSON."""
+        words = [sys.executable, "-c", client, where, json.dumps(requests)]
+        environment = self.environment(home, **more)
+        done = subprocess.run(words, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout.splitlines()[-1]), done.stdout + done.stderr
 
     def answer(self, path: str, query: dict[str, list[str]], asked: list[str], token: str | None) -> "Answer":
         """What the hub says to a request; `asked` are the paths in the body of one for paths-info."""
@@ -153,6 +166,12 @@ class FakeHub:
             return Answer.error(403 if token else 401, "GatedRepo")
         commit = found.branches.get(revision, revision)
         return (commit, found.commits[commit]) if commit in found.commits else Answer.error(404, "RevisionNotFound")
+
+
+def error(found: dict[str, Any]) -> str:
+    """The message of a request that failed, as the clients of FakeHub.ask give it."""
+    assert set(found) == {"error"}, found
+    return found["error"]
 
 
 @dataclass(frozen=True)
@@ -212,8 +231,11 @@ class _Handler(BaseHTTPRequestHandler):
         name = unquote(parts.path).rsplit("/", 1)[-1]
         # Not the first bytes of a file of weights, which are asked for to know how large the model is.
         whole = not (wanted and wanted[1] == "0")
-        if whole and self.hub.slow.get(name):
-            time.sleep(self.hub.slow[name].pop(0))
+        if whole and self.hub.silent.get(name):
+            self.hub.silent[name] -= 1
+            self.rfile.read(1)  # nothing, once the connection is closed
+            self.close_connection = True
+            return
         cut = self.hub.cuts[name].pop(0) if whole and self.hub.cuts.get(name) else None
         with suppress(ConnectionError):  # of a client that did not wait
             self.wfile.write(content if cut is None else content[:cut])

@@ -1,14 +1,20 @@
 """A finished run without any model: items, cost, training and prepared files of a run list, random but seeded."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
+import pytest
 import yaml
 
+from stages import aggregate, score
 from tradeoffs import files, params
 from tradeoffs.evaluation import ITEMS
+from tradeoffs.results import Results
 from tradeoffs.variants import TRAINED, Variant, variants
 
+REPO = Path(__file__).parents[1]
 SIZE = {"trained": 30.0, "bf16": 7.3, "int8": 4.9, "nf4": 3.9, "f16": 7.3, "q8_0": 4.0, "q4_k_m": 2.6, "q4_0": 2.3}
 SPEED = {"trained": 60, "bf16": 70, "int8": 20, "nf4": 35, "f16": 480, "q8_0": 620, "q4_k_m": 700, "q4_0": 760}
 DAMAGE = {"int8": 0.03, "nf4": 0.1, "q8_0": 0.01, "q4_k_m": 0.06, "q4_0": 0.12}
@@ -34,6 +40,20 @@ DROPPED = {
 }
 PROMPTS = ("What does liquidity mean?", "Is `a|b` <b>more</b>\nthan *c*?")
 MERGED_ONTO = {"lora_8bit": "trained_base", "qlora": "original_base"}
+
+
+def finished(
+    folder: Path, items: int = 20, stages: Sequence[ModuleType] = (score, aggregate), **run: list[str]
+) -> Results:
+    """A run of these lists in `folder`, otherwise by the project's params.yaml, gone through `stages`; its results."""
+    with pytest.MonkeyPatch.context() as patch:
+        params_file(folder, REPO / "params.yaml", **run)
+        patch.chdir(folder)
+        cfg = params.load_all()
+        write(folder, cfg.run, items=items, questions=5)
+        for stage in stages:
+            stage.main()
+        return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap)
 
 
 def params_file(folder: Path, source: Path, **run: list[str]) -> None:

@@ -257,6 +257,26 @@ def test_an_architecture_that_transformers_does_not_know_is_refused_whatever_cod
     assert not (tmp_path / "work/models/base/mine").exists()
 
 
+def test_a_tokenizer_that_needs_code_of_its_own_is_refused_without_asking_anybody(checkpoint, tmp_path):
+    described = files.read_json(checkpoint / "tokenizer_config.json")
+    described |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["modeling.Own", None]}}
+    files.write_json(checkpoint / "tokenizer_config.json", described)
+    (checkpoint / "modeling.py").write_text("raise SystemExit")
+    with pytest.raises(UserError) as error:
+        make(tmp_path / "work", {"path": str(checkpoint), "prompt": "plain"})
+    assert str(error.value) == (
+        f"models.mine.path: {checkpoint}: its tokenizer needs code of its own (auto_map in tokenizer_config.json), and "
+        "code that comes with a checkpoint is never run; take a version of the model whose tokenizer needs none"
+    )
+    assert not (tmp_path / "work/models/base/mine").exists()
+
+
+@pytest.mark.parametrize("name", ["../../model.safetensors", "/model.safetensors", "weights.bin", "..", ["model"]])
+def test_weights_are_files_of_the_checkpoint_whatever_the_index_names(checkpoint, name):
+    files.write_json(checkpoint / "model.safetensors.index.json", {"weight_map": {"a": name}})
+    assert f"model.safetensors.index.json: weight_map names {name!r}; expected the name of a " in problem(checkpoint)
+
+
 def test_a_missing_shard_is_named(checkpoint):
     shards = {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}
     files.write_json(checkpoint / "model.safetensors.index.json", {"weight_map": shards})

@@ -7,30 +7,22 @@ from pathlib import Path
 
 import fake_results
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from stages import aggregate, score
-from tradeoffs import evaluation, files, formatting, grid, intervals, metrics, params, plots
+from tradeoffs import evaluation, files, formatting, grid, intervals, metrics, plots
 from tradeoffs.params import Splits
 from tradeoffs.results import Results
 from tradeoffs.variants import Variant
 
-REPO = Path(__file__).parents[1]
 MODELS = ["demo", "stories260k"]
 DATASETS = [fake_results.TEXT, "instructions"]
-TOKENS = evaluation.pa.schema([("id", evaluation.pa.string()), ("ids", evaluation.pa.list_(evaluation.pa.int32()))])
+TOKENS = pa.schema([("id", pa.string()), ("ids", pa.list_(pa.int32()))])
 
 
 def made(folder: Path, **lists) -> Results:
     lists = {"models": MODELS, "datasets": DATASETS, "methods": ["base", "full", "lora"]} | lists
-    with pytest.MonkeyPatch.context() as patch:
-        fake_results.params_file(folder, REPO / "params.yaml", **lists, precisions=[], quants=["q4_0"])
-        patch.chdir(folder)
-        cfg = params.load_all()
-        fake_results.write(folder, cfg.run, items=40, questions=5)
-        score.main()
-        aggregate.main()
-        return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap)
+    return fake_results.finished(folder, items=40, **lists, precisions=[], quants=["q4_0"])
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from fake_hub import STRANGER, TOKEN, FakeHub
+from fake_hub import STRANGER, TOKEN, FakeHub, error
 
 from tradeoffs import files, params
 from tradeoffs.params import Columns
@@ -121,17 +121,7 @@ TEXT = {"hub": "me/big", "revision": "main", "splits": {"train": "train"}, "colu
 
 def ask(hub, home, *entries, **environment):
     """What open_source gives for each entry, and all that the process printed."""
-    words = [sys.executable, "-c", CLIENT, WHERE, json.dumps(entries)]
-    done = subprocess.run(
-        words, cwd=REPO, env=hub.environment(home, **environment), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1]), done.stdout + done.stderr
-
-
-def error(found):
-    assert set(found) == {"error"}, found
-    return found["error"]
+    return hub.ask(CLIENT, WHERE, entries, home, **environment)
 
 
 @pytest.fixture(scope="module")

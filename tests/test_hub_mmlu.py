@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from fake_hub import STRANGER, TOKEN, FakeHub
+from fake_hub import STRANGER, TOKEN, FakeHub, error
 
 from stages import prepare
 from tradeoffs import files, records
@@ -104,17 +104,7 @@ def home(tmp_path_factory):
 
 def ask(hub, home, *requests, **environment):
     """What hub_mmlu.read gives for each request, and all that the process printed."""
-    words = [sys.executable, "-c", CLIENT, WHERE, json.dumps(requests)]
-    done = subprocess.run(
-        words, cwd=REPO, env=hub.environment(home, **environment), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1]), done.stdout + done.stderr
-
-
-def error(found):
-    assert set(found) == {"error"}, found
-    return found["error"]
+    return hub.ask(CLIENT, WHERE, requests, home, **environment)
 
 
 @pytest.fixture(scope="module")
@@ -224,10 +214,7 @@ def test_offline_uses_what_was_downloaded_and_nothing_else(hub, home, online):
 def test_without_a_network_the_endpoint_is_named(hub, tmp_path):
     # The library waits longer and longer between its tries; here not at all.
     client = CLIENT.replace("import json, sys\n", "import json, sys, time\ntime.sleep = lambda seconds: None\n")
-    words = [sys.executable, "-c", client, WHERE, json.dumps([("cais/mmlu", None, None)])]
-    environment = hub.environment(tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
-    done = subprocess.run(words, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
-    (found,) = json.loads(done.stdout.splitlines()[-1])
+    (found,), _ = hub.ask(client, WHERE, [("cais/mmlu", None, None)], tmp_path, HF_ENDPOINT="http://127.0.0.1:9")
     assert error(found).startswith(f"{WHERE}.hub: http://127.0.0.1:9 cannot be reached (")
     assert "cais/mmlu is not on this disk; check the network and HF_ENDPOINT" in error(found)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fake_hub import STRANGER, TOKEN, FakeHub
+from fake_hub import STRANGER, TOKEN, FakeHub, error
 from tiny_gguf import make_checkpoint
 from transformers import AutoModelForCausalLM
 
@@ -51,17 +51,7 @@ print(json.dumps([one(*request) for request in json.loads(sys.argv[2])]))
 
 def ask(hub, home, *requests, change=("", ""), **environment):
     """What each request gives, and all that the process printed; `change` replaces a part of the client."""
-    words = [sys.executable, "-c", CLIENT.replace(*change), WHERE, json.dumps(requests)]
-    done = subprocess.run(
-        words, cwd=REPO, env=hub.environment(home, **environment), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1]), done.stdout + done.stderr
-
-
-def error(found):
-    assert set(found) == {"error"}, found
-    return found["error"]
+    return hub.ask(CLIENT.replace(*change), WHERE, requests, home, **environment)
 
 
 def held(folder):
@@ -127,6 +117,7 @@ def broken(checkpoint, variants, tmp_path_factory):
         "coded": variants("coded", **{"config.json": coded}),
         "odd": variants("odd", **{"config.json": json.dumps(config | {"model_type": "bert_like"})}),
         "halved": variants("halved", **{checkpoints.INDEX: index}),
+        "outside": variants("outside", **{checkpoints.INDEX: index.replace("model-", "../../model-")}),
     }
     with FakeHub() as hub:
         for name, folder in made.items():
@@ -233,8 +224,13 @@ def test_a_line_that_is_cut_again_and_again_still_brings_every_byte_once(hub, ch
 
 
 def test_a_hub_that_says_nothing_for_too_long_is_asked_again(hub, checkpoint, tmp_path):
-    hub.slow[WEIGHTS] = [0.5]
-    change = ("constants.DOWNLOAD_CHUNK_SIZE = 1 << 16", "constants.HF_HUB_DOWNLOAD_TIMEOUT = 0.2")
+    hub.silent[WEIGHTS] = 1
+    # Impatient with the first answer only, since between the tries the library sleeps: a slow machine fails nothing.
+    copy = "hub_models.copy(found, Path(folder))"
+    impatient = """time.sleep = lambda seconds: setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 10)
+        constants.HF_HUB_DOWNLOAD_TIMEOUT = 0.1
+        """
+    change = (copy, impatient + copy)
     (found,), said = ask(hub, tmp_path / "home", ("me/tiny", "main", str(tmp_path / "made")), change=change)
     assert found == {"commit": hub.commit} and "Trying to resume download" in said
     assert held(tmp_path / "made")[WEIGHTS] == (checkpoint / WEIGHTS).read_bytes()
@@ -305,11 +301,70 @@ def test_a_disk_that_is_too_small_stops_it_before_the_download(hub, checkpoint, 
     assert not downloads(hub, WEIGHTS) and not (tmp_path / "base").exists()
 
 
+@pytest.mark.parametrize("written", [300_000, None])
+def test_a_disk_that_becomes_full_keeps_the_part_and_the_next_run_goes_on(hub, checkpoint, tmp_path, written):
+    request = ("me/tiny", "main", str(tmp_path / "base/made"))
+    (found,), _ = ask(hub, tmp_path / "home", request, change=(UNSEEN, UNSEEN + FULL % written))
+    assert error(found).startswith(
+        f"{WHERE}.hub: no room left on the disk (No space left on device) while me/tiny was fetched into "
+        f"{tmp_path / 'home'} and copied from there; what was downloaded stays: make room (`hf cache ls`"
+    )
+    assert error(found).endswith("run again, and it goes on")
+    hub.ranges.clear()
+    hub.requests.clear()
+    (found,), _ = ask(hub, tmp_path / "home", request)
+    assert found == {"commit": hub.commit}
+    assert held(tmp_path / "base/made")[WEIGHTS] == (checkpoint / WEIGHTS).read_bytes()
+    later = [header for path, header in hub.ranges if path.endswith(WEIGHTS) and not header.startswith("bytes=0-")]
+    assert later == ([f"bytes={written}-"] if written else [])
+    assert downloads(hub, WEIGHTS) == bool(written)
+
+
+# A disk with room for so many bytes of the download, or for all of it and not for the copy.
+FULL = """
+import errno, os
+from huggingface_hub import file_download
+full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+download = file_download.http_get
+def write(url, file, **more):
+    if not url.endswith(".safetensors"):
+        return download(url, file, **more)
+    file.write(httpx.get(url).content[:room])
+    raise full
+def clone(source, target):
+    raise full
+room = %s
+from huggingface_hub.utils import httpx
+if room:
+    file_download.http_get = write
+else:
+    hub_models._clone = clone
+"""
+
+
+def test_only_parts_of_the_files_that_are_missing_make_the_download_smaller(hub, checkpoint, tmp_path):
+    blobs = tmp_path / "home/hub/models--me--tiny/blobs"
+    blobs.mkdir(parents=True)
+    size = (checkpoint / WEIGHTS).stat().st_size
+    digest = hashlib.sha256((checkpoint / WEIGHTS).read_bytes()).hexdigest()
+    (blobs / f"{digest}.incomplete").write_bytes((checkpoint / WEIGHTS).read_bytes()[:500_000])
+    (blobs / f"{'0' * 64}.incomplete").write_bytes(bytes(700_000))  # of another revision
+    _, said = ask(hub, tmp_path / "home", ("me/tiny", "main", str(tmp_path / "made")))
+    assert f"  disk: {(size - 500_000) / 1e6:.1f} MB to download into" in said
+
+
 def test_the_folder_of_dvcs_cache_is_the_one_that_dvc_was_told(tmp_path, monkeypatch):
     from tradeoffs import hub_models
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DVC_SYSTEM_CONFIG_DIR", str(tmp_path / "system"))
+    monkeypatch.delenv("DVC_GLOBAL_CONFIG_DIR", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user"))
     assert hub_models._dvc_cache() == Path(".dvc/cache")
+    for level, place in (("system", "/mnt/shared"), ("user/dvc", "caches")):
+        Path(level).mkdir(parents=True)
+        Path(level, "config").write_text(f"[cache]\n    dir = {place}\n")
+        assert hub_models._dvc_cache() == tmp_path / level / place
     Path(".dvc").mkdir()
     Path(".dvc/config").write_text(
         "[core]\n    remote = s3\n['remote \"s3\"']\n    url = s3://b\n[cache]\n    dir = ../a\n"
@@ -372,6 +427,10 @@ def test_a_repository_that_holds_no_model_to_read_says_what_there_is_and_what_to
     assert broken["halved"].startswith(
         f"{WHERE}.hub: me/halved lacks model-00001-of-00002.safetensors, which {checkpoints.INDEX} names"
     )
+
+
+def test_weights_outside_of_the_repository_are_refused(broken):
+    assert "weight_map names '../../model-00001-of-00002.safetensors'; expected the name of" in broken["outside"]
 
 
 def test_an_architecture_that_needs_code_of_its_own_is_refused(broken):
@@ -444,6 +503,27 @@ def test_the_stage_records_the_commit_and_pinning_it_changes_no_byte(hub, checkp
     assert not (code / "models/base/mine/modeling_tiny.py").exists()
     assert "has no chat template" in (untold / "error").read_text()
     assert not (untold / "models/base/mine").exists()
+
+
+def test_a_tokenizer_that_needs_code_of_its_own_is_refused_before_the_weights_are_downloaded(
+    hub, checkpoint, variants, tmp_path
+):
+    coded = json.loads((checkpoint / "tokenizer_config.json").read_text())
+    coded |= {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["modeling_tiny.Own", None]}}
+    folder = variants("tokenizer", **{"tokenizer_config.json": json.dumps(coded)})
+    hub.publish("me/coded", folder, kind="model")
+    entry = {"prompt": "plain"}
+    made, _ = run_stage(
+        hub,
+        tmp_path / "home",
+        tmp_path,
+        entry | {"hub": "me/coded", "revision": "main"},
+        entry | {"path": str(folder)},
+    )
+    told = [(folder / "error").read_text() for folder in made]
+    for message, source in zip(told, ("hub: me/coded", f"path: {folder}"), strict=True):
+        assert message.startswith(f"models.mine.{source}: its tokenizer needs code of its own (auto_map in tokenizer_")
+    assert not downloads(hub, WEIGHTS)
 
 
 def test_no_template_to_keep_is_found_before_the_weights_are_downloaded(hub, variants, tmp_path):

@@ -1,5 +1,6 @@
 """Pinning writes commits into the lines of params.yaml that hold a revision, and nothing else."""
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 from fake_hub import FakeHub
+
+from tradeoffs import params
+from tradeoffs import pin as pin_module
+from tradeoffs.errors import UserError
 
 REPO = Path(__file__).parents[1]
 DATASET = """kind: instruction
@@ -105,6 +110,69 @@ def test_branches_and_tags_become_commits_and_every_other_byte_stays(hub, writte
     again = pin(hub, "models.mine", "datasets.plain")
     assert (again.returncode, again.stdout) == (0, "nothing to pin: 3 of the hub, each a commit that it has\n")
     assert Path("params.yaml").read_text() == expected
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Pins within this process; the commit of a repository is made up of its name."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pin_module, "_newest", lambda entry: hashlib.sha1(entry.repo.encode()).hexdigest())
+
+    def run(models, *names, datasets=""):
+        text = (REPO / "params.yaml").read_text()
+        text = text.replace("\nmodels:\n", f"\nmodels:\n{models}", 1)
+        text = text.replace("\ndatasets:\n", f"\ndatasets:\n{datasets}", 1)
+        Path("params.yaml").write_text(text)
+        try:
+            pin_module.main(list(names), False)
+        except UserError as error:
+            assert Path("params.yaml").read_text() == text and not list(tmp_path.glob(".unfinished*"))
+            return str(error)
+        return text
+
+    return run
+
+
+ALIASED = f"""  first:
+    hub: me/questions
+    revision: {"a" * 40}
+    {DATASET}    mmlu: &exams
+      hub: me/exams
+      revision: main
+      subjects: [a]
+  second:
+    hub: me/questions
+    revision: {"a" * 40}
+    {DATASET}    mmlu: *exams
+"""
+
+
+@pytest.mark.parametrize("line", ["      revision: main\n", "      revision:\n", ""])
+def test_a_block_that_entries_share_is_changed_once(own, line):
+    before = own("", "datasets.first", "datasets.second", datasets=ALIASED.replace("      revision: main\n", line))
+    questions, exams = (hashlib.sha1(repo.encode()).hexdigest() for repo in ("me/questions", "me/exams"))
+    pinned = f"      hub: me/exams\n      revision: {exams}\n"
+    expected = before.replace("a" * 40, questions).replace(f"      hub: me/exams\n{line}", pinned)
+    assert Path("params.yaml").read_text() == expected
+    found = params.load_all().datasets
+    assert found["first"].mmlu.revision == found["second"].mmlu.revision == exams
+
+
+def test_a_revision_that_is_merged_from_another_entry_is_refused(own):
+    models = (
+        "  one: &one\n    hub: me/mine\n    revision: main\n    prompt: own\n  two:\n    <<: *one\n    prompt: plain\n"
+    )
+    said = own(models, "models.two", "models.one")
+    assert said.startswith("params.yaml: models.two: hub comes from another entry by a merge (`<<`), so the commit has")
+    assert own(models, "models.one").startswith("params.yaml: models.one cannot be pinned (other entries share their")
+
+
+@pytest.mark.parametrize("names", [("models.one",), ("models.two",), ("models.one", "models.two")])
+def test_nothing_is_written_where_it_would_change_another_entry_too(own, names):
+    models = "  one: {hub: me/a, revision: &r main, prompt: own}\n  two: {hub: me/b, revision: *r, prompt: own}\n"
+    said = own(models, *names)
+    assert said.startswith(f"params.yaml: {', '.join(names)} cannot be pinned (") and "nothing was written; " in said
+    assert "\n" not in said
 
 
 def test_lines_that_end_as_on_windows_still_do(hub, written):

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from test_splits import alike
 
+from benchmarks import preparation
 from stages import prepare
 from tradeoffs import duplicates, files
 from tradeoffs.errors import UserError
@@ -274,6 +275,22 @@ def test_conversations_are_prepared_turn_by_turn_and_split_by_what_the_user_says
     assert not sides[0] & sides[1] and not (sides[0] | sides[1]) & sides[2]
 
 
+def test_what_is_said_after_a_shared_beginning_does_not_part_two_conversations(workspace):
+    def talk(*texts):
+        return {"talk": [{"role": ("user", "assistant")[n % 2], "content": text} for n, text in enumerate(texts)]}
+
+    short = [talk(row["ask"], row["reply"]) for row in rows(60)]
+    long = [talk(row["ask"], row["reply"], f"And item {n}?", "No.") for n, row in enumerate(rows(60))]
+    made = workspace([*short, *long], kind="chat", columns={"messages": "talk"})
+    sides = [{row["messages"][0]["content"] for row in made[split]} for split in ("train", "valid", "test")]
+    assert not sides[0] & sides[1] and not (sides[0] | sides[1]) & sides[2]
+    assert {len(row["messages"]) for row in made["test"]} == {len(row["messages"]) for row in made["train"]} == {2, 4}
+    with pytest.raises(
+        UserError, match=r"is empty: 9 rows, test_share 0\.2 \(conversations that begin alike stay toget"
+    ):
+        workspace([talk("Hi", f"It is {n}.") for n in range(9)], kind="chat", columns={"messages": "talk"})
+
+
 def test_info_names_the_source_and_its_sha256(workspace):
     workspace(rows(50))
     assert (info()["kind"], info()["source"]) == ("instruction", "rows.jsonl")
@@ -318,6 +335,23 @@ def test_fewer_rows_than_seen_is_an_error(workspace):
 def test_more_topics_than_there_are_is_an_error(workspace):
     with pytest.raises(UserError, match=r"datasets\.mine\.generate\.topics: 9 asked for, there are 5: bookkeeping, "):
         workspace(**generated(topics=9))
+
+
+@pytest.mark.slow
+def test_many_rows_take_less_memory_than_their_file_and_lose_their_near_duplicates(tmp_path, monkeypatch):
+    monkeypatch.setattr(preparation, "WORKSPACE", tmp_path)
+    raw = yaml.safe_load((REPO / "params.yaml").read_text())
+    raw["datasets"]["many"] = preparation.ENTRY
+    files.write_text(tmp_path / "params.yaml", yaml.safe_dump(raw))
+    sizes, peaks = [], []
+    for count in (6_000, 30_000):  # more than a chunk of band keys: what does not grow with the rows is in both
+        planted = preparation.write_rows(count)
+        sizes.append((tmp_path / "rows.jsonl").stat().st_size / 1e6)
+        peaks.append(preparation.run_stage()[2])
+    agreement, _ = preparation.compare(planted)
+    assert agreement["found"] >= 0.99 and agreement["others_dropped"] <= 0.001
+    # Rows that are held, even as the bytes they are in the file, take as much more as the file is larger.
+    assert peaks[1] - peaks[0] < sizes[1] - sizes[0]
 
 
 def test_preparing_from_files_needs_no_slow_import():

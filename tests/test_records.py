@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tradeoffs import params, readers, records
+from tradeoffs import hub_datasets, params, readers, records
 from tradeoffs.errors import UserError
 from tradeoffs.params import Columns
 
@@ -200,9 +200,10 @@ def test_rows_are_the_first_that_are_short_enough_and_nothing_is_read_after_them
     ],
 )
 def test_how_long_an_example_is_counts_all_its_texts(tmp_path, example, length):
-    for most, kept in ((length, [example]), (length - 1, [])):
-        wanted = dataset(path="x", test_share=0.5, max_characters=most)
-        assert list(records._taken([example], wanted, "train", {"too_long": {"train": 0}})) == kept
+    for most, short in ((length, True), (length - 1, False)):
+        wanted, facts = dataset(path="x", test_share=0.5, max_characters=most), {"too_long": {"train": 0}}
+        assert records._short_enough(wanted, "train", facts, example) is short
+        assert facts["too_long"]["train"] == (0 if short else 1)
 
 
 VALID = {"kind": "instruction", "near_duplicate": 0.9, "seen": 1, "valid": 1}
@@ -285,6 +286,41 @@ def test_an_input_column_that_no_row_has_is_a_typo_and_one_that_some_lack_is_not
     assert [row["prompt"] for row in read(some)] == ["1", "1\n\n3"]
     none = write(tmp_path / "c.jsonl", '{"ask": "1", "mroe": "3", "reply": "2"}\n')
     assert problem(none).endswith("no column 'more' (did you mean mroe? there are: ask, mroe, reply)")
+
+
+@pytest.fixture
+def opened(tmp_path, monkeypatch):
+    """A function that opens rows which lie in a file with the suffix `where`, or on the "hub"; with columns COLUMNS."""
+
+    def open(where, found, **limits):
+        shape = {"kind": "instruction", "near_duplicate": 0.9, "seen": 1, "valid": 1, "test_share": 0.5}
+        if where == "hub":
+            rows = ((f"me/data: train, row {number}", row) for number, row in enumerate(found, 1))
+            monkeypatch.setattr(hub_datasets, "open_splits", lambda *_: hub_datasets.Splits({"train": rows}, {}))
+            return records.open_source(params.Dataset(**shape, hub="me/data", columns=COLUMNS, **limits), "datasets.x")
+        path = tmp_path / f"a.{where}"
+        if where == "parquet":
+            pq.write_table(pa.Table.from_pylist(found), path)
+        else:
+            write(path, "".join(json.dumps(row) + "\n" for row in found))
+        return records.open_source(params.Dataset(**shape, path=str(path), columns=COLUMNS, **limits), "datasets.x")
+
+    return open
+
+
+@pytest.mark.parametrize("where", ["jsonl", "parquet", "hub"])
+@pytest.mark.parametrize("count", [1, 3, 4, 9])
+def test_an_input_column_that_no_row_has_is_a_typo_however_few_rows_are_taken(opened, where, count):
+    source = opened(where, [{"ask": str(n), "mroe": "", "reply": "2"} for n in range(4)], rows=count)
+    with pytest.raises(UserError, match=r"no column 'more' \(did you mean mroe\? there are: ask, mroe, reply\)"):
+        list(source.train)
+
+
+@pytest.mark.parametrize("where", ["jsonl", "hub"])
+def test_an_input_column_that_a_row_has_is_none_even_where_that_row_is_too_long(opened, where):
+    rows = [{"ask": "1", "reply": "2"}, {"ask": "1", "more": "too long", "reply": "2"}, {"ask": "3", "reply": "4"}]
+    source = opened(where, rows, rows=2, max_characters=5)
+    assert [row["prompt"] for row in source.train] == ["1", "3"]
 
 
 def test_numbers_become_text_and_null_becomes_empty(tmp_path):

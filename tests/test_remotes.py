@@ -201,7 +201,7 @@ def test_a_data_set_comes_from_another_repository_and_is_updated_from_there(orig
 
 def test_merged_models_may_stay_at_home(origin, author, tmp_path):
     """docs/remotes.md, `push: false`: the rest is shared, and a clone that lets them be missing runs nothing."""
-    bulky = ("models/merged/", "models/converted/")
+    bulky = "models/merged/"
     remote = Remote({"url": str(tmp_path / "remote")})
     lean = tmp_path / "lean"
     shutil.copytree(author, lean, symlinks=True)

@@ -3,29 +3,14 @@
 import csv
 import re
 from itertools import combinations
-from pathlib import Path
 
 import fake_results
 import pytest
 import yaml
 
-from stages import aggregate, score
-from tradeoffs import files, formatting, params, plots, report
+from stages import score
+from tradeoffs import files, formatting, plots, report
 from tradeoffs.intervals import Interval
-from tradeoffs.results import Results
-
-REPO = Path(__file__).parents[1]
-
-
-def run_stages(folder: Path, stages=(score, aggregate), **lists) -> Results:
-    with pytest.MonkeyPatch.context() as patch:
-        fake_results.params_file(folder, REPO / "params.yaml", **lists)
-        patch.chdir(folder)
-        cfg = params.load_all()
-        fake_results.write(folder, cfg.run, items=20, questions=5)
-        for stage in stages:
-            stage.main()
-        return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +21,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def results(folder):
     """Two models and two data sets, so that every table has more than one group."""
-    return run_stages(
+    return fake_results.finished(
         folder,
         models=["demo", "stories260k"],
         datasets=["demo", "instructions"],
@@ -50,7 +35,9 @@ def results(folder):
 def three(tmp_path_factory):
     """Three methods: three pairs of them, so that the best is picked out of more than one."""
     folder = tmp_path_factory.mktemp("three")
-    return run_stages(folder, (score,), methods=["base", "lora", "qlora"], precisions=[], quants=["q4_0"])
+    return fake_results.finished(
+        folder, stages=[score], methods=["base", "lora", "qlora"], precisions=[], quants=["q4_0"]
+    )
 
 
 MIXED = ["base", "lora", "prompt_tuning", "lora_dpo"]
@@ -65,7 +52,7 @@ def mixed_folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def mixed(mixed_folder):
     """A method that exists as trained only, and one that learnt from pairs."""
-    return run_stages(mixed_folder, methods=MIXED, precisions=["bf16"], quants=["f16", "q4_0"])
+    return fake_results.finished(mixed_folder, methods=MIXED, precisions=["bf16"], quants=["f16", "q4_0"])
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +241,7 @@ def test_the_report_says_how_far_sampling_can_move_kld(results, text):
 
 def test_merges_of_one_training_stand_under_each_other(tmp_path):
     """Three methods of which the first and the last were trained alike and merged onto different bases."""
-    found = run_stages(tmp_path, methods=["lora_8bit", "lora", "qlora"], precisions=["bf16"], quants=[])
+    found = fake_results.finished(tmp_path, methods=["lora_8bit", "lora", "qlora"], precisions=["bf16"], quants=[])
     first, other, last = (found.of("demo", "demo", method) for method in ("lora_8bit", "lora", "qlora"))
     found.cost[other[1]]["merged_onto"] = "trained_base"
     found._values[last[0], "test_loss"] = found._resampled(first[0], "test_loss")
@@ -269,7 +256,7 @@ def test_merges_of_one_training_stand_under_each_other(tmp_path):
 
 def test_what_quantising_lost_is_not_put_down_to_merging(tmp_path):
     """Without bf16 the first rung is merged and quantised at once."""
-    found = run_stages(tmp_path, (score,), methods=["lora_8bit"], precisions=["int8"], quants=["q4_0"])
+    found = fake_results.finished(tmp_path, stages=[score], methods=["lora_8bit"], precisions=["int8"], quants=["q4_0"])
     assert report._merges(found, ("demo", "demo")) == []
 
 
@@ -281,14 +268,14 @@ def test_the_costliest_step_of_a_ladder_is_the_largest_one_that_is_no_tie(result
 
 
 def test_one_method_in_one_format_is_reported_too(tmp_path):
-    run_stages(tmp_path, methods=["lora"], precisions=[], quants=[])
+    fake_results.finished(tmp_path, methods=["lora"], precisions=[], quants=[])
     text = (tmp_path / "report/report.md").read_text()
     assert "1 variant: 1 method of tuning in 1 format" in text
     assert "`lora trained`" in text
 
 
 def test_the_plots_of_dvc_show_columns_that_are_written(folder, results):
-    declared = yaml.safe_load((REPO / "dvc.yaml").read_text())["plots"]
+    declared = yaml.safe_load((fake_results.REPO / "dvc.yaml").read_text())["plots"]
     for entry in declared:
         if isinstance(entry, str):
             assert (folder / entry).is_file(), entry
@@ -296,7 +283,7 @@ def test_the_plots_of_dvc_show_columns_that_are_written(folder, results):
         ((name, plot),) = entry.items()
         if name == "live":  # of trainings while they go on, written by dvclive
             continue
-        assert (REPO / ".dvc/plots" / f"{plot['template']}.json").is_file()
+        assert (fake_results.REPO / ".dvc/plots" / f"{plot['template']}.json").is_file()
         for name, column in plot["y"].items():
             with (folder / name).open() as file:
                 assert {column, plot["x"], "method"} <= set(next(csv.reader(file)))
@@ -337,7 +324,9 @@ def test_a_method_that_cannot_be_merged_is_compared_as_trained(mixed_folder, mix
 def test_the_best_method_of_all_may_be_one_that_cannot_be_merged(tmp_path, monkeypatch):
     monkeypatch.setitem(fake_results.SKILL, "lora", 0.5)
     monkeypatch.setitem(fake_results.SKILL, "prompt_tuning", 0.9)
-    found = run_stages(tmp_path, methods=["base", "lora", "prompt_tuning"], precisions=[], quants=["f16", "q4_0"])
+    found = fake_results.finished(
+        tmp_path, methods=["base", "lora", "prompt_tuning"], precisions=[], quants=["f16", "q4_0"]
+    )
     assert found.ranked(*GROUP)[0].method == "prompt_tuning"
     assert found.best_shipped(*GROUP) == "lora"
     text = (tmp_path / "report/report.md").read_text()
@@ -347,7 +336,7 @@ def test_the_best_method_of_all_may_be_one_that_cannot_be_merged(tmp_path, monke
 
 
 def test_a_run_of_nothing_that_can_be_merged_is_reported_too(tmp_path):
-    run_stages(tmp_path, methods=["prompt_tuning"], precisions=["bf16"], quants=["q4_0"])
+    fake_results.finished(tmp_path, methods=["prompt_tuning"], precisions=["bf16"], quants=["q4_0"])
     text = (tmp_path / "report/report.md").read_text()
     assert "1 variant: 1 method of tuning in 1 format" in text
     assert "`prompt_tuning`: as trained only: " in section(text, "The ladder: where a fine-tune is lost")
@@ -370,7 +359,7 @@ def test_what_was_forgotten_is_the_paired_change_from_the_base_on_the_same_text(
 def test_without_general_text_or_without_base_the_report_says_that_forgetting_is_not_known(text, tmp_path):
     part = section(text, "What it forgot")
     assert "Not known: `models.stories260k` gives no general text." in part.split("### stories260k on demo")[1]
-    found = run_stages(tmp_path, methods=["lora", "full"], precisions=[], quants=[])
+    found = fake_results.finished(tmp_path, methods=["lora", "full"], precisions=[], quants=[])
     alone = section((tmp_path / "report/report.md").read_text(), "What it forgot")
     assert "The run list lacks `base`" in alone
     assert found.forgotten(found.variants[0]) is None
@@ -410,7 +399,7 @@ def test_the_leak_report_shows_what_was_dropped_and_what_it_is_like(text):
 
 def test_what_preparation_did_not_drop_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(fake_results, "DROPPED", {"empty": 0, "duplicates": 0, "near_duplicates": 0})
-    run_stages(tmp_path, methods=["lora"], precisions=[], quants=[])
+    fake_results.finished(tmp_path, methods=["lora"], precisions=[], quants=[])
     part = section((tmp_path / "report/report.md").read_text(), "Data, and what it can show")
     assert "train rows like another one" not in part
     assert "<details>" not in part

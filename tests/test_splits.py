@@ -73,9 +73,15 @@ def almost(rng, text):
 
 
 def a_copy(rng, example):
-    """An example with one of its texts changed, or with another answer."""
+    """An example with one of its texts changed, or with another answer; a conversation also longer or shorter by
+    turns."""
     if "messages" in example:
         turns = [dict(turn) for turn in example["messages"]]
+        change = rng.choice(("longer", "shorter", "text"))
+        if change == "longer":
+            return {"messages": turns + an_example(rng, "chat")["messages"][-2:]}
+        if change == "shorter" and len(turns) > 3:
+            return {"messages": turns[:-2]}
         turn = rng.choice(turns)
         turn["content"] = almost(rng, turn["content"])
         return {"messages": turns}
@@ -106,8 +112,20 @@ def divided(folder, entry, examples, own_test=()):
     return SimpleNamespace(**read, dropped=dropped)
 
 
+def asked(row):
+    """What must not be on two sides, by definition. Apart from the code: of a conversation, how its user begins."""
+    if "messages" in row:
+        return next(turn["content"] for turn in row["messages"] if turn["role"] == "user")
+    return row.get("prompt") or row["text"]
+
+
 def keys(rows):
-    return {" ".join(words(splits.key(row))) for row in rows}
+    return {" ".join(words(asked(row))) for row in rows}
+
+
+def turns_of(row):
+    """What is said in a conversation but by the system, as it counts for comparison."""
+    return [(turn["role"], *words(turn["content"])) for turn in row["messages"] if turn["role"] != "system"]
 
 
 def content(row):
@@ -116,12 +134,17 @@ def content(row):
 
 def check_that_nothing_leaks(found, entry):
     def like(one, other):
-        return alike(splits.key(one), splits.key(other), entry.near_duplicate, entry.kind != "text")
+        return alike(asked(one), asked(other), entry.near_duplicate, entry.kind != "text")
 
     for name, others in (("test", [*found.train, *found.valid, *found.seen]), ("valid", [*found.train, *found.seen])):
         evaluated = getattr(found, name)
         assert not keys(evaluated) & keys(others), name
         assert not [(a, b) for a in evaluated for b in others if like(a, b)], name
+        if entry.kind == "chat":
+            beginnings = {str(turns_of(row)[:end]) for row in others for end in range(len(turns_of(row)) + 1)}
+            assert not [row for row in evaluated if str(turns_of(row)) in beginnings], name
+            beginnings = {str(turns_of(row)[:end]) for row in evaluated for end in range(len(turns_of(row)) + 1)}
+            assert not [row for row in others if str(turns_of(row)) in beginnings], name
     assert not [
         (one, other)
         for number, one in enumerate(found.train)
@@ -153,7 +176,7 @@ def test_no_seed_and_no_growth_brings_a_test_example_or_its_like_into_train(tmp_
         for found in (before, after):
             check_that_nothing_leaks(found, entry)
         # What is not kept is like another row: nothing else is dropped.
-        rows = {content(row): splits.key(row) for row in [*grown, *more_test]}
+        rows = {content(row): asked(row) for row in [*grown, *more_test]}
         for lost in rows.keys() - {content(row) for row in (*after.train, *after.valid, *after.test)}:
             others = (key for other, key in rows.items() if other != lost)
             assert any(alike(rows[lost], key, entry.near_duplicate, kind != "text") for key in others)
@@ -264,11 +287,28 @@ def test_long_texts_are_cut_in_the_report(tmp_path):
 
 
 def test_a_conversation_is_asked_by_its_user_and_is_another_one_with_other_answers():
-    turns = [("system", "Be brief."), ("user", "One?"), ("assistant", "Yes."), ("user", "Two?"), ("assistant", "No.")]
+    turns = [("system", "Be brief."), ("user", "One?"), ("assistant", "Yes."), ("user", "One?"), ("assistant", "No.")]
     chat = {"messages": [{"role": role, "content": content} for role, content in turns]}
-    assert splits.key(chat) == "One?\nTwo?"
-    assert splits.parts(chat) == ("One?\nTwo?", "Yes.\nNo.", "Be brief.")
-    assert splits.parts({"messages": chat["messages"][1:]}) == ("One?\nTwo?", "Yes.\nNo.")
+    assert splits.key(chat) == "One?"
+    assert splits.parts(chat) == ("One?", "Yes.\nOne?\nNo.", "Be brief.")
+    assert splits.parts({"messages": chat["messages"][1:]}) == ("One?", "Yes.\nOne?\nNo.")
+    assert splits.parts({"messages": chat["messages"][2:]}) == ("One?", "Yes.\nNo.")  # begun by the assistant
+    assert splits.parts({"messages": chat["messages"][:1]}) == ("", "", "Be brief.")  # what is empty is dropped
+
+
+def test_conversations_that_begin_alike_and_go_on_otherwise_stay_within_train(tmp_path):
+    rng = random.Random(7)
+    others = [an_example(rng, "chat") for _ in range(30)]
+    roles, greeting = ("user", "assistant", "user", "assistant"), ("Hi!", "Hello, how can I help you?")
+    greeted = [(*greeting, some_words(rng, 8, 12), some_words(rng, 8, 12)) for _ in range(5)]
+    greeted.append((*greeted[0][:3], greeted[0][3] + " so"))
+    chats = [
+        {"messages": [{"role": role, "content": text} for role, text in zip(roles, texts, strict=True)]}
+        for texts in greeted
+    ]
+    found = divided(tmp_path, wanted("chat", 0.8, None, valid=1), [*others, *chats], own_test=others[:1])
+    assert sum(row["messages"][0]["content"] == "Hi!" for row in found.train) == 5
+    assert found.dropped["near_duplicates_within"] == 1
 
 
 @pytest.mark.parametrize(

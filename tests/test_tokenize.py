@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from stages import tokenize
-from tradeoffs import files
+from tradeoffs import files, tokens
 from tradeoffs.demo_model import train_tokenizer
 
 REPO = Path(__file__).parents[1]
@@ -109,6 +109,16 @@ def test_pairs_are_those_of_the_splits_that_learn_or_are_measured(workspace):
     for one, pair in zip(rows["train"], rows["pairs"], strict=False):
         assert pair["prompt_ids"] + pair["chosen_ids"] == one["ids"]
     assert {split: sum(found["counts"]) for split, found in lengths.items()} == SPLITS
+
+
+def test_no_answer_is_tokenised_twice(workspace, monkeypatch):
+    asked = []
+    chat = tokens._chat
+    monkeypatch.setattr(tokens, "_chat", lambda *given, **more: asked.append(given[1]) or chat(*given, **more))
+    made("preference")
+    answers = [messages[-1]["content"] for messages in asked if messages[-1]["role"] == "assistant"]
+    assert answers.count("A loan.") == sum(SPLITS.values())
+    assert answers.count("A share.") == sum(SPLITS.values()) - SPLITS["seen"]
 
 
 def test_the_same_input_gives_the_same_bytes(workspace):

@@ -95,7 +95,7 @@ def test_both_answers_of_a_pair_follow_one_prompt_and_end_as_an_answer_does(temp
     chosen = list(tokens.instruction_rows(templated, pairs, CONTEXT, STOPS, SOURCE))
     others = [{**pair, "answer": pair["rejected"]} for pair in pairs]
     rejected = tokens.instruction_rows(templated, others, CONTEXT, STOPS, SOURCE)
-    found = tokens.pair_rows(templated, pairs, CONTEXT, STOPS, SOURCE)
+    found = tokens.pair_rows(templated, pairs, chosen, CONTEXT, STOPS, SOURCE)
     for row, one, other in zip(found, chosen, rejected, strict=True):
         assert row["prompt_ids"] + row["chosen_ids"] == one["ids"]
         assert row["prompt_ids"] + row["rejected_ids"] == other["ids"]
@@ -106,8 +106,9 @@ def test_both_answers_of_a_pair_follow_one_prompt_and_end_as_an_answer_does(temp
 def test_a_rejected_answer_that_is_too_long_is_refused_as_such(templated):
     pairs = [example(), {**example(), "rejected": "Nothing at all. " * 40}]
     pairs[0]["rejected"] = "No."
+    chosen = list(tokens.instruction_rows(templated, pairs, 200, STOPS, SOURCE))
     with pytest.raises(UserError, match=r"train \(rejected\)\.jsonl: 1 examples are longer than 200 .* line 2 \("):
-        list(tokens.pair_rows(templated, pairs, 200, STOPS, SOURCE))
+        list(tokens.pair_rows(templated, pairs, chosen, 200, STOPS, SOURCE))
 
 
 def test_text_windows_score_every_token_but_their_first(tokenizer):

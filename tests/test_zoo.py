@@ -1,5 +1,7 @@
 """Every family of models keeps what it says, its special tokens, its template and its tokenisation as a GGUF."""
 
+import ctypes
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -8,12 +10,37 @@ from tiny_gguf import SAMPLE, Gguf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks import common, zoo
-from tradeoffs import checkpoints
+from tradeoffs import checkpoints, gguf_converter
+from tradeoffs import llama_cpp_native as native
+from tradeoffs.gguf_converter import SAMPLES
 
 pytestmark = [
     pytest.mark.skipif(not common.SHARED.is_dir(), reason="no ../shared here"),
     pytest.mark.usefixtures("one_thread"),
 ]
+# These tokenizers compose characters (NFC) before they cut; llama.cpp takes a text as it is.
+COMPOSING = ("pythia", "qwen2")
+# The sample texts of which llama.cpp makes other ids. For SmolLM2 it first sets numerals apart, of any script, so white
+# space before one is cut like white space at the end of a text.
+CUT_OTHERWISE: dict[str, set[str]] = {
+    "gpt2": set(),
+    "pythia": {"e\u0301 and n\u0303, not composed"},
+    "smollm2": {"First line\n\nSecond line\n\n\n3rd", "\n\n2", "مرحبا بالعالم ١٢٣", "∑ x² ≤ ½ ⅔ ①"},
+    "qwen2": {"e\u0301 and n\u0303, not composed"},
+    "olmo2": set(),
+}
+
+
+class Vocabulary(Gguf):
+    """A GGUF that also gives the text of its tokens."""
+
+    def text(self, ids: list[int]) -> bytes:
+        """UTF-8, special tokens written out."""
+        tokens = (ctypes.c_int32 * len(ids))(*ids)
+        text = ctypes.create_string_buffer(1000)
+        count = native.llama_cpp.llama_detokenize(self._vocab, tokens, len(ids), text, len(text), False, True)
+        assert count >= 0, f"{-count} bytes of text"
+        return text.raw[:count]
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +61,15 @@ def gguf(checkpoint) -> Path:
 @pytest.fixture(scope="module")
 def tokenizer(checkpoint):
     return AutoTokenizer.from_pretrained(checkpoint)
+
+
+@pytest.fixture(scope="module")
+def vocabulary(gguf) -> Vocabulary:
+    return Vocabulary(gguf)
+
+
+def ids_of(tokenizer, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def metadata(gguf: Path, key: str) -> str | None:
@@ -78,4 +114,38 @@ def test_the_chat_template_travels(gguf, tokenizer):
     "text", [SAMPLE, "x_1 = {'a': 2}\t# don't\r\n\r\n   北京 2024", "<|endoftext|> <|im_start|>user\n"]
 )
 def test_llama_cpp_makes_the_checkpoints_token_ids(gguf, tokenizer, text):
-    assert Gguf(gguf).tokenize(text) == tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert Gguf(gguf).tokenize(text) == ids_of(tokenizer, text)
+
+
+def test_llama_cpp_cuts_just_the_known_sample_texts_otherwise(checkpoint, gguf, vocabulary, tokenizer):
+    found = gguf_converter.tokenisation(checkpoint, gguf)
+    differing = {one["text"]: one["llama_cpp"] for one in found["differing"]}
+    assert {text for text in differing if text in SAMPLES} == CUT_OTHERWISE[checkpoint.name]
+    for text in SAMPLES:
+        assert vocabulary.tokenize(text) == differing.get(text, ids_of(tokenizer, text)), text
+    beyond = [text for text in differing if text not in SAMPLES]
+    # The question in the chat template has a number behind an empty line.
+    assert len(beyond) == (checkpoint.name == "smollm2") and all(gguf_converter.QUESTION in text for text in beyond)
+
+
+def test_token_ids_become_the_same_text_and_the_text_the_same_ids_in_both(checkpoint, vocabulary, tokenizer):
+    for text in SAMPLES:
+        read = unicodedata.normalize("NFC", text) if checkpoint.name in COMPOSING else text
+        ids, cut = ids_of(tokenizer, text), vocabulary.tokenize(text)
+        assert tokenizer.decode(ids, clean_up_tokenization_spaces=False) == read
+        assert vocabulary.text(ids) == read.encode()
+        assert ids_of(tokenizer, read) == ids
+        assert vocabulary.text(cut) == text.encode(), "what llama.cpp cut otherwise is the same text too"
+        assert vocabulary.tokenize(vocabulary.text(cut).decode()) == cut
+
+
+def test_a_vocabulary_is_freed_also_when_a_text_cannot_be_tokenised(models, monkeypatch):
+    def fails(*_):
+        raise RuntimeError("no tokens")
+
+    free, freed = native.llama_cpp.llama_model_free, []
+    monkeypatch.setattr(native.llama_cpp, "llama_model_free", lambda model: (freed.append(model), free(model)))
+    monkeypatch.setattr(gguf_converter, "_tokens", fails)
+    with pytest.raises(RuntimeError, match="no tokens"):
+        gguf_converter.tokenisation(models / "gpt2", common.gguf(models / "gpt2", "f16"))
+    assert len(freed) == 1

@@ -5,6 +5,7 @@ import json
 import math
 import shutil
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 
@@ -103,6 +104,23 @@ def check_architecture(folder: Path, where: str) -> None:
         raise UserError(f"{where}: config.json cannot be read as one of {kind!r}: {first}") from error
 
 
+def load_tokenizer(folder: Path, where: str) -> Any:
+    """The tokenizer of a checkpoint; raises UserError if it cannot be read, or not without code that comes with it."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except (ValueError, TypeError, KeyError, AttributeError, OSError) as error:
+        described = folder / "tokenizer_config.json"
+        if described.is_file() and "auto_map" in described.read_text(encoding="utf-8", errors="replace"):
+            raise UserError(
+                f"{where}: its tokenizer needs code of its own (auto_map in tokenizer_config.json), and code that "
+                "comes with a checkpoint is never run; take a version of the model whose tokenizer needs none"
+            ) from error
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{where}: its tokenizer cannot be read: {first}") from error
+
+
 def require(folder: Path, file: str) -> None:
     """Raises UserError, with what is there and which stage makes it, if `folder` lacks `file`."""
     if (folder / file).is_file():
@@ -115,11 +133,21 @@ def require(folder: Path, file: str) -> None:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that hold the weights, there or not: the shards that the index names, or model.safetensors."""
+    """The files that hold the weights, there or not: the shards that the index names, or model.safetensors.
+
+    Raises UserError if the index names anything but safetensors in the same folder.
+    """
     if not (folder / INDEX).is_file():
         return [folder / "model.safetensors"]
     index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-    return [folder / name for name in sorted(set(index["weight_map"].values()))]
+    names = index["weight_map"].values()
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise UserError(
+                f"{folder / INDEX}: weight_map names {name!r}; expected the name of a .safetensors file beside it; "
+                "save the model with save_pretrained"
+            )
+    return [folder / name for name in sorted(set(names))]
 
 
 def parameters(folder: Path) -> int:

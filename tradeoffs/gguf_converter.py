@@ -137,17 +137,19 @@ def tokenisation(checkpoint: Path, gguf: Path) -> dict[str, Any]:
     model: Any = llama_cpp.llama_model_load_from_file(str(gguf).encode(), options)
     if not model:
         raise UserError(f"{gguf}: llama.cpp cannot load its vocabulary{native.last_lines()}")
-    vocab = llama_cpp.llama_model_get_vocab(model)
     differing = []
-    for text in texts:
-        ids, found = tokenizer(text, add_special_tokens=False)["input_ids"], _tokens(vocab, text)
-        if ids != found:
-            differing.append({"text": text, "checkpoint": ids, "llama_cpp": found})
-    adds_bos = {
-        "checkpoint": tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id],
-        "llama_cpp": bool(llama_cpp.llama_vocab_get_add_bos(vocab)),
-    }
-    llama_cpp.llama_model_free(model)
+    try:
+        vocab = llama_cpp.llama_model_get_vocab(model)
+        for text in texts:
+            ids, found = tokenizer(text, add_special_tokens=False)["input_ids"], _tokens(vocab, text)
+            if ids != found:
+                differing.append({"text": text, "checkpoint": ids, "llama_cpp": found})
+        adds_bos = {
+            "checkpoint": tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id],
+            "llama_cpp": bool(llama_cpp.llama_vocab_get_add_bos(vocab)),
+        }
+    finally:
+        llama_cpp.llama_model_free(model)
     return {
         "texts": len(texts),
         "same": 1 - len(differing) / len(texts),
@@ -159,9 +161,10 @@ def tokenisation(checkpoint: Path, gguf: Path) -> dict[str, Any]:
 def _tokens(vocab: Any, text: str) -> list[int]:
     """llama.cpp's ids for `text`, special tokens in it read as such and none added."""
     data = text.encode()
-    room = len(data) + 8  # no token is shorter than a byte, but for a space that SentencePiece puts in front
-    ids = (ctypes.c_int32 * room)()
-    return list(ids[: llama_cpp.llama_tokenize(vocab, data, len(data), ids, room, False, True)])
+    count = -llama_cpp.llama_tokenize(vocab, data, len(data), None, 0, False, True)  # no room: minus what it takes
+    ids = (ctypes.c_int32 * count)()
+    llama_cpp.llama_tokenize(vocab, data, len(data), ids, count, False, True)
+    return list(ids)
 
 
 @functools.cache

@@ -1,8 +1,10 @@
 """What models, data sets and MMLU share of the hub: a revision becomes a commit, and what fails is one message."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from tradeoffs import params
@@ -26,6 +28,41 @@ def resolve(repo: str, revision: str | None, kind: Kind, where: str) -> str:
 
     with explained(repo, revision, kind, where):
         return huggingface_hub.resolve_revision(repo, repo_type=kind, revision=revision).resolved
+
+
+def card(repo: str, commit: str) -> Path | None:
+    """README.md of a data set, in HF_HOME's cache; None if it has none. Under `explained`.
+
+    Also for what it raises: of what the hub answers, `datasets` tells only that there is no such data set.
+    """
+    import huggingface_hub
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(repo, "README.md", repo_type="dataset", revision=commit))
+    except LocalEntryNotFoundError:
+        raise
+    except EntryNotFoundError:
+        return None
+
+
+def builder(repo: str, config: str | None, commit: str, where: str) -> Any:
+    """What `datasets` reads a configuration of a data set with, at this commit. Under `explained`.
+
+    Raises UserError, with `where` (the params key), if the hub does not answer and the disk holds another commit.
+    """
+    import datasets
+
+    datasets.disable_progress_bars()  # of every file, between the lines of the stage
+    # hf:// keeps it from reading a local folder of this name instead.
+    found = datasets.load_dataset_builder(f"hf://datasets/{repo}", config, revision=commit)
+    if found.hash != commit:  # it takes any that it finds on the disk when the hub does not answer
+        raise UserError(
+            f"{where}.revision: {f'{config} of ' if config else ''}{repo} could not be downloaded at commit {commit}, "
+            f"and the newest on this disk is that of {found.hash}; go online once (without HF_HUB_OFFLINE), or set "
+            f"revision: {found.hash}"
+        )
+    return found
 
 
 def note_unpinned(repo: str, revision: str | None, commit: str, where: str) -> None:
@@ -54,7 +91,7 @@ def explained(repo: str, revision: str | None, kind: Kind, where: str) -> Iterat
     Around anything that asks the hub, also while rows are streamed: with explained(...): for row in stream: ...
     """
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
     from huggingface_hub.utils import httpx
 
     page = f"{place()}/{'datasets/' if kind == 'dataset' else ''}{repo}"
@@ -85,6 +122,13 @@ def explained(repo: str, revision: str | None, kind: Kind, where: str) -> Iterat
     except (httpx.HTTPError, ConnectionError) as error:
         raise UserError(f"{where}.hub: {_unanswered(repo, error)}") from error
     except Exception as error:
+        full = error.__cause__ if type(error).__module__.startswith("datasets.") else error
+        if isinstance(full, OSError) and full.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{where}.hub: no room left on the disk ({full.strerror}) while {repo} was fetched into "
+                f"{constants.HF_HOME} and copied from there; what was downloaded stays: make room (`hf cache ls`, "
+                "`dvc gc --workspace`) and run again, and it goes on"
+            ) from error
         # What `datasets` raises is known by its module, since to import it takes a second.
         of_datasets = isinstance(error, ValueError) or type(error).__module__.startswith("datasets.")
         if kind != "dataset" or not of_datasets:

@@ -59,9 +59,7 @@ def _streamed(builder: Any, columns: params.Columns | None) -> dict[str, Any]:
     if type(builder).__module__ != "datasets.packaged_modules.parquet.parquet":
         return builder.as_streaming_dataset()
     return {
-        str(split): ParquetRows(
-            list(paths), builder.info.features, readers.used(columns or params.Columns(text="text"))
-        )
+        str(split): ParquetRows(list(paths), builder.info.features, readers.used(columns))
         for split, paths in builder.config.data_files.items()
     }
 
@@ -102,20 +100,12 @@ def _whole(builder: Any, where: str) -> Any:
 def _builder(repo: str, config: str | None, commit: str, where: str) -> Any:
     """What `datasets` reads the configuration with."""
     import datasets
-    import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    from huggingface_hub import is_offline_mode
 
-    datasets.disable_progress_bars()  # of every file, between the lines of the stage
-    if not huggingface_hub.is_offline_mode():
-        try:  # asked for by itself: of what the hub answers, `datasets` tells only that there is no such data set
-            huggingface_hub.hf_hub_download(repo, "README.md", repo_type="dataset", revision=commit)
-        except LocalEntryNotFoundError:
-            raise
-        except EntryNotFoundError:  # it has none; but it is there, at this commit
-            pass
-    source = f"hf://datasets/{repo}"  # hf:// keeps it from reading a local folder of this name instead
+    if not is_offline_mode():
+        hub.card(repo, commit)
     try:
-        builder = datasets.load_dataset_builder(source, config, revision=commit)
+        return hub.builder(repo, config, commit, where)
     except RuntimeError as error:
         if "scripts are no longer supported" not in str(error):
             raise
@@ -124,17 +114,11 @@ def _builder(repo: str, config: str | None, commit: str, where: str) -> Any:
             "Parquet, JSON or CSV files (often in the revision refs/convert/parquet of the same data set)"
         ) from error
     except ValueError as error:
-        known = datasets.get_dataset_config_names(source, revision=commit)
+        known = datasets.get_dataset_config_names(f"hf://datasets/{repo}", revision=commit)
         if config in known or (config is None and len(known) < 2):
             raise
         asked = f"has no configuration {config!r}" if config else "has several configurations, and none is named"
         raise UserError(f"{where}.config: {repo} {asked}{near(config, known)}") from error
-    if builder.hash != commit:  # it takes any that it finds on the disk when the hub does not answer
-        raise UserError(
-            f"{where}.revision: {repo} could not be downloaded at commit {commit}, and the newest on this disk is that "
-            f"of {builder.hash}; go online once (without HF_HUB_OFFLINE), or set revision: {builder.hash}"
-        )
-    return builder
 
 
 def _rows(found: Any, repo: str, split: str, revision: str | None, where: str) -> Iterator[Row]:

@@ -19,23 +19,18 @@ def read(repo: str, revision: str | None, subjects: list[str] | None, where: str
     data sets of the `datasets` library; HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they mean there.
     Raises UserError, with `where` (the params key), if the hub does not give the data or they are not as expected.
     """
-    import datasets
     import huggingface_hub
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    datasets.disable_progress_bars()  # of every small file; the subjects have one
     commit = hub.resolve(repo, revision, "dataset", where)
     with hub.explained(repo, revision, "dataset", where):
-        try:
-            card = huggingface_hub.hf_hub_download(repo, "README.md", repo_type="dataset", revision=commit)
-        except LocalEntryNotFoundError:
-            raise
-        except EntryNotFoundError as error:
-            raise UserError(f"{where}.hub: {repo} {_NO_SUBJECTS}") from error
-        configs = huggingface_hub.DatasetCard.load(card).data.to_dict().get("configs") or []
-        known = sorted(config["config_name"] for config in configs if config["config_name"] not in MIXTURES)
+        card = hub.card(repo, commit)
+        configs = huggingface_hub.DatasetCard.load(card).data.to_dict().get("configs") if card else None
+        known = sorted(config["config_name"] for config in configs or [] if config["config_name"] not in MIXTURES)
         if not known:
-            raise UserError(f"{where}.hub: {repo} {_NO_SUBJECTS}")
+            raise UserError(
+                f"{where}.hub: {repo} has no configurations in its README.md; a data set of MMLU's kind has one per "
+                "subject, as cais/mmlu"
+            )
         check_subjects(subjects, known, repo, where)
         found = [
             row
@@ -45,19 +40,8 @@ def read(repo: str, revision: str | None, subjects: list[str] | None, where: str
     return found, commit
 
 
-_NO_SUBJECTS = "has no configurations in its README.md; a data set of MMLU's kind has one per subject, as cais/mmlu"
-
-
 def _subject(repo: str, commit: str, subject: str, where: str) -> Iterator[dict[str, Any]]:
-    import datasets
-
-    # hf:// keeps it from reading a local folder of this name instead.
-    builder = datasets.load_dataset_builder(f"hf://datasets/{repo}", subject, revision=commit)
-    if builder.hash != commit:  # it takes any that it finds on the disk when the hub does not answer
-        raise UserError(
-            f"{where}.revision: {subject} of {repo} could not be downloaded at commit {commit}, and the newest on this "
-            f"disk is that of {builder.hash}; go online once (without HF_HUB_OFFLINE), or set revision: {builder.hash}"
-        )
+    builder = hub.builder(repo, subject, commit, where)
     builder.download_and_prepare()
     splits: Any = builder.as_dataset()
     for split in ("dev", "test"):

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import platformdirs
+
 from tradeoffs import checkpoints, files, hub
 from tradeoffs.errors import UserError
 
@@ -84,10 +86,10 @@ def announce(source: Source, folder: Path) -> None:
     from huggingface_hub import constants
 
     size, cache = sum(source.weights.values()), _dvc_cache()
-    missing = max(0, sum(source.weights[name] for name in source.missing) - _begun(source))
     downloads = Path(constants.HF_HUB_CACHE)
     with hub.explained(source.repo, source.commit, "model", source.where):
         count, exact = _parameters(source, size)
+        missing = max(0, sum(source.weights[name] for name in source.missing) - _begun(source))
     download = f"{_bytes(missing)} to download into {downloads}" if missing else "nothing to download"
     print(
         f"{source.repo} at {source.commit}: {'' if exact else 'about '}{count / 1e6:,.1f} million parameters\n"
@@ -102,13 +104,13 @@ def copy(source: Source, target: Path) -> None:
     """Fetches the weights that are not in the cache, and copies the checkpoint into the folder `target`."""
     import huggingface_hub
 
+    wanted = [*source.small, *source.weights]
     with hub.explained(source.repo, source.commit, "model", source.where):
         for name in source.missing:
             _download(source, name)
-        wanted = [*source.small, *source.weights]
         huggingface_hub.snapshot_download(source.repo, revision=source.commit, allow_patterns=wanted)
-    for name in wanted:
-        _clone((source.folder / name).resolve(), target / name)
+        for name in wanted:
+            _clone((source.folder / name).resolve(), target / name)
 
 
 def _sizes(repo: str, commit: str) -> dict[str, int]:
@@ -200,22 +202,44 @@ def _existing(path: Path) -> Path:
 
 
 def _dvc_cache() -> Path:
-    """Where DVC keeps what it has seen: `dvc cache dir`, read from its files, since to ask DVC takes seconds."""
+    """Where DVC keeps what it has seen: `dvc cache dir`, read from its four files (dvc.config.Config, dvc.dirs), since
+    to ask DVC takes seconds."""
+    system = os.getenv("DVC_SYSTEM_CONFIG_DIR") or platformdirs.site_config_dir("dvc", "iterative")
+    user = os.getenv("DVC_GLOBAL_CONFIG_DIR") or platformdirs.user_config_dir("dvc", "iterative")
     found = Path(".dvc/cache")
-    for name in (".dvc/config", ".dvc/config.local"):  # the second one wins
+    for name in (f"{system}/config", f"{user}/config", ".dvc/config", ".dvc/config.local"):  # the last one wins
         config = ConfigParser(interpolation=None, strict=False)
         try:
             config.read(name, encoding="utf-8")
         except (Error, UnicodeDecodeError):
             continue  # DVC will say what is wrong with it
         if place := config.get("cache", "dir", fallback=None):
-            found = Path(".dvc") / Path(place).expanduser()
+            found = Path(name).parent / Path(place).expanduser()
     return found
 
 
 def _begun(source: Source) -> int:
-    """Bytes of weights that an earlier run left behind; what huggingface_hub leaves has a longer name."""
-    return sum(path.stat().st_size for path in (source.storage / "blobs").glob(f"{'[0-9a-f]' * 64}.incomplete"))
+    """Bytes of the missing weights that an earlier run left behind; none where the hub does not tell their SHA-256."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.hf_api import RepoFile
+    from huggingface_hub.utils import httpx
+
+    blobs = source.storage / "blobs"
+    if not source.missing or not any(blobs.glob("*.incomplete")):
+        return 0
+    try:  # the list of the files in the cache is without it
+        told = huggingface_hub.HfApi().get_paths_info(source.repo, source.missing, revision=source.commit)
+    except (HfHubHTTPError, httpx.HTTPError):  # the download itself will say what is wrong
+        return 0
+    parts = {_part(blobs / entry.lfs.sha256) for entry in told if isinstance(entry, RepoFile) and entry.lfs}
+    return sum(part.stat().st_size for part in parts if part.exists())
+
+
+def _part(blob: Path) -> Path:
+    """The file that becomes the blob, as older versions of huggingface_hub, which went on with it, called it; today's
+    leave one with a longer name."""
+    return blob.with_name(f"{blob.name}.incomplete")
 
 
 def _download(source: Source, name: str) -> None:
@@ -230,7 +254,7 @@ def _download(source: Source, name: str) -> None:
     if not facts.etag or size > constants.MAX_HTTP_DOWNLOAD_SIZE:
         return  # snapshot_download can: such a file is to be had through its other protocol only
     blob = source.storage / "blobs" / facts.etag
-    part = blob.with_name(f"{blob.name}.incomplete")  # as older versions of huggingface_hub, which went on with it, did
+    part = _part(blob)
     lock = source.storage.parent / ".locks" / source.storage.name / f"{facts.etag}.lock"  # huggingface_hub's own
     for path in (part, lock):
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
@@ -84,34 +85,70 @@ def _write(commits: dict[str, str]) -> None:
         text = file.read()
     tree = yaml.compose(text, Loader=yaml.SafeLoader)
     assert tree is not None  # params.load_all has read it
-    edits = []
+    edits: dict[tuple[int, int], str] = {}  # one each, also where entries share a block by an alias
     for where, commit in commits.items():
         block = _block(tree, where)
         values = {key.value: value for key, value in block.value}
-        if "revision" in values and values["revision"].value:
-            start, end = values["revision"].start_mark.index, values["revision"].end_mark.index
-            edits.append((start, end, commit))
+        if "revision" in values:
+            old = values["revision"]
+            edits[old.start_mark.index, old.end_mark.index] = commit if old.value else f" {commit}"
             continue
-        # Only mmlu may come without: a key after that of hub.
+        # Of mmlu, which may come without, or merged: a key after that of hub.
+        if "hub" not in values:
+            raise _merged(where, "hub")
         end = values["hub"].end_mark.index
         if block.flow_style:
-            edits.append((end, end, f", revision: {commit}"))
+            edits[end, end] = f", revision: {commit}"
             continue
         column = next(key.start_mark.column for key, _ in block.value if key.value == "hub")
         line_end = text.find("\n", end)
         line_end = len(text) if line_end < 0 else line_end - text[:line_end].endswith("\r")
-        edits.append((line_end, line_end, f"{_newline(text)}{' ' * column}revision: {commit}"))
-    for start, end, new in sorted(edits, reverse=True):
-        text = text[:start] + new + text[end:]
-    with files.new_file(params.PATH) as target, target.open("w", encoding="utf-8", newline="") as file:
-        file.write(text)
+        edits[line_end, line_end] = f"{_newline(text)}{' ' * column}revision: {commit}"
+    after = text
+    for (start, end), new in sorted(edits.items(), reverse=True):
+        after = after[:start] + new + after[end:]
+    with files.new_file(params.PATH) as target:
+        with target.open("w", encoding="utf-8", newline="") as file:
+            file.write(after)
+        _check(text, target, commits)
+
+
+def _check(before: str, target: Path, commits: dict[str, str]) -> None:
+    """Raises UserError unless the new file says what the text before says, but for the commits."""
+    expected = yaml.safe_load(before)  # what an alias shares is one object here, so it changes in all of its places
+    for where, commit in commits.items():
+        block = expected
+        for part in where.split("."):
+            block = block[part]
+        block["revision"] = commit
+    problem = "other entries share their lines"
+    try:
+        params.load_all(target)
+        if yaml.safe_load(target.read_text(encoding="utf-8")) == expected:
+            return
+    except UserError as error:
+        problem = str(error).removeprefix(f"{target}: ")
+    raise UserError(
+        f"{params.PATH}: {', '.join(commits)} cannot be pinned ({problem}), and nothing was written; write hub and "
+        "revision of each out, without anchors, aliases and `<<`"
+    )
 
 
 def _block(tree: yaml.Node, where: str) -> yaml.MappingNode:
     for part in where.split("."):
-        tree = next(value for key, value in tree.value if key.value == part)
+        found = next((value for key, value in tree.value if key.value == part), None)
+        if found is None:
+            raise _merged(where, part)
+        tree = found
     assert isinstance(tree, yaml.MappingNode)
     return tree
+
+
+def _merged(where: str, key: str) -> UserError:
+    return UserError(
+        f"{params.PATH}: {where}: {key} comes from another entry by a merge (`<<`), so the commit has no line of its "
+        "own, and nothing was written; write hub and revision out"
+    )
 
 
 def _newline(text: str) -> str:

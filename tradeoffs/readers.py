@@ -16,13 +16,14 @@ from tradeoffs.params import TEMPLATE_FIELD, Columns
 Row = tuple[str, dict[str, Any]]  # where it stands ("data.csv:7"), and its columns
 Example = dict[str, Any]
 LETTERS = "ABCD"  # of the options of a multiple-choice question
+TEXT_FILE = Columns(text="text")  # what the rows of a text file hold, for which no columns are given
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
 
 
 def read(path: str | Path, columns: Columns | None) -> Iterator[Example]:
     """The examples of a file in their order; without `columns` those of a text file. Raises what `rows` and `examples`
     raise, while it is iterated."""
-    return examples(rows(path), columns or Columns(text="text"))
+    return examples(rows(path), columns)
 
 
 def checked(path: str | Path) -> Path:
@@ -52,28 +53,42 @@ def rows(path: str | Path) -> Iterator[Row]:
         ) from error
 
 
-def examples(rows: Iterable[Row], columns: Columns) -> Iterator[Example]:
+def examples(
+    rows: Iterable[Row],
+    columns: Columns | None,
+    most: int | None = None,
+    wanted: Callable[[Example], bool] = lambda example: True,
+) -> Iterator[Example]:
     """What rows say, by what `columns` maps: {"prompt", "answer"}; {"text"}; where a column is `messages`, {"messages":
     [{"role", "content"}, ...]}; where one is `chosen`, {"prompt", "answer", "rejected"}, the chosen answer as answer.
 
     A prompt is the instruction, and the input after an empty line where there is one. A column may be put together from
     several, as "{title}: {abstract}"; it is empty where all of them are. An example with an empty instruction, answer
     or text is kept, with that text empty; so is a conversation with an empty turn or no answer, with no messages.
-    Raises UserError for columns that are not there, and for values that are neither text nor number, or no messages.
+    After the first `most` that are `wanted`, no further row is asked for. Raises UserError for columns that are not
+    there, and for values that are neither text nor number, or no messages.
     """
+    columns = columns or TEXT_FILE
     first: Row | None = None
     with_input = False
+    count = 0
     for row in rows:
         first = first or row
         with_input = with_input or _holds(row[1], columns.input)
-        yield _example(*row, columns)
+        example = _example(*row, columns)
+        if wanted(example):
+            yield example
+            count += 1
+            if count == most:
+                break
     if first and columns.input and not with_input:
         _value(*first, columns.input)  # some rows may lack it, but none has it: the message of a missing column
 
 
-def used(columns: Columns) -> set[str]:
+def used(columns: Columns | None) -> set[str]:
     """The names of the columns that `columns` maps, those within templates too."""
-    return {name for value in vars(columns).values() if value for name in TEMPLATE_FIELD.findall(value) or [value]}
+    mapped = filter(None, vars(columns or TEXT_FILE).values())
+    return {name for value in mapped for name in TEMPLATE_FIELD.findall(value) or [value]}
 
 
 def _example(where: str, row: dict[str, Any], columns: Columns) -> Example:

@@ -1,8 +1,9 @@
 """Where a data set's examples come from, a file or the hub; and multiple-choice questions in MMLU's files."""
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,6 @@ def open_source(wanted: params.Dataset, where: str) -> Source:
     At most `rows` of each split, none longer than `max_characters`. Raises UserError here or while it is iterated: what
     tradeoffs.readers and tradeoffs.hub_datasets raise.
     """
-    columns = wanted.columns or params.Columns(text="text")
     if wanted.hub:
         found = hub_datasets.open_splits(wanted, where)
         rows, facts = found.rows, found.facts
@@ -42,21 +42,19 @@ def open_source(wanted: params.Dataset, where: str) -> Source:
             facts |= {"test_source": wanted.test_path, "test_sha256": files.sha256(readers.checked(wanted.test_path))}
     if wanted.max_characters:
         facts["too_long"] = dict.fromkeys(rows, 0)
-    taken = {split: _taken(readers.examples(found, columns), wanted, split, facts) for split, found in rows.items()}
+    taken = {
+        split: readers.examples(found, wanted.columns, wanted.rows, partial(_short_enough, wanted, split, facts))
+        for split, found in rows.items()
+    }
     return Source(taken["train"], taken.get("test"), facts)
 
 
-def _taken(examples: Iterable[Example], wanted: params.Dataset, split: str, facts: dict[str, Any]) -> Iterator[Example]:
-    """The first `rows` of those that are short enough; what is beyond is not even asked for."""
-    count = 0
-    for example in examples:
-        if wanted.max_characters and _characters(example) > wanted.max_characters:
-            facts["too_long"][split] += 1
-            continue
-        yield example
-        count += 1
-        if count == wanted.rows:
-            return
+def _short_enough(wanted: params.Dataset, split: str, facts: dict[str, Any], example: Example) -> bool:
+    """Whether it has at most `max_characters`; those that have more are counted in `facts`."""
+    short = not wanted.max_characters or _characters(example) <= wanted.max_characters
+    if not short:
+        facts["too_long"][split] += 1
+    return short
 
 
 def _characters(example: Example) -> int:

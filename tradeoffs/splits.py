@@ -22,20 +22,31 @@ SHOWN_CHARACTERS = 500  # of each
 
 
 def parts(example: Example) -> tuple[str, ...]:
-    """The texts of an example, each of which must be alike where two examples are: first what it is about (`key`)."""
+    """The texts of an example, each of which must be alike where two examples are: first what it is about (`key`); of a
+    conversation then all that is said after that, and what the system is told, if anything."""
     if "messages" in example:
-        said = {
-            role: [m["content"] for m in example["messages"] if m["role"] == role] for role in ("assistant", "system")
-        }
-        return (key(example), *("\n".join(turns) for role, turns in said.items() if turns or role == "assistant"))
+        first = _first_question(example)
+        others = [turn for turn in example["messages"] if turn is not first]
+        said = "\n".join(turn["content"] for turn in others if turn["role"] != "system")
+        return (key(example), said, *(turn["content"] for turn in others if turn["role"] == "system"))
     return tuple(value for name, value in example.items() if name != "id")
 
 
 def key(example: Example) -> str:
-    """What an example is about: a question asked twice is one question, whatever the answers."""
+    """What an example is about: a question asked twice is one question, whatever the answers.
+
+    A conversation is about the first that its user says, whatever follows: every answer is learned and evaluated, so
+    that two conversations that begin alike give each other's answers away, were one in train and the other in test. The
+    price is that those that begin with the same greeting are all on one side, too. More turns in the key would not do:
+    with any number of them, one conversation can be the beginning of another and yet have another key.
+    """
     if "messages" in example:
-        return "\n".join(message["content"] for message in example["messages"] if message["role"] == "user")
+        return (_first_question(example) or {"content": ""})["content"]
     return example["prompt"] if "prompt" in example else example["text"]
+
+
+def _first_question(example: Example) -> dict[str, str] | None:
+    return next((message for message in example["messages"] if message["role"] == "user"), None)
 
 
 def content_hash(purpose: str, normalised: str) -> int:
@@ -190,6 +201,7 @@ def _check_sides(where: str, wanted: params.Dataset, read: int, counts: dict[str
             raise UserError(f"{where}: {name} is empty: the source's own {name} split has no row that can be used")
         if not count:
             share = f"{read} rows, test_share {wanted.test_share:g}"
+            share += " (conversations that begin alike stay together)" if wanted.kind == "chat" else ""
             raise UserError(f"{where}: {name} is empty: {share}; give more rows or another test_share")
 
 

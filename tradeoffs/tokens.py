@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -110,14 +110,19 @@ def _said(messages: list[dict]) -> str:
 
 
 def pair_rows(
-    tokenizer: PreTrainedTokenizerFast, examples: list[dict], longest: int, stops: list[int], source: Path
+    tokenizer: PreTrainedTokenizerFast,
+    examples: Iterable[dict],
+    chosen: Iterable[dict],
+    longest: int,
+    stops: list[int],
+    source: Path,
 ) -> Iterator[dict[str, Any]]:
     """One row per pair: ids of the prompt, of the chosen and of the rejected answer, each with the token that ends it.
 
-    Both answers become rows as instruction_rows makes them, and must be as short. Raises UserError where it does.
+    `chosen` are the rows that instruction_rows made of the examples. Of the rejected answers it makes such rows too,
+    which must be as short. Raises UserError where it does.
     """
-    others = [{**example, "answer": example["rejected"]} for example in examples]
-    chosen = instruction_rows(tokenizer, examples, longest, stops, source)
+    others = ({**example, "answer": example["rejected"]} for example in examples)
     rejected = instruction_rows(tokenizer, others, longest, stops, source.with_stem(f"{source.stem} (rejected)"))
     for one, other in zip(chosen, rejected, strict=True):
         yield {
@@ -224,13 +229,14 @@ def length_histograms(lengths: Mapping[str, Sequence[int]]) -> dict[str, dict[st
 
 
 def write_rows(path: Path, rows: Iterable[dict], schema: pa.Schema) -> tuple[int, int]:
-    """Parquet of rows that come one at a time; how many there were, and how many tokens."""
+    """Parquet of rows that come one at a time; how many there were, and how many tokens in their `ids`."""
     count = total = 0
     rows = iter(rows)
+    batches = iter(lambda: list(islice(rows, BATCH)), [])
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
-        while batch := list(islice(rows, BATCH)):
+        for batch in chain([next(batches, [])], batches):  # a table without rows has one, too
             writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-            count, total = count + len(batch), total + sum(len(row["ids"]) for row in batch)
+            count, total = count + len(batch), total + sum(len(row.get("ids", ())) for row in batch)
     return count, total
 
 
