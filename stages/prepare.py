@@ -36,7 +36,7 @@ def main(dataset: str) -> None:
         files.write_json(folder / "info.json", info)
     for path in filter(None, (wanted.path, wanted.test_path, wanted.mmlu and wanted.mmlu.path)):
         files.note_if_unwatched(path, "data/raw", f"prepare@{dataset}")
-    print(f"{dataset}: {counts}, dropped {_lost(dropped)}")
+    print(f"{dataset}: {counts}, dropped {_lost(dropped)}{_too_long(source.facts)}")
 
 
 def _source(wanted: params.Dataset, seed: int, where: str) -> records.Source:
@@ -57,6 +57,12 @@ def _lost(dropped: dict[str, Any]) -> str:
     if dropped.get("equal_answers"):
         text += ", {equal_answers} pairs of equal answers"
     return text.format(**dropped)
+
+
+def _too_long(facts: dict[str, Any]) -> str:
+    """What `max_characters` left out of each split of the source, before anything else looked at it."""
+    found = facts.get("too_long", {})
+    return "".join(f"; {count} rows of {split} longer than max_characters" for split, count in found.items())
 
 
 def _mmlu(wanted: params.Dataset, seed: int, where: str) -> tuple[list[dict[str, Any]], dict[str, str] | None]:

@@ -358,3 +358,8 @@ def test_preparing_from_files_needs_no_slow_import():
     slow = ["torch", "transformers", "datasets"]  # the last one where the hub is asked, and only then
     code = f"import sys, stages.prepare; sys.exit(any(name in sys.modules for name in {slow}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode == 0
+
+
+def test_what_is_left_out_for_its_length_is_said(workspace, capsys):
+    workspace([*rows(60), {"ask": "long " * 50, "reply": "yes"}], max_characters=100)
+    assert "; 1 rows of train longer than max_characters" in capsys.readouterr().out

@@ -179,7 +179,9 @@ def _advice(results: Results, group: Group) -> str:
         lead = results.compare_picked(best, base, name, len(results.of(*group)))
         words.append(f"Against the untouched base: {signed(lead, name)}.")
     if forgotten := results.forgotten(_trained(results, best)):
-        words.append(f"Its loss on general text, as trained: {signed(forgotten, 'general_loss')} nats per token.")
+        words.append(
+            f"Change of its loss on general text, as trained: {signed(forgotten, 'general_loss')} nats per token."
+        )
     fronts = (("size", "size_mb", "lower"), ("decode speed", "decode_tokens_per_second", "higher"))
     for what, key, cheaper in fronts:
         front = ", ".join(name_of(v) for v in results.pareto(*group, key, cheaper))

@@ -54,8 +54,8 @@ def instruction_rows(
         shown = ", ".join(too_long) + (f" and {count - len(too_long)} more" if count > len(too_long) else "")
         raise UserError(
             f"{source}: {count} examples are longer than {longest} tokens (the smaller of tokenize.max_length and the "
-            f"model's context): {shown}; raise tokenize.max_length, or leave long ones out for every model alike "
-            "(max_characters in the data set's block)"
+            f"model's context): {shown}; raise tokenize.max_length if that is the smaller one, or leave long ones out "
+            "for every model alike (max_characters in the data set's block)"
         )
 
 
