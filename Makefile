@@ -16,7 +16,7 @@ BENCHMARKS := gguf_scoring gguf_kld decode generation mmlu mmlu_agreement zoo me
 
 run: $(READY)  ## run what has changed (everything, the first time), then show where the time went
 	@rm -f .scratch/times.jsonl
-	@begun=$$(date +%s); $(WITH_VENV) $(BIN)/dvc repro && $(BIN)/python -m tradeoffs.clock $$(($$(date +%s) - begun))
+	@begun=$$(date +%s); $(WITH_VENV) $(BIN)/dvc repro && $(BIN)/python -m tradeoffs.plumbing.clock $$(($$(date +%s) - begun))
 	@$(BIN)/python -m tradeoffs.readme
 	@$(BIN)/python -m tradeoffs.artifacts
 	@echo "Results: report/report.md (or report/report.html), metrics/, plots/"
@@ -57,5 +57,5 @@ $(READY): requirements.lock
 		|| { echo "error: '$$tool' is needed and not on the PATH (Debian: apt install build-essential git)" >&2; exit 1; }; done
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m tradeoffs.fetch_converter
+	$(BIN)/python -m tradeoffs.convert.fetch_converter
 	cp requirements.lock $(READY)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tradeoffs import files
-from tradeoffs.errors import UserError
+from tradeoffs.common import files
+from tradeoffs.plumbing.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -105,7 +105,7 @@ def gguf(checkpoint: Path, quant: str) -> Path:
     converted = checkpoint.with_name(f"{checkpoint.name}.gguf")
     if not target.is_file():
         from stages.quantize import quantize
-        from tradeoffs import gguf_converter
+        from tradeoffs.convert import gguf_converter
 
         if not converted.is_file():
             with files.new_file(converted) as unfinished:

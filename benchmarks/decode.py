@@ -15,7 +15,7 @@ import numpy as np
 
 from benchmarks import common, peers
 from benchmarks.common import SCRATCH
-from tradeoffs.llama_cpp_runtime import LlamaCppRuntime
+from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
 
 INSIDE = 5  # measurements within a process, which are its median
 

@@ -13,9 +13,8 @@ from typing import Any
 
 from benchmarks import common
 from benchmarks.common import SCRATCH
-from tradeoffs import files
+from tradeoffs.common import files
 
-READS = ("evaluate.batch_tokens",)
 QUESTIONS = "data/instructions/instruction-data.json"
 
 
@@ -62,12 +61,12 @@ def ours(checkpoint: str, prompts: str, new_tokens: str) -> None:
     from transformers import AutoTokenizer
 
     from tradeoffs import params
-    from tradeoffs.loading import load_model
+    from tradeoffs.models.loading import load_model
     from tradeoffs.transformers_runtime import TransformersRuntime
 
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     model = load_model(Path(checkpoint), None, torch.float32)
-    runtime = TransformersRuntime(model, params.load(READS).batch_tokens, tokenizer.pad_token_id)
+    runtime = TransformersRuntime(model, params.load_all().evaluate.batch_tokens, tokenizer.pad_token_id)
     begun = time.perf_counter()
     ids = [
         np.array(tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False), np.int32)

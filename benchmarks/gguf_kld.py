@@ -1,4 +1,4 @@
-"""Divergence of a q4_0 GGUF from its f16: tradeoffs.kld against llama-perplexity --kl-divergence, whole processes.
+"""Divergence of a q4_0 GGUF from its f16: our divergence against llama-perplexity --kl-divergence, whole processes.
 
     python -m benchmarks.gguf_kld [--quick]
 
@@ -16,14 +16,15 @@ import numpy as np
 from benchmarks import common, peers
 from benchmarks.common import SCRATCH
 from benchmarks.gguf_scoring import TEXT, WINDOW, excerpt, find, make_targets, perplexity_tool
-from tradeoffs import kld, params
-from tradeoffs.llama_cpp_runtime import LlamaCppRuntime
+from tradeoffs import params
+from tradeoffs.evaluate import kld
+from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
 
-READS = ("evaluate.kld_top_k", "evaluate.kld_tail_samples")
 QUANT = "q4_0"
 
 
 def main(arguments: Namespace) -> None:
+    cfg = params.load_all().evaluate
     windows = 4 if arguments.quick else 20
     checkpoint = common.smollm2_135m(SCRATCH / "smollm2-135m")
     base, quantised = common.gguf(checkpoint, "f16"), common.gguf(checkpoint, QUANT)
@@ -62,7 +63,7 @@ def main(arguments: Namespace) -> None:
         kld_standard_error_of_sampling=ours["standard_error"],
         kld_of_top_k_and_rest_alone=ours["kld"] - ours["kld_tail"],
         reference_mb=megabytes,
-        kept=vars(params.load(READS)),
+        kept={"kld_top_k": cfg.kld_top_k, "kld_tail_samples": cfg.kld_tail_samples},
         seconds={side: sides[side].seconds for side in sides},
         compared=f"{QUANT} against f16, {windows} windows of {WINDOW} tokens of ../shared/{TEXT}, "
         "SmolLM2-135M's shape with random weights",
@@ -75,7 +76,7 @@ def main(arguments: Namespace) -> None:
 
 def reference(model: str, checkpoint: str, text: str, windows: str, kept: str) -> None:
     """The first process that is timed: what is kept of the f16 model's distributions."""
-    cfg = params.load(READS)
+    cfg = params.load_all().evaluate
     targets = make_targets(Path(checkpoint), Path(text), int(windows))
     with LlamaCppRuntime(model, batch_tokens=4 * WINDOW) as runtime:
         kld.save(Path(kept), targets, runtime.score(targets, cfg.kld_top_k, cfg.kld_tail_samples))

@@ -18,10 +18,10 @@ from tokenizers import Tokenizer
 
 from benchmarks import common, peers
 from benchmarks.common import SCRATCH
-from tradeoffs import files
-from tradeoffs.errors import UserError
-from tradeoffs.llama_cpp_runtime import LlamaCppRuntime
-from tradeoffs.runtime import Target
+from tradeoffs.common import files
+from tradeoffs.evaluate.runtime import Target
+from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
+from tradeoffs.plumbing.errors import UserError
 
 WINDOW = 512
 TEXT = "data/wikitext2/wikitext2_train_5k.txt"

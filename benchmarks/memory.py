@@ -18,8 +18,8 @@ import yaml
 from benchmarks import common, zoo
 from benchmarks.common import ROOT, SCRATCH
 from benchmarks.gguf_scoring import TEXT
-from tradeoffs import files
-from tradeoffs.errors import UserError
+from tradeoffs.common import files
+from tradeoffs.plumbing.errors import UserError
 
 WORKSPACE = SCRATCH / "memory"
 CELL = {"model": "qwen2", "dataset": "text", "method": "base"}

@@ -18,9 +18,12 @@ import pyarrow as pa
 from benchmarks import common
 from benchmarks.common import SCRATCH
 from stages.tokenize import PAIRS
-from tradeoffs import checkpoints, files, gguf_converter, merging, params
+from tradeoffs import merging, params
+from tradeoffs.common import files
+from tradeoffs.convert import gguf_converter
+from tradeoffs.evaluate.runtime import Target
+from tradeoffs.models import checkpoints
 from tradeoffs.params import Method, Train
-from tradeoffs.runtime import Target
 
 TEXT = "data/wikitext2/wikitext2_train_5k.txt"
 TOKENIZER = "models/stories260k"
@@ -85,9 +88,9 @@ def tried(name: str, method: Method, budget: Train, base: Path, tokens: Path, fo
     """What became of one method: losses in nats per token, changes of a logit. Raises what the stages would raise."""
     import torch
 
-    from tradeoffs import batches, training
-    from tradeoffs.llama_cpp_runtime import LlamaCppRuntime
-    from tradeoffs.loading import load_model, load_trained
+    from tradeoffs.finetune import batches, training
+    from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
+    from tradeoffs.models.loading import load_model, load_trained
     from tradeoffs.transformers_runtime import TransformersRuntime
 
     trained, merged, gguf = folder / "trained", folder / "merged", folder / "f16.gguf"

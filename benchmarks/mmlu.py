@@ -14,12 +14,11 @@ from typing import Any
 
 from benchmarks import common, mmlu_tasks
 from benchmarks.common import SCRATCH
-from tradeoffs import files
+from tradeoffs.common import files
 
 SUBJECTS = ["abstract_algebra", "anatomy", "astronomy"]  # the first three with at least 100 test questions
 SHOTS = 5
 BATCH_SIZES = (1, 4, 16)
-READS = ("evaluate.batch_tokens",)
 
 
 def main(arguments: Namespace) -> None:
@@ -79,14 +78,15 @@ def ours(checkpoint: str, each: str) -> None:
     import torch
     from transformers import AutoTokenizer
 
-    from tradeoffs import params, tokens
-    from tradeoffs.loading import load_model
+    from tradeoffs import params
+    from tradeoffs.models.loading import load_model
+    from tradeoffs.tokenize import tokens
     from tradeoffs.transformers_runtime import TransformersRuntime
 
     imported = time.perf_counter()
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
     model = load_model(Path(checkpoint), None, torch.float32, torch.device("cpu"))
-    runtime = TransformersRuntime(model, params.load(READS).batch_tokens, tokens.pad_id(tokenizer))
+    runtime = TransformersRuntime(model, params.load_all().evaluate.batch_tokens, tokens.pad_id(tokenizer))
     loaded = time.perf_counter()
     rows = mmlu_tasks.questions(SUBJECTS, int(each))
     asked = tokens.mmlu_rows(tokenizer, rows, SHOTS, len(rows), runtime.context)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common, mmlu_tasks, zoo
-from tradeoffs import records
+from tradeoffs.prepare import records
 
 SUBJECTS = [
     "abstract_algebra",
@@ -98,12 +98,12 @@ def margin(logprobs: list[float]) -> float:
 
 
 def answers(checkpoint: Path, rows: list[dict], shots: int) -> list[dict[str, Any]]:
-    """Ours: the rows of tradeoffs.tokens.mmlu_rows with what the model chose, in the order of the questions."""
+    """Ours: the rows of `tokens.mmlu_rows` with what the model chose, in the order of the questions."""
     import torch
     from transformers import AutoTokenizer
 
-    from tradeoffs import tokens
-    from tradeoffs.loading import load_model
+    from tradeoffs.models.loading import load_model
+    from tradeoffs.tokenize import tokens
     from tradeoffs.transformers_runtime import TransformersRuntime
 
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)

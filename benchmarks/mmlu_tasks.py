@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common
-from tradeoffs import choices, files, records
-from tradeoffs.runtime import Runtime
+from tradeoffs.common import files
+from tradeoffs.evaluate import choices
+from tradeoffs.evaluate.runtime import Runtime
+from tradeoffs.prepare import records
 
 DATA = "data/mmlu"
 TEMPLATE = "tasks/mmlu/default/_default_template_yaml"
@@ -66,7 +68,7 @@ def write_tasks(folder: Path, rows: list[dict[str, Any]]) -> list[str]:
 
 
 def choose(runtime: Runtime, asked: list[dict[str, Any]]) -> None:
-    """Adds `logprobs` and `chosen` to rows of tradeoffs.tokens.mmlu_rows, as an evaluation finds them."""
+    """Adds `logprobs` and `chosen` to rows of tradeoffs.tokenize.tokens.mmlu_rows, as an evaluation finds them."""
     for subject in dict.fromkeys(row["subject"] for row in asked):
         mine = [row for row in asked if row["subject"] == subject]
         for row, logprobs in zip(mine, choices.by_question(runtime, mine), strict=True):

@@ -17,9 +17,10 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmarks.common import ROOT
-from tradeoffs import fetch_converter, files
-from tradeoffs.errors import UserError
-from tradeoffs.llama_cpp_native import llama_cpp
+from tradeoffs.common import files
+from tradeoffs.convert import fetch_converter
+from tradeoffs.llama_cpp.native import llama_cpp
+from tradeoffs.plumbing.errors import UserError
 
 TOOLS = ("llama-perplexity", "llama-bench")
 VERSION = metadata.version("llama-cpp-python")

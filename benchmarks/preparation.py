@@ -22,8 +22,8 @@ import yaml
 
 from benchmarks import common
 from benchmarks.common import ROOT, SCRATCH
-from tradeoffs import files
-from tradeoffs.errors import UserError
+from tradeoffs.common import files
+from tradeoffs.plumbing.errors import UserError
 
 WORKSPACE = SCRATCH / "preparation"
 ROWS = 1_000_000

@@ -1,4 +1,4 @@
-"""Full fine-tuning on real instruction data: tradeoffs.training against TRL's SFTTrainer with its defaults.
+"""Full fine-tuning on real instruction data: tradeoffs.finetune.training against TRL's SFTTrainer with its defaults.
 
 python -m benchmarks.train_full [--quick]
 """

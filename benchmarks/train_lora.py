@@ -1,4 +1,4 @@
-"""LoRA on real instruction data: tradeoffs.training against TRL's SFTTrainer with its defaults.
+"""LoRA on real instruction data: tradeoffs.finetune.training against TRL's SFTTrainer with its defaults.
 
 python -m benchmarks.train_lora [--quick]
 """

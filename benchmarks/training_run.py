@@ -14,9 +14,9 @@ from typing import Any
 
 from benchmarks import common
 from benchmarks.common import SCRATCH
-from tradeoffs import files
-from tradeoffs.batches import Example
-from tradeoffs.memory import peak_memory_mb
+from tradeoffs.common import files
+from tradeoffs.common.memory import peak_memory_mb
+from tradeoffs.finetune.batches import Example
 
 DATA = "data/instructions/instruction-data.json"
 BATCH, SEED = 8, 7
@@ -70,7 +70,7 @@ def rows() -> list[tuple[str, str]]:
 
 
 def ours(method: str, checkpoint: str, steps: str) -> None:
-    from tradeoffs import training
+    from tradeoffs.finetune import training
     from tradeoffs.params import Method, Train
 
     folder = SCRATCH / f"train-{method}"
@@ -102,7 +102,8 @@ def tokenised(method: str, checkpoint: Path) -> list[Example]:
     from transformers import AutoTokenizer
 
     from stages.tokenize import TOKENS
-    from tradeoffs import batches, tokens
+    from tradeoffs.finetune import batches
+    from tradeoffs.tokenize import tokens
 
     folder = SCRATCH / f"train-{method}"
     if not (folder / "info.json").is_file():
@@ -123,7 +124,7 @@ def peer(method: str, checkpoint: str, steps: str) -> None:
     from transformers import AutoTokenizer
     from trl import SFTConfig, SFTTrainer
 
-    from tradeoffs import batches
+    from tradeoffs.finetune import batches
 
     examples = tokenised(method, Path(checkpoint))
     order = batches.schedule([len(ids) for ids, _ in examples], BATCH, int(steps), SEED)

@@ -23,9 +23,11 @@ import pyarrow as pa
 
 from benchmarks import common
 from benchmarks.common import SCRATCH
-from tradeoffs import checkpoints, files, merging, params
-from tradeoffs.formats import QUANTS
-from tradeoffs.runtime import Target
+from tradeoffs import merging, params
+from tradeoffs.common import files
+from tradeoffs.evaluate.runtime import Target
+from tradeoffs.formats.names import QUANTS
+from tradeoffs.models import checkpoints
 
 FAMILIES = ("gpt2", "pythia", "smollm2", "qwen2", "olmo2")
 TEXT = "data/wikitext2/wikitext2_train_5k.txt"
@@ -91,7 +93,7 @@ def tune(base: Path, merged: Path, skip: int) -> Path:
     are left out."""
     if merged.is_dir():
         return merged
-    from tradeoffs import training
+    from tradeoffs.finetune import training
 
     everything = params.load_all(common.ROOT / "params.yaml")
     method = everything.methods["lora"]
@@ -132,8 +134,8 @@ def compare(
     """
     import torch
 
-    from tradeoffs.llama_cpp_runtime import LlamaCppRuntime
-    from tradeoffs.loading import load_model
+    from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
+    from tradeoffs.models.loading import load_model
     from tradeoffs.transformers_runtime import TransformersRuntime
 
     parts = np.array(text_ids(checkpoint, windows * length), np.int32).reshape(windows, length)
@@ -157,7 +159,7 @@ def compare(
 
 def loads(gguf: Path) -> bool:
     """Whether llama.cpp loads the file and gives every token of some text a finite log-probability."""
-    from tradeoffs.llama_cpp_runtime import LlamaCppRuntime
+    from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
 
     with LlamaCppRuntime(gguf, batch_tokens=2048) as runtime:
         (score,) = runtime.score([Target(np.arange(40, dtype=np.int32), np.arange(40) > 0)])

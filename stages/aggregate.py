@@ -7,23 +7,35 @@ OUT  metrics/{training,quality,cost,mmlu}.json    metrics/{summary,ladder}.csv  
      python -m stages.aggregate
 """
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from tradeoffs import cli, files, items, params, plots, report, tables
-from tradeoffs.results import Results
-from tradeoffs.variants import cells, variants
+from tradeoffs import params
+from tradeoffs.common import files
+from tradeoffs.common.cells import cells, pairs, prepared, variants
+from tradeoffs.plumbing import cli
+from tradeoffs.report import page as report
+from tradeoffs.report import pictures as plots
+from tradeoffs.results import items, tables
+from tradeoffs.results.results import Results
 
-READS = ("run", "seed", "evaluate.bootstrap")
 METRICS = {"training": tables.training, "quality": tables.quality, "cost": tables.cost, "mmlu": tables.mmlu}
 
 
+@dataclass(frozen=True)
+class Reads:
+    run: params.Run
+    seed: int
+    bootstrap: Annotated[int, "evaluate.bootstrap"]
+
+
 def main() -> None:
-    cfg = params.load(READS)
-    items.remove_leftovers("data/cost", [f"{variant}.json" for variant in variants(cfg.run)])
-    items.remove_leftovers("data/training", [f"{'-'.join(cell)}.json" for cell in cells(cfg.run)])
-    items.remove_leftovers("data/prepared", cfg.run.datasets)
-    lengths = [f"{model}-{dataset}.json" for model in cfg.run.models for dataset in cfg.run.datasets]
-    items.remove_leftovers("data/lengths", lengths)
+    cfg = params.load(Reads)
+    items.remove_leftovers([variant.cost for variant in variants(cfg.run)])
+    items.remove_leftovers([cell.training for cell in cells(cfg.run)])
+    items.remove_leftovers([prepared(dataset) for dataset in cfg.run.datasets])
+    items.remove_leftovers([pair.lengths for pair in pairs(cfg.run)])
     results = Results(cfg.run, cfg.seed, cfg.bootstrap)
 
     # Everything is made before the first file is written.
@@ -31,8 +43,8 @@ def main() -> None:
     summary, ladder, answers = tables.summary(results), tables.ladder(results), tables.prompts(results)
     with files.new_folder("plots") as folder:
         tables.write_csv(folder / "training.csv", tables.curves(results, "curve"))
-        if pairs := tables.curves(results, "preference_curve"):
-            tables.write_csv(folder / "preference.csv", pairs)
+        if preferences := tables.curves(results, "preference_curve"):
+            tables.write_csv(folder / "preference.csv", preferences)
         tables.write_csv(folder / "subjects.csv", tables.subjects(results))
         text = report.markdown(results, plots.draw_all(results, folder))
 

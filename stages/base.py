@@ -7,30 +7,42 @@ OUT  models/base/<model>/   config, bf16 or original weights (safetensors), toke
      python -m stages.base --model demo
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
-from tradeoffs import checkpoints, cli, clock, demo_model, demo_text, files, hub, hub_models, params, readers
-from tradeoffs.prompts import chat_template
+from tradeoffs import params
+from tradeoffs.base import demo_model, hub_models
+from tradeoffs.base.prompts import chat_template
+from tradeoffs.common import cells, files
+from tradeoffs.models import checkpoints
+from tradeoffs.plumbing import cli, clock
+from tradeoffs.sources import demo_text, hub, readers
 
-READS = ("seed", "models.{model}")
 GENERAL = 1000  # documents of general text that are kept, at most
 
 
+@dataclass(frozen=True)
+class Reads:
+    seed: int
+    model: Annotated[params.Model, "models.{model}"]
+
+
 def main(model: str) -> None:
-    cfg = params.load(READS, model=model)
+    cfg = params.load(Reads, model=model)
     where = f"models.{model}"
     general = _general(cfg.model, cfg.seed)
-    with files.new_folder(f"models/base/{model}") as folder:
+    with files.new_folder(cells.base(model)) as folder:
         if cfg.model.generate:
             source = {"source": "generated"}
             _train(cfg.model.generate, cfg.seed, folder)
         elif cfg.model.hub:
             source = _fetch(cfg.model, where, folder)
         else:
-            source = {"source": cfg.model.path}
-            checkpoints.copy(Path(cfg.model.path), folder, f"{where}.path")
-            files.note_if_unwatched(cfg.model.path, "models/raw", f"base@{model}")
+            path = str(cfg.model.path)  # of the three sources the only one left
+            source = {"source": path}
+            checkpoints.copy(Path(path), folder, f"{where}.path")
+            files.note_if_unwatched(path, "models/raw", f"base@{model}")
         # chat_template.jinja, which transformers prefers to a template in tokenizer_config.json
         files.write_text(folder / "chat_template.jinja", _template(cfg.model, folder, where))
         facts = {
@@ -41,7 +53,7 @@ def main(model: str) -> None:
             "seed": cfg.seed,
         }
         files.write_json(folder / "run_info.json", files.run_info(**facts))
-    files.write_jsonl(f"data/general/{model}.jsonl", general)
+    files.write_jsonl(cells.general(model), general)
     if cfg.model.general:
         files.note_if_unwatched(cfg.model.general.path, "models/raw", f"base@{model}")
 

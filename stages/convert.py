@@ -8,17 +8,20 @@ OUT  models/converted/<model>-<dataset>-<method>.gguf, .json
 from pathlib import Path
 from typing import Any
 
-from tradeoffs import cli, clock, fetch_converter, files, gguf_converter, params, trained_only
-from tradeoffs.errors import UserError
-from tradeoffs.llama_cpp_native import tensor_types
-
-READS = ()
+from tradeoffs import params
+from tradeoffs.common import files
+from tradeoffs.common.cells import Cell
+from tradeoffs.convert import fetch_converter, gguf_converter
+from tradeoffs.formats import trained_only
+from tradeoffs.llama_cpp.native import tensor_types
+from tradeoffs.plumbing import cli, clock
+from tradeoffs.plumbing.errors import UserError
 
 
 def main(model: str, dataset: str, method: str) -> None:
-    params.load(READS)
-    cell = f"{model}-{dataset}-{method}"
-    checkpoint, gguf = Path("models/merged") / cell, Path("models/converted") / f"{cell}.gguf"
+    params.load_all()
+    cell = Cell(model, dataset, method)
+    checkpoint, gguf = cell.merged, cell.converted
     if why_not := trained_only.reason(checkpoint / "run_info.json"):
         trained_only.write_gguf(gguf, why_not)
         return

@@ -6,20 +6,22 @@ OUT  data/items/<variant>.parquet    data/cost/<variant>.json
 """
 
 import time
-from pathlib import Path
 
-from tradeoffs import cli, clock, evaluation, params, trained_only
-from tradeoffs.llama_cpp_runtime import LlamaCppRuntime
+from tradeoffs import params
+from tradeoffs.common.cells import Cell
+from tradeoffs.evaluate import evaluation
+from tradeoffs.formats import trained_only
+from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
+from tradeoffs.plumbing import cli, clock
 
-READS = evaluation.READS
+Reads = evaluation.Reads
 
 
 def main(model: str, dataset: str, method: str, quant: str) -> None:
-    cfg = params.load(READS)
-    cell = f"{model}-{dataset}-{method}"
-    variant = f"{cell}-{quant}"
-    tokens = Path("data/tokens", f"{model}-{dataset}")
-    gguf = Path("models/gguf", f"{variant}.gguf")
+    cfg = params.load(Reads)
+    cell = Cell(model, dataset, method)
+    variant = cell.variant(quant)
+    gguf = variant.gguf
     if why_not := trained_only.reason(gguf.with_suffix(".json")):
         trained_only.write_evaluation(variant, evaluation.ITEMS, why_not)
         return
@@ -30,7 +32,7 @@ def main(model: str, dataset: str, method: str, quant: str) -> None:
     print(f"{variant} on cpu")
 
     with runtime:
-        evaluation.evaluate(runtime, variant, [gguf], tokens, cfg, cost, Path("data/reference", cell))
+        evaluation.evaluate(runtime, variant, [gguf], cell.tokens, cfg, cost, cell.reference)
 
 
 if __name__ == "__main__":

@@ -6,24 +6,33 @@ OUT  models/merged/<model>-<dataset>-<method>/   bf16 safetensors, config, token
      python -m stages.merge --model demo --dataset demo --method lora
 """
 
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Annotated
 
-from tradeoffs import checkpoints, cli, files, merging, params, trained_only
+from tradeoffs import merging, params
+from tradeoffs.common import files
+from tradeoffs.common.cells import Cell
+from tradeoffs.formats import trained_only
+from tradeoffs.models import checkpoints
+from tradeoffs.plumbing import cli
 
-READS = ("merge", "methods.{method}")
+
+@dataclass(frozen=True)
+class Reads:
+    merge: params.Merge
+    method: Annotated[params.Method, "methods.{method}"]
 
 
 def main(model: str, dataset: str, method: str) -> None:
-    cfg = params.load(READS, model=model, dataset=dataset, method=method)
-    cell = f"{model}-{dataset}-{method}"
-    base, trained = Path("models/base", model), Path("models/trained", cell)
+    cfg = params.load(Reads, method=method)
+    cell = Cell(model, dataset, method)
     onto = cfg.method.merge or cfg.merge.onto
-    checkpoints.require(base, "config.json")
-    checkpoints.require(trained, "run_info.json")
-    with files.new_folder(Path("models/merged", cell)) as folder:
-        why_not = merging.merge(base, trained, method, cfg.method, onto, folder)
+    checkpoints.require(cell.base, "config.json")
+    checkpoints.require(cell.trained, "run_info.json")
+    with files.new_folder(cell.merged) as folder:
+        why_not = merging.merge(cell.base, cell.trained, method, cfg.method, onto, folder)
         facts = {
-            "base": files.read_json(base / "run_info.json"),
+            "base": files.read_json(cell.base / "run_info.json"),
             "method": method,
             "params": files.params_hash(onto, cfg.method),
         }
@@ -31,7 +40,7 @@ def main(model: str, dataset: str, method: str) -> None:
             facts[trained_only.KEY] = why_not
             print(f"{cell}: {trained_only.sentence(why_not)}")
         else:
-            checkpoints.copy_companions(base, folder)
+            checkpoints.copy_companions(cell.base, folder)
             if cfg.method.load:  # else there is but one base
                 facts["merged_onto"] = onto
         files.write_json(folder / "run_info.json", files.run_info(**facts))

@@ -5,21 +5,30 @@ OUT  data/prepared/<dataset>/   train, seen, valid, test, mmlu (jsonl), info.jso
      python -m stages.prepare --dataset demo
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from tradeoffs import cli, demo_text, files, hub, hub_mmlu, params, records, splits
-from tradeoffs.errors import UserError
+from tradeoffs import params
+from tradeoffs.common import cells, files
+from tradeoffs.plumbing import cli
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.prepare import hub_mmlu, records, splits
+from tradeoffs.sources import demo_text, hub
 
-READS = ("seed", "datasets.{dataset}")
+
+@dataclass(frozen=True)
+class Reads:
+    seed: int
+    dataset: Annotated[params.Dataset, "datasets.{dataset}"]
 
 
 def main(dataset: str) -> None:
-    cfg = params.load(READS, dataset=dataset)
+    cfg = params.load(Reads, dataset=dataset)
     wanted, where = cfg.dataset, f"datasets.{dataset}"
     mmlu, mmlu_source = _mmlu(wanted, cfg.seed, where)
     source = _source(wanted, cfg.seed, where)
-    with files.new_folder(f"data/prepared/{dataset}") as folder:
+    with files.new_folder(cells.prepared(dataset)) as folder:
         rows = splits.Rows(wanted.near_duplicate, wanted.kind != "text", folder)
         # The source's own test split first: where both have an example, what train has of it is the copy.
         rows.add(source.test or (), 1.0)
@@ -34,8 +43,9 @@ def main(dataset: str) -> None:
         info = {"kind": wanted.kind, **source.facts, "counts": counts, "subjects": subjects, "dropped": dropped}
         info |= {"mmlu": mmlu_source} if mmlu_source else {}
         files.write_json(folder / "info.json", info)
-    for path in filter(None, (wanted.path, wanted.test_path, wanted.mmlu and wanted.mmlu.path)):
-        files.note_if_unwatched(path, "data/raw", f"prepare@{dataset}")
+    for path in (wanted.path, wanted.test_path, wanted.mmlu and wanted.mmlu.path):
+        if path:
+            files.note_if_unwatched(path, "data/raw", f"prepare@{dataset}")
     print(f"{dataset}: {counts}, dropped {_lost(dropped)}{_too_long(source.facts)}")
 
 

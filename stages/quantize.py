@@ -10,13 +10,16 @@ import re
 import shutil
 from pathlib import Path
 
-from tradeoffs import cli, files, params, trained_only
-from tradeoffs import llama_cpp_native as native
-from tradeoffs.errors import UserError
-from tradeoffs.formats import QUANTS
-from tradeoffs.llama_cpp_native import llama_cpp
+from tradeoffs import params
+from tradeoffs.common import files
+from tradeoffs.common.cells import Cell
+from tradeoffs.formats import trained_only
+from tradeoffs.formats.names import QUANTS
+from tradeoffs.llama_cpp import native
+from tradeoffs.llama_cpp.native import llama_cpp
+from tradeoffs.plumbing import cli
+from tradeoffs.plumbing.errors import UserError
 
-READS = ()
 # How llama.cpp's quantiser reports a tensor whose rows do not divide into the blocks of the type that was asked for.
 FALLBACK = re.compile(
     r"(?P<tensor>\S+)\s+- ncols\s+(?P<row_length>\d+) not divisible by\s+(?P<block>\d+) "
@@ -25,9 +28,9 @@ FALLBACK = re.compile(
 
 
 def main(model: str, dataset: str, method: str, quant: str) -> None:
-    params.load(READS)
-    cell = f"{model}-{dataset}-{method}"
-    source, gguf = Path("models/converted") / f"{cell}.gguf", Path("models/gguf") / f"{cell}-{quant}.gguf"
+    params.load_all()
+    cell = Cell(model, dataset, method)
+    source, gguf = cell.converted, cell.variant(quant).gguf
     if quant not in QUANTS:
         raise UserError(f"--quant: unknown value {quant!r} (there are: {', '.join(QUANTS)})")
     if not source.is_file():

@@ -7,34 +7,44 @@ OUT  data/reference/<cell>/ (per token: the top k and a sample of the rest)
 """
 
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
-from tradeoffs import cli, clock, evaluation, files, params
-from tradeoffs.loading import device, load_trained
+from tradeoffs import params
+from tradeoffs.common import files
+from tradeoffs.common.cells import TRAINED, Cell
+from tradeoffs.evaluate import evaluation
+from tradeoffs.models.loading import device, load_trained
+from tradeoffs.plumbing import cli, clock
 from tradeoffs.transformers_runtime import TransformersRuntime
 
-READS = (*evaluation.READS, "evaluate.reference_dtype", "methods.{method}")
+
+@dataclass(frozen=True)
+class Reads(evaluation.Reads):
+    reference_dtype: Annotated[str, "evaluate.reference_dtype"]
+    method: Annotated[params.Method, "methods.{method}"]
 
 
 def main(model: str, dataset: str, method: str) -> None:
-    cfg = params.load(READS, model=model, dataset=dataset, method=method)
-    cell = f"{model}-{dataset}-{method}"
-    tokens = Path("data/tokens", f"{model}-{dataset}")
-    info = files.read_json(tokens / "info.json")
+    cfg = params.load(Reads, method=method)
+    cell = Cell(model, dataset, method)
+    info = files.read_json(cell.tokens / "info.json")
     if info["kind"] != "text":
-        _note_long_answers(tokens / "test.parquet", cfg.max_new_tokens)
+        _note_long_answers(cell.tokens / "test.parquet", cfg.max_new_tokens)
     begun = time.perf_counter()
     with clock.loading():
-        base, trained = Path("models/base", model), Path("models/trained", cell)
-        loaded = load_trained(base, trained, cfg.method, getattr(torch, cfg.reference_dtype))
+        loaded = load_trained(cell.base, cell.trained, cfg.method, getattr(torch, cfg.reference_dtype))
         runtime = TransformersRuntime(loaded, cfg.batch_tokens, info["pad_id"])
     cost = {"load_seconds": time.perf_counter() - begun}
-    print(f"{cell}-trained on {device()}")
+    variant = cell.variant(TRAINED)
+    print(f"{variant} on {device()}")
 
-    kept = Path("data/reference", cell)
-    evaluation.evaluate(runtime, f"{cell}-trained", [base, trained], tokens, cfg, cost, keep_reference=kept)
+    evaluation.evaluate(
+        runtime, variant, [cell.base, cell.trained], cell.tokens, cfg, cost, keep_reference=cell.reference
+    )
 
 
 def _note_long_answers(tested: Path, limit: int) -> None:

@@ -7,17 +7,22 @@ OUT  data/scores.parquet (one row per variant, split and item)
      python -m stages.score
 """
 
+from dataclasses import dataclass
+from typing import Annotated
+
 import numpy as np
 import pyarrow as pa
 
-from tradeoffs import cli, clock, files, items, params, text_metrics
-from tradeoffs.variants import TRAINED, Variant, variants
+from tradeoffs import params, text_metrics
+from tradeoffs.common import files
+from tradeoffs.common.cells import SCORES, TRAINED, Variant, variants
+from tradeoffs.plumbing import cli, clock
+from tradeoffs.results import items
 
-READS = ("run", "evaluate.embedding")
 # Beyond this, an embedding depends on which other texts shared its batch: without rounding, a change of one method
 # would move the numbers of all others in the last digits, and show up in every metric diff.
 DIGITS = 4
-SCORES = pa.schema(
+SCHEMA = pa.schema(
     [
         ("variant", pa.string()),
         ("split", pa.string()),
@@ -36,10 +41,16 @@ SCORES = pa.schema(
 )
 
 
+@dataclass(frozen=True)
+class Reads:
+    run: params.Run
+    embedding: Annotated[str, "evaluate.embedding"]
+
+
 def main() -> None:
-    cfg = params.load(READS)
+    cfg = params.load(Reads)
     wanted = variants(cfg.run)
-    items.remove_leftovers("data/items", [f"{variant}.parquet" for variant in wanted])
+    items.remove_leftovers([variant.items for variant in wanted])
     answers = {variant: read_answers(variant) for variant in wanted}
     # Formats of one model often answer alike: each pair of texts is scored once.
     everything = [row for rows in answers.values() for row in rows]
@@ -47,7 +58,7 @@ def main() -> None:
     unexpected = dict.fromkeys(row["generated"] for row in everything if row["answer"] is None)
     print(f"{len(everything)} answers of {len(wanted)} variants, {len(pairs) + len(unexpected)} different")
     if not everything:  # text data sets have nothing to answer but prompts
-        files.write_table("data/scores.parquet", [], SCORES)
+        files.write_table(SCORES, [], SCHEMA)
         return
 
     with clock.loading():
@@ -70,7 +81,7 @@ def main() -> None:
             if (key := (row["split"], row["item"])) in base_answers:
                 found["cosine_to_base"] = cosine(vectors, row["generated"], base_answers[key])
             table.append(found)
-    files.write_table("data/scores.parquet", table, SCORES.with_metadata({"embedding": cfg.embedding}))
+    files.write_table(SCORES, table, SCHEMA.with_metadata({"embedding": cfg.embedding}))
 
 
 def read_answers(variant: Variant) -> list[dict]:

@@ -8,15 +8,18 @@ OUT  data/tokens/<model>-<dataset>/    train, seen, valid, test, pairs, mmlu, pr
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 from transformers import AutoConfig, AutoTokenizer
 
-from tradeoffs import cli, clock, files, params, readers, tokens
-
-READS = ("tokenize", "evaluate.mmlu", "evaluate.prompts", "datasets.{dataset}")
+from tradeoffs import params
+from tradeoffs.common import cells, files
+from tradeoffs.plumbing import cli, clock
+from tradeoffs.sources import readers
+from tradeoffs.tokenize import tokens
 
 TOKENS = pa.schema(
     [
@@ -55,9 +58,18 @@ QUESTIONS = pa.schema(
 PROMPTS = pa.schema([("id", pa.string()), ("prompt", pa.string()), ("ids", pa.list_(pa.int32()))])
 
 
+@dataclass(frozen=True)
+class Reads:
+    tokenize: params.Tokenize
+    mmlu: Annotated[params.Mmlu, "evaluate.mmlu"]
+    prompts: Annotated[list[str], "evaluate.prompts"]
+    dataset: Annotated[params.Dataset, "datasets.{dataset}"]
+
+
 def main(model: str, dataset: str) -> None:
-    cfg = params.load(READS, model=model, dataset=dataset)
-    prepared, checkpoint = Path("data/prepared", dataset), Path("models/base", model)
+    cfg = params.load(Reads, model=model, dataset=dataset)
+    pair = cells.Pair(model, dataset)
+    prepared, checkpoint = cells.prepared(dataset), cells.base(model)
     with clock.loading():
         tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).get_text_config()
@@ -77,13 +89,13 @@ def main(model: str, dataset: str) -> None:
             for split, source in sources.items()
         }
     # Its documents lie in the order of a hash: the first of them are a sample of all.
-    general = tokens.documents(tokenizer, tokens.read(Path(f"data/general/{model}.jsonl")), "general")
+    general = tokens.documents(tokenizer, tokens.read(cells.general(model)), "general")
     rows["general"] = tokens.text_rows(general, window)
     questions = files.read_jsonl(prepared / "mmlu.jsonl")
     asked = tokens.mmlu_rows(tokenizer, questions, cfg.mmlu.shots, cfg.mmlu.questions, context)
     prompts = tokens.prompt_rows(tokenizer, cfg.prompts, kind, context)
 
-    with files.new_folder(f"data/tokens/{model}-{dataset}") as out:
+    with files.new_folder(pair.tokens) as out:
         written = {split: tokens.write_rows(out / f"{split}.parquet", found, TOKENS) for split, found in rows.items()}
         pairs = (  # without any the file is written all the same: training asks for it by name
             {"split": split, **pair}
@@ -106,8 +118,8 @@ def main(model: str, dataset: str) -> None:
             "mmlu_cut": sum(row["cut"] for row in asked),
         }
         files.write_json(out / "info.json", info)
-    files.write_json(f"data/lengths/{model}-{dataset}.json", tokens.length_histograms(lengths))
-    print(f"{model}-{dataset}: {info['rows']} rows, {info['tokens']} tokens")
+    files.write_json(pair.lengths, tokens.length_histograms(lengths))
+    print(f"{pair}: {info['rows']} rows, {info['tokens']} tokens")
     if info["mmlu_cut"]:
         print(
             f"note: {info['mmlu_cut']} of {len(asked)} multiple-choice prompts are longer than the context of "

@@ -9,10 +9,12 @@ import pytest
 import yaml
 
 from stages import aggregate, score
-from tradeoffs import files, params
-from tradeoffs.evaluation import ITEMS
-from tradeoffs.results import Results
-from tradeoffs.variants import TRAINED, Variant, variants
+from tradeoffs import params
+from tradeoffs.common import files
+from tradeoffs.common.cells import TRAINED, Variant, variants
+from tradeoffs.evaluate.evaluation import ITEMS
+from tradeoffs.params import reading
+from tradeoffs.results.results import Results
 
 REPO = Path(__file__).parents[1]
 SIZE = {"trained": 30.0, "bf16": 7.3, "int8": 4.9, "nf4": 3.9, "f16": 7.3, "q8_0": 4.0, "q4_k_m": 2.6, "q4_0": 2.3}
@@ -58,7 +60,7 @@ def finished(
 
 def params_file(folder: Path, source: Path, **run: list[str]) -> None:
     """params.yaml of `source` with other run lists and few resamples."""
-    raw = yaml.load(source.read_text(encoding="utf-8"), Loader=params._Loader)
+    raw = yaml.load(source.read_text(encoding="utf-8"), Loader=reading.Loader)
     raw["run"] |= run
     raw["methods"]["lora_dpo"] = raw["methods"]["lora"]  # what its training left is made up in any case
     raw["evaluate"]["bootstrap"] = 200

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from stages import convert, evaluate_cpu, evaluate_gpu, finetune, merge, quantize, reference
-from tradeoffs import files
+from tradeoffs.common import files
 
 REPO = Path(__file__).parents[1]
 PARAMS = yaml.safe_load((REPO / "params.yaml").read_text())

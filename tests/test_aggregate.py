@@ -12,10 +12,11 @@ import pytest
 import sacrebleu
 
 from stages import aggregate, score
-from tradeoffs import files, params, text_metrics
-from tradeoffs.errors import UserError
-from tradeoffs.results import Results
-from tradeoffs.variants import Variant
+from tradeoffs import params, text_metrics
+from tradeoffs.common import files
+from tradeoffs.common.cells import Variant
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.results.results import Results
 
 REPO = Path(__file__).parents[1]
 LISTS = {"methods": ["base", "lora"], "precisions": ["bf16"], "quants": ["f16", "q4_0"]}

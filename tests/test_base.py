@@ -10,8 +10,11 @@ from tiny import make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stages import base
-from tradeoffs import checkpoints, demo_model, demo_text, files, prompts
-from tradeoffs.errors import UserError
+from tradeoffs.base import demo_model, prompts
+from tradeoffs.common import files
+from tradeoffs.models import checkpoints
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.sources import demo_text
 
 REPO = Path(__file__).parents[1]
 STORIES = (REPO / "../shared/models/stories260k").resolve()

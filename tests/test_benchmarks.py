@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from benchmarks import common
-from tradeoffs import files
-from tradeoffs.errors import UserError
+from tradeoffs.common import files
+from tradeoffs.plumbing.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tradeoffs import choices
+from tradeoffs.evaluate import choices
 
 CONTEXT = 6
 

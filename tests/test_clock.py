@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tradeoffs import clock
+from tradeoffs.plumbing import clock
 
 
 @pytest.fixture

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 
 from stages import score
-from tradeoffs import compare, formatting, metrics, params, trained_only
-from tradeoffs.errors import UserError
-from tradeoffs.evaluation import ITEMS
-from tradeoffs.results import Results
-from tradeoffs.variants import Variant, variants
+from tradeoffs import compare, params
+from tradeoffs.common.cells import Variant, variants
+from tradeoffs.evaluate.evaluation import ITEMS
+from tradeoffs.formats import trained_only
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.report import formatting
+from tradeoffs.results import metrics
+from tradeoffs.results.results import Results
 
 REPO = Path(__file__).parents[1]
 LORA, BASE = (Variant("demo", "demo", method, fmt) for method, fmt in (("lora", "q4_0"), ("base", "trained")))

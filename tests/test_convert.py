@@ -12,9 +12,11 @@ from tiny_gguf import SAMPLE, TEMPLATE, Gguf, make_checkpoint
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
 
 from stages import convert
-from tradeoffs import fetch_converter, files, gguf_converter, params
-from tradeoffs.errors import UserError
-from tradeoffs.llama_cpp_native import tensor_types
+from tradeoffs import params
+from tradeoffs.common import files
+from tradeoffs.convert import fetch_converter, gguf_converter
+from tradeoffs.llama_cpp.native import tensor_types
+from tradeoffs.plumbing.errors import UserError
 
 REPO = Path(__file__).parents[1]
 SHARED = REPO.parent / "shared"
@@ -218,7 +220,11 @@ def test_a_missing_converter_is_named_with_the_command_that_fetches_it(tmp_path,
 def test_the_converter_is_fetched_once():
     assert (fetch_converter.folder() / "convert_hf_to_gguf.py").is_file()
     done = subprocess.run(
-        [sys.executable, "-m", "tradeoffs.fetch_converter"], cwd=REPO, capture_output=True, text=True, check=True
+        [sys.executable, "-m", "tradeoffs.convert.fetch_converter"],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "already there" in done.stdout
 

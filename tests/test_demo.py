@@ -8,13 +8,13 @@ from itertools import islice
 
 import pytest
 
-from tradeoffs import demo_text
-from tradeoffs.demo_facts import CURRENCIES, GLOSSARY
-from tradeoffs.errors import UserError
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.sources import demo_text
+from tradeoffs.sources.demo_facts import CURRENCIES, GLOSSARY
 
 DIGEST = """
 import hashlib
-from tradeoffs import demo_text
+from tradeoffs.sources import demo_text
 text = repr([demo_text.questions(200, 7), demo_text.exam("financial_terms", 20, 7), list(demo_text.documents(200, 7))])
 print(hashlib.sha256(text.encode()).hexdigest())
 """

@@ -11,9 +11,11 @@ from small_run import PARAMS, REPO
 from tiny_gguf import make_checkpoint
 
 from stages import aggregate, evaluate_cpu, evaluate_gpu, prepare, score, tokenize
-from tradeoffs import evaluation, files, peft_facts
-from tradeoffs.errors import UserError
+from tradeoffs.common import files
+from tradeoffs.evaluate import evaluation
+from tradeoffs.methods import peft_facts
 from tradeoffs.params import Method
+from tradeoffs.plumbing.errors import UserError
 
 METHODS = [*PARAMS["run"]["methods"], "qlora_original", "prompt_tuning"]  # the others: tests/test_methods.py
 ONLY_AS_TRAINED = [name for name in METHODS if peft_facts.unmergeable(Method(**PARAMS["methods"][name]))]
@@ -126,7 +128,8 @@ def test_an_evaluation_gives_the_same_quality_twice(cell):
 KILLED = """
 import os, signal, sys
 from stages import {stage}
-from tradeoffs import evaluation, unfinished
+from tradeoffs.evaluate import evaluation
+from tradeoffs.common import unfinished
 evaluation.CHUNK = 4
 part, left = unfinished.Unfinished.part, int(sys.argv[1])
 

@@ -7,10 +7,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from stages import evaluate_cpu, evaluate_gpu
-from tradeoffs import evaluation, files, kld, params, trained_only
-from tradeoffs.errors import UserError
-from tradeoffs.runtime import Scores, common_prefix, length_batches
-from tradeoffs.unfinished import Unfinished
+from tradeoffs import params
+from tradeoffs.common import files
+from tradeoffs.common.batching import length_batches
+from tradeoffs.common.unfinished import Unfinished
+from tradeoffs.evaluate import evaluation, kld
+from tradeoffs.evaluate.runtime import Scores, common_prefix
+from tradeoffs.formats import trained_only
+from tradeoffs.plumbing.errors import UserError
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf])

@@ -12,7 +12,7 @@ import yaml
 from dvc.repo import Repo
 
 from tradeoffs import experiments
-from tradeoffs.errors import UserError
+from tradeoffs.plumbing.errors import UserError
 
 TESTED = "reference@demo-demo-lora"
 LORA, FULL = "finetune@demo-demo-lora", "finetune@demo-demo-full"

@@ -12,11 +12,11 @@ from transformers import AutoTokenizer
 
 from benchmarks import common, zoo
 from stages import base, convert, evaluate_cpu, finetune, merge, prepare, quantize, tokenize
-from tradeoffs import files
-from tradeoffs.errors import UserError
-from tradeoffs.formats import QUANTS
-from tradeoffs.llama_cpp_runtime import LlamaCppRuntime
-from tradeoffs.runtime import Target
+from tradeoffs.common import files
+from tradeoffs.evaluate.runtime import Target
+from tradeoffs.formats.names import QUANTS
+from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
+from tradeoffs.plumbing.errors import UserError
 
 pytestmark = [
     pytest.mark.slow,

@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pytest
 
-from tradeoffs import files
+from tradeoffs.common import files
 
 
 def test_a_folder_appears_only_when_it_is_complete(tmp_path):

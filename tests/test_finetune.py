@@ -17,10 +17,13 @@ from power_cut import killed_at
 from safetensors import SafetensorError
 from tiny import TINY_TRAIN
 
-from tradeoffs import adapters, batches, checkpoints, files, params, trainer, training, training_state, unfinished
-from tradeoffs.errors import UserError
-from tradeoffs.loading import load_model, load_trained
+from tradeoffs import params
+from tradeoffs.common import files, unfinished
+from tradeoffs.finetune import adapters, batches, trainer, training, training_state
+from tradeoffs.models import checkpoints
+from tradeoffs.models.loading import load_model, load_trained
 from tradeoffs.params import Method
+from tradeoffs.plumbing.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 METHODS = params.load_all(ROOT / "params.yaml").methods
@@ -405,8 +408,8 @@ sys.path[:0] = [{root!r}, {tests!r}]
 from pathlib import Path
 import torch
 from torch.distributed.fsdp import fully_shard
-from tradeoffs import training
-from tradeoffs.loading import load_model
+from tradeoffs.finetune import training
+from tradeoffs.models.loading import load_model
 torch.distributed.init_process_group("gloo")
 model = load_model(Path({base!r}), None, torch.float32)
 for layer in model.model.layers:

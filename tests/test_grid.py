@@ -10,10 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from tradeoffs import evaluation, files, formatting, grid, intervals, metrics, plots
+from tradeoffs.common import files
+from tradeoffs.common.cells import Variant
+from tradeoffs.evaluate import evaluation
 from tradeoffs.params import Splits
-from tradeoffs.results import Results
-from tradeoffs.variants import Variant
+from tradeoffs.report import formatting, grid
+from tradeoffs.report import pictures as plots
+from tradeoffs.results import intervals, metrics
+from tradeoffs.results.results import Results
 
 MODELS = ["demo", "stories260k"]
 DATASETS = [fake_results.TEXT, "instructions"]

@@ -14,7 +14,8 @@ import pytest
 import yaml
 from fake_hub import STRANGER, TOKEN, FakeHub, error
 
-from tradeoffs import files, params
+from tradeoffs import params
+from tradeoffs.common import files
 from tradeoffs.params import Columns
 
 REPO = Path(__file__).parents[1]
@@ -28,8 +29,9 @@ BIG = 400  # rows of each of three files of 6 MB that no compression makes small
 CLIENT = """
 import json, sys, time
 time.sleep = lambda seconds: None
-from tradeoffs import params, records
-from tradeoffs.errors import UserError
+from tradeoffs import params
+from tradeoffs.prepare import records
+from tradeoffs.plumbing.errors import UserError
 
 def one(entry):
     entry = {"kind": "text", "near_duplicate": 1.0, "seen": 1, "valid": 1, "test_share": 0.1, **entry}

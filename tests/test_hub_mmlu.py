@@ -12,9 +12,10 @@ import yaml
 from fake_hub import STRANGER, TOKEN, FakeHub, error
 
 from stages import prepare
-from tradeoffs import files, records
-from tradeoffs import hub as hub_client
-from tradeoffs.errors import UserError
+from tradeoffs.common import files
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.prepare import records
+from tradeoffs.sources import hub as hub_client
 
 REPO = Path(__file__).parents[1]
 SUBJECTS = ("anatomy", "virology")
@@ -23,8 +24,8 @@ WHERE = "datasets.mine.mmlu"
 # Reads each of the argument's requests, in one process, since the libraries take a second to import.
 CLIENT = """
 import json, sys
-from tradeoffs import hub_mmlu
-from tradeoffs.errors import UserError
+from tradeoffs.prepare import hub_mmlu
+from tradeoffs.plumbing.errors import UserError
 
 def one(hub, revision, subjects):
     try:

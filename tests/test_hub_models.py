@@ -13,7 +13,9 @@ from fake_hub import STRANGER, TOKEN, FakeHub, error
 from tiny_gguf import make_checkpoint
 from transformers import AutoModelForCausalLM
 
-from tradeoffs import checkpoints, files, params
+from tradeoffs import params
+from tradeoffs.common import files
+from tradeoffs.models import checkpoints
 
 REPO = Path(__file__).parents[1]
 STORIES = (REPO / "../shared/models/stories260k").resolve()
@@ -31,8 +33,9 @@ from pathlib import Path
 time.sleep = lambda seconds: None
 from huggingface_hub import constants
 constants.DOWNLOAD_CHUNK_SIZE = 1 << 16
-from tradeoffs import checkpoints, hub_models
-from tradeoffs.errors import UserError
+from tradeoffs.models import checkpoints
+from tradeoffs.base import hub_models
+from tradeoffs.plumbing.errors import UserError
 {UNSEEN}
 
 def one(repo, revision, folder):
@@ -354,7 +357,7 @@ def test_only_parts_of_the_files_that_are_missing_make_the_download_smaller(hub,
 
 
 def test_the_folder_of_dvcs_cache_is_the_one_that_dvc_was_told(tmp_path, monkeypatch):
-    from tradeoffs import hub_models
+    from tradeoffs.base import hub_models
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_SYSTEM_CONFIG_DIR", str(tmp_path / "system"))
@@ -445,7 +448,7 @@ STAGE = """
 import os, sys
 from pathlib import Path
 from stages import base
-from tradeoffs.errors import UserError
+from tradeoffs.plumbing.errors import UserError
 for folder in sys.argv[1:]:
     os.chdir(folder)
     try:

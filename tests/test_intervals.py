@@ -8,8 +8,8 @@ import pytest
 import sacrebleu
 from scipy.stats import binomtest
 
-from tradeoffs import intervals, metrics
-from tradeoffs.intervals import Interval
+from tradeoffs.results import intervals, metrics
+from tradeoffs.results.intervals import Interval
 
 PAIRS = [
     ("the interest is 20 dollars", "the interest is 25 dollars"),

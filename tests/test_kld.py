@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from tradeoffs import kld, params
-from tradeoffs.errors import UserError
-from tradeoffs.llama_cpp_runtime import score_rows
-from tradeoffs.runtime import Rows, Scores, Target, uniforms
+from tradeoffs import params
+from tradeoffs.evaluate import kld
+from tradeoffs.evaluate.runtime import Rows, Scores, Target, uniforms
+from tradeoffs.llama_cpp.runtime import score_rows
+from tradeoffs.plumbing.errors import UserError
 from tradeoffs.transformers_runtime import observe
 
 ROWS, VOCABULARY = 400, 300

@@ -9,8 +9,9 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from tradeoffs import live, params
-from tradeoffs.errors import UserError
+from tradeoffs import params
+from tradeoffs.plumbing import live
+from tradeoffs.plumbing.errors import UserError
 
 REPO = Path(__file__).parents[1]
 NAMES = ("step", "loss", "token_accuracy", "lr", "tokens_per_second", "utilisation", "grad_norm")

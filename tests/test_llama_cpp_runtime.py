@@ -10,11 +10,11 @@ import pytest
 import torch
 from tiny_gguf import CONTEXT, VOCABULARY, make_checkpoint
 
-from tradeoffs import llama_cpp_runtime
-from tradeoffs.errors import UserError
-from tradeoffs.gguf_converter import convert
-from tradeoffs.llama_cpp_runtime import LlamaCppRuntime, score_rows
-from tradeoffs.runtime import Rows, Target
+from tradeoffs.convert.gguf_converter import convert
+from tradeoffs.evaluate.runtime import Rows, Target
+from tradeoffs.llama_cpp import runtime as llama_cpp_runtime
+from tradeoffs.llama_cpp.runtime import LlamaCppRuntime, score_rows
+from tradeoffs.plumbing.errors import UserError
 
 REPO = Path(__file__).parents[1]
 # llama.cpp multiplies in f16, keeps an f16 cache and, for a few tokens at a time, sums attention in f16: of logits that
@@ -275,7 +275,7 @@ def test_the_tail_keeps_its_digits_and_is_finite():
 
 def test_neither_torch_nor_transformers_is_imported():
     code = (
-        "import sys, stages.quantize, tradeoffs.llama_cpp_runtime; print({'torch', 'transformers'} & set(sys.modules))"
+        "import sys, stages.quantize, tradeoffs.llama_cpp.runtime; print({'torch', 'transformers'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

@@ -10,10 +10,14 @@ from tiny import TINY_TRAIN
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from stages import merge as stage
-from tradeoffs import adapters, checkpoints, files, merging, params, peft_facts, training
-from tradeoffs.errors import UserError
-from tradeoffs.loading import load_model, load_trained
+from tradeoffs import merging, params
+from tradeoffs.common import files
+from tradeoffs.finetune import adapters, training
+from tradeoffs.methods import peft_facts
+from tradeoffs.models import checkpoints
+from tradeoffs.models.loading import load_model, load_trained
 from tradeoffs.params import Method
+from tradeoffs.plumbing.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 METHODS = params.load_all(ROOT / "params.yaml").methods

@@ -15,10 +15,14 @@ from safetensors.torch import load_file
 from tiny import TINY_TRAIN
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tradeoffs import adapters, batches, files, loading, merging, params, peft_facts, training
-from tradeoffs.errors import UserError
-from tradeoffs.loading import load_model, load_trained
+from tradeoffs import merging, params
+from tradeoffs.common import files
+from tradeoffs.finetune import adapters, batches, training
+from tradeoffs.methods import peft_facts
+from tradeoffs.models import loading
+from tradeoffs.models.loading import load_model, load_trained
 from tradeoffs.params import Method
+from tradeoffs.plumbing.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 METHODS = params.load_all(ROOT / "params.yaml").methods

@@ -11,7 +11,7 @@ from fake_hub import FakeHub
 
 from tradeoffs import params
 from tradeoffs import pin as pin_module
-from tradeoffs.errors import UserError
+from tradeoffs.plumbing.errors import UserError
 
 REPO = Path(__file__).parents[1]
 DATASET = """kind: instruction

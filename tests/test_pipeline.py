@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any, get_args, get_type_hints
 
 import fake_pipeline
 import pytest
@@ -16,45 +17,79 @@ from tradeoffs import artifacts, params
 
 SPEC = yaml.safe_load((REPO / "dvc.yaml").read_text())
 STAGES = SPEC["stages"]
-# Modules that no output depends on: argument parsing, the clock, the error type, and the reader of params.yaml, whose
-# values DVC tracks one by one. As deps, a comment in one of them would train every model again.
-PLUMBING = {"cli", "clock", "errors", "live", "params"}
+# Rooms that no output depends on: arguments, the clock, the error type, who is told of a training; and the reader of
+# params.yaml, whose values DVC tracks one by one. As deps, a comment in one of them would train every model again.
+PLUMBING = ("tradeoffs/plumbing/", "tradeoffs/params/")
+CODE_DEPS = 60  # in dvc.yaml; each stands in dvc.lock once per cell
 
 
-def imports(path: Path) -> set[str]:
+def imports(path: str) -> set[str]:
     """Project modules that a file imports, at the top or within a function, as paths relative to the repository."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse((REPO / path).read_text())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
         else:
             continue
-        found |= {f"{name.replace('.', '/')}.py" for name in names if name.split(".")[0] in ("stages", "tradeoffs")}
-    return {name for name in found if (REPO / name).is_file() and Path(name).stem not in PLUMBING}
+        paths = [name.replace(".", "/") for name in names if name.split(".")[0] in ("stages", "tradeoffs")]
+        found |= {f"{path}.py" for path in paths} | {f"{path}/__init__.py" for path in paths}
+    # An empty __init__.py is there for Python alone.
+    return {name for name in found if (REPO / name).is_file() and (REPO / name).stat().st_size}
 
 
 def closure(path: str) -> set[str]:
+    """The files that `path` lives off, itself among them, less the plumbing."""
     seen, todo = set(), [path]
     while todo:
         name = todo.pop()
-        if name not in seen:
+        if name not in seen and not name.startswith(PLUMBING):
             seen.add(name)
-            todo += imports(REPO / name)
+            todo += imports(name)
     return seen
+
+
+def code_deps(stage: str) -> set[str]:
+    return {dep for dep in STAGES[stage]["deps"] if dep.startswith(("stages/", "tradeoffs/"))}
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_params_match_reads(stage):
-    reads = {read.replace("{", "${item.") for read in import_module(f"stages.{stage}").READS}
-    assert reads == set(STAGES[stage].get("params", []))
+    reads = getattr(import_module(f"stages.{stage}"), "Reads", None)
+    paths = params.paths(reads).values() if reads else ()
+    assert {path.replace("{", "${item.") for path in paths} == set(STAGES[stage].get("params", []))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_is_read_is_of_the_type_that_the_schema_gives_it(stage):
+    reads = getattr(import_module(f"stages.{stage}"), "Reads", None)
+    for name, path in params.paths(reads).items() if reads else ():
+        kind: Any = params.Params
+        for part in path.split("."):
+            kind = get_args(kind)[1] if part.startswith("{") else get_type_hints(kind)[part]
+        assert get_type_hints(reads)[name] == kind, f"{name}: {path}"
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_code_deps_are_the_import_closure(stage):
-    deps = {dep for dep in STAGES[stage]["deps"] if dep.endswith(".py")}
-    assert deps == closure(f"stages/{stage}.py")
+    """Every file that a stage lives off is a dep or lies in one, and every dep is lived off."""
+    deps, needed = code_deps(stage), closure(f"stages/{stage}.py")
+    covered = {dep: {name for name in needed if name == dep or name.startswith(f"{dep}/")} for dep in deps}
+    assert needed == set().union(*covered.values())
+    assert {dep for dep, names in covered.items() if not names} == set()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_folder_is_a_dep_where_more_than_one_of_its_files_is_needed(stage):
+    needed = closure(f"stages/{stage}.py")
+    for dep in code_deps(stage):
+        if not dep.endswith(".py"):
+            assert len([name for name in needed if name.startswith(f"{dep}/")]) > 1, dep
+
+
+def test_there_are_few_code_deps():
+    assert sum(len(code_deps(stage)) for stage in STAGES) <= CODE_DEPS
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -21,11 +21,14 @@ from transformers import PreTrainedTokenizerFast, TrainingArguments
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from stages.tokenize import PAIRS
-from tradeoffs import adapters, batches, files, params, preference, training, training_state, trl_stages
-from tradeoffs.errors import UserError
-from tradeoffs.loading import load_model, training_dtype
+from tradeoffs import params
+from tradeoffs.common import files
+from tradeoffs.finetune import adapters, batches, preference, training, training_state
+from tradeoffs.finetune.trainer import StepTrainer
+from tradeoffs.methods import trl_stages
+from tradeoffs.models.loading import load_model, training_dtype
 from tradeoffs.params import Method, Preference
-from tradeoffs.trainer import StepTrainer
+from tradeoffs.plumbing.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 METHODS = params.load_all(ROOT / "params.yaml").methods

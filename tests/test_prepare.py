@@ -11,8 +11,9 @@ from test_splits import alike
 
 from benchmarks import preparation
 from stages import prepare
-from tradeoffs import duplicates, files
-from tradeoffs.errors import UserError
+from tradeoffs.common import files
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.prepare import duplicates
 
 REPO = Path(__file__).parents[1]
 ENTRY = {

@@ -3,7 +3,7 @@
 import pytest
 from jinja2 import Environment
 
-from tradeoffs.prompts import TEMPLATES, chat_template
+from tradeoffs.base.prompts import TEMPLATES, chat_template
 
 SYSTEM = {"role": "system", "content": "Be brief."}
 ASK, ANSWER = {"role": "user", "content": "Name a bond."}, {"role": "assistant", "content": "A loan."}

@@ -9,13 +9,15 @@ import pytest
 from tiny_gguf import TEMPLATE, Gguf, make_checkpoint
 
 from stages import quantize
-from tradeoffs import files, params, trained_only
-from tradeoffs.errors import UserError
-from tradeoffs.formats import QUANTS
-from tradeoffs.gguf_converter import convert
-from tradeoffs.llama_cpp_native import tensor_types
-from tradeoffs.llama_cpp_runtime import LlamaCppRuntime
-from tradeoffs.runtime import Target
+from tradeoffs import params
+from tradeoffs.common import files
+from tradeoffs.convert.gguf_converter import convert
+from tradeoffs.evaluate.runtime import Target
+from tradeoffs.formats import trained_only
+from tradeoffs.formats.names import QUANTS
+from tradeoffs.llama_cpp.native import tensor_types
+from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
+from tradeoffs.plumbing.errors import UserError
 
 REPO = Path(__file__).parents[1]
 

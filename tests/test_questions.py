@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from stages.tokenize import QUESTIONS
-from tradeoffs import files, questions, trained_only
-from tradeoffs.errors import UserError
-from tradeoffs.evaluation import ITEMS
+from tradeoffs import questions
+from tradeoffs.common import files
+from tradeoffs.evaluate.evaluation import ITEMS
+from tradeoffs.formats import trained_only
+from tradeoffs.plumbing.errors import UserError
 
 REPO = Path(__file__).parents[1]
 NAME = "demo-sums-lora-q4_0"

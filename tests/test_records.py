@@ -10,9 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from tradeoffs import hub_datasets, params, readers, records
-from tradeoffs.errors import UserError
+from tradeoffs import params
 from tradeoffs.params import Columns
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.prepare import hub_datasets, records
+from tradeoffs.sources import readers
 
 COLUMNS = Columns(instruction="ask", input="more", answer="reply")
 ROWS = [

@@ -4,7 +4,7 @@ import pytest
 
 from stages import reference
 from stages.tokenize import TOKENS
-from tradeoffs import files
+from tradeoffs.common import files
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,11 @@ import pytest
 import yaml
 
 from stages import score
-from tradeoffs import files, formatting, plots, report
-from tradeoffs.intervals import Interval
+from tradeoffs.common import files
+from tradeoffs.report import formatting
+from tradeoffs.report import page as report
+from tradeoffs.report import pictures as plots
+from tradeoffs.results.intervals import Interval
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from fake_hub import TOKEN, FakeHub
 from fake_pipeline import REPO, call, dvc
 from tiny_gguf import make_checkpoint
 
-from tradeoffs import files
+from tradeoffs.common import files
 
 pytestmark = pytest.mark.slow
 

@@ -9,8 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from tradeoffs import duplicates, params, splits
-from tradeoffs.errors import UserError
+from tradeoffs import params
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.prepare import duplicates, splits
 
 VOCABULARY = [f"{a}{b}" for a in ("ka", "lo", "mi", "nu", "re", "so") for b in ("bar", "den", "fil", "gor", "hum")]
 KINDS = ("instruction", "chat", "preference", "text")

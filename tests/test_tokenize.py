@@ -7,8 +7,9 @@ import pytest
 import yaml
 
 from stages import tokenize
-from tradeoffs import files, tokens
-from tradeoffs.demo_model import train_tokenizer
+from tradeoffs.base.demo_model import train_tokenizer
+from tradeoffs.common import files
+from tradeoffs.tokenize import tokens
 
 REPO = Path(__file__).parents[1]
 TEMPLATE = (

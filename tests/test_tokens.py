@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from stages.tokenize import TOKENS
-from tradeoffs import files, tokens
-from tradeoffs.demo_model import train_tokenizer
-from tradeoffs.errors import UserError
-from tradeoffs.prompts import TEMPLATES
+from tradeoffs.base.demo_model import train_tokenizer
+from tradeoffs.base.prompts import TEMPLATES
+from tradeoffs.common import files
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.tokenize import tokens
 
 CONTEXT, STOPS = 512, [2]  # </s>
 SOURCE = Path("data/prepared/x/train.jsonl")

@@ -11,8 +11,9 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from tradeoffs import transformers_runtime
-from tradeoffs.errors import UserError
-from tradeoffs.runtime import BATCH_TOKENS, Target, fitting_batch
+from tradeoffs.common.batching import BATCH_TOKENS, fitting_batch
+from tradeoffs.evaluate.runtime import Target
+from tradeoffs.plumbing.errors import UserError
 from tradeoffs.transformers_runtime import TransformersRuntime, observe
 
 VOCABULARY, CONTEXT = 97, 64

@@ -10,9 +10,10 @@ from tiny_gguf import SAMPLE, Gguf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks import common, zoo
-from tradeoffs import checkpoints, gguf_converter
-from tradeoffs import llama_cpp_native as native
-from tradeoffs.gguf_converter import SAMPLES
+from tradeoffs.convert import gguf_converter
+from tradeoffs.convert.gguf_converter import SAMPLES
+from tradeoffs.llama_cpp import native
+from tradeoffs.models import checkpoints
 
 pytestmark = [
     pytest.mark.skipif(not common.SHARED.is_dir(), reason="no ../shared here"),

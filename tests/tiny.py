@@ -8,7 +8,7 @@ import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from stages.tokenize import PAIRS
-from tradeoffs import files
+from tradeoffs.common import files
 from tradeoffs.params import Train
 
 torch.set_num_threads(1)  # matrices this small make threads wait for each other

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from tradeoffs import files
-from tradeoffs.demo_model import train_tokenizer
-from tradeoffs.llama_cpp_native import llama_cpp
+from tradeoffs.base.demo_model import train_tokenizer
+from tradeoffs.common import files
+from tradeoffs.llama_cpp.native import llama_cpp
 
 torch.set_num_threads(1)  # matrices this small make threads wait for each other
 

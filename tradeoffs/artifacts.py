@@ -10,7 +10,10 @@ from pathlib import Path
 
 import yaml
 
-from tradeoffs import files, params, peft_facts, variants
+from tradeoffs import params
+from tradeoffs.common import files
+from tradeoffs.common.cells import Cell, cells
+from tradeoffs.methods import peft_facts
 
 LIST = Path("models/dvc.yaml")
 HEAD = "# Written by `python -m tradeoffs.artifacts` from the run list in params.yaml; see docs/remotes.md\n"
@@ -20,30 +23,30 @@ def listed(cfg: params.Params) -> dict[str, dict]:
     """Name -> path (relative to models/), type, desc and labels. Nothing stands here that a method cannot give:
     an untouched base has no trained weights, and what cannot be merged has no merged model and no GGUF."""
     return {
-        f"{model}-{dataset}-{method}-{form}": {
-            "path": path,
+        str(cell.variant(form)): {
+            "path": str(path.relative_to(LIST.parent)),
             "type": "model",
             "desc": desc,
-            "labels": list(dict.fromkeys([kind, model, dataset, method, form])),
+            "labels": list(dict.fromkeys([kind, cell.model, cell.dataset, cell.method, form])),
         }
-        for model, dataset, method in variants.cells(cfg.run)
-        for form, kind, path, desc in _forms(cfg, model, dataset, method)
+        for cell in cells(cfg.run)
+        for form, kind, path, desc in _forms(cfg, cell)
     }
 
 
-def _forms(cfg: params.Params, model: str, dataset: str, method: str) -> Iterator[tuple[str, str, str, str]]:
+def _forms(cfg: params.Params, cell: Cell) -> Iterator[tuple[str, str, Path, str]]:
     """Form, kind, path and description of what one cell gives."""
-    cell, block = f"{model}-{dataset}-{method}", cfg.methods[method]
-    tuned = f"{model}, tuned on {dataset} by {method}" if block.trains else f"{model}, untouched"
+    block = cfg.methods[cell.method]
+    tuned = f"{cell.model}, tuned on {cell.dataset} by {cell.method}" if block.trains else f"{cell.model}, untouched"
     if block.peft:
-        yield "trained", "adapter", f"trained/{cell}", f"{block.peft} adapter of {tuned}"
+        yield "trained", "adapter", cell.trained, f"{block.peft} adapter of {tuned}"
     elif block.trains:
-        yield "trained", "full", f"trained/{cell}", f"All weights of {tuned}"
+        yield "trained", "full", cell.trained, f"All weights of {tuned}"
     if peft_facts.unmergeable(block):
         return
-    yield "merged", "merged", f"merged/{cell}", f"Checkpoint of {tuned}; bf16 safetensors with tokenizer"
+    yield "merged", "merged", cell.merged, f"Checkpoint of {tuned}; bf16 safetensors with tokenizer"
     for quant in cfg.run.quants:
-        yield quant, "gguf", f"gguf/{cell}-{quant}.gguf", f"GGUF {quant} of {tuned}"
+        yield quant, "gguf", cell.variant(quant).gguf, f"GGUF {quant} of {tuned}"
 
 
 def text(cfg: params.Params) -> str:

@@ -7,12 +7,23 @@ Reads what evaluation left in data/, as the report does; nothing is evaluated ag
 
 import argparse
 import sys
+from dataclasses import dataclass
+from typing import Annotated
 
-from tradeoffs import items, metrics, params
-from tradeoffs.errors import UserError, near
-from tradeoffs.formatting import Lines, cost_of, full_label, quality_of, short, table, verdict
-from tradeoffs.results import EXTRA, QUALITY, Results
-from tradeoffs.variants import Variant, variants
+from tradeoffs import params
+from tradeoffs.common.cells import Variant, variants
+from tradeoffs.plumbing.errors import UserError, near
+from tradeoffs.report.formatting import Lines, cost_of, full_label, quality_of, short, table, verdict
+from tradeoffs.results import items, metrics
+from tradeoffs.results.results import EXTRA, QUALITY, Results
+
+
+@dataclass(frozen=True)
+class Reads:
+    run: params.Run
+    seed: int
+    bootstrap: Annotated[int, "evaluate.bootstrap"]
+
 
 ORDER = {"test": 0, "seen": 2}  # what stands once per variant in between
 
@@ -25,7 +36,7 @@ def named(name: str, listed: list[Variant]) -> Variant:
     by_name = {str(variant): variant for variant in listed}
     if name not in by_name:
         raise UserError(f"{name}: no variant of the run list in {params.PATH}{near(name, by_name)}")
-    items.must_be_made(name)
+    items.must_be_made(by_name[name])
     return by_name[name]
 
 
@@ -91,7 +102,7 @@ def _machines(results: Results, ours: Variant, theirs: Variant) -> Lines:
 
 
 def main(first: str, second: str) -> None:
-    cfg = params.load(("run", "seed", "evaluate.bootstrap"))
+    cfg = params.load(Reads)
     ours, theirs = (named(name, variants(cfg.run)) for name in (first, second))
     results = Results(cfg.run, cfg.seed, cfg.bootstrap, only=[ours, theirs])
     print("\n".join(comparison(results, ours, theirs)))

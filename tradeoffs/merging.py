@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from tradeoffs import checkpoints, clock, files, peft_facts
-from tradeoffs.errors import UserError
-from tradeoffs.params import MergeOnto, Method
+from tradeoffs.common import files
+from tradeoffs.methods import peft_facts
+from tradeoffs.models import checkpoints
+from tradeoffs.params import Method
+from tradeoffs.params.fields import MergeOnto
+from tradeoffs.plumbing import clock
+from tradeoffs.plumbing.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -66,7 +70,7 @@ def base_as_trained(base: Path, method: Method) -> "PreTrainedModel":
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
     from transformers.pytorch_utils import Conv1D
 
-    from tradeoffs.loading import load_model
+    from tradeoffs.models.loading import load_model
 
     plain = load_model(base, None, torch.float32, place=CPU)
     quantised = load_model(base, method.load, torch.float32, double_quant=bool(method.double_quant))
@@ -93,7 +97,7 @@ def _merge_adapter(
     with clock.phase("startup"):  # transformers and peft: seconds that base and full do without
         import peft  # noqa: F401
 
-        from tradeoffs.loading import attach, load_model
+        from tradeoffs.models.loading import attach, load_model
 
     if method.load and onto == "trained_base":
         model = base_as_trained(base, method)

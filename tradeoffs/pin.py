@@ -15,8 +15,10 @@ from pathlib import Path
 
 import yaml
 
-from tradeoffs import files, hub, params
-from tradeoffs.errors import UserError, near
+from tradeoffs import params
+from tradeoffs.common import files
+from tradeoffs.plumbing.errors import UserError, near
+from tradeoffs.sources import hub
 
 
 @dataclass(frozen=True)

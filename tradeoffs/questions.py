@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from tradeoffs import files, items
-from tradeoffs.errors import UserError, near
-from tradeoffs.records import LETTERS
+from tradeoffs.common import files
+from tradeoffs.common.cells import ITEMS, Variant
+from tradeoffs.plumbing.errors import UserError, near
+from tradeoffs.prepare.records import LETTERS
+from tradeoffs.results import items
 
-ITEMS, TOKENS = Path("data/items"), Path("data/tokens")
 COLUMNS = ("item", "subject", "chosen", "correct_option", "option_logprobs")
 
 
@@ -48,34 +49,35 @@ class Answered:
         return self.chosen == self.right
 
 
-def answered(variant: str, subject: str | None = None) -> list[Answered]:
+def answered(name: str, subject: str | None = None) -> list[Answered]:
     """The questions of a variant in the order they were asked, of one subject or of all.
 
     Raises UserError for a variant that was not evaluated or could not be made, a subject that it was not asked, and
     questions that changed since.
     """
-    path = ITEMS / f"{variant}.parquet"
-    if not path.is_file():
-        known = sorted(p.stem for p in ITEMS.glob("[!.]*.parquet"))
-        hint = near(variant, known) if known else ""
-        raise UserError(f"{variant}: no such variant in {ITEMS}{hint}; `dvc repro` makes those of the run list")
+    known = sorted(path.stem for path in ITEMS.glob("[!.]*.parquet"))
+    if name not in known:
+        hint = near(name, known) if known else ""
+        raise UserError(f"{name}: no such variant in {ITEMS}{hint}; `dvc repro` makes those of the run list")
+    variant = Variant.parse(name)
     items.must_be_made(variant)
-    rows = pq.read_table(path, columns=list(COLUMNS), filters=[("split", "=", "mmlu")]).to_pylist()
+    rows = pq.read_table(variant.items, columns=list(COLUMNS), filters=[("split", "=", "mmlu")]).to_pylist()
     if not rows:
         raise UserError(f"{variant}: was asked no multiple-choice questions (its data set has no mmlu in params.yaml)")
     subjects = list(dict.fromkeys(row["subject"] for row in rows))
     if subject is not None and subject not in subjects:
         raise UserError(f"--subject {subject}: {variant} was not asked it{near(subject, subjects)}")
-    model, dataset = variant.split("-")[:2]
-    asked = TOKENS / f"{model}-{dataset}" / "mmlu.parquet"
+    asked = variant.cell.tokens / "mmlu.parquet"
     if not asked.is_file():
-        raise UserError(f"{asked}: missing, it holds the questions; run `dvc repro tokenize@{model}-{dataset}`")
+        raise UserError(f"{asked}: missing, it holds the questions; run `dvc repro tokenize@{variant.cell.pair}`")
     texts = {(row["subject"], row["id"]): row for row in files.read_table(asked)}
     found = []
     for row in rows:
         text = texts.get((row["subject"], row["item"]))
         if text is None:
-            raise UserError(f"{path}: its questions are not those of {asked}; run `dvc repro`, which asks them again")
+            raise UserError(
+                f"{variant.items}: its questions are not those of {asked}; run `dvc repro`, which asks them again"
+            )
         if subject is None or row["subject"] == subject:
             probabilities = [math.exp(logprob) for logprob in row["option_logprobs"]]
             found.append(

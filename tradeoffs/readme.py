@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tradeoffs import files
+from tradeoffs.common import files
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 README, SUMMARY = Path("README.md"), Path("report/summary.md")

@@ -18,7 +18,7 @@ from sacrebleu.metrics import BLEU
 from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
-from tradeoffs.errors import UserError
+from tradeoffs.plumbing.errors import UserError
 
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
 BATCH = 64  # texts per forward pass of the embedding model
@@ -57,7 +57,7 @@ def rouge(answer: str, expected: str) -> tuple[float, float, float]:
 def bleu_counts(answer: str, expected: str) -> list[int]:
     """Answer length, reference length, 4 matches, 4 totals (n-grams of order 1 to 4, sacrebleu's 13a tokens).
 
-    Summed over items they give the corpus BLEU: tradeoffs.metrics.bleu.
+    Summed over items they give the corpus BLEU: tradeoffs.results.metrics.bleu.
     """
     score = _BLEU.sentence_score(answer, [expected])
     return [score.sys_len, score.ref_len, *score.counts, *score.totals]

@@ -1,4 +1,4 @@
-"""The transformers side of tradeoffs.runtime.Runtime: any causal model, plain, quantised or with an adapter."""
+"""The transformers side of `evaluate.runtime.Runtime`: any causal model, plain, quantised or with an adapter."""
 
 import copy
 import time
@@ -14,17 +14,9 @@ from tqdm import tqdm
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
-from tradeoffs.errors import UserError
-from tradeoffs.runtime import (
-    HOST_BATCH,
-    Rows,
-    Scores,
-    Target,
-    common_prefix,
-    fitting_batch,
-    length_batches,
-    per_target,
-)
+from tradeoffs.common.batching import HOST_BATCH, fitting_batch, length_batches
+from tradeoffs.evaluate.runtime import Rows, Scores, Target, common_prefix, per_target
+from tradeoffs.plumbing.errors import UserError
 
 # Logits held at once, in numbers: 64 MB in float32, whatever the vocabulary. What is computed from them takes about
 # six times as much.

@@ -1,0 +1,168 @@
+"""What is compared, and where it lies: names and paths of every model, data set, pair, cell and variant.
+
+A pair is `<model>-<dataset>`, a cell (one fine-tune) `<model>-<dataset>-<method>`, a variant
+`<model>-<dataset>-<method>-<format>`. A format is `trained` (the model as it left training), a precision (transformers,
+bitsandbytes) or a quant (llama.cpp). Names of params.yaml hold no `-`, so each can be read back from its own name.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from tradeoffs.plumbing.errors import UserError
+
+if TYPE_CHECKING:
+    from tradeoffs.params import Run
+
+TRAINED = "trained"
+ITEMS, SCORES = Path("data/items"), Path("data/scores.parquet")
+
+
+def base(model: str) -> Path:
+    """The starting checkpoint of a model."""
+    return Path("models/base", model)
+
+
+def general(model: str) -> Path:
+    """Text of the kind that a model learned from, by which forgetting is measured."""
+    return Path("data/general", f"{model}.jsonl")
+
+
+def prepared(dataset: str) -> Path:
+    """A data set, cleaned and split."""
+    return Path("data/prepared", dataset)
+
+
+@dataclass(frozen=True)
+class Pair:
+    model: str
+    dataset: str
+
+    @property
+    def tokens(self) -> Path:
+        """Token ids and masks, a folder."""
+        return Path("data/tokens", str(self))
+
+    @property
+    def lengths(self) -> Path:
+        """How long the examples of each split are, in this model's tokens."""
+        return Path("data/lengths", f"{self}.json")
+
+    def __str__(self) -> str:
+        return f"{self.model}-{self.dataset}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    model: str
+    dataset: str
+    method: str
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """The cell of this name. Raises UserError if it is none."""
+        return cls(*_parts(name, 3, "MODEL-DATASET-METHOD"))
+
+    @property
+    def pair(self) -> Pair:
+        return Pair(self.model, self.dataset)
+
+    def variant(self, format: str) -> "Variant":
+        return Variant(self.model, self.dataset, self.method, format)
+
+    @property
+    def base(self) -> Path:
+        return base(self.model)
+
+    @property
+    def tokens(self) -> Path:
+        return self.pair.tokens
+
+    @property
+    def trained(self) -> Path:
+        """Adapter or full weights, as they left training; a folder."""
+        return Path("models/trained", str(self))
+
+    @property
+    def training(self) -> Path:
+        """What training took and how it went."""
+        return Path("data/training", f"{self}.json")
+
+    @property
+    def reference(self) -> Path:
+        """What every other format is held against; a folder."""
+        return Path("data/reference", str(self))
+
+    @property
+    def merged(self) -> Path:
+        """One self-contained checkpoint; a folder."""
+        return Path("models/merged", str(self))
+
+    @property
+    def converted(self) -> Path:
+        """The GGUF as the converter wrote it; beside it, with the suffix .json, what is known of it."""
+        return Path("models/converted", f"{self}.gguf")
+
+    def __str__(self) -> str:
+        return f"{self.model}-{self.dataset}-{self.method}"
+
+
+@dataclass(frozen=True)
+class Variant:
+    model: str
+    dataset: str
+    method: str
+    format: str
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """The variant of this name. Raises UserError if it is none."""
+        return cls(*_parts(name, 4, "MODEL-DATASET-METHOD-FORMAT"))
+
+    @property
+    def cell(self) -> Cell:
+        """The fine-tune this is a form of."""
+        return Cell(self.model, self.dataset, self.method)
+
+    @property
+    def gguf(self) -> Path:
+        """The file of a quant; beside it, with the suffix .json, what is known of it."""
+        return Path("models/gguf", f"{self}.gguf")
+
+    @property
+    def items(self) -> Path:
+        """What it was asked and said, a row per item."""
+        return ITEMS / f"{self}.parquet"
+
+    @property
+    def cost(self) -> Path:
+        """What it costs."""
+        return Path("data/cost", f"{self}.json")
+
+    def __str__(self) -> str:
+        return f"{self.cell}-{self.format}"
+
+
+def _parts(name: str, count: int, form: str) -> list[str]:
+    parts = name.split("-")
+    if len(parts) != count or not all(parts):
+        raise UserError(f"{name}: not of the form {form}")
+    return parts
+
+
+def pairs(run: "Run") -> list[Pair]:
+    """Every model with every data set, in the order of the run list."""
+    return [Pair(model, dataset) for model in run.models for dataset in run.datasets]
+
+
+def cells(run: "Run") -> Iterator[Cell]:
+    """Every cell that a run list asks for, in its order."""
+    for pair in pairs(run):
+        for method in run.methods:
+            yield Cell(pair.model, pair.dataset, method)
+
+
+def variants(run: "Run") -> list[Variant]:
+    """Every variant a run list asks for: per cell `trained`, then precisions, then quants, the order of the ladder."""
+    return [cell.variant(form) for cell in cells(run) for form in (TRAINED, *run.precisions, *run.quants)]

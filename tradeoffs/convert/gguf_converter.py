@@ -1,0 +1,215 @@
+"""llama.cpp's own converter, run in this process: a Hugging Face checkpoint in, an f16 GGUF out.
+
+The converter is used as it is (see fetch_converter). Where it and the installed transformers disagree, what it looks
+for is handed to it from outside: per model type in MISSING_KEYS, and the merge ranks of SentencePiece. What it trips
+over is kept from it: MASKS.
+
+It takes over a tokenizer's merges, not its program: llama.cpp has one of its own for each family. `tokenisation` says
+where the two disagree.
+"""
+
+import ctypes
+import functools
+import json
+import logging
+import runpy
+import sys
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from tradeoffs.convert import fetch_converter
+from tradeoffs.llama_cpp import native
+from tradeoffs.llama_cpp.native import llama_cpp
+from tradeoffs.plumbing.errors import UserError
+
+# Keys that the converter reads and transformers 5 no longer writes, by model_type: key and where its value is now.
+MISSING_KEYS: dict[str, dict[str, Callable[[dict], Any]]] = {
+    "gpt2": {"n_ctx": lambda config: config["n_positions"]},
+    "gpt_neox": {"rotary_pct": lambda config: config["rope_parameters"]["partial_rotary_factor"]},
+}
+# Attention masks that GPT-2's checkpoints on the hub hold among the weights. The converter means to skip them.
+MASKS = (".attn.bias", ".attn.masked_bias")
+# What tokenizers are known to treat differently: numbers, white space, code, scripts, marks, what is not in NFC.
+SAMPLES = (
+    "The rate rose to 7 percent.",
+    "12 345.67 + 8 = 12353,67; 2024-05-01",
+    "1234567890 1 22 333 4444",
+    "First line\n\nSecond line\n\n\n3rd",
+    "\n\n2",
+    "Answer:\n42",
+    "a\n\n\n\n b\n \n  c",
+    "\ttabs\tand  two   spaces ",
+    " leading space",
+    "   ",
+    "Windows\r\nlines\r\n\r\n",
+    "I'm, you're, WE'VE, don't, 'tis",
+    "CamelCase snake_case SCREAMING",
+    "def f(x):\n    return x ** 2  # square\n",
+    "x_1 = {'a': 2}\t# don't",
+    '{"a": [1, 2], "b": null}',
+    "<b>html</b> https://example.com/?q=1&r=a_b#c",
+    "!!!???... ---- ####",
+    "naïve café Ærø ß",
+    "e\u0301 and n\u0303, not composed",
+    "\u00a0no break\u200bzero width\u3000wide",
+    "Привет, мир",
+    "你好，世界。2024年",
+    "日本語のテキスト",
+    "안녕하세요",
+    "مرحبا بالعالم ١٢٣",
+    "नमस्ते दुनिया",
+    "שלום עולם",
+    "สวัสดี",
+    "😀👍🏽👩‍👩‍👧 — “quotes” …",
+    "∑ x² ≤ ½ ⅔ ①",
+)
+QUESTION = "What are 3 of 12 loans?\n\n2024: 7 %"
+# How the converter says no: it is a script, so by whatever is at hand.
+REFUSALS = (
+    SystemExit,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def convert(checkpoint: Path, gguf: Path) -> None:
+    """Writes `checkpoint` (config, safetensors, tokenizer, chat template) to `gguf`, matrices in f16.
+
+    Raises UserError with the converter's last lines if it is not installed or refuses the checkpoint, and for a Gemma
+    whose output layer is no longer its embedding.
+    """
+    script = load()
+    _check_head(checkpoint)
+    log = StringIO()
+    handler = logging.StreamHandler(log)
+    root, arguments, level = logging.getLogger(), sys.argv, logging.getLogger().level
+    root.addHandler(handler)  # the converter leaves a root logger alone that has a handler
+    root.setLevel(logging.INFO)
+    sys.argv = [str(script), str(checkpoint), "--outtype", "f16", "--outfile", str(gguf)]
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except REFUSALS as error:
+        reason = f"{log.getvalue()}{type(error).__name__}: {error}"
+        lines = [line for line in reason.splitlines() if line.strip("* ")][-8:]
+        raise UserError("\n  ".join([f"{checkpoint}: llama.cpp's converter cannot convert it:", *lines])) from error
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        sys.argv = arguments
+
+
+def _check_head(checkpoint: Path) -> None:
+    """llama.cpp's Gemma has the embedding for its output layer: one of its own would be left out without a word."""
+    config = checkpoint / "config.json"
+    found = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+    if str(found.get("model_type")).startswith("gemma") and found.get("tie_word_embeddings") is False:
+        raise UserError(
+            f"{checkpoint}: llama.cpp runs {found['model_type']} only where output layer and embedding are the same, "
+            "and tuning parted them; leave both out of the method's target_modules, target_parameters and "
+            "token_indices (all-linear does)"
+        )
+
+
+def tokenisation(checkpoint: Path, gguf: Path) -> dict[str, Any]:
+    """On which of SAMPLES, and of a question in the chat template, llama.cpp makes other token ids than the checkpoint.
+
+    `texts`: how many were tried; `same`: the share with the same ids; `differing`: the others, with both sides' ids;
+    `adds_bos`: whether each puts a BOS before plain text. Raises UserError if the file is no GGUF.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
+    texts = list(SAMPLES)
+    if tokenizer.chat_template:
+        asked = [{"role": "user", "content": QUESTION}]
+        texts.append(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
+    native.start_log()
+    options = llama_cpp.llama_model_default_params()
+    options.vocab_only = True
+    model: Any = llama_cpp.llama_model_load_from_file(str(gguf).encode(), options)
+    if not model:
+        raise UserError(f"{gguf}: llama.cpp cannot load its vocabulary{native.last_lines()}")
+    differing = []
+    try:
+        vocab = llama_cpp.llama_model_get_vocab(model)
+        for text in texts:
+            ids, found = tokenizer(text, add_special_tokens=False)["input_ids"], _tokens(vocab, text)
+            if ids != found:
+                differing.append({"text": text, "checkpoint": ids, "llama_cpp": found})
+        adds_bos = {
+            "checkpoint": tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id],
+            "llama_cpp": bool(llama_cpp.llama_vocab_get_add_bos(vocab)),
+        }
+    finally:
+        llama_cpp.llama_model_free(model)
+    return {
+        "texts": len(texts),
+        "same": 1 - len(differing) / len(texts),
+        "differing": differing,
+        "adds_bos": adds_bos,
+    }
+
+
+def _tokens(vocab: Any, text: str) -> list[int]:
+    """llama.cpp's ids for `text`, special tokens in it read as such and none added."""
+    data = text.encode()
+    count = -llama_cpp.llama_tokenize(vocab, data, len(data), None, 0, False, True)  # no room: minus what it takes
+    ids = (ctypes.c_int32 * count)()
+    llama_cpp.llama_tokenize(vocab, data, len(data), ids, count, False, True)
+    return list(ids)
+
+
+@functools.cache
+def load() -> Path:
+    """Imports the converter (and with it torch and transformers) and hands it what it misses; its script."""
+    folder = fetch_converter.folder()
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: llama.cpp's converter is missing; run `python -m tradeoffs.convert.fetch_converter`"
+        )
+    sys.path[:0] = [str(folder), str(folder / "gguf-py")]  # its own gguf: the one on the package index differs
+    import gguf
+    from conversion.base import ModelBase
+    from conversion.gpt2 import GPT2Model
+
+    load_hparams = ModelBase.load_hparams
+
+    def with_missing_keys(checkpoint: Path, is_mistral_format: bool) -> dict[str, Any]:
+        config = load_hparams(checkpoint, is_mistral_format)
+        for key, value in MISSING_KEYS.get(config.get("model_type", ""), {}).items():
+            if key not in config:
+                config[key] = value(config)
+        return config
+
+    filter_tensors = GPT2Model.filter_tensors
+
+    def without_masks(_class: type, item: tuple[str, Any]) -> tuple[str, Any] | None:
+        return None if item[0].endswith(MASKS) else filter_tensors(item)
+
+    ModelBase.load_hparams = staticmethod(with_missing_keys)
+    GPT2Model.filter_tensors = classmethod(without_masks)
+    gguf.LlamaHfVocab.get_token_score = _merge_score
+    return folder / "convert_hf_to_gguf.py"
+
+
+def _merge_score(vocab: Any, token_id: int) -> float:
+    """Score of a token in a SentencePiece tokenizer of which only tokenizer.json is there: minus its merge's rank.
+
+    llama.cpp merges the pair whose result has the highest score. The converter gives every token the same one, and
+    llama.cpp would then cut words into other pieces than the model was trained on.
+    """
+    if not hasattr(vocab, "merge_scores"):
+        model = json.loads(vocab.fname_tokenizer.read_text(encoding="utf-8"))["model"]
+        vocab.merge_scores = {}
+        for rank, merge in enumerate(model["merges"]):
+            left, right = merge.split(" ") if isinstance(merge, str) else merge
+            vocab.merge_scores.setdefault(model["vocab"][left + right], -float(rank))
+    return vocab.merge_scores.get(token_id, -1e6)

@@ -1,0 +1,87 @@
+"""What may follow supervised tuning in a methods block (`stage`): one row for each trainer of TRL.
+
+params.yaml is checked by it before any work, and importing TRL takes seconds: so its source is read, not run.
+"""
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tradeoffs.plumbing.errors import near
+
+_REFERENCE = "the reference is the model after supervised tuning, always, and asked once beforehand"
+_ROWS = "the stage tokenize has made the rows"
+_MODEL = "the model is there already"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """`trainer` and `config` are classes of TRL, the latter in trl/trainer/<source>.py."""
+
+    trainer: str
+    config: str
+    source: str
+    kind: str  # of dataset that it learns from
+    decided: dict[str, str]  # fields of `config` that are no choice here, and why
+    measures: dict[str, str]  # what a point of the curve holds beside the loss: the trainer's own name of it
+
+
+STAGES = {
+    "dpo": Stage(
+        trainer="DPOTrainer",
+        config="DPOConfig",
+        source="dpo_config",
+        kind="preference",
+        decided={
+            "learning_rate": "set preference.train.lr",
+            **dict.fromkeys(("model_init_kwargs", "trust_remote_code"), _MODEL),
+            **dict.fromkeys(("dataset_num_proc", "max_length", "truncation_mode", "padding_free"), _ROWS),
+            **dict.fromkeys(("pad_to_multiple_of", "pad_token"), _ROWS),
+            **dict.fromkeys(("precompute_ref_log_probs", "precompute_ref_batch_size"), _REFERENCE),
+            **dict.fromkeys(("sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"), _REFERENCE),
+        },
+        measures={"reward_accuracy": "rewards/accuracies", "reward_margin": "rewards/margins"},
+    ),
+}
+
+
+def fields(stage: Stage) -> dict[str, Any]:
+    """The fields of the stage's configuration that a methods block may set, with their types."""
+    own = _annotations("trl", f"trainer/{stage.source}.py", stage.config)
+    # Of builtins alone, and from the installed package's own source.
+    return {name: eval(kind, {"Any": Any}) for name, kind in own.items() if name not in stage.decided}
+
+
+def problems(where: str, name: str, config: dict[str, Any]) -> Iterator[str]:
+    """`where.key: what is wrong` for each key of `config` that cannot be set for `stage: name`."""
+    stage = STAGES[name]
+    if find_spec("trl") is None:
+        yield f"{where}: stage {name} needs the package trl, which is not installed; run make again"
+        return
+    for key in config:
+        if key in stage.decided:
+            yield f"{where}.{key}: is no choice here ({stage.decided[key]}); leave it out"
+        elif key in fields(stage):
+            continue
+        elif key in _annotations("transformers", "training_args.py", "TrainingArguments"):
+            yield f"{where}.{key}: is decided by the pipeline; what can be chosen of training is in preference.train"
+        else:
+            yield f"{where}.{key}: {stage.config} of TRL has no such field{near(key, fields(stage))}"
+
+
+@cache
+def _annotations(package: str, path: str, name: str) -> dict[str, str]:
+    """The annotated fields in the body of a class, as they are written in an installed package's source."""
+    spec = find_spec(package)
+    folder = spec.submodule_search_locations[0] if spec and spec.submodule_search_locations else ""
+    tree = ast.parse((Path(folder) / path).read_text(encoding="utf-8"))
+    body = next(node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    return {
+        node.target.id: ast.unparse(node.annotation)
+        for node in body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }

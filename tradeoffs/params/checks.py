@@ -1,0 +1,240 @@
+"""What one field of params.yaml alone cannot tell: names that have no block, keys that mean nothing together."""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+from tradeoffs.methods import peft_facts, trl_stages
+from tradeoffs.methods.trl_stages import STAGES
+from tradeoffs.params.reading import read
+from tradeoffs.params.schema import Columns, Dataset, Method, Model, Params, Run, Train
+from tradeoffs.plumbing.errors import near
+
+NAME = re.compile(r"[A-Za-z0-9_]+")
+
+
+def problems_across(params: Params, problems: list[str]) -> list[str]:
+    """What one field alone cannot tell, as `where: what is wrong`; of blocks that have no problem of their own."""
+
+    def sound(where: str) -> bool:
+        return not any(problem.startswith((f"{where}.", f"{where}:", f"{where}[")) for problem in problems)
+
+    checks: list[str] = []
+    for field in fields(Run):
+        if params.run and sound(f"run.{field.name}"):
+            catalogue = getattr(params, field.name, None)
+            checks += _run_checks(field.name, getattr(params.run, field.name), catalogue)
+    if params.launch and sound("launch.report_to"):
+        checks += _twice("launch.report_to", params.launch.report_to)
+    if params.evaluate and sound("evaluate.prompts"):
+        checks += _twice("evaluate.prompts", [prompt.strip() for prompt in params.evaluate.prompts])
+        checks += ["evaluate.prompts: one is empty" for prompt in params.evaluate.prompts if not prompt.strip()]
+    if params.evaluate and sound("evaluate.cost.batch_sizes"):
+        checks += _twice("evaluate.cost.batch_sizes", params.evaluate.cost.batch_sizes)
+    for axis in ("models", "datasets", "methods"):
+        for name, entry in (getattr(params, axis) or {}).items():
+            where = f"{axis}.{name}"
+            if not NAME.fullmatch(str(name)):
+                checks.append(
+                    f"{where}: a name holds letters, digits and _ only ('-' separates the parts of a variant)"
+                )
+            if entry and sound(where):
+                checks += CHECKS[axis](where, entry)
+    if params.run and all(sound(f"run.{axis}") for axis in ("datasets", "methods")):
+        checks += _pair_checks(params)
+    return checks
+
+
+def _pair_checks(params: Params) -> Iterator[str]:
+    """A method that learns from pairs needs a data set that has them."""
+    for name in params.run.methods:
+        method = (params.methods or {}).get(name)
+        if method is None or method.stage is None:
+            continue
+        stage = STAGES[method.stage]
+        for other in params.run.datasets:
+            dataset = (params.datasets or {}).get(other)
+            if dataset and dataset.kind != stage.kind:
+                yield (
+                    f"run.methods: {name!r} (stage: {method.stage}) learns from a data set of kind {stage.kind}, and "
+                    f"{other!r} in run.datasets is of kind {dataset.kind}; take one of the two out"
+                )
+
+
+def _run_checks(axis: str, wanted: list[str], catalogue: dict | None) -> Iterator[str]:
+    for name in wanted:
+        if catalogue is not None and name not in catalogue:
+            yield f"run.{axis}: {no_block(name, axis, catalogue)}"
+    if not wanted and axis in ("models", "datasets", "methods"):
+        yield f"run.{axis}: must name at least one entry"
+    yield from _twice(f"run.{axis}", wanted)
+
+
+def _twice(where: str, entries: list) -> Iterator[str]:
+    for entry in sorted({e for e in entries if entries.count(e) > 1}):
+        yield f"{where}: {entry!r} stands twice"
+
+
+def _source_checks(where: str, entry: Model | Dataset) -> Iterator[str]:
+    sources = [s for s in ("generate", "path", "hub") if getattr(entry, s) is not None]
+    if len(sources) != 1:
+        yield f"{where}: needs exactly one of generate, path, hub (has {' and '.join(sources) or 'none'})"
+    if entry.hub is not None and entry.revision is None:
+        yield f"{where}.revision: missing; hub needs it (a commit of 40 hex digits, or a branch or tag, as main)"
+    if entry.hub is None and entry.revision is not None:
+        yield f"{where}.revision: means nothing without hub; leave it out"
+
+
+def _model_checks(where: str, model: Model) -> Iterator[str]:
+    yield from _source_checks(where, model)
+    if model.gated is not None and model.hub is None:
+        yield f"{where}.gated: means nothing without hub; leave it out"
+    made = model.generate
+    if made and made.hidden_size % made.heads:
+        yield f"{where}.generate.hidden_size: {made.hidden_size} is no multiple of heads ({made.heads})"
+    if made and made.heads % made.kv_heads:
+        yield f"{where}.generate.heads: {made.heads} is no multiple of kv_heads ({made.kv_heads})"
+    if model.general and not model.general.column and not model.general.path.endswith(".txt"):
+        yield f"{where}.general.column: missing; says which column of {model.general.path} holds the text"
+
+
+# By kind: the columns that a data set must map, and all that mean something to it.
+NEEDED_COLUMNS = {
+    "instruction": ("instruction", "answer"),
+    "chat": ("messages",),
+    "preference": ("instruction", "chosen", "rejected"),
+    "text": ("text",),
+}
+KNOWN_COLUMNS = {
+    kind: (*needed, "input") if "instruction" in needed else needed for kind, needed in NEEDED_COLUMNS.items()
+}
+TEMPLATE_FIELD = re.compile(r"\{([^{}]+)\}")  # of a column that is put together: "{title}: {abstract}"
+
+
+def _dataset_checks(where: str, dataset: Dataset) -> Iterator[str]:
+    yield from _source_checks(where, dataset)
+    yield from _split_checks(where, dataset)
+    if (dataset.path or dataset.hub) and not dataset.columns and not (dataset.path or "").endswith(".txt"):
+        yield f"{where}.columns: missing; says which column holds what, e.g. {{instruction: question, answer: answer}}"
+    yield from _column_checks(where, dataset)
+    if dataset.mmlu and (dataset.mmlu.path is None) == (dataset.mmlu.hub is None):
+        yield f"{where}.mmlu: needs exactly one of path (a folder of MMLU's own files) and hub (e.g. cais/mmlu)"
+    if dataset.mmlu and dataset.mmlu.revision is not None and dataset.mmlu.hub is None:
+        yield f"{where}.mmlu.revision: means nothing without hub"
+    if dataset.kind != "text" and dataset.path and dataset.path.endswith(".txt"):
+        yield f"{where}.kind: a .txt file has no columns; it can only be of kind text"
+    if dataset.kind != "instruction" and dataset.generate:
+        yield f"{where}.kind: what is generated are questions and answers; it can only be of kind instruction"
+
+
+def _split_checks(where: str, dataset: Dataset) -> Iterator[str]:
+    """Where the test examples are from is said exactly once; keys of another source mean nothing."""
+    if dataset.hub and dataset.splits is None:
+        yield f"{where}.splits: missing; says which split of {dataset.hub} is trained on, e.g. {{train: train}}"
+    for key in ("config", "splits"):
+        if getattr(dataset, key) is not None and not dataset.hub:
+            yield f"{where}.{key}: means nothing without hub; leave it out"
+    if dataset.test_path and not dataset.path:
+        yield f"{where}.test_path: means nothing without path; leave it out"
+    if dataset.generate:
+        for key in ("rows", "max_characters"):
+            if getattr(dataset, key) is not None:
+                yield f"{where}.{key}: means nothing for what is generated; leave it out"
+    splits = dataset.splits
+    own = "test_path" if dataset.test_path else "splits.test" if splits and splits.test else None
+    if dataset.test_share is None and own is None:
+        other = "" if dataset.generate else f"; or give {'splits.test' if dataset.hub else 'test_path'}"
+        yield f"{where}.test_share: missing; says which share of the rows is never trained on{other}"
+    if dataset.test_share is not None and own:
+        yield f"{where}.test_share: means nothing beside {own}, which holds the test examples; leave one of them out"
+    if splits and splits.train == splits.test:
+        yield f"{where}.splits: train and test are the same split, {splits.train!r}; give test_share instead of test"
+
+
+def _column_checks(where: str, dataset: Dataset) -> Iterator[str]:
+    columns = dataset.columns or Columns()
+    known = KNOWN_COLUMNS[dataset.kind]
+    for name in NEEDED_COLUMNS[dataset.kind] if dataset.columns else ():
+        if getattr(columns, name) is None:
+            yield f"{where}.columns.{name}: missing; kind {dataset.kind} needs it"
+    for field in fields(Columns):
+        value = getattr(columns, field.name)
+        if value is None:
+            continue
+        if field.name not in known:
+            yield f"{where}.columns.{field.name}: means nothing for kind {dataset.kind} (columns: {', '.join(known)})"
+        elif set("{}") & set(TEMPLATE_FIELD.sub("", value)):
+            yield f"{where}.columns.{field.name}: braces hold a column's name, as {{title}}; is {value!r}"
+        elif field.name == "messages" and TEMPLATE_FIELD.search(value):
+            yield f"{where}.columns.messages: must be one column, which holds the turns; is {value!r}"
+
+
+def _method_checks(where: str, method: Method) -> Iterator[str]:
+    if method.full and method.peft:
+        yield f"{where}: has both full and peft; a method trains either all weights or an adapter"
+    if method.full and method.load:
+        yield f"{where}.load: full fine-tuning cannot train {method.load} weights; leave load out"
+    if method.peft and method.config is None:
+        yield f"{where}.config: missing; the fields of PEFT's configuration for {method.peft}"
+    four_bit = method.load in ("nf4", "fp4")
+    if four_bit and method.double_quant is None:
+        yield f"{where}.double_quant: missing; {method.load} needs it (true: its scales are quantised too)"
+    if method.double_quant is not None and not four_bit:
+        yield f"{where}.double_quant: means something with load: nf4 or fp4 only; leave it out"
+    if method.compute_dtype and not method.trains:
+        yield f"{where}.compute_dtype: this method trains nothing; leave it out"
+    if method.loraplus_lr_ratio and method.peft != "LORA":
+        yield f"{where}.loraplus_lr_ratio: is the optimiser of LORA's two matrices (LoRA+); leave it out"
+    if method.peft:
+        yield from peft_facts.problems(where, method)
+    if method.merge and not method.load:
+        yield f"{where}.merge: means something only where load quantises the base; leave merge out"
+    if not method.trains and (method.config or method.load or method.train):
+        yield f"{where}: trains nothing (neither full nor peft), so config, load and train mean nothing here"
+    if where == "methods.base" and method.trains:
+        yield f"{where}: is the untouched model that all others are compared with; give this method another name"
+    yield from _train_checks(f"{where}.train", method.train)
+    yield from _stage_checks(where, method)
+
+
+def _train_checks(where: str, values: dict[str, Any] | None) -> Iterator[str]:
+    hints = get_type_hints(Train, include_extras=True)
+    problems: list[str] = []
+    for key, value in (values or {}).items():
+        if key in hints:
+            read(hints[key], value, f"{where}.{key}", problems)
+        else:
+            problems.append(f"{where}.{key}: unknown key{near(key, hints)}")
+    yield from problems
+
+
+def _stage_checks(where: str, method: Method) -> Iterator[str]:
+    if method.stage is None:
+        if method.preference:
+            yield f"{where}.preference: means something with `stage` only (e.g. stage: dpo); leave it out"
+        return
+    if not method.trains:
+        yield f"{where}.stage: {method.stage} goes on with a tuned model; say how it is tuned (peft, or full: true)"
+    if method.preference is None:
+        yield f"{where}.preference: missing; holds config (of TRL's trainer) and train (its own budget)"
+        return
+    config = method.preference.config
+    wrong = list(trl_stages.problems(f"{where}.preference.config", method.stage, config))
+    kinds = {} if wrong else trl_stages.fields(STAGES[method.stage])
+    for key, kind in kinds.items():
+        if key in config:
+            read(kind, config[key], f"{where}.preference.config.{key}", wrong)
+    yield from wrong
+    yield from _train_checks(f"{where}.preference.train", method.preference.train)
+
+
+CHECKS: dict[str, Callable[[str, Any], Iterator[str]]] = {
+    "models": _model_checks,
+    "datasets": _dataset_checks,
+    "methods": _method_checks,
+}
+
+
+def no_block(name: str, axis: str, catalogue: dict) -> str:
+    return f"{name!r} has no block under {axis}{near(name, catalogue)}"

@@ -1,0 +1,98 @@
+"""Where a stage's time goes: start-up (interpreter and imports), loading, work.
+
+Every stage adds one line to a git-ignored log; `python -m tradeoffs.plumbing.clock` prints it as a table. It is no
+output of the pipeline: times differ from run to run.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Literal
+
+from tradeoffs.common.memory import peak_memory_mb
+
+LOG = Path(".scratch/times.jsonl")
+_phases: dict[str, float] = {}
+
+
+@contextmanager
+def phase(name: Literal["startup", "loading"]) -> Iterator[None]:
+    """Counts the time inside as `name`, not as work: a heavy import that only some cells need, or loading weights."""
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        _phases[name] = _phases.get(name, 0.0) + time.perf_counter() - begun
+
+
+def loading() -> AbstractContextManager[None]:
+    """Counts the time inside as loading (weights, tokenizers)."""
+    return phase("loading")
+
+
+def seconds_since_start() -> float:
+    """Age of this process in seconds, from the kernel's own record, so that the interpreter's start is counted too."""
+    try:
+        fields = Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()
+        started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # field 22 of proc_pid_stat(5): starttime
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - started
+    except (OSError, AttributeError, IndexError):  # no Linux: from the first import on
+        return time.perf_counter() - _IMPORTED
+
+
+_IMPORTED = time.perf_counter()
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Writes the times of one stage to the log when it has succeeded; enter it when the imports are done."""
+    _phases.clear()
+    _phases.update(startup=seconds_since_start(), loading=0.0)
+    yield
+    total = seconds_since_start()
+    row = {
+        "stage": name,
+        **_phases,
+        "work": total - sum(_phases.values()),
+        "peak_mb": peak_memory_mb(),
+    }
+    LOG.parent.mkdir(exist_ok=True)
+    with LOG.open("a", encoding="utf-8") as log:
+        log.write(json.dumps(row) + "\n")
+
+
+def table(wall: float | None = None) -> str:
+    """The log as a table: per stage how many cells ran, seconds of start-up, loading and work, largest peak memory.
+
+    `wall` is the whole run's seconds; what no stage accounts for (hashing, caching, locking) is then a row of its own.
+    """
+    rows = [json.loads(line) for line in LOG.read_text(encoding="utf-8").splitlines()] if LOG.exists() else []
+    if not rows:
+        return "Every stage was up to date: nothing ran."
+    lines = [f"{'stage':<14}{'runs':>5}{'start-up':>10}{'loading':>9}{'work':>8}{'total':>8}{'peak MB':>9}"]
+    sums = {"startup": 0.0, "loading": 0.0, "work": 0.0}
+    for name in dict.fromkeys(row["stage"] for row in rows):
+        mine = [row for row in rows if row["stage"] == name]
+        part = {key: sum(row[key] for row in mine) for key in sums}
+        sums = {key: sums[key] + part[key] for key in sums}
+        lines.append(_line(name, len(mine), part, max(row["peak_mb"] for row in mine)))
+    lines.append(_line("all stages", len(rows), sums, max(row["peak_mb"] for row in rows)))
+    whole = wall or sum(sums.values())
+    if wall:
+        lines.append(f"{'DVC itself':<14}{'':>5}{'':>10}{'':>9}{'':>8}{wall - sum(sums.values()):>7.1f}s")
+    lines.append(f"whole run {whole:.0f} s; start-up is {sums['startup'] / whole:.0%} of it")
+    return "\n".join(lines)
+
+
+def _line(name: str, runs: int, part: dict[str, float], peak: float) -> str:
+    total = sum(part.values())
+    seconds = f"{part['startup']:>9.1f}s{part['loading']:>8.1f}s{part['work']:>7.1f}s{total:>7.1f}s"
+    return f"{name:<14}{runs:>5}{seconds}{peak:>9.0f}"
+
+
+if __name__ == "__main__":
+    print(table(float(sys.argv[1]) if len(sys.argv) > 1 else None))

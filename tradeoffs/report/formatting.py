@@ -1,0 +1,110 @@
+"""How the report writes things: tables, numbers with their intervals, names."""
+
+import html
+import math
+import re
+from collections.abc import Sequence
+
+from tradeoffs.common.cells import Variant
+from tradeoffs.results import metrics
+from tradeoffs.results.intervals import Interval
+from tradeoffs.results.results import Results
+
+Lines = list[str]
+DECIMALS = {"bleu": 1, "perplexity": 2, "kld": 4}  # others 3
+MOST_DECIMALS = {"": 4, "+": 6}  # of a value, of a difference; what needs more is written with an exponent
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], texts: Sequence[str] = ()) -> Lines:
+    """Numbers to the right; the first column, and those whose header is among `texts`, to the left."""
+    rules = ["---", *(":---" if name in texts else "---:" for name in header[1:])]
+    return [f"| {' | '.join(header)} |", f"|{'|'.join(rules)}|", *(f"| {' | '.join(row)} |" for row in rows)]
+
+
+def escaped(text: str) -> str:
+    """Any text as one cell of a table: nothing in it is Markdown or HTML, its line breaks show."""
+    lines = [re.sub(r"([\\`*_\[\]~$])", r"\\\1", html.escape(line, quote=False)) for line in text.splitlines()]
+    return "<br>".join(lines).replace("|", "&#124;")
+
+
+def folded(title: str, lines: Lines) -> Lines:
+    """Lines that open on a click."""
+    return ["<details>", f"<summary>{title}</summary>", "", *lines, "", "</details>", ""]
+
+
+def bold(text: str, wanted: bool) -> str:
+    return f"**{text}**" if wanted else text
+
+
+def counted(things: Sequence, name: str) -> str:
+    return f"{len(things)} {name}{'' if len(things) == 1 else 's'}"
+
+
+def short(value: float | None) -> str:
+    """Three significant digits below 1000, whole numbers above."""
+    if value is None:
+        return ""
+    return f"{value:,.0f}" if abs(value) >= 1000 or isinstance(value, int) else f"{value:.3g}"
+
+
+def name_of(variant: Variant) -> str:
+    return f"`{variant.method} {variant.format}`"
+
+
+def full_label(results: Results, dataset: str, name: str) -> str:
+    """A metric's label with the split it is taken from, where there are two."""
+    split = "" if name in metrics.SINGLE else f"{name.partition('_')[0]} "
+    return split + results.label(dataset, name)
+
+
+def _decimals(name: str) -> int:
+    return DECIMALS.get(name.removeprefix("test_").removeprefix("seen_"), 3)
+
+
+def quality_of(results: Results, variant: Variant, name: str) -> str:
+    if not results.has(variant, name):
+        return ""
+    return interval_of(results.interval(variant, name), name)
+
+
+def accuracy_of(found: Interval) -> str:
+    return _written(found, 3)
+
+
+def interval_of(found: Interval, name: str) -> str:
+    """`value [low, high]` of a quality metric."""
+    return _written(found, _decimals(name))
+
+
+def signed(found: Interval, name: str) -> str:
+    return _written(found, _decimals(name), sign="+")
+
+
+def _written(found: Interval, places: int, sign: str = "") -> str:
+    """`value [low, high]`. More decimals than usual where rounding would hide on which side of 0 an interval lies."""
+    ends = abs(found.low), abs(found.high)
+    shown = max(ends) if found.tie else min(ends)
+    if shown and round(shown, places) == 0:
+        needed = math.ceil(-math.log10(shown))
+        places = places if found.tie and needed > MOST_DECIMALS[sign] else needed
+    style = f"{sign}z.{places}f" if places <= MOST_DECIMALS[sign] else f"{sign}.1e"  # z: no -0.000
+    return f"{found.value:{style}} [{found.low:{style}}, {found.high:{style}}]"
+
+
+def verdict(found: Interval, name: str) -> str:
+    better = metrics.metric(name)[1].better
+    if found.tie or not better:
+        word = "tie" if found.tie else "differs"
+    else:
+        word = "better" if (found.value > 0) == (better == "higher") else "worse"
+    return f"{signed(found, name)}, {word}"
+
+
+def cost_of(results: Results, variant: Variant, key: str, spread: bool = False) -> str:
+    cost = results.cost[variant]
+    repeated = cost.get("spread", {}).get(key) if spread else None
+    return short(cost.get(key)) + (f" [{short(min(repeated))}, {short(max(repeated))}]" if repeated else "")
+
+
+def with_cost(results: Results, variant: Variant, key: str, unit: str) -> str:
+    return f"{name_of(variant)}: {cost_of(results, variant, key)} {unit}"

@@ -1,0 +1,182 @@
+"""Models x data sets, as trained: what a run list with more than one of either says beyond each pair alone.
+
+Models are compared by bits per byte, the one likelihood that does not depend on how a tokenizer cuts the text, and by
+the F1 of answers where there are some; paired on the same documents or questions, whatever the tokenizers.
+"""
+
+from collections.abc import Sequence
+
+from tradeoffs.common.cells import TRAINED, Variant
+from tradeoffs.report.formatting import (
+    Lines,
+    accuracy_of,
+    cost_of,
+    folded,
+    full_label,
+    quality_of,
+    short,
+    table,
+    verdict,
+)
+from tradeoffs.results.results import Results
+
+BITS, F1 = "test_bits_per_byte", "test_f1"
+MANY = 12  # more rows than these are folded away
+WORST = 8  # bits per byte of a model that knows nothing
+ITEMS = {"text": "documents"}  # what the test items of a kind of data set are; others: questions
+
+
+def is_one(results: Results) -> bool:
+    return len(results.groups()) > 1
+
+
+def measures(results: Results, dataset: str) -> list[str]:
+    """What models are compared by on a data set."""
+    return [name for name in (BITS, F1) if results.has(_on(results, dataset)[0], name)]
+
+
+def best_of_models(results: Results, dataset: str, name: str) -> list[Variant]:
+    """Each model with the method that is best for it, as trained, the best model first."""
+    best: dict[str, Variant] = {}
+    for variant in results.sorted(_on(results, dataset), name):
+        best.setdefault(variant.model, variant)
+    return list(best.values())
+
+
+def tied_models(results: Results, dataset: str, name: str) -> list[Variant]:
+    """Of `best_of_models` the best, and those whose difference from it has an interval that contains 0.
+
+    The intervals are wide enough for all pairs of models and methods on the data set, since the best is picked out of
+    all of them (Bonferroni).
+    """
+    first, *others = best_of_models(results, dataset, name)
+    return [first, *(v for v in others if _against(results, v, first, name).tie)]
+
+
+def decision(results: Results) -> Lines:
+    """One row per data set and measure: the best model, and how far the others are behind it. Nothing for one model."""
+    if len(results.run.models) == 1:
+        return []
+    rows = []
+    for dataset in results.run.datasets:
+        for name in measures(results, dataset):
+            first, *others = best_of_models(results, dataset, name)
+            behind = [f"{_name(v)}: {verdict(_against(results, v, first, name), name)}" for v in others]
+            ties = len(tied_models(results, dataset, name)) - 1
+            value = f"{_name(first)}: {quality_of(results, first, name)}"
+            rows.append([f"`{dataset}`", full_label(results, dataset, name), value, str(ties), "<br>".join(behind)])
+    header = ["data set", "by", "best model, as trained", "tied with it", "the others, against it"]
+    lines = ["Models, each with the method that is best for it on the data set; paired on the same items:", ""]
+    return lines + table(header, rows, texts=header[1:3] + header[4:])
+
+
+def section(results: Results, pictures: Lines) -> Lines:
+    """Every cell with its likelihoods, answers, training time and throughput. Nothing where there is one pair alone."""
+    if not is_one(results):
+        return []
+    lines = ["", "## The grid: models and data sets", ""]
+    lines += ["As trained. **Bits per byte** compares across tokenizers; **perplexity** only within one: more tokens"]
+    lines += ["for the same text make a lower perplexity, and the model is no better for it. In the columns **ties**,"]
+    lines += ["rows of a table that share a letter are not told apart by the metric before it: all its pairs are"]
+    lines += ["compared, on the same items, by intervals wide enough to hold together (Bonferroni)."]
+    lines += pictures
+    for dataset in results.run.datasets:
+        lines += ["", f"### {_title(results, dataset)}", ""]
+        every = _on(results, dataset)
+        rows = _cells(results, every)
+        if len(every) > MANY:
+            best = best_of_models(results, dataset, BITS)
+            lines += ["Each model with the method that has the fewest bits per byte:", ""]
+            lines += [*_cells(results, best, among=every), ""]
+            lines += folded("every method of every model", rows)
+        else:
+            lines += [*rows, ""]
+        lines += _coverage(results, dataset)
+    return lines + _subjects(results)
+
+
+def _cells(results: Results, shown: Sequence[Variant], among: Sequence[Variant] = ()) -> Lines:
+    """One row per variant, fewest bits first; the letters are those of all `among`."""
+    dataset = shown[0].dataset
+    among, items = among or shown, ITEMS.get(results.prepared[dataset]["kind"], "questions")
+    header = ["model", "method"]
+    columns: list[dict[Variant, str]] = []
+    for name in measures(results, dataset):
+        header += [results.label(dataset, name), "ties"]
+        columns += [{v: quality_of(results, v, name) for v in shown}, results.letters(among, name)]
+        if name == BITS:
+            header.append("perplexity")
+            columns.append({v: quality_of(results, v, "test_perplexity") for v in shown})
+    trained = {v: results.training_numbers(v) for v in shown}
+    costs = {"train_seconds": "training s", "median_tokens_per_second": "training tok/s"}
+    header += [*costs.values(), "decode tok/s", "decode bytes/s", f"scored {items}/s"]
+    rows = []
+    for v in results.sorted(shown, BITS):
+        decoded = results.cost[v]["decode_tokens_per_second"] * results.scored(v).bytes_per_token
+        row = [f"`{v.model}`", f"`{v.method}`", *(column[v] for column in columns)]
+        row += [*(short(trained[v].get(key)) for key in costs), cost_of(results, v, "decode_tokens_per_second")]
+        rows.append([*row, short(decoded), cost_of(results, v, "eval_samples_per_second")])
+    return table(header, rows, texts=["method"])
+
+
+def _coverage(results: Results, dataset: str) -> Lines:
+    """On what each model was measured: the same items, but not to the last byte; and what that could hide."""
+    if len(results.run.models) == 1:
+        return []
+    best = {v.model: v for v in best_of_models(results, dataset, BITS)}
+    scored = {model: results.scored(best[model]) for model in results.run.models}
+    most = max(found.bytes for found in scored.values())
+    differ = any(found.bytes < most for found in scored.values())
+    items = ITEMS.get(results.prepared[dataset]["kind"], "questions")
+    header = ["model", items, "tokens", "bytes per token", "bytes", "of the most"]
+    header += ["bits per byte, its best", f"with {WORST} bits for each byte left out"] if differ else []
+    rows = []
+    for model, found in scored.items():
+        row = [f"`{model}`", f"{found.items:,}", f"{found.tokens:,}", f"{found.bytes_per_token:.2f}"]
+        row += [f"{found.bytes:,}", f"{100 * found.bytes / most:.1f} %"]
+        bits = results.interval(best[model], BITS).value
+        worst = (bits * found.bytes + WORST * (most - found.bytes)) / most
+        rows.append([*row, *([f"{bits:.3f}", f"{worst:.3f}"] if differ else [])])
+    lines = ["What each was measured on:", "", *table(header, rows)]
+    if differ:
+        lines += ["", "The first token of a window is not scored, and its bytes are not counted. Where a tokenizer"]
+        lines += ["puts no token of its own before a text, that is the text's first word, which is harder than most;"]
+        lines += ["harder, too, are the first words of a window, and some tokenizers cut a text into more of them."]
+        lines += ["No interval holds this, since it is no matter of luck. The last column is what it would be had the"]
+        lines += [f"model known nothing of the bytes left out, {WORST} bits for each. A lead that this turns is none."]
+    if all(results.same_tokens(best[results.run.models[0]], other) for other in best.values()):
+        lines += ["", "All models cut these texts into the same tokens, so here perplexities compare too."]
+    return [*lines, ""]
+
+
+def _subjects(results: Results) -> Lines:
+    """Multiple choice by subject, the models side by side, each with its best method as trained."""
+    found: dict[str, dict[str, str]] = {}
+    for model, dataset in results.groups():
+        best = next(v for v in results.ranked(model, dataset) if v.format == TRAINED)
+        for subject, (accuracy, _) in results.subjects(best).items():
+            row = found.setdefault(f"`{dataset}`: {subject.replace('_', ' ')}", {})
+            row[model] = f"{accuracy_of(accuracy)} (`{best.method}`)"
+    if not found or len(results.run.models) == 1:
+        return []
+    rows = [[name, *(row.get(model, "") for model in results.run.models)] for name, row in found.items()]
+    header = ["subject", *(f"`{model}`" for model in results.run.models)]
+    return ["", "Multiple choice, each model with its best method by the headline metric:", "", *table(header, rows)]
+
+
+def _on(results: Results, dataset: str) -> list[Variant]:
+    """Every model with every method on a data set, as trained."""
+    return [v for model in results.run.models for v in results.as_trained(model, dataset)]
+
+
+def _against(results: Results, variant: Variant, best: Variant, name: str):
+    return results.compare_picked(variant, best, name, len(_on(results, best.dataset)))
+
+
+def _name(variant: Variant) -> str:
+    return f"`{variant.model}` with `{variant.method}`"
+
+
+def _title(results: Results, dataset: str) -> str:
+    info = results.prepared[dataset]
+    return f"{dataset} ({info['kind']})"

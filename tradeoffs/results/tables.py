@@ -1,0 +1,152 @@
+"""The files of numbers that come out: metrics/*.json, the CSVs beside them, answers, the data behind DVC's plots."""
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tradeoffs.common import files
+from tradeoffs.common.cells import TRAINED, Variant, cells
+from tradeoffs.results.intervals import Interval
+from tradeoffs.results.results import COST, EXTRA, MEDIANS, QUALITY, Results
+
+# What each rung of the ladder is compared by.
+LADDER = ("test_loss", "test_f1", "mmlu_accuracy")
+POINT = ("step", "loss", "token_accuracy", "reward_accuracy", "reward_margin", "lr", "grad_norm", *MEDIANS)
+
+
+def training(results: Results) -> dict[str, dict]:
+    """Numbers of each cell's training, and the loss on general text after it with its change from the base's."""
+    table = {}
+    for variant in (v for v in results.variants if v.format == TRAINED):
+        table[str(variant.cell)] = results.training_numbers(variant)
+        if results.has(variant, "general_loss"):
+            table[str(variant.cell)]["general_loss"] = results.interval(variant, "general_loss").value
+        if forgotten := results.forgotten(variant):
+            table[str(variant.cell)]["general_loss_change"] = forgotten.value
+    return table
+
+
+def quality(results: Results) -> dict[str, dict]:
+    return {
+        str(v): {name: results.interval(v, name).value for name in QUALITY if results.has(v, name)}
+        for v in results.variants
+    }
+
+
+def cost(results: Results) -> dict[str, dict]:
+    return {str(v): _present(results.cost_labels, results.cost[v]) for v in results.variants}
+
+
+def mmlu(results: Results) -> dict[str, dict]:
+    """Accuracy per subject and seconds for all questions; a variant that was asked none is left out."""
+    table = {}
+    for variant in results.variants:
+        subjects = results.subjects(variant)
+        if subjects:
+            seconds = results.cost[variant]["mmlu_seconds"]
+            table[str(variant)] = {"accuracy": {name: found.value for name, (found, _) in subjects.items()}}
+            table[str(variant)] |= {f"{clock}_seconds": value for clock, value in seconds.items()}
+    return table
+
+
+def summary(results: Results) -> list[dict]:
+    """One row per variant with every number there is; quality metrics with `_low` and `_high`."""
+    by_subject = mmlu(results)
+    rows = []
+    for variant in results.variants:
+        row: dict[str, Any] = {"variant": str(variant)} | _names(variant)
+        for name in (*QUALITY, *EXTRA):
+            if results.has(variant, name):
+                row |= _spread(name, results.interval(variant, name))
+        if results.has(variant, "kld_error"):
+            row["kld_error"] = results.interval(variant, "kld_error").value
+        for subject, (accuracy, _) in results.subjects(variant).items():
+            row |= _spread(f"mmlu_{subject}", accuracy)
+        row |= {f"mmlu_{k}": seconds for k, seconds in by_subject.get(str(variant), {}).items() if k != "accuracy"}
+        row |= _present(results.cost_labels, results.cost[variant])
+        if variant.format == TRAINED and (forgotten := results.forgotten(variant)):
+            row |= _spread("general_loss_change", forgotten)
+        # The peaks of training and those of inference share their names in the JSON files.
+        trained = results.training_numbers(variant)
+        row |= {("train_" + k if k in COST else k): value for k, value in trained.items()}
+        for name, interval in results.rewards(variant).items():
+            row |= _spread(name, interval)
+        rows.append(row)
+    return rows
+
+
+def ladder(results: Results) -> list[dict]:
+    """Per cell each format: its divergence from the model as trained, and its paired differences.
+
+    `step_X` is the difference from the format it was made from, `change_X` that from the model as trained.
+    """
+    rows = []
+    for cell in cells(results.run):
+        trained, *rungs = results.of(cell.model, cell.dataset, cell.method)
+        for variant in rungs:
+            below = results.made_from(variant)
+            row: dict[str, Any] = _names(variant) | {"made_from": below.format}
+            for name in ("kld", "same_top_token"):
+                row |= _spread(name, results.interval(variant, name))
+            for name in (name for name in LADDER if results.has(variant, name)):
+                row |= _spread(f"step_{name}", results.compare(variant, below, name))
+                row |= _spread(f"change_{name}", results.compare(variant, trained, name))
+            rows.append(row)
+    return rows
+
+
+def curves(results: Results, key: str) -> list[dict]:
+    """Every point of the curves `key` (curve, preference_curve), in long form: cell, step, and what was measured."""
+    return [
+        {"model": cell.model, "dataset": cell.dataset, "method": cell.method} | _present(POINT, point)
+        for cell in cells(results.run)
+        for point in results.training[cell].get(key, [])
+    ]
+
+
+def subjects(results: Results) -> list[dict]:
+    """Accuracy per subject and variant, in long form."""
+    return [
+        {"variant": str(v)} | _names(v) | {"subject": subject} | _spread("accuracy", accuracy)
+        for v in results.variants
+        for subject, (accuracy, _) in results.subjects(v).items()
+    ]
+
+
+def prompts(results: Results) -> list[dict]:
+    """What each variant answered to each of the user's prompts; no row where there are none."""
+    rows = []
+    for model, dataset in results.groups():
+        for item, prompt in results.prompts(model, dataset).items():
+            for variant in results.of(model, dataset):
+                answer = results.answers(variant)[item]
+                row: dict[str, Any] = {"variant": str(variant)} | _names(variant) | {"item": item, "prompt": prompt}
+                row |= {"answer": answer.text, "generated_tokens": answer.tokens}
+                row |= {"latency_seconds": answer.latency_seconds, "ttft_seconds": answer.ttft_seconds}
+                row |= {"tokens_per_second": answer.tokens_per_second}
+                rows.append(row | ({} if answer.cosine_to_base is None else {"cosine_to_base": answer.cosine_to_base}))
+    return rows
+
+
+def write_csv(path: str | Path, rows: list[dict]) -> None:
+    """The columns of all rows in order of appearance; a number that a row lacks is an empty field."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(files.rounded(rows))
+    files.write_text(path, text.getvalue())
+
+
+def _names(variant: Variant) -> dict[str, str]:
+    return {"model": variant.model, "dataset": variant.dataset, "method": variant.method, "format": variant.format}
+
+
+def _present(names: Iterable[str], found: dict) -> dict:
+    return {name: found[name] for name in names if name in found}
+
+
+def _spread(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
