@@ -17,13 +17,13 @@ import pyarrow as pa
 
 from benchmarks import common
 from benchmarks.common import SCRATCH
-from stages.tokenize import PAIRS
 from tradeoffs import merging, params
 from tradeoffs.common import files
 from tradeoffs.convert import gguf_converter
 from tradeoffs.evaluate.runtime import Target
 from tradeoffs.models import checkpoints
 from tradeoffs.params import Method, Train
+from tradeoffs.tokenize.tables import PAIRS
 
 TEXT = "data/wikitext2/wikitext2_train_5k.txt"
 TOKENIZER = "models/stories260k"

@@ -80,16 +80,16 @@ def ours(checkpoint: str, each: str) -> None:
 
     from tradeoffs import params
     from tradeoffs.models.loading import load_model
-    from tradeoffs.tokenize import tokens
+    from tradeoffs.tokenize import chat, questions
     from tradeoffs.transformers_runtime import TransformersRuntime
 
     imported = time.perf_counter()
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
     model = load_model(Path(checkpoint), None, torch.float32, torch.device("cpu"))
-    runtime = TransformersRuntime(model, params.load_all().evaluate.batch_tokens, tokens.pad_id(tokenizer))
+    runtime = TransformersRuntime(model, params.load_all().evaluate.batch_tokens, chat.pad_id(tokenizer))
     loaded = time.perf_counter()
     rows = mmlu_tasks.questions(SUBJECTS, int(each))
-    asked = tokens.mmlu_rows(tokenizer, rows, SHOTS, len(rows), runtime.context)
+    asked = questions.mmlu_rows(tokenizer, rows, SHOTS, len(rows), runtime.context)
     tokenised = time.perf_counter()
     mmlu_tasks.choose(runtime, asked)
     done = time.perf_counter()

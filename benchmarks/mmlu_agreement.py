@@ -98,24 +98,24 @@ def margin(logprobs: list[float]) -> float:
 
 
 def answers(checkpoint: Path, rows: list[dict], shots: int) -> list[dict[str, Any]]:
-    """Ours: the rows of `tokens.mmlu_rows` with what the model chose, in the order of the questions."""
+    """Ours: the rows of `questions.mmlu_rows` with what the model chose, in the order of the questions."""
     import torch
     from transformers import AutoTokenizer
 
     from tradeoffs.models.loading import load_model
-    from tradeoffs.tokenize import tokens
+    from tradeoffs.tokenize import chat, questions
     from tradeoffs.transformers_runtime import TransformersRuntime
 
     tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
     runtime = TransformersRuntime(
-        load_model(checkpoint, None, torch.float32, torch.device("cpu")), "auto", tokens.pad_id(tokenizer)
+        load_model(checkpoint, None, torch.float32, torch.device("cpu")), "auto", chat.pad_id(tokenizer)
     )
-    asked = tokens.mmlu_rows(tokenizer, rows, shots, len(rows), runtime.context)
+    asked = questions.mmlu_rows(tokenizer, rows, shots, len(rows), runtime.context)
     mmlu_tasks.choose(runtime, asked)
     by_id = {row["id"]: row for row in rows}
     for row in asked:
         examples = [r for r in rows if (r["subject"], r["split"]) == (row["subject"], "dev")][:shots]
-        row["text"] = tokens.mmlu_prompt(row["subject"], examples, by_id[row["id"]])
+        row["text"] = questions.mmlu_prompt(row["subject"], examples, by_id[row["id"]])
     return asked
 
 

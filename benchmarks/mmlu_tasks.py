@@ -68,7 +68,7 @@ def write_tasks(folder: Path, rows: list[dict[str, Any]]) -> list[str]:
 
 
 def choose(runtime: Runtime, asked: list[dict[str, Any]]) -> None:
-    """Adds `logprobs` and `chosen` to rows of tradeoffs.tokenize.tokens.mmlu_rows, as an evaluation finds them."""
+    """Adds `logprobs` and `chosen` to rows of tradeoffs.tokenize.questions.mmlu_rows, as an evaluation finds them."""
     for subject in dict.fromkeys(row["subject"] for row in asked):
         mine = [row for row in asked if row["subject"] == subject]
         for row, logprobs in zip(mine, choices.by_question(runtime, mine), strict=True):

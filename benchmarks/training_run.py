@@ -101,19 +101,19 @@ def tokenised(method: str, checkpoint: Path) -> list[Example]:
     """The examples as `stages.tokenize` makes them, from SCRATCH/train-<method>/train.parquet."""
     from transformers import AutoTokenizer
 
-    from stages.tokenize import TOKENS
     from tradeoffs.finetune import batches
-    from tradeoffs.tokenize import tokens
+    from tradeoffs.tokenize import chat
+    from tradeoffs.tokenize.tables import TOKENS
 
     folder = SCRATCH / f"train-{method}"
     if not (folder / "info.json").is_file():
         tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint)
         examples = [{"id": str(n), "prompt": prompt, "answer": answer} for n, (prompt, answer) in enumerate(rows())]
-        stops = tokens.stop_ids(tokenizer, checkpoint)
-        made = list(tokens.instruction_rows(tokenizer, examples, 512, stops, Path(DATA)))
+        stops = chat.stop_ids(tokenizer, checkpoint)
+        made = list(chat.instruction_rows(tokenizer, examples, 512, stops, Path(DATA)))
         files.write_table(folder / "train.parquet", made, TOKENS)
         files.write_table(folder / "valid.parquet", made[:BATCH], TOKENS)  # scored after the loop, not timed
-        files.write_json(folder / "info.json", {"pad_id": tokens.pad_id(tokenizer)})
+        files.write_json(folder / "info.json", {"pad_id": chat.pad_id(tokenizer)})
     return batches.read_examples(folder / "train.parquet")
 
 

@@ -12,50 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import pyarrow as pa
 from transformers import AutoConfig, AutoTokenizer
 
 from tradeoffs import params
 from tradeoffs.common import cells, files
 from tradeoffs.plumbing import cli, clock
 from tradeoffs.sources import readers
-from tradeoffs.tokenize import tokens
-
-TOKENS = pa.schema(
-    [
-        ("id", pa.string()),
-        ("ids", pa.list_(pa.int32())),
-        ("scored", pa.list_(pa.bool_())),  # same length: whether this token's log-probability counts
-        ("prompt_tokens", pa.int32()),
-        ("prompt", pa.string()),
-        ("answer", pa.string()),
-        ("bytes", pa.int32()),  # UTF-8 bytes of the scored text
-    ]
-)
-PAIRS = pa.schema(
-    [
-        ("id", pa.string()),
-        ("split", pa.string()),  # train, valid or test
-        *((f"{part}_ids", pa.list_(pa.int32())) for part in ("prompt", "chosen", "rejected")),
-    ]
-)
-QUESTIONS = pa.schema(
-    [
-        ("id", pa.string()),
-        ("subject", pa.string()),
-        ("ids", pa.list_(pa.int32())),  # the few-shot prompt up to where the letter comes; its end, if it was cut
-        ("options", pa.list_(pa.int32())),  # the token id of each of the four letters, its last one
-        (
-            "stems",
-            pa.list_(pa.list_(pa.int32())),
-        ),  # the token ids before it, where letters take different numbers of them
-        ("cut", pa.bool_()),  # whether the prompt lost its beginning to fit the context
-        ("answer", pa.int32()),
-        ("question", pa.string()),
-        ("choices", pa.list_(pa.string())),
-    ]
-)
-PROMPTS = pa.schema([("id", pa.string()), ("prompt", pa.string()), ("ids", pa.list_(pa.int32()))])
+from tradeoffs.tokenize import chat, questions, tables, windows
+from tradeoffs.tokenize.tables import PAIRS, PROMPTS, QUESTIONS, TOKENS
 
 
 @dataclass(frozen=True)
@@ -73,8 +37,7 @@ def main(model: str, dataset: str) -> None:
     with clock.loading():
         tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
         config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False).get_text_config()
-    context, stops = config.max_position_embeddings, tokens.stop_ids(tokenizer, checkpoint)
-
+    context, stops = config.max_position_embeddings, chat.stop_ids(tokenizer, checkpoint)
     kind, window, longest = cfg.dataset.kind, *(min(n, context) for n in (cfg.tokenize.window, cfg.tokenize.max_length))
 
     sources = {split: prepared / f"{split}.jsonl" for split in ("train", "seen", "valid", "test")}
@@ -83,34 +46,30 @@ def main(model: str, dataset: str) -> None:
         rows = {split: _text(tokenizer, source, window, lengths[split]) for split, source in sources.items()}
     else:
         rows = {
-            split: tokens.counted(
-                tokens.instruction_rows(tokenizer, tokens.read(source), longest, stops, source), lengths[split]
+            split: tables.counted(
+                chat.instruction_rows(tokenizer, tables.read(source), longest, stops, source), lengths[split]
             )
             for split, source in sources.items()
         }
     # Its documents lie in the order of a hash: the first of them are a sample of all.
-    general = tokens.documents(tokenizer, tokens.read(cells.general(model)), "general")
-    rows["general"] = tokens.text_rows(general, window)
-    questions = files.read_jsonl(prepared / "mmlu.jsonl")
-    asked = tokens.mmlu_rows(tokenizer, questions, cfg.mmlu.shots, cfg.mmlu.questions, context)
-    prompts = tokens.prompt_rows(tokenizer, cfg.prompts, kind, context)
+    general = windows.documents(tokenizer, tables.read(cells.general(model)), "general")
+    rows["general"] = windows.text_rows(general, window)
+    multiple_choice = files.read_jsonl(prepared / "mmlu.jsonl")
+    asked = questions.mmlu_rows(tokenizer, multiple_choice, cfg.mmlu.shots, cfg.mmlu.questions, context)
+    prompts = chat.prompt_rows(tokenizer, cfg.prompts, kind, context)
 
     with files.new_folder(pair.tokens) as out:
-        written = {split: tokens.write_rows(out / f"{split}.parquet", found, TOKENS) for split, found in rows.items()}
-        pairs = (  # without any the file is written all the same: training asks for it by name
-            {"split": split, **pair}
-            for split in (("train", "valid", "test") if kind == "preference" else ())
-            for examples, chosen in [(tokens.read(sources[split]), _written(out / f"{split}.parquet"))]
-            for pair in tokens.pair_rows(tokenizer, examples, chosen, longest, stops, sources[split])
-        )
-        pair_count, _ = tokens.write_rows(out / "pairs.parquet", pairs, PAIRS)
+        written = {split: tables.write_rows(out / f"{split}.parquet", found, TOKENS) for split, found in rows.items()}
+        # Without any the file is written all the same: training asks for it by name.
+        pairs = _pairs(tokenizer, sources, out, longest, stops) if kind == "preference" else ()
+        pair_count, _ = tables.write_rows(out / "pairs.parquet", pairs, PAIRS)
         files.write_table(out / "mmlu.parquet", asked, QUESTIONS)
         files.write_table(out / "prompts.parquet", prompts, PROMPTS)
         tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
         info = {
             "kind": "text" if kind == "text" else "instruction",  # to whom pairs and turns mean nothing
             "stop_ids": stops,
-            "pad_id": tokens.pad_id(tokenizer),
+            "pad_id": chat.pad_id(tokenizer),
             "context": context,
             "rows": {split: count for split, (count, _) in written.items()}
             | {"pairs": pair_count, "mmlu": len(asked), "prompts": len(prompts)},
@@ -118,7 +77,7 @@ def main(model: str, dataset: str) -> None:
             "mmlu_cut": sum(row["cut"] for row in asked),
         }
         files.write_json(out / "info.json", info)
-    files.write_json(pair.lengths, tokens.length_histograms(lengths))
+    files.write_json(pair.lengths, tables.length_histograms(lengths))
     print(f"{pair}: {info['rows']} rows, {info['tokens']} tokens")
     if info["mmlu_cut"]:
         print(
@@ -127,17 +86,23 @@ def main(model: str, dataset: str) -> None:
         )
 
 
-def _written(path: Path) -> Iterator[dict]:
-    """The rows of a table, read as they are needed."""
-    return (row for _, row in readers.rows(path))
-
-
 def _text(tokenizer: Any, source: Path, window: int, lengths: list[int]) -> Iterator[dict]:
     """Trained on in full windows; evaluated document by document, which are the same for every tokenizer."""
-    documents = tokens.counted(tokens.documents(tokenizer, tokens.read(source), source.stem), lengths)
+    documents = tables.counted(windows.documents(tokenizer, tables.read(source), source.stem), lengths)
     if source.stem == "train":
-        return tokens.packed_rows(documents, tokens.separator_ids(tokenizer), window)
-    return tokens.text_rows(documents, window)
+        return windows.packed_rows(documents, windows.separator_ids(tokenizer), window)
+    return windows.text_rows(documents, window)
+
+
+def _pairs(
+    tokenizer: Any, sources: dict[str, Path], out: Path, longest: int, stops: list[int]
+) -> Iterator[dict[str, Any]]:
+    """Of the splits that learn or are measured; the chosen answers are in `out`, tokenised already."""
+    for split in ("train", "valid", "test"):
+        chosen = (row for _, row in readers.rows(out / f"{split}.parquet"))
+        examples, source = tables.read(sources[split]), sources[split]
+        for pair in chat.pair_rows(tokenizer, examples, chosen, longest, stops, source):
+            yield {"split": split, **pair}
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from tradeoffs.evaluate import evaluation
 from tradeoffs.methods import peft_facts
 from tradeoffs.params import Method
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.tokenize.tables import TOKENS
 
 METHODS = [*PARAMS["run"]["methods"], "qlora_original", "prompt_tuning"]  # the others: tests/test_methods.py
 ONLY_AS_TRAINED = [name for name in METHODS if peft_facts.unmergeable(Method(**PARAMS["methods"][name]))]
@@ -194,7 +195,7 @@ def test_a_reference_made_for_other_tokens_stops_the_evaluation(finished):
     with files.new_folder(other) as folder:
         for path in (finished / "data/tokens/tiny-sums").iterdir():
             (folder / path.name).write_bytes(path.read_bytes())
-        files.write_table(folder / "test.parquet", tokens[::-1], tokenize.TOKENS)
+        files.write_table(folder / "test.parquet", tokens[::-1], TOKENS)
     (finished / "data/reference/tiny-other-base").symlink_to(finished / "data/reference/tiny-sums-base")
     (finished / "models/merged/tiny-other-base").symlink_to(finished / "models/merged/tiny-sums-base")
     with pytest.raises(UserError, match="the reference was made for other tokens"):

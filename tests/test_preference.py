@@ -20,7 +20,6 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, TrainingArguments
 from trl.trainer.dpo_trainer import DataCollatorForPreference
 
-from stages.tokenize import PAIRS
 from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.finetune import adapters, batches, preference, training, training_state
@@ -29,6 +28,7 @@ from tradeoffs.methods import trl_stages
 from tradeoffs.models.loading import load_model, training_dtype
 from tradeoffs.params import Method, Preference
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.tokenize.tables import PAIRS
 
 ROOT = Path(__file__).parent.parent
 METHODS = params.load_all(ROOT / "params.yaml").methods

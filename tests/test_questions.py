@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from stages.tokenize import QUESTIONS
 from tradeoffs import questions
 from tradeoffs.common import files
 from tradeoffs.evaluate.evaluation import ITEMS
 from tradeoffs.formats import trained_only
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.tokenize.tables import QUESTIONS
 
 REPO = Path(__file__).parents[1]
 NAME = "demo-sums-lora-q4_0"

@@ -3,8 +3,8 @@
 import pytest
 
 from stages import reference
-from stages.tokenize import TOKENS
 from tradeoffs.common import files
+from tradeoffs.tokenize.tables import TOKENS
 
 
 @pytest.mark.parametrize(

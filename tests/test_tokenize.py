@@ -9,7 +9,7 @@ import yaml
 from stages import tokenize
 from tradeoffs.base.demo_model import train_tokenizer
 from tradeoffs.common import files
-from tradeoffs.tokenize import tokens
+from tradeoffs.tokenize import chat
 
 REPO = Path(__file__).parents[1]
 TEMPLATE = (
@@ -114,8 +114,8 @@ def test_pairs_are_those_of_the_splits_that_learn_or_are_measured(workspace):
 
 def test_no_answer_is_tokenised_twice(workspace, monkeypatch):
     asked = []
-    chat = tokens._chat
-    monkeypatch.setattr(tokens, "_chat", lambda *given, **more: asked.append(given[1]) or chat(*given, **more))
+    ids = chat._ids
+    monkeypatch.setattr(chat, "_ids", lambda *given, **more: asked.append(given[1]) or ids(*given, **more))
     made("preference")
     answers = [messages[-1]["content"] for messages in asked if messages[-1]["role"] == "assistant"]
     assert answers.count("A loan.") == sum(SPLITS.values())

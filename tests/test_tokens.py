@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from stages.tokenize import TOKENS
 from tradeoffs.base.demo_model import train_tokenizer
 from tradeoffs.base.prompts import TEMPLATES
 from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.tokenize import tokens
+from tradeoffs.tokenize import chat, questions, tables, windows
+from tradeoffs.tokenize.tables import TOKENS
 
 CONTEXT, STOPS = 512, [2]  # </s>
 SOURCE = Path("data/prepared/x/train.jsonl")
@@ -38,11 +38,11 @@ def example(prompt="What is a bond?", answer="A loan — really."):
 
 
 def documents(tokenizer, *texts):
-    return tokens.documents(tokenizer, [{"id": f"d{n}", "text": text} for n, text in enumerate(texts)], "train")
+    return windows.documents(tokenizer, [{"id": f"d{n}", "text": text} for n, text in enumerate(texts)], "train")
 
 
 def test_only_the_answer_and_its_end_are_scored(templated):
-    (row,) = tokens.instruction_rows(templated, [example()], CONTEXT, STOPS, SOURCE)
+    (row,) = chat.instruction_rows(templated, [example()], CONTEXT, STOPS, SOURCE)
     scored = [token for token, counts in zip(row["ids"], row["scored"], strict=True) if counts]
     assert scored == row["ids"][row["prompt_tokens"] :]
     assert scored[-1] == templated.eos_token_id
@@ -51,7 +51,7 @@ def test_only_the_answer_and_its_end_are_scored(templated):
 
 
 def test_the_prompt_part_is_what_generation_starts_from(templated):
-    (row,) = tokens.instruction_rows(templated, [example()], CONTEXT, STOPS, SOURCE)
+    (row,) = chat.instruction_rows(templated, [example()], CONTEXT, STOPS, SOURCE)
     asked = templated.apply_chat_template(
         [{"role": "user", "content": "What is a bond?"}], add_generation_prompt=True, return_dict=False
     )
@@ -64,7 +64,7 @@ def test_an_example_longer_than_allowed_is_refused_with_its_line(templated):
     with pytest.raises(
         UserError, match=r"data/prepared/x/train\.jsonl: 1 examples are longer than 200 tokens .* line 2 \("
     ):
-        list(tokens.instruction_rows(templated, examples, 200, STOPS, SOURCE))
+        list(chat.instruction_rows(templated, examples, 200, STOPS, SOURCE))
 
 
 def test_a_template_that_melts_prompt_and_answer_is_refused(tokenizer):
@@ -73,30 +73,30 @@ def test_a_template_that_melts_prompt_and_answer_is_refused(tokenizer):
     )
     with pytest.raises(UserError, match="line 2: the prompt template does not fit the model's tokenizer"):
         examples = [example("Is it 200?", "\nYes."), example("What is the int", "erest on 200 at 5%?")]
-        list(tokens.instruction_rows(tokenizer, examples, CONTEXT, STOPS, SOURCE))
+        list(chat.instruction_rows(tokenizer, examples, CONTEXT, STOPS, SOURCE))
 
 
 def test_a_template_that_never_ends_an_answer_is_refused(tokenizer):
     tokenizer.chat_template = "{% for m in messages %}{{ m.content + '\n' }}{% endfor %}"
     with pytest.raises(UserError, match="line 1: the prompt template puts no end-of-sequence token after an answer"):
-        list(tokens.instruction_rows(tokenizer, [example()], CONTEXT, STOPS, SOURCE))
+        list(chat.instruction_rows(tokenizer, [example()], CONTEXT, STOPS, SOURCE))
 
 
 def test_the_token_that_a_template_ends_an_answer_with_is_a_stop_token(tokenizer, tmp_path):
     tokenizer.chat_template = "{% for m in messages %}{{ m.content + '<|im_end|>\n' }}{% endfor %}"
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-    stops = tokens.stop_ids(tokenizer, tmp_path)
+    stops = chat.stop_ids(tokenizer, tmp_path)
     assert stops == sorted({tokenizer.eos_token_id, end})
-    (row,) = tokens.instruction_rows(tokenizer, [example("Is it 200?", "Yes.")], CONTEXT, stops, SOURCE)
+    (row,) = chat.instruction_rows(tokenizer, [example("Is it 200?", "Yes.")], CONTEXT, stops, SOURCE)
     assert row["ids"][-1] == end
 
 
 def test_both_answers_of_a_pair_follow_one_prompt_and_end_as_an_answer_does(templated):
     pairs = [{**example(), "rejected": "Nothing at all."}, {**example("Is it 200?", "Yes."), "rejected": "No."}]
-    chosen = list(tokens.instruction_rows(templated, pairs, CONTEXT, STOPS, SOURCE))
+    chosen = list(chat.instruction_rows(templated, pairs, CONTEXT, STOPS, SOURCE))
     others = [{**pair, "answer": pair["rejected"]} for pair in pairs]
-    rejected = tokens.instruction_rows(templated, others, CONTEXT, STOPS, SOURCE)
-    found = tokens.pair_rows(templated, pairs, chosen, CONTEXT, STOPS, SOURCE)
+    rejected = chat.instruction_rows(templated, others, CONTEXT, STOPS, SOURCE)
+    found = chat.pair_rows(templated, pairs, chosen, CONTEXT, STOPS, SOURCE)
     for row, one, other in zip(found, chosen, rejected, strict=True):
         assert row["prompt_ids"] + row["chosen_ids"] == one["ids"]
         assert row["prompt_ids"] + row["rejected_ids"] == other["ids"]
@@ -107,14 +107,14 @@ def test_both_answers_of_a_pair_follow_one_prompt_and_end_as_an_answer_does(temp
 def test_a_rejected_answer_that_is_too_long_is_refused_as_such(templated):
     pairs = [example(), {**example(), "rejected": "Nothing at all. " * 40}]
     pairs[0]["rejected"] = "No."
-    chosen = list(tokens.instruction_rows(templated, pairs, 200, STOPS, SOURCE))
+    chosen = list(chat.instruction_rows(templated, pairs, 200, STOPS, SOURCE))
     with pytest.raises(UserError, match=r"train \(rejected\)\.jsonl: 1 examples are longer than 200 .* line 2 \("):
-        list(tokens.pair_rows(templated, pairs, chosen, 200, STOPS, SOURCE))
+        list(chat.pair_rows(templated, pairs, chosen, 200, STOPS, SOURCE))
 
 
 def test_text_windows_score_every_token_but_their_first(tokenizer):
     text = " ".join(TEXTS[:6])
-    rows = list(tokens.text_rows(documents(tokenizer, text), 20))
+    rows = list(windows.text_rows(documents(tokenizer, text), 20))
     ids = tokenizer(text)["input_ids"]
     assert [token for row in rows for token in row["ids"]] == ids[: sum(len(row["ids"]) for row in rows)]
     assert all(row["scored"] == [False] + [True] * (len(row["ids"]) - 1) for row in rows)
@@ -125,8 +125,8 @@ def test_text_windows_score_every_token_but_their_first(tokenizer):
 def test_the_bytes_of_windows_are_those_of_the_text_without_the_first_token_of_each(tokenizer):
     text = "A bond – really, a loan: 5 % of 200 €. " * 6
     for rows in (
-        list(tokens.text_rows(documents(tokenizer, text), 20)),
-        list(tokens.packed_rows(documents(tokenizer, text), [2], 20)),
+        list(windows.text_rows(documents(tokenizer, text), 20)),
+        list(windows.packed_rows(documents(tokenizer, text), [2], 20)),
     ):
         found = tokenizer(text, return_offsets_mapping=True)["offset_mapping"]
         first = [len(text[slice(*found[at])].encode()) for at in range(0, len(found), 20)]
@@ -135,7 +135,7 @@ def test_the_bytes_of_windows_are_those_of_the_text_without_the_first_token_of_e
 
 def test_packed_windows_hold_all_documents_with_their_ends_and_nothing_else(tokenizer):
     texts = [*TEXTS[:3], "A loan.", TEXTS[0] * 5]
-    rows = list(tokens.packed_rows(documents(tokenizer, *texts), [2], 16))
+    rows = list(windows.packed_rows(documents(tokenizer, *texts), [2], 16))
     whole = [token for text in texts for token in [*tokenizer(text)["input_ids"], 2]]
     assert [token for row in rows for token in row["ids"]] == whole
     assert [len(row["ids"]) for row in rows] == [min(16, len(whole) - start) for start in range(0, len(whole), 16)]
@@ -143,7 +143,7 @@ def test_packed_windows_hold_all_documents_with_their_ends_and_nothing_else(toke
 
 
 def test_a_corpus_smaller_than_a_window_is_one_short_window(tokenizer):
-    (row,) = tokens.packed_rows(documents(tokenizer, "A bond.", "A loan."), [2], 512)
+    (row,) = windows.packed_rows(documents(tokenizer, "A bond.", "A loan."), [2], 512)
     assert row["ids"].count(2) == 2
 
 
@@ -158,7 +158,7 @@ def test_packed_documents_are_told_apart_by_what_the_tokenizer_has(eos, bos, add
         def __call__(self, text, add_special_tokens=True):
             return {"input_ids": [1, 97, *adds] if add_special_tokens else [10] * len(text)}
 
-    assert tokens.separator_ids(Tokenizer()) == expected
+    assert windows.separator_ids(Tokenizer()) == expected
 
 
 def conversation(*contents, system=None):
@@ -168,7 +168,7 @@ def conversation(*contents, system=None):
 
 def test_of_a_conversation_every_answer_and_its_end_are_scored_and_nothing_else(templated):
     talk = conversation("What is a bond?", "A loan — really.", "Is it 200?", "Yes.", system="Answer: B")
-    (row,) = tokens.instruction_rows(templated, [talk], CONTEXT, STOPS, SOURCE)
+    (row,) = chat.instruction_rows(templated, [talk], CONTEXT, STOPS, SOURCE)
     runs, last = [], False
     for token, scored in zip(row["ids"], row["scored"], strict=True):
         if scored:
@@ -181,7 +181,7 @@ def test_of_a_conversation_every_answer_and_its_end_are_scored_and_nothing_else(
 
 def test_a_conversation_is_asked_for_its_last_answer_after_all_before_it(templated):
     talk = conversation("What is a bond?", "A loan.", "Is it 200?", "Yes.")
-    (row,) = tokens.instruction_rows(templated, [talk], CONTEXT, STOPS, SOURCE)
+    (row,) = chat.instruction_rows(templated, [talk], CONTEXT, STOPS, SOURCE)
     asked = templated.apply_chat_template(talk["messages"][:3], add_generation_prompt=True, return_dict=False)
     assert row["ids"][: row["prompt_tokens"]] == asked
     assert row["prompt"] == "user: What is a bond?\nassistant: A loan.\nuser: Is it 200?"
@@ -189,10 +189,10 @@ def test_a_conversation_is_asked_for_its_last_answer_after_all_before_it(templat
 
 
 def test_a_conversation_of_one_question_is_an_instruction(templated):
-    (one,) = tokens.instruction_rows(
+    (one,) = chat.instruction_rows(
         templated, [{**conversation("Is it 200?", "Yes."), "id": "1"}], CONTEXT, STOPS, SOURCE
     )
-    (other,) = tokens.instruction_rows(templated, [example("Is it 200?", "Yes.")], CONTEXT, STOPS, SOURCE)
+    (other,) = chat.instruction_rows(templated, [example("Is it 200?", "Yes.")], CONTEXT, STOPS, SOURCE)
     assert one == other
 
 
@@ -203,10 +203,10 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer):
         "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
     )
     plain = conversation("Is it 200?", "Yes.", "Is it 5?", "No.")
-    assert list(tokens.instruction_rows(tokenizer, [plain], CONTEXT, STOPS, SOURCE))
+    assert list(chat.instruction_rows(tokenizer, [plain], CONTEXT, STOPS, SOURCE))
     thinking = conversation("Is it 200?", "200 is 200.</think>Yes.", "Is it 5?", "No.")
     with pytest.raises(UserError, match=r"line 2: the model's chat template writes message 2 in another way once more"):
-        list(tokens.instruction_rows(tokenizer, [plain, thinking], CONTEXT, STOPS, SOURCE))
+        list(chat.instruction_rows(tokenizer, [plain, thinking], CONTEXT, STOPS, SOURCE))
 
 
 def test_a_template_that_refuses_a_conversation_is_quoted_with_the_line(tokenizer):
@@ -215,22 +215,22 @@ def test_a_template_that_refuses_a_conversation_is_quoted_with_the_line(tokenize
     )
     with pytest.raises(UserError, match=r"chat template refuses a conversation of system, user, assistant: System"):
         talk = conversation("Is it 200?", "Yes.", system="Answer.")
-        list(tokens.instruction_rows(tokenizer, [talk], CONTEXT, STOPS, SOURCE))
+        list(chat.instruction_rows(tokenizer, [talk], CONTEXT, STOPS, SOURCE))
 
 
 def test_a_histogram_of_lengths_counts_every_example_once():
-    found = tokens.length_histograms({"train": [1, 8, 9, 11, 12, 40, 40], "test": [47], "seen": []})
+    found = tables.length_histograms({"train": [1, 8, 9, 11, 12, 40, 40], "test": [47], "seen": []})
     assert found == {
         "train": {"edges": [0, 8, 12, 16, 24, 32, 48], "counts": [1, 3, 1, 0, 0, 2], "longest": 40, "median": 11},
         "test": {"edges": [0, 8, 12, 16, 24, 32, 48], "counts": [0, 0, 0, 0, 0, 1], "longest": 47, "median": 47},
     }
-    assert tokens.length_histograms({"test": [48]})["test"]["counts"][-1] == 1
+    assert tables.length_histograms({"test": [48]})["test"]["counts"][-1] == 1
 
 
 def test_rows_written_in_batches_are_the_rows(tmp_path, monkeypatch, tokenizer):
-    monkeypatch.setattr(tokens, "BATCH", 2)
-    rows = list(tokens.packed_rows(documents(tokenizer, *TEXTS[:5]), [2], 16))
-    counts = tokens.write_rows(tmp_path / "a.parquet", iter(rows), TOKENS)
+    monkeypatch.setattr(tables, "BATCH", 2)
+    rows = list(windows.packed_rows(documents(tokenizer, *TEXTS[:5]), [2], 16))
+    counts = tables.write_rows(tmp_path / "a.parquet", iter(rows), TOKENS)
     assert counts == (len(rows), sum(len(row["ids"]) for row in rows))
     read = [{name: row[name] for name in rows[0]} for row in files.read_table(tmp_path / "a.parquet")]
     assert read == rows
@@ -248,15 +248,15 @@ def question(number, split="test", text="Which is a loan?"):
 
 
 def test_the_few_shot_prompt_is_the_original_one():
-    prompt = tokens.mmlu_prompt("personal_finance", [question(1, "dev")], question(2))
+    prompt = questions.mmlu_prompt("personal_finance", [question(1, "dev")], question(2))
     block = "Which is a loan?\nA. A bond\nB. A share\nC. A fee\nD. A tax\nAnswer:"
     header = "The following are multiple choice questions (with answers) about personal finance.\n\n"
     assert prompt == f"{header}{block} B\n\n{block}"
 
 
 def test_the_option_ids_are_the_letters_after_the_prompt(tokenizer):
-    (row,) = tokens.mmlu_rows(tokenizer, [question(1, "dev"), question(2)], shots=1, limit=5, context=CONTEXT)
-    prompt = tokens.mmlu_prompt("personal_finance", [question(1, "dev")], question(2))
+    (row,) = questions.mmlu_rows(tokenizer, [question(1, "dev"), question(2)], shots=1, limit=5, context=CONTEXT)
+    prompt = questions.mmlu_prompt("personal_finance", [question(1, "dev")], question(2))
     for letter, option in zip("ABCD", row["options"], strict=True):
         assert [*row["ids"], option] == tokenizer(f"{prompt} {letter}")["input_ids"]
     assert row["answer"] == 2
@@ -276,10 +276,10 @@ def harness_inputs(tokenizer, prompt, context):
 @pytest.mark.parametrize("room", [1000, 0, -1, -40])  # tokens of the context beside the prompt
 def test_every_letter_is_asked_with_the_token_ids_of_lm_evaluation_harness(tokenizer, mixed_tokenizer, room):
     shown, asked = question(1, "dev", "Which is a loan? " * 6), question(2)
-    prompt = tokens.mmlu_prompt("personal_finance", [shown], asked)
+    prompt = questions.mmlu_prompt("personal_finance", [shown], asked)
     for using in (tokenizer, mixed_tokenizer):
         context = len(using.encode(prompt)) + room
-        (row,) = tokens.mmlu_rows(using, [shown, asked], shots=1, limit=5, context=context)
+        (row,) = questions.mmlu_rows(using, [shown, asked], shots=1, limit=5, context=context)
         inputs = list(harness_inputs(using, prompt, context))
         for (window, letter), stem, option in zip(inputs, row["stems"], row["options"], strict=True):
             assert (row["ids"] + stem)[-context:] == window
@@ -290,9 +290,9 @@ def test_every_letter_is_asked_with_the_token_ids_of_lm_evaluation_harness(token
 
 def test_a_stem_is_kept_apart_only_where_the_letters_differ_in_it(tokenizer, mixed_tokenizer):
     asked = [question(1, "dev"), question(2)]
-    (same,) = tokens.mmlu_rows(tokenizer, asked, shots=1, limit=5, context=CONTEXT)
+    (same,) = questions.mmlu_rows(tokenizer, asked, shots=1, limit=5, context=CONTEXT)
     assert same["stems"] == [[], [], [], []]
-    (mixed,) = tokens.mmlu_rows(mixed_tokenizer, asked, shots=1, limit=5, context=CONTEXT)
+    (mixed,) = questions.mmlu_rows(mixed_tokenizer, asked, shots=1, limit=5, context=CONTEXT)
     assert [len(stem) for stem in mixed["stems"]] == [1, 0, 1, 1]
 
 
@@ -302,40 +302,40 @@ def test_a_tokenizer_that_melts_letter_and_prompt_cannot_be_asked(tokenizer):
             return {"input_ids": [[1, 2, 3] for _ in texts]}
 
     with pytest.raises(UserError, match="melt into 'Answer:' before them; MMLU cannot be asked of it"):
-        tokens.mmlu_rows(Melting(), [question(1, "dev"), question(2)], shots=1, limit=5, context=CONTEXT)
+        questions.mmlu_rows(Melting(), [question(1, "dev"), question(2)], shots=1, limit=5, context=CONTEXT)
 
 
 def test_the_choices_come_along_as_they_are_written(tokenizer):
-    (row,) = tokens.mmlu_rows(tokenizer, [question(1, "dev"), question(2)], shots=1, limit=5, context=CONTEXT)
+    (row,) = questions.mmlu_rows(tokenizer, [question(1, "dev"), question(2)], shots=1, limit=5, context=CONTEXT)
     assert row["choices"] == question(2)["choices"]
 
 
 def test_too_few_examples_for_the_shots_are_named(tokenizer):
     with pytest.raises(UserError, match=r"evaluate\.mmlu\.shots: 5 asked for, personal_finance has 1 examples"):
-        tokens.mmlu_rows(tokenizer, [question(1, "dev"), question(2)], shots=5, limit=5, context=CONTEXT)
+        questions.mmlu_rows(tokenizer, [question(1, "dev"), question(2)], shots=5, limit=5, context=CONTEXT)
 
 
 def test_a_prompt_is_asked_as_the_model_is_asked_in_training(templated):
-    (row,) = tokens.prompt_rows(templated, ["What is a bond?"], "instruction", context=CONTEXT)
-    (trained,) = tokens.instruction_rows(templated, [example()], CONTEXT, STOPS, SOURCE)
+    (row,) = chat.prompt_rows(templated, ["What is a bond?"], "instruction", context=CONTEXT)
+    (trained,) = chat.instruction_rows(templated, [example()], CONTEXT, STOPS, SOURCE)
     assert row["ids"] == trained["ids"][: trained["prompt_tokens"]]
     assert row["prompt"] == "What is a bond?"
 
 
 def test_a_prompt_of_plain_text_is_gone_on_from_as_it_is(tokenizer):
-    (row,) = tokens.prompt_rows(tokenizer, ["A bond is"], "text", context=CONTEXT)
+    (row,) = chat.prompt_rows(tokenizer, ["A bond is"], "text", context=CONTEXT)
     assert row["ids"] == tokenizer("A bond is")["input_ids"]
 
 
 def test_equal_prompts_of_two_runs_have_one_id_and_other_prompts_another(tokenizer):
-    first, second = tokens.prompt_rows(tokenizer, ["One?", "Two?"], "text", context=CONTEXT)
-    (again,) = tokens.prompt_rows(tokenizer, ["Two?"], "text", context=CONTEXT)
+    first, second = chat.prompt_rows(tokenizer, ["One?", "Two?"], "text", context=CONTEXT)
+    (again,) = chat.prompt_rows(tokenizer, ["Two?"], "text", context=CONTEXT)
     assert again["id"] == second["id"] != first["id"]
 
 
 def test_a_prompt_that_leaves_no_room_for_an_answer_is_named_by_its_place(tokenizer):
     long = "What is a bond? " * 9
     length = len(tokenizer(long)["input_ids"])
-    assert tokens.prompt_rows(tokenizer, ["One?", long], "text", context=length + 1)
+    assert chat.prompt_rows(tokenizer, ["One?", long], "text", context=length + 1)
     with pytest.raises(UserError, match=rf"evaluate\.prompts\[1\]: its {length} tokens leave no room"):
-        tokens.prompt_rows(tokenizer, ["One?", long], "text", context=length)
+        chat.prompt_rows(tokenizer, ["One?", long], "text", context=length)

@@ -7,9 +7,9 @@ import pyarrow as pa
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from stages.tokenize import PAIRS
 from tradeoffs.common import files
 from tradeoffs.params import Train
+from tradeoffs.tokenize.tables import PAIRS
 
 torch.set_num_threads(1)  # matrices this small make threads wait for each other
 

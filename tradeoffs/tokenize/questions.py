@@ -1,0 +1,82 @@
+"""Multiple choice as the token ids that lm-evaluation-harness asks it with."""
+
+from typing import Any
+
+from transformers import PreTrainedTokenizerFast
+
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.sources.readers import LETTERS
+
+
+def mmlu_rows(
+    tokenizer: PreTrainedTokenizerFast, questions: list[dict], shots: int, limit: int, context: int
+) -> list[dict[str, Any]]:
+    """Questions with the token ids that lm-evaluation-harness asks them with (its task `mmlu`, model `hf`).
+
+    The format is the original few-shot one (Hendrycks et al. 2021, github.com/hendrycks/test). Of a prompt that does
+    not fit the context its last tokens are kept, as the harness does; `cut` marks it. Raises UserError if a subject has
+    fewer than `shots` examples, or if the tokenizer lets a letter melt into the prompt.
+    """
+    rows = []
+    for subject in dict.fromkeys(question["subject"] for question in questions):
+        mine = [question for question in questions if question["subject"] == subject]
+        examples = [question for question in mine if question["split"] == "dev"][:shots]
+        if len(examples) < shots:
+            raise UserError(f"evaluate.mmlu.shots: {shots} asked for, {subject} has {len(examples)} examples")
+        asked = [question for question in mine if question["split"] == "test"][:limit]
+        prompts = [mmlu_prompt(subject, examples, question) for question in asked]
+        for question, found in zip(asked, _with_letters(tokenizer, prompts, context), strict=True):
+            rows.append(
+                {
+                    "id": question["id"],
+                    "subject": subject,
+                    **found,
+                    "answer": question["answer"],
+                    "question": question["question"],
+                    "choices": question["choices"],
+                }
+            )
+    return rows
+
+
+def mmlu_prompt(subject: str, examples: list[dict], question: dict) -> str:
+    """The original prompt: a header, the examples with their letters, the question up to `Answer:`."""
+    header = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
+    shown = "".join(f"{_question(example)} {LETTERS[example['answer']]}\n\n" for example in examples)
+    return header + shown + _question(question)
+
+
+def _question(row: dict) -> str:
+    choices = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"], strict=True))
+    return f"{row['question'].strip()}{choices}\nAnswer:"
+
+
+def _with_letters(tokenizer: PreTrainedTokenizerFast, prompts: list[str], context: int) -> list[dict[str, Any]]:
+    """Per prompt: `ids` up to the letter, `options`, the id of each letter, `stems`, the ids before it, and `cut`.
+
+    A letter is what follows the prompt's own ids when both are tokenised together. It can be more than one token ("▁"
+    and "A"): the first ones then belong to the prompt where they are the same for all letters. Where they are not, they
+    are that letter's stem.
+    """
+    texts = [text for prompt in prompts for text in (prompt, *(f"{prompt} {letter}" for letter in LETTERS))]
+    ids = tokenizer(texts)["input_ids"] if texts else []
+    step, rows = 1 + len(LETTERS), []
+    for start in range(0, len(ids), step):
+        prompt = ids[start]
+        letters = [whole[len(prompt) :] for whole in ids[start + 1 : start + step]]
+        if not all(letters):
+            raise UserError(
+                "this tokenizer lets the option letters melt into 'Answer:' before them; MMLU cannot be asked of it"
+            )
+        stems = [letter[:-1] for letter in letters]
+        if all(stem == stems[0] for stem in stems):
+            prompt, stems = prompt + stems[0], [[] for _ in stems]
+        rows.append(
+            {
+                "ids": prompt[-context:],
+                "options": [letter[-1] for letter in letters],
+                "stems": stems,
+                "cut": len(prompt) + max(map(len, stems)) > context,
+            }
+        )
+    return rows
