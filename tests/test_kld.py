@@ -10,9 +10,9 @@ import torch
 from tradeoffs import params
 from tradeoffs.evaluate import kld
 from tradeoffs.evaluate.runtime import Rows, Scores, Target, uniforms
+from tradeoffs.evaluate.torch_scores import observe
 from tradeoffs.llama_cpp.runtime import score_rows
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.transformers_runtime import observe
 
 ROWS, VOCABULARY = 400, 300
 

@@ -13,8 +13,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 from tradeoffs import transformers_runtime
 from tradeoffs.common.batching import BATCH_TOKENS, fitting_batch
 from tradeoffs.evaluate.runtime import Target
+from tradeoffs.evaluate.torch_scores import observe
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.transformers_runtime import TransformersRuntime, observe
+from tradeoffs.transformers_runtime import TransformersRuntime
 
 VOCABULARY, CONTEXT = 97, 64
 

@@ -4,7 +4,7 @@ import copy
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -14,14 +14,16 @@ from tqdm import tqdm
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
-from tradeoffs.common.batching import HOST_BATCH, fitting_batch, length_batches
+from tradeoffs.common.batching import halved, length_batches
 from tradeoffs.evaluate.runtime import Rows, Scores, Target, common_prefix, per_target
+from tradeoffs.evaluate.torch_scores import observe
+from tradeoffs.models.forward import auto_batch, fits, logits_only_at
+from tradeoffs.models.loading import held_mb
 from tradeoffs.plumbing.errors import UserError
 
 # Logits held at once, in numbers: 64 MB in float32, whatever the vocabulary. What is computed from them takes about
 # six times as much.
 LOGITS = 16_000_000
-GPU_SHARE = 0.5  # of the GPU's memory beside the weights, for one batch
 
 
 class TransformersRuntime:
@@ -76,7 +78,7 @@ class TransformersRuntime:
         prefix = self._cache(1)
         if shared:
             ids = torch.from_numpy(np.asarray(prompts[0][:shared], np.int64))[None].to(self.on)
-            with self._logits_only_at(torch.zeros_like(ids, dtype=torch.bool)):
+            with logits_only_at(self.model, torch.zeros_like(ids, dtype=torch.bool)):
                 self.model(input_ids=ids, past_key_values=prefix, use_cache=True)
         found = np.zeros((len(prompts), len(options[0])), np.float32)
 
@@ -85,7 +87,7 @@ class TransformersRuntime:
             last = mask.sum(1, keepdim=True) - 1 == torch.arange(ids.shape[1], device=self.on)
             cache = copy.deepcopy(prefix)
             cache.batch_repeat_interleave(len(batch))
-            with self._logits_only_at(last):
+            with logits_only_at(self.model, last):
                 logits = self.model(
                     input_ids=ids, attention_mask=_before(mask, self.virtual + shared, 1), past_key_values=cache
                 ).logits
@@ -141,7 +143,7 @@ class TransformersRuntime:
                 last = self._step(last, cache)
             seconds = self._now() - begun
 
-        if not self._fits(work, list(range(sequences))):
+        if not fits(partial(work, list(range(sequences)))):
             raise UserError(f"out of memory on {self.device} with {sequences} sequences of {len(ids) + tokens} tokens")
         return seconds
 
@@ -215,10 +217,7 @@ class TransformersRuntime:
         width, layers = config.hidden_size, config.num_hidden_layers
         wide = getattr(config, "intermediate_size", None) or 4 * width
         per_token = (2 * layers * width + 24 * width + 6 * wide) * self.model.dtype.itemsize
-        if self.on.type == "cuda":
-            free = torch.cuda.get_device_properties(self.on).total_memory - self.size_mb * 1e6
-            return fitting_batch(per_token, GPU_SHARE * free)
-        return fitting_batch(per_token, HOST_BATCH)
+        return auto_batch(per_token, self.on, weights=self.size_mb * 1e6)
 
     def _in_batches(self, lengths: Sequence[int], work: Callable[[list[int]], None], what: str | None = None) -> None:
         """Calls `work` with the indices of sequences of similar length, batch by batch; `what` names the progress bar.
@@ -230,34 +229,19 @@ class TransformersRuntime:
         with tqdm(total=len(lengths), desc=what, leave=False, disable=None if what else True) as bar:
             while waiting:
                 batch = waiting.popleft()
-                if self._fits(work, batch):
+                if fits(partial(work, batch)):
                     bar.update(len(batch))
                     continue
                 if len(batch) == 1:
                     raise UserError(
                         f"out of memory on {self.device} with one sequence of {lengths[batch[0]]} tokens alone"
                     )
-                self.batch_tokens = max(1, len(batch) * lengths[batch[0]] // 2)
+                self.batch_tokens = halved(batch, lengths)
                 bar.write(f"out of memory: batches of {self.batch_tokens} tokens from here on")
                 rest = [index for some in (batch, *waiting) for index in some]
                 waiting = deque(
                     [rest[i] for i in some] for some in length_batches([lengths[i] for i in rest], self.batch_tokens)
                 )
-
-    def _fits(self, work: Callable[[list[int]], None], batch: list[int]) -> bool:
-        """Does the work, unless memory runs out; what it then still held is freed when this returns."""
-        try:
-            work(batch)
-        except RuntimeError as error:
-            from accelerate.utils.memory import should_reduce_batch_size
-
-            if not should_reduce_batch_size(error):
-                raise
-        else:
-            return True
-        if self.on.type == "cuda":
-            torch.cuda.empty_cache()
-        return False
 
     def _few_logits(self, batch: list[int], targets: Sequence[Target]) -> Iterator[list[int]]:
         """A batch in parts whose scored rows of logits stay within LOGITS, where one sequence does."""
@@ -286,28 +270,15 @@ class TransformersRuntime:
         few = len(targets) > 1 or int(wanted.sum()) * self.vocabulary <= LOGITS
         if few or self._whole_rows:
             first = {"past_key_values": self._cache(len(targets))} if self.virtual else {"use_cache": False}
-            with self._logits_only_at(wanted):
+            with logits_only_at(self.model, wanted):
                 mask = _before(mask, self.virtual, 1)
                 yield self.model(input_ids=ids, attention_mask=mask, **first).logits
             return
         cache, piece = self._cache(1), LOGITS // self.vocabulary
         for start in range(0, length, piece):
             part = slice(start, start + piece)
-            with self._logits_only_at(wanted[:, part]):
+            with logits_only_at(self.model, wanted[:, part]):
                 yield self.model(input_ids=ids[:, part], past_key_values=cache, use_cache=True).logits
-
-    @contextmanager
-    def _logits_only_at(self, wanted: Tensor) -> Iterator[None]:
-        """Within the block the model's output layer sees only the positions where `wanted` (batch, length) is true.
-
-        The logits then have shape (true positions, vocabulary). What a model does to its logits afterwards (scaling,
-        soft caps) still happens, since the model's own forward goes on with them.
-        """
-        handle = self.model.get_output_embeddings().register_forward_pre_hook(lambda _, args: (args[0][wanted],))
-        try:
-            yield
-        finally:
-            handle.remove()
 
     def _check_lengths(self, lengths: Sequence[int]) -> None:
         if max(lengths) > self.context:
@@ -361,66 +332,3 @@ class _TokenClock(BaseStreamer):
 
     def end(self) -> None:
         pass
-
-
-def observe(logits: Tensor, asked: Rows) -> Scores:
-    """Scores from rows of logits, (n, vocabulary) of any float type, of which `asked` says what is wanted."""
-    logits = logits.float()
-    top = logits.max(-1, keepdim=True)
-    mass = (logits - top.values).exp_()
-    # Sums in float64: the divergence of a good quant is 1e-6, below what a float32 sum over a vocabulary resolves.
-    log_total = mass.sum(-1, dtype=torch.float64).log()
-
-    def logprob(ids: Tensor) -> np.ndarray:
-        return _numpy((logits.gather(1, ids) - top.values).double() - log_total[:, None])
-
-    def tensor(ids: np.ndarray | None) -> Any:
-        return None if ids is None else torch.from_numpy(np.asarray(ids, np.int64)).to(logits.device)
-
-    true, at, samples = tensor(asked.true), tensor(asked.at), tensor(asked.samples)
-    found: dict[str, Any] = {"logprob": logprob(true[:, None])[:, 0], "argmax": _numpy(top.indices[:, 0], np.int32)}
-    if asked.top_k:
-        at = logits.topk(min(asked.top_k, logits.shape[1])).indices
-        found["at_ids"] = _numpy(at, np.int32)
-    if at is not None:
-        # The tail is summed by itself: 1 - (mass of the k) would cancel to nothing. What float32 cannot hold counts as
-        # its smallest normal number, so that the logarithm is finite.
-        mass.scatter_(1, at, 0.0)
-        outside = mass.sum(-1, dtype=torch.float64).clamp_min(torch.finfo(torch.float32).tiny)
-        found |= {"at_logprob": logprob(at), "tail": _numpy(outside.log() - log_total)}
-    if asked.uniforms is not None:
-        samples = _draw(mass, torch.from_numpy(asked.uniforms).to(logits.device))
-        found["sample_ids"] = _numpy(samples, np.int32)
-    if samples is not None:
-        found["sample_logprob"] = logprob(samples)
-    return Scores(**found)
-
-
-def _draw(weights: Tensor, uniforms: Tensor) -> Tensor:
-    """Columns drawn by weight; weights (rows, columns), uniforms (rows, m), one per draw -> (rows, m)."""
-    below = weights.cumsum(-1, dtype=torch.float64)
-    found = torch.searchsorted(below, uniforms * below[:, -1:], right=True)
-    return found.clamp_max(weights.shape[1] - 1)  # where no weight is left at all
-
-
-def held_mb(model: PreTrainedModel) -> float:
-    """Weights as held in memory, in 1e6 bytes: parameters, buffers, and the scales that bitsandbytes keeps aside."""
-    held = {tensor.data_ptr(): tensor for tensor in (*model.parameters(), *model.buffers())}  # tied weights count once
-    for parameter in model.parameters():
-        for tensor in _scales(parameter):
-            held[tensor.data_ptr()] = tensor
-    return sum(tensor.numel() * tensor.element_size() for tensor in held.values()) / 1e6
-
-
-def _scales(parameter: Tensor) -> Iterator[Tensor]:
-    scales = getattr(parameter, "SCB", None)  # int8: one per row
-    if isinstance(scales, Tensor):
-        yield scales
-    state = getattr(parameter, "quant_state", None)  # nf4: one per block, themselves quantised
-    while state is not None:
-        yield from (tensor for tensor in (state.absmax, state.code) if isinstance(tensor, Tensor))
-        state = state.state2
-
-
-def _numpy(tensor: Tensor, dtype: type = np.float32) -> np.ndarray:
-    return tensor.cpu().numpy().astype(dtype)

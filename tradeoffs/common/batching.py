@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
-# Bounds of `evaluate.batch_tokens: auto`; beyond the higher one, larger batches are no faster.
+# Bounds of `batch_tokens: auto`; beyond the higher one, larger batches are no faster.
 BATCH_TOKENS = (512, 65536)
-HOST_BATCH = 0.5e9  # bytes that a batch may take in the machine's main memory
+HOST_BATCH = 0.5e9  # bytes that a batch may take in main memory: beyond a CPU's caches, more at once is no faster
 # Rows are as long as a multiple of it: matrix libraries set themselves up anew for every size that they meet, which on
 # a CPU took a quarter of the time of a small model; and 8 is what tensor cores like.
 MULTIPLE = 8
@@ -29,6 +29,11 @@ def length_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]
         else:
             batches.append([index])
     return batches
+
+
+def halved(batch: Sequence[int], lengths: Sequence[int]) -> int:
+    """Half the padded size of one of the `length_batches`, in tokens: what to try where that one did not fit."""
+    return max(1, len(batch) * lengths[batch[0]] // 2)
 
 
 def fitting_batch(bytes_per_token: float, memory: float) -> int:

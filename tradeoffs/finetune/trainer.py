@@ -6,6 +6,7 @@ logits are computed only where a token is scored, and the loss is the mean over 
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from torch import Tensor
 from transformers import PreTrainedModel, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
-from tradeoffs.common.batching import length_batches, padded
+from tradeoffs.common.batching import halved, length_batches, padded
 from tradeoffs.finetune import batches
 from tradeoffs.finetune.batches import Example
+from tradeoffs.models.forward import fits, logits_only_at
 from tradeoffs.plumbing.errors import UserError
 
 
@@ -49,11 +51,17 @@ class StepTrainer(Trainer):
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None) -> Tensor:
         examples: list[Example] = inputs["examples"]
         scored = self._over_processes(torch.tensor(_scored(examples)))
+        lengths = [padded(len(ids)) for ids, _ in examples]
         while True:
-            parts = length_batches([padded(len(ids)) for ids, _ in examples], self.batch_tokens)
+            parts = length_batches(lengths, self.batch_tokens)
             self._loss, self._correct = torch.zeros(()), torch.zeros(())
-            if self._fits(model, [[examples[i] for i in part] for part in parts], scored):
+            if fits(partial(self._accumulate_all, model, [[examples[i] for i in part] for part in parts], scored)):
                 break
+            if self.args.world_size > 1:  # the others would go on alone
+                raise UserError(
+                    f"out of memory with {self.batch_tokens} tokens at a time on each of {self.args.world_size} "
+                    "devices; lower train.batch_tokens, or set train.gradient_checkpointing"
+                )
             largest = max(parts, key=len)
             if len(largest) == 1:
                 longest = max(len(ids) for ids, _ in examples)
@@ -61,7 +69,7 @@ class StepTrainer(Trainer):
                     f"out of memory with one example of {longest} tokens alone; lower tokenize.max_length, or set "
                     "train.gradient_checkpointing"
                 )
-            self.batch_tokens = len(largest) * padded(len(examples[largest[0]][0])) // 2
+            self.batch_tokens = halved(largest, lengths)
             print(f"out of memory: {self.batch_tokens} tokens at a time from here on; the batch stays what it was")
             model.zero_grad()
             torch.manual_seed(torch.initial_seed())  # the step begins anew, with the same random numbers
@@ -82,27 +90,11 @@ class StepTrainer(Trainer):
             )
         return self._loss
 
-    def _fits(self, model: torch.nn.Module, parts: list[list[Example]], scored: Tensor) -> bool:
-        """Forward and backward over all parts, unless memory runs out; what was held is freed when this returns."""
+    def _accumulate_all(self, model: torch.nn.Module, parts: list[list[Example]], scored: Tensor) -> None:
+        """Forward and backward over all parts of a step."""
         model.train()
-        try:
-            for number, part in enumerate(parts):
-                self._accumulate(model, part, scored, len(parts), last=number == len(parts) - 1)
-        except RuntimeError as error:
-            from accelerate.utils.memory import should_reduce_batch_size
-
-            if not should_reduce_batch_size(error):
-                raise
-            if self.args.world_size > 1:  # the others would go on alone
-                raise UserError(
-                    f"out of memory with {self.batch_tokens} tokens at a time on each of {self.args.world_size} "
-                    "devices; lower train.batch_tokens, or set train.gradient_checkpointing"
-                ) from error
-        else:
-            return True
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return False
+        for number, part in enumerate(parts):
+            self._accumulate(model, part, scored, len(parts), last=number == len(parts) - 1)
 
     def loss_on(self, examples: list[Example]) -> float:
         """Mean cross-entropy per scored token, in nats, of examples that are not trained on; without dropout."""
@@ -125,31 +117,17 @@ class StepTrainer(Trainer):
         """The part's share of the mean loss over `scored` tokens."""
         batch = batches.pack(part) if self.packed else batches.collate(part, self.pad_id)
         batch = {key: value.to(self.args.device) for key, value in batch.items()}
-        with self.compute_loss_context_manager(), self._logits_only_where_scored(batch["labels"]) as labels:
+        labels = batch["labels"]
+        # The positions that predict a scored token.
+        wanted = torch.zeros_like(labels, dtype=torch.bool)
+        wanted[:, :-1] = labels[:, 1:] != batches.IGNORED
+        with self.compute_loss_context_manager(), logits_only_at(self._inner, wanted, self._virtual_tokens):
             return model(
                 **batch,
-                shift_labels=labels,  # the model's own loss then takes the rows as they are
+                shift_labels=labels[:, 1:][wanted[:, :-1]],  # the model's own loss then takes the rows as they are
                 num_items_in_batch=scored.to(self.args.device),
                 use_cache=False,
             ).loss
-
-    @contextmanager
-    def _logits_only_where_scored(self, labels: Tensor) -> Iterator[Tensor]:
-        """Within the block the output layer sees only the positions that predict a scored token; yields their labels.
-
-        labels: int64 (examples, length). Prompt tuning puts virtual tokens in front, which predict none.
-        """
-        wanted = torch.zeros_like(labels, dtype=torch.bool)
-        wanted[:, :-1] = labels[:, 1:] != batches.IGNORED
-        in_front = torch.nn.functional.pad(wanted, (self._virtual_tokens, 0))
-        head = self._inner.get_output_embeddings()
-        handle = head.register_forward_pre_hook(
-            lambda _, args: (args[0][wanted if args[0].shape[1] == wanted.shape[1] else in_front],)
-        )
-        try:
-            yield labels[:, 1:][wanted[:, :-1]]
-        finally:
-            handle.remove()
 
     def _observe_loss(self) -> None:
         """Adds up loss and right tokens where the model computes them: AdaLoRA adds its penalty afterwards."""

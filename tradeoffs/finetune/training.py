@@ -14,7 +14,6 @@ from transformers import TrainingArguments, get_scheduler, set_seed
 from transformers.utils import is_flash_attn_2_available
 
 from tradeoffs.common import files, unfinished
-from tradeoffs.common.batching import fitting_batch
 from tradeoffs.common.memory import peak_memory_mb
 from tradeoffs.finetune import adapters, batches, preference
 from tradeoffs.finetune.batches import Example
@@ -22,15 +21,14 @@ from tradeoffs.finetune.progress import Progress, Told, matrix_peak
 from tradeoffs.finetune.trainer import StepTrainer, virtual_tokens
 from tradeoffs.finetune.training_state import SavedState, saving
 from tradeoffs.models import checkpoints
+from tradeoffs.models.forward import auto_batch
 from tradeoffs.models.loading import compute_dtype, device, load_model
 from tradeoffs.params import Method, Train
 from tradeoffs.plumbing import clock
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.plumbing.live import NOBODY, Watch
 
-GPU_SHARE = 0.5  # of the GPU's memory beside the weights, for what goes through at once
 EAGER_LENGTH = 512  # on a CPU plain attention is up to a fifth faster than the fused one; for longer rows it is neither
-HOST_BATCH = 0.6e9  # bytes of activations on a CPU: beyond the caches, more at once is no faster
 
 
 def train(
@@ -191,10 +189,7 @@ def _auto_batch(model: Any, dtype: torch.dtype) -> int:
     config = model.config.get_text_config()
     wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     per_token = config.num_hidden_layers * (18 * config.hidden_size + 4 * wide) * dtype.itemsize
-    if device().type == "cuda":
-        free = torch.cuda.get_device_properties(0).total_memory - torch.cuda.memory_allocated()
-        return fitting_batch(per_token, GPU_SHARE * free)
-    return fitting_batch(per_token, HOST_BATCH)
+    return auto_batch(per_token, device(), weights=torch.cuda.memory_allocated())
 
 
 def _arguments(budget: Train, dtype: torch.dtype, scratch: Path) -> TrainingArguments:
