@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common, mmlu_tasks, zoo
-from tradeoffs.prepare import records
+from tradeoffs.common.multiple_choice import LETTERS
 
 SUBJECTS = [
     "abstract_algebra",
@@ -81,7 +81,7 @@ def compare(checkpoint: Path, shots: int, most: int | None) -> dict[str, Any]:
             sum(row["chosen"] == mine["answer"] for row, mine in zip(side, ours, strict=True)) / len(ours)
             for side in (ours, theirs)
         ],
-        "chosen": dict(sorted(Counter(records.LETTERS[mine["chosen"]] for mine in ours).items())),
+        "chosen": dict(sorted(Counter(LETTERS[mine["chosen"]] for mine in ours).items())),
         "smallest_margin": min(margin(mine["logprobs"]) for mine in ours),
         "largest_difference_between_options": max(
             abs((mine["logprobs"][i] - mine["logprobs"][0]) - (peer["logprobs"][i] - peer["logprobs"][0]))

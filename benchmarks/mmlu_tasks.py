@@ -8,7 +8,7 @@ from benchmarks import common
 from tradeoffs.common import files
 from tradeoffs.evaluate import choices
 from tradeoffs.evaluate.runtime import Runtime
-from tradeoffs.prepare import records
+from tradeoffs.prepare import mmlu_files
 
 DATA = "data/mmlu"
 TEMPLATE = "tasks/mmlu/default/_default_template_yaml"
@@ -21,7 +21,7 @@ def version() -> str:
 
 def questions(subjects: list[str], most: int | None = None) -> list[dict[str, Any]]:
     """The prepared questions of some subjects, at most so many of each for the test, with their ids."""
-    rows = records.read_mmlu(common.shared(DATA), subjects, "subjects")
+    rows = mmlu_files.read(common.shared(DATA), subjects, "subjects")
     counts = dict.fromkeys(subjects, 0)
     kept = []
     for number, row in enumerate(rows):

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Annotated
 
 from tradeoffs import params
-from tradeoffs.base import demo_model, hub_models
+from tradeoffs.base import demo_model, demo_pages, hub_models
 from tradeoffs.base.prompts import chat_template
 from tradeoffs.common import cells, files
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing import cli, clock
-from tradeoffs.sources import demo_text, hub, readers
+from tradeoffs.sources import hub, readers
 
 GENERAL = 1000  # documents of general text that are kept, at most
 
@@ -80,7 +80,7 @@ def _general(model: params.Model, seed: int) -> list[dict[str, str]]:
         columns = params.Columns(text=model.general.column or "text")  # a text file's documents are in that one
         texts = [row["text"] for row in readers.read(Path(model.general.path), columns)]
     elif model.generate:
-        texts = demo_text.held_out(GENERAL, model.generate.sentences, seed)
+        texts = demo_pages.held_out(GENERAL, model.generate.sentences, seed)
     else:
         texts = []
     found = {files.content_id(text): text for text in texts if text}
@@ -88,7 +88,7 @@ def _general(model: params.Model, seed: int) -> list[dict[str, str]]:
 
 
 def _train(made: params.GeneratedModel, seed: int, folder: Path) -> None:
-    texts = list(demo_text.documents(made.sentences, seed))
+    texts = list(demo_pages.documents(made.sentences, seed))
     tokenizer = demo_model.train_tokenizer(texts, made.vocabulary, folder, made.context)
     batches = demo_model.page_batches(tokenizer, texts, made.batch_tokens, seed)
     demo_model.train_model(made, batches, seed).save_pretrained(folder)

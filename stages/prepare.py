@@ -13,8 +13,8 @@ from tradeoffs import params
 from tradeoffs.common import cells, files
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.prepare import hub_mmlu, records, splits
-from tradeoffs.sources import demo_text, hub
+from tradeoffs.prepare import hub_mmlu, mmlu_files, records, splits
+from tradeoffs.sources import demo_exams, demo_questions, hub
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def main(dataset: str) -> None:
 def _source(wanted: params.Dataset, seed: int, where: str) -> records.Source:
     if not wanted.generate:
         return records.open_source(wanted, where)
-    pairs = demo_text.questions(wanted.generate.questions, seed)
+    pairs = demo_questions.questions(wanted.generate.questions, seed)
     return records.Source(
         train=({"prompt": prompt, "answer": answer} for prompt, answer in pairs),
         test=None,
@@ -83,7 +83,7 @@ def _mmlu(wanted: params.Dataset, seed: int, where: str) -> tuple[list[dict[str,
         source = {"source": wanted.mmlu.hub, "commit": commit}
         hub.note_unpinned(wanted.mmlu.hub, wanted.mmlu.revision, commit, f"{where}.mmlu")
     elif wanted.mmlu:
-        rows = records.read_mmlu(Path(str(wanted.mmlu.path)), wanted.mmlu.subjects, f"{where}.mmlu")
+        rows = mmlu_files.read(Path(str(wanted.mmlu.path)), wanted.mmlu.subjects, f"{where}.mmlu")
         source = {"source": str(wanted.mmlu.path)}
     elif wanted.generate:
         rows, source = _exams(wanted.generate, seed, where), {"source": "generated"}
@@ -94,20 +94,20 @@ def _mmlu(wanted: params.Dataset, seed: int, where: str) -> tuple[list[dict[str,
 
 
 def _exams(wanted: params.GeneratedDataset, seed: int, where: str) -> list[dict[str, Any]]:
-    topics = list(demo_text.TOPICS)
+    topics = list(demo_exams.TOPICS)
     if wanted.topics > len(topics):
         known = f"there are {len(topics)}: {', '.join(topics)}"
         raise UserError(f"{where}.generate.topics: {wanted.topics} asked for, {known}")
     return [
         {
             "subject": topic,
-            "split": "dev" if number < demo_text.DEV_QUESTIONS else "test",
+            "split": "dev" if number < demo_exams.DEV_QUESTIONS else "test",
             "question": choice.question,
             "choices": list(choice.choices),
             "answer": choice.answer,
         }
         for topic in topics[: wanted.topics]
-        for number, choice in enumerate(demo_text.exam(topic, wanted.topic_questions, seed))
+        for number, choice in enumerate(demo_exams.exam(topic, wanted.topic_questions, seed))
     ]
 
 

@@ -10,11 +10,10 @@ from tiny import make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stages import base
-from tradeoffs.base import demo_model, prompts
+from tradeoffs.base import demo_model, demo_pages, prompts
 from tradeoffs.common import files
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.sources import demo_text
 
 REPO = Path(__file__).parents[1]
 STORIES = (REPO / "../shared/models/stories260k").resolve()
@@ -56,7 +55,7 @@ def checkpoint(tmp_path):
     folder = tmp_path / "own"
     make_base(folder)
     (folder / "tokenizer.json").unlink()
-    demo_model.train_tokenizer(list(demo_text.documents(300, 1)), 420, folder, 64)
+    demo_model.train_tokenizer(list(demo_pages.documents(300, 1)), 420, folder, 64)
     for name in ("tokenizer.model", "chat_template.jinja", "run_info.json"):
         (folder / name).unlink()
     return folder
@@ -82,7 +81,7 @@ def general(checkpoint):
 def test_a_generated_model_comes_with_text_of_its_kind_that_it_has_not_read(generated):
     rows = general(generated)
     assert len(rows) > 100 and len({row["id"] for row in rows}) == len(rows)
-    read = "\n".join(demo_text.documents(TINY["sentences"], 42))
+    read = "\n".join(demo_pages.documents(TINY["sentences"], 42))
     assert not any(row["text"] in read for row in rows)
 
 
@@ -155,7 +154,7 @@ def test_digits_are_single_tokens_and_chat_marks_too(generated):
 
 def test_every_page_is_read_once_whole_and_among_pages_of_its_length(generated):
     tokenizer = AutoTokenizer.from_pretrained(generated)
-    texts = [*demo_text.documents(200, 5), "Debt is owed."]
+    texts = [*demo_pages.documents(200, 5), "Debt is owed."]
     batches = demo_model.page_batches(tokenizer, texts, 400, seed=1)
     read = [[i for i in row if i != tokenizer.pad_token_id] for ids, _ in batches for row in ids.tolist()]
     assert sorted(read) == sorted([*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in texts)
@@ -300,4 +299,4 @@ def test_a_vocabulary_that_the_text_cannot_fill_says_which_size_works(tmp_path):
     with pytest.raises(
         UserError, match=r"generate\.vocabulary: 9000 does not work for this text: Vocabulary size too high"
     ):
-        demo_model.train_tokenizer(list(demo_text.documents(60, 1)), 9000, tmp_path, 64)
+        demo_model.train_tokenizer(list(demo_pages.documents(60, 1)), 9000, tmp_path, 64)

@@ -8,14 +8,17 @@ from itertools import islice
 
 import pytest
 
+from tradeoffs.base import demo_pages
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.sources import demo_text
+from tradeoffs.sources import demo_exams, demo_questions
 from tradeoffs.sources.demo_facts import CURRENCIES, GLOSSARY
 
 DIGEST = """
 import hashlib
-from tradeoffs.sources import demo_text
-text = repr([demo_text.questions(200, 7), demo_text.exam("financial_terms", 20, 7), list(demo_text.documents(200, 7))])
+from tradeoffs.base import demo_pages
+from tradeoffs.sources import demo_exams, demo_questions
+pages = list(demo_pages.documents(200, 7))
+text = repr([demo_questions.questions(200, 7), demo_exams.exam("financial_terms", 20, 7), pages])
 print(hashlib.sha256(text.encode()).hexdigest())
 """
 
@@ -31,24 +34,24 @@ def test_words_do_not_depend_on_the_hash_seed():
 
 
 def test_another_seed_gives_other_words():
-    assert demo_text.questions(50, 1) != demo_text.questions(50, 2)
-    assert list(demo_text.documents(50, 1)) != list(demo_text.documents(50, 2))
+    assert demo_questions.questions(50, 1) != demo_questions.questions(50, 2)
+    assert list(demo_pages.documents(50, 1)) != list(demo_pages.documents(50, 2))
 
 
 def test_questions_are_all_different_and_as_many_as_asked_for():
-    pairs = demo_text.questions(3000, 42)
+    pairs = demo_questions.questions(3000, 42)
     assert len({question for question, _ in pairs}) == 3000
 
 
 def test_more_questions_than_the_templates_can_make_is_an_error(monkeypatch):
-    monkeypatch.setattr(demo_text, "SKILLS", {"currency": demo_text.SKILLS["currency"]})
+    monkeypatch.setattr(demo_questions, "SKILLS", {"currency": demo_questions.SKILLS["currency"]})
     with pytest.raises(UserError, match=r"generate\.questions: 500 asked for, .* make only about \d+ different"):
-        demo_text.questions(500, 42)
+        demo_questions.questions(500, 42)
 
 
 def test_more_exam_questions_than_a_topic_can_make_is_an_error():
     with pytest.raises(UserError, match=r"topic_questions: 400 asked for, topic world_currencies makes only"):
-        demo_text.exam("world_currencies", 400, 42)
+        demo_exams.exam("world_currencies", 400, 42)
 
 
 # The answer of each skill, worked out again from the numbers of the question alone.
@@ -71,7 +74,7 @@ def test_more_exam_questions_than_a_topic_can_make_is_an_error():
 )
 def test_answers_are_computed_right(pattern, answer):
     checked = 0
-    for question, given in demo_text.questions(4000, 3):
+    for question, given in demo_questions.questions(4000, 3):
         found = re.search(pattern, question)
         if found:
             assert answer(*map(int, found.groups())) in given, question
@@ -80,7 +83,7 @@ def test_answers_are_computed_right(pattern, answer):
 
 
 def test_definitions_and_currencies_are_answered_from_the_tables():
-    pairs = dict(demo_text.questions(3000, 42))
+    pairs = dict(demo_questions.questions(3000, 42))
     for term, meaning in GLOSSARY.items():
         assert pairs.get(f"Define {term}.", f"{term} is {meaning}.").casefold() == f"{term} is {meaning}.".casefold()
     for country, money in CURRENCIES.items():
@@ -88,10 +91,10 @@ def test_definitions_and_currencies_are_answered_from_the_tables():
         assert pairs.get(question, money + ".").endswith(f"{money}.")
 
 
-@pytest.mark.parametrize("topic", demo_text.TOPICS)
+@pytest.mark.parametrize("topic", demo_exams.TOPICS)
 def test_an_exam_has_different_questions_with_four_choices_and_balanced_letters(topic):
-    exam = demo_text.exam(topic, 100, 42)
-    test = exam[demo_text.DEV_QUESTIONS :]
+    exam = demo_exams.exam(topic, 100, 42)
+    test = exam[demo_exams.DEV_QUESTIONS :]
     assert len(test) == 100
     assert [sum(choice.answer == letter for choice in test) for letter in range(4)] == [25, 25, 25, 25]
     assert len({(choice.question, frozenset(choice.choices)) for choice in exam}) == len(exam)
@@ -99,7 +102,7 @@ def test_an_exam_has_different_questions_with_four_choices_and_balanced_letters(
 
 
 def test_the_right_choice_about_a_price_follows_from_its_numbers():
-    for choice in demo_text.exam("price_changes", 60, 5):
+    for choice in demo_exams.exam("price_changes", 60, 5):
         old, new = map(int, re.findall(r"\$(\d+)", choice.question))
         said = choice.choices[choice.answer]
         assert (new == old, new == 2 * old, new < old) == tuple(
@@ -110,27 +113,27 @@ def test_the_right_choice_about_a_price_follows_from_its_numbers():
 def test_no_exam_question_is_in_the_training_text():
     asked = {
         (choice.question, frozenset(choice.choices))
-        for topic in demo_text.TOPICS
-        for choice in demo_text.exam(topic, 150, 42)
+        for topic in demo_exams.TOPICS
+        for choice in demo_exams.exam(topic, 150, 42)
     }
     quizzes = re.compile(r"^(.+)\nA\. (.+)\nB\. (.+)\nC\. (.+)\nD\. (.+)\nAnswer: [ABCD]$", re.MULTILINE)
     trained_on = {
-        (found[0], frozenset(found[1:])) for page in demo_text.documents(8000, 42) for found in quizzes.findall(page)
+        (found[0], frozenset(found[1:])) for page in demo_pages.documents(8000, 42) for found in quizzes.findall(page)
     }
     assert len(trained_on) > 1000
     assert not asked & trained_on
 
 
 def test_training_text_asks_no_question_of_the_dataset():
-    text = "\n".join(islice(demo_text.documents(8000, 42), 1500))
+    text = "\n".join(islice(demo_pages.documents(8000, 42), 1500))
     answers = ("The simple interest is", "The return on investment is", "The break-even point is")
     assert not any(answer in text for answer in answers)
 
 
 def test_held_out_pages_say_nothing_that_the_training_text_says():
-    pages = demo_text.held_out(200, 8000, 42)
+    pages = demo_pages.held_out(200, 8000, 42)
     assert len(set(pages)) == 200
-    trained_on = "\n".join(demo_text.documents(8000, 42))
+    trained_on = "\n".join(demo_pages.documents(8000, 42))
     for page in pages:
         if page.startswith("The following are multiple choice questions"):
             said = re.findall(r"^(.+)\nA\. ", page, re.MULTILINE)
@@ -142,13 +145,13 @@ def test_held_out_pages_say_nothing_that_the_training_text_says():
 
 
 def test_held_out_pages_are_of_the_same_kind_for_another_seed_others_and_no_exam():
-    pages = demo_text.held_out(200, 2000, 42)
-    assert pages == demo_text.held_out(200, 2000, 42) != demo_text.held_out(200, 2000, 43)
+    pages = demo_pages.held_out(200, 2000, 42)
+    assert pages == demo_pages.held_out(200, 2000, 42) != demo_pages.held_out(200, 2000, 43)
     assert any("Answer:" in page for page in pages) and any("Answer:" not in page for page in pages)
-    asked = {choice.text for topic in demo_text.TOPICS for choice in demo_text.exam(topic, 100, 42)}
+    asked = {choice.text for topic in demo_exams.TOPICS for choice in demo_exams.exam(topic, 100, 42)}
     assert not any(block in asked for page in pages for block in page.split("\n\n"))
 
 
 def test_documents_hold_as_many_statements_as_asked_for():
-    few, many = (sum(map(len, demo_text.documents(count, 1))) for count in (500, 1000))
+    few, many = (sum(map(len, demo_pages.documents(count, 1))) for count in (500, 1000))
     assert 1.7 < many / few < 2.3

@@ -14,7 +14,7 @@ from fake_hub import STRANGER, TOKEN, FakeHub, error
 from stages import prepare
 from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.prepare import records
+from tradeoffs.prepare import mmlu_files
 from tradeoffs.sources import hub as hub_client
 
 REPO = Path(__file__).parents[1]
@@ -130,7 +130,7 @@ def online(hub, home):
 
 
 def test_the_hub_gives_the_questions_of_the_csv_folder(online, tmp_path):
-    expected = records.read_mmlu(write_csv(tmp_path), None, WHERE)
+    expected = mmlu_files.read(write_csv(tmp_path), None, WHERE)
     assert len(expected) == 10
     assert online["all"]["rows"] == expected
 

@@ -13,7 +13,7 @@ import yaml
 from tradeoffs import params
 from tradeoffs.params import Columns
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.prepare import hub_datasets, records
+from tradeoffs.prepare import hub_datasets, mmlu_files, records
 from tradeoffs.sources import readers
 
 COLUMNS = Columns(instruction="ask", input="more", answer="reply")
@@ -438,12 +438,12 @@ def mmlu_folder(tmp_path):
 
 
 def test_mmlu_files_are_read_as_dev_and_test(tmp_path):
-    rows = records.read_mmlu(mmlu_folder(tmp_path), ["virology"], "datasets.x.mmlu")
+    rows = mmlu_files.read(mmlu_folder(tmp_path), ["virology"], "datasets.x.mmlu")
     assert rows == [
         {"subject": "virology", "split": s, "question": f"{s}, which?", "choices": ["a", "b", "c", "d"], "answer": 2}
         for s in ("dev", "test")
     ]
-    assert len(records.read_mmlu(tmp_path, None, "datasets.x.mmlu")) == 4
+    assert len(mmlu_files.read(tmp_path, None, "datasets.x.mmlu")) == 4
 
 
 @pytest.mark.parametrize(
@@ -451,25 +451,25 @@ def test_mmlu_files_are_read_as_dev_and_test(tmp_path):
 )
 def test_an_unknown_subject_is_answered_with_the_near_one_or_all(tmp_path, subject, hint):
     with pytest.raises(UserError) as error:
-        records.read_mmlu(mmlu_folder(tmp_path), ["anatomy", subject], "datasets.x.mmlu")
+        mmlu_files.read(mmlu_folder(tmp_path), ["anatomy", subject], "datasets.x.mmlu")
     assert str(error.value) == f"datasets.x.mmlu.subjects[1]: no subject {subject!r} in {tmp_path} ({hint})"
 
 
 def test_a_folder_without_mmlu_files_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"datasets\.x\.mmlu\.path: .* has no test/<subject>_test\.csv"):
-        records.read_mmlu(tmp_path, None, "datasets.x.mmlu")
+        mmlu_files.read(tmp_path, None, "datasets.x.mmlu")
 
 
 def test_a_broken_mmlu_line_is_named(tmp_path):
     path = write(mmlu_folder(tmp_path) / "test" / "anatomy_test.csv", "q,a,b,c,d,A\nq,a,b,c,d,E\n")
     with pytest.raises(UserError) as error:
-        records.read_mmlu(tmp_path, ["anatomy"], "datasets.x.mmlu")
+        mmlu_files.read(tmp_path, ["anatomy"], "datasets.x.mmlu")
     assert str(error.value) == f"{path}:2: expected question, four choices and a letter from A to D"
 
 
 @pytest.mark.skipif(not MMLU.is_dir(), reason="no ../shared/data/mmlu")
 def test_the_original_mmlu_is_read_whole():
-    rows = records.read_mmlu(MMLU, None, "datasets.x.mmlu")
+    rows = mmlu_files.read(MMLU, None, "datasets.x.mmlu")
     assert len({row["subject"] for row in rows}) == 57
     assert sum(row["split"] == "test" for row in rows) == 14042
     assert all(sum(r["split"] == "dev" for r in rows if r["subject"] == s) == 5 for s in ("anatomy", "virology"))

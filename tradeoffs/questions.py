@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 
 from tradeoffs.common import files
 from tradeoffs.common.cells import ITEMS, Variant
+from tradeoffs.common.multiple_choice import LETTERS
 from tradeoffs.plumbing.errors import UserError, near
-from tradeoffs.prepare.records import LETTERS
 from tradeoffs.results import items
 
 COLUMNS = ("item", "subject", "chosen", "correct_option", "option_logprobs")

@@ -6,14 +6,14 @@ from typing import Any
 from tqdm import tqdm
 
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.prepare.records import check_subjects
+from tradeoffs.prepare.mmlu_files import check_subjects
 from tradeoffs.sources import hub
 
 MIXTURES = ("all", "auxiliary_train")  # configurations of cais/mmlu that are no subject
 
 
 def read(repo: str, revision: str | None, subjects: list[str] | None, where: str) -> tuple[list[dict[str, Any]], str]:
-    """The rows of tradeoffs.prepare.records.read_mmlu from the hub, and the commit that they are of.
+    """The rows of tradeoffs.prepare.mmlu_files.read from the hub, and the commit that they are of.
 
     Without `revision` it is the newest commit of main. What was downloaded once is not asked for again, as with all
     data sets of the `datasets` library; HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they mean there.

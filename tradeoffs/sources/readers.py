@@ -16,7 +16,6 @@ from tradeoffs.plumbing.errors import UserError, near
 
 Row = tuple[str, dict[str, Any]]  # where it stands ("data.csv:7"), and its columns
 Example = dict[str, Any]
-LETTERS = "ABCD"  # of the options of a multiple-choice question
 TEXT_FILE = Columns(text="text")  # what the rows of a text file hold, for which no columns are given
 ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
 

@@ -4,8 +4,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
+from tradeoffs.common import multiple_choice
+from tradeoffs.common.multiple_choice import LETTERS
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.sources.readers import LETTERS
 
 
 def mmlu_rows(
@@ -41,14 +42,12 @@ def mmlu_rows(
 
 def mmlu_prompt(subject: str, examples: list[dict], question: dict) -> str:
     """The original prompt: a header, the examples with their letters, the question up to `Answer:`."""
-    header = f"The following are multiple choice questions (with answers) about {subject.replace('_', ' ')}.\n\n"
     shown = "".join(f"{_question(example)} {LETTERS[example['answer']]}\n\n" for example in examples)
-    return header + shown + _question(question)
+    return f"{multiple_choice.title(subject)}\n\n{shown}{_question(question)}"
 
 
 def _question(row: dict) -> str:
-    choices = "".join(f"\n{letter}. {choice}" for letter, choice in zip(LETTERS, row["choices"], strict=True))
-    return f"{row['question'].strip()}{choices}\nAnswer:"
+    return multiple_choice.asked(row["question"].strip(), row["choices"])
 
 
 def _with_letters(tokenizer: PreTrainedTokenizerFast, prompts: list[str], context: int) -> list[dict[str, Any]]:

@@ -1,28 +1,17 @@
-"""The demo's world in words: questions with computed answers, multiple-choice exams, and prose to learn from.
+"""What the demo's world can be asked: skills, each with the ways to ask for it and answers that are computed.
 
 Everything is drawn from `random.Random(<text>)`, which seeds by SHA-512: the same seed gives the same bytes on every
-machine. A multiple-choice question belongs either to the exams or to the prose, by a hash of its words, so no exam
-question is ever part of a generated model's training text, whatever the seeds and counts.
+machine.
 """
 
-import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
 from random import Random
 
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.sources.demo_facts import BOOKS, CONTINENTS, CURRENCIES, FIRMS, GLOSSARY, GOODS, NAMES
+from tradeoffs.sources.demo_facts import CURRENCIES, FIRMS, GLOSSARY, GOODS, NAMES
 
-LETTERS = "ABCD"
 PERCENTS = (1, 2, 3, 4, 5, 10, 20, 50)
-DEV_QUESTIONS = 5  # worked examples per topic, as in MMLU
-EXAM_SHARE = 4  # one possible question in four is kept for exams
-# Pages of a base model's training text: how many are prose and not a quiz, how many quizzes have just one question (a
-# model learns to look back sooner where there is little to look at), and how many are about the first three topics.
-PROSE_SHARE = 0.5
-SHORT_SHARE = 0.7
-SAME_CHOICES_SHARE = 0.75
 
 
 @dataclass(frozen=True)
@@ -35,31 +24,11 @@ class Skill:
     prose: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Choice:
-    """A multiple-choice question; `answer` is the index of the right one among the four choices."""
-
-    question: str
-    choices: tuple[str, ...]
-    answer: int
-
-    @property
-    def text(self) -> str:
-        """In the layout of the MMLU prompt, with its answer."""
-        options = "\n".join(f"{letter}. {choice}" for letter, choice in zip(LETTERS, self.choices, strict=True))
-        return f"{self.question}\n{options}\nAnswer: {LETTERS[self.answer]}"
-
-    @property
-    def words(self) -> str:
-        """The same for the same question with the same choices in any order."""
-        return "\n".join((self.question, *sorted(self.choices)))
-
-
 def _hundreds(rng: Random) -> int:
     return 100 * rng.randint(1, 9)
 
 
-def _percent_of(rng: Random) -> dict:
+def percent_of(rng: Random) -> dict:
     percent, amount = rng.choice(PERCENTS), _hundreds(rng)
     return {"percent": percent, "amount": amount, "result": percent * amount // 100}
 
@@ -151,7 +120,7 @@ def _currency(rng: Random) -> dict:
 
 SKILLS = {
     "percent_of": Skill(
-        _percent_of,
+        percent_of,
         (
             "What is {percent}% of ${amount}?",
             "Find {percent}% of ${amount}.",
@@ -367,154 +336,3 @@ def questions(count: int, seed: int) -> list[tuple[str, str]]:
         f"datasets: generate.questions: {count} asked for, the templates make only about {len(found)} different ones; "
         "ask for fewer"
     )
-
-
-def _books_choice(rng: Random, place: int) -> Choice:
-    side = list(BOOKS)[place]
-    asks = (
-        "The books of a {firm} show {entry}. What is it?",
-        "A {firm} has {entry}. Where does it stand?",
-        "For a {firm}, what is {entry}?",
-        "A {firm} writes down {entry}. What kind of entry is that?",
-    )
-    question = rng.choice(asks).format(firm=rng.choice(FIRMS), entry=rng.choice(BOOKS[side]))
-    return Choice(question, tuple(BOOKS), place)
-
-
-def _continent_choice(rng: Random, place: int) -> Choice:
-    continent = list(CONTINENTS)[place]
-    country, money = rng.choice(list(CONTINENTS[continent].items()))
-    asks = (
-        "{name} pays with the {money} of {country}. Where is {name}?",
-        "{name} has {money} from {country}. Where is that?",
-    )
-    question = rng.choice(asks).format(name=rng.choice(NAMES), money=money, country=country)
-    return Choice(question, tuple(CONTINENTS), place)
-
-
-def _price_choice(rng: Random, place: int) -> Choice:
-    old = rng.randint(10, 49)
-    step = rng.randint(5, 9)
-    new = (old + step, old - step, old, 2 * old)[place]
-    asks = (
-        "A {thing} cost ${old} and now costs ${new}. What did the price do?",
-        "The price of a {thing} went from ${old} to ${new}.",
-    )
-    question = rng.choice(asks).format(thing=rng.choice(GOODS), old=old, new=new)
-    return Choice(question, ("it rose", "it fell", "it stayed the same", "it doubled"), place)
-
-
-def _term_choice(rng: Random, place: int) -> Choice:
-    term, meaning = rng.choice(sorted(GLOSSARY.items()))
-    question = rng.choice(("Which word means {}?", "What do we call {}?")).format(meaning)
-    return Choice(question, _placed(rng, term, set(GLOSSARY) - {term}, place), place)
-
-
-def _percent_choice(rng: Random, place: int) -> Choice:
-    slots = _percent_of(rng)
-    others = {f"${percent * slots['amount'] // 100}" for percent in PERCENTS if percent != slots["percent"]}
-    asks = ("How much is {percent}% of ${amount}?", "A fee of {percent}% on ${amount} comes to")
-    question = rng.choice(asks).format(**slots)
-    return Choice(question, _placed(rng, f"${slots['result']}", others, place), place)
-
-
-def _placed(rng: Random, right: str, others: set[str], place: int) -> tuple[str, ...]:
-    wrong = rng.sample(sorted(others), 3)
-    return (*wrong[:place], right, *wrong[place:])
-
-
-# Multiple-choice topics, in the order in which `topics: N` takes them; each is drawn with its right answer in a given
-# place. The first three always offer the same choices, so a very small model can learn the letter of each answer; in
-# the others it must find the letter beside the answer, which it hardly can.
-TOPICS: dict[str, Callable[[Random, int], Choice]] = {
-    "bookkeeping": _books_choice,
-    "world_currencies": _continent_choice,
-    "price_changes": _price_choice,
-    "financial_terms": _term_choice,
-    "percentages": _percent_choice,
-}
-SAME_CHOICES = 3
-
-
-def is_exam(choice: Choice) -> bool:
-    """Whether this question, with its choices in any order, belongs to the exams and not to the training text."""
-    return hashlib.sha256(choice.words.encode()).digest()[0] % EXAM_SHARE == 0
-
-
-def _draw_choice(rng: Random, topic: str, place: int, exam: bool) -> Choice:
-    while True:
-        choice = TOPICS[topic](rng, place)
-        if is_exam(choice) == exam:
-            return choice
-
-
-def exam(topic: str, count: int, seed: int) -> list[Choice]:
-    """`DEV_QUESTIONS` worked examples and `count` test questions of one topic, all different.
-
-    Among the test questions each letter is right equally often, as far as `count` allows. Raises UserError when the
-    topic's words cannot make that many.
-    """
-    rng = Random(f"demo exam {topic} {seed}")
-    places = [rng.randrange(4) for _ in range(DEV_QUESTIONS)] + rng.sample([n % 4 for n in range(count)], count)
-    found: dict[tuple, Choice] = {}
-    for _ in range(50 * len(places)):
-        drawn = _draw_choice(rng, topic, places[len(found)], exam=True)
-        found.setdefault((drawn.question, frozenset(drawn.choices)), drawn)
-        if len(found) == len(places):
-            return list(found.values())
-    raise UserError(
-        f"datasets: generate.topic_questions: {count} asked for, topic {topic} makes only about "
-        f"{len(found) - DEV_QUESTIONS} different ones; ask for fewer"
-    )
-
-
-def documents(sentences: int, seed: int) -> Iterator[str]:
-    """Training text for a base model: paragraphs of prose and pages of quizzes, `sentences` statements in all.
-
-    The prose holds the same kind of facts as `questions`, but never a question with its answer: answering is what
-    tuning teaches.
-    """
-    return (page for page, _ in _training_pages(sentences, seed))
-
-
-def held_out(count: int, sentences: int, seed: int) -> list[str]:
-    """Pages of the same kind, `count` or as many as are found, with no statement of `documents(sentences, seed)`.
-
-    What can be said in but a few ways (a definition, a country's currency) has been said there, so it is not in them.
-    """
-    known = {statement for _, statements in _training_pages(sentences, seed) for statement in statements}
-    found: dict[str, None] = {}
-    for page, statements in islice(_pages(Random(f"demo held out {seed}")), 50 * count):
-        if known.isdisjoint(statements):
-            found.setdefault(page)
-        if len(found) == count:
-            break
-    return list(found)
-
-
-def _training_pages(sentences: int, seed: int) -> Iterator[tuple[str, list[str]]]:
-    made = 0
-    for page, statements in _pages(Random(f"demo prose {seed}")):
-        if made >= sentences:
-            return
-        yield page, statements
-        made += len(statements)
-
-
-def _pages(rng: Random) -> Iterator[tuple[str, list[str]]]:
-    """Pages without end, each with its statements: sentences, or the words of questions with their choices."""
-    skills, topics = list(SKILLS.values()), list(TOPICS)
-    while True:
-        if rng.random() < PROSE_SHARE:
-            said = [_statement(rng, rng.choice(skills)) for _ in range(rng.randint(1, 3))]
-            yield " ".join(said), said
-        else:
-            size = 1 if rng.random() < SHORT_SHARE else rng.randint(2, 6)
-            topic = rng.choice(topics[:SAME_CHOICES] if rng.random() < SAME_CHOICES_SHARE else topics[SAME_CHOICES:])
-            title = f"The following are multiple choice questions (with answers) about {topic.replace('_', ' ')}."
-            drawn = [_draw_choice(rng, topic, rng.randrange(4), exam=False) for _ in range(size)]
-            yield "\n\n".join((title, *(choice.text for choice in drawn))), [choice.words for choice in drawn]
-
-
-def _statement(rng: Random, skill: Skill) -> str:
-    return rng.choice(skill.prose).format(**skill.draw(rng))
