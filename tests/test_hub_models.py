@@ -34,16 +34,16 @@ time.sleep = lambda seconds: None
 from huggingface_hub import constants
 constants.DOWNLOAD_CHUNK_SIZE = 1 << 16
 from tradeoffs.models import checkpoints
-from tradeoffs.base import hub_models
+from tradeoffs.base import hub_downloads, hub_models, hub_room
 from tradeoffs.plumbing.errors import UserError
 {UNSEEN}
 
 def one(repo, revision, folder):
     try:
         found = hub_models.find(repo, revision, sys.argv[1])
-        hub_models.announce(found, Path(folder))
+        hub_room.announce(found, Path(folder))
         Path(folder).mkdir(parents=True, exist_ok=True)
-        hub_models.copy(found, Path(folder))
+        hub_downloads.copy(found, Path(folder))
         return dict(commit=found.commit)
     except UserError as error:
         return dict(error=str(error))
@@ -229,7 +229,7 @@ def test_a_line_that_is_cut_again_and_again_still_brings_every_byte_once(hub, ch
 def test_a_hub_that_says_nothing_for_too_long_is_asked_again(hub, checkpoint, tmp_path):
     hub.silent[WEIGHTS] = 1
     # Impatient with the first answer only, since between the tries the library sleeps: a slow machine fails nothing.
-    copy = "hub_models.copy(found, Path(folder))"
+    copy = "hub_downloads.copy(found, Path(folder))"
     impatient = """time.sleep = lambda seconds: setattr(constants, "HF_HUB_DOWNLOAD_TIMEOUT", 10)
         constants.HF_HUB_DOWNLOAD_TIMEOUT = 0.1
         """
@@ -341,7 +341,7 @@ from huggingface_hub.utils import httpx
 if room:
     file_download.http_get = write
 else:
-    hub_models._clone = clone
+    hub_downloads._clone = clone
 """
 
 
@@ -357,24 +357,24 @@ def test_only_parts_of_the_files_that_are_missing_make_the_download_smaller(hub,
 
 
 def test_the_folder_of_dvcs_cache_is_the_one_that_dvc_was_told(tmp_path, monkeypatch):
-    from tradeoffs.base import hub_models
+    from tradeoffs.base import hub_room
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_SYSTEM_CONFIG_DIR", str(tmp_path / "system"))
     monkeypatch.delenv("DVC_GLOBAL_CONFIG_DIR", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user"))
-    assert hub_models._dvc_cache() == Path(".dvc/cache")
+    assert hub_room._dvc_cache() == Path(".dvc/cache")
     for level, place in (("system", "/mnt/shared"), ("user/dvc", "caches")):
         Path(level).mkdir(parents=True)
         Path(level, "config").write_text(f"[cache]\n    dir = {place}\n")
-        assert hub_models._dvc_cache() == tmp_path / level / place
+        assert hub_room._dvc_cache() == tmp_path / level / place
     Path(".dvc").mkdir()
     Path(".dvc/config").write_text(
         "[core]\n    remote = s3\n['remote \"s3\"']\n    url = s3://b\n[cache]\n    dir = ../a\n"
     )
-    assert hub_models._dvc_cache().resolve() == tmp_path / "a"
+    assert hub_room._dvc_cache().resolve() == tmp_path / "a"
     Path(".dvc/config.local").write_text("[cache]\n    dir = /mnt/b\n")
-    assert hub_models._dvc_cache() == Path("/mnt/b")
+    assert hub_room._dvc_cache() == Path("/mnt/b")
 
 
 def test_a_token_opens_what_is_gated_and_is_written_nowhere(hub, checkpoint, tmp_path):
