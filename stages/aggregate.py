@@ -16,7 +16,7 @@ from tradeoffs.common import files
 from tradeoffs.common.cells import cells, pairs, prepared, variants
 from tradeoffs.plumbing import cli
 from tradeoffs.report import page as report
-from tradeoffs.report import pictures as plots
+from tradeoffs.report.pictures import draw_all
 from tradeoffs.results import items, tables
 from tradeoffs.results.results import Results
 
@@ -46,7 +46,7 @@ def main() -> None:
         if preferences := tables.curves(results, "preference_curve"):
             tables.write_csv(folder / "preference.csv", preferences)
         tables.write_csv(folder / "subjects.csv", tables.subjects(results))
-        text = report.markdown(results, plots.draw_all(results, folder))
+        text = report.markdown(results, draw_all(results, folder))
 
     for name, numbers in measured.items():
         files.write_json(f"metrics/{name}.json", numbers)

@@ -15,7 +15,7 @@ from tradeoffs.common.cells import Variant
 from tradeoffs.evaluate import evaluation
 from tradeoffs.params import Splits
 from tradeoffs.report import formatting, grid
-from tradeoffs.report import pictures as plots
+from tradeoffs.report.pictures import heatmaps
 from tradeoffs.results import intervals, metrics
 from tradeoffs.results.results import Results
 
@@ -218,7 +218,7 @@ def test_one_pair_has_no_grid(tmp_path):
 
 
 def test_the_heatmap_holds_the_value_and_the_method_of_every_cell(results):
-    figure = plots.bits_per_byte(results)
+    figure = heatmaps.bits_per_byte(results)
     base, best = figure.axes[:2]
     written = {note.get_text() for note in base.texts}
     for model in MODELS:
@@ -232,7 +232,7 @@ def test_the_heatmap_holds_the_value_and_the_method_of_every_cell(results):
 
 
 def test_the_best_model_of_a_data_set_is_framed_and_its_ties_are_dashed(results):
-    best = plots.bits_per_byte(results).axes[1]
+    best = heatmaps.bits_per_byte(results).axes[1]
     frames = {
         (round(patch.get_x() + 0.46), round(patch.get_y() + 0.46)): patch.get_linestyle() for patch in best.patches
     }
@@ -245,5 +245,5 @@ def test_the_best_model_of_a_data_set_is_framed_and_its_ties_are_dashed(results)
 
 def test_without_a_base_there_is_one_panel(tmp_path):
     found = made(tmp_path, methods=["lora", "full"])
-    figure = plots.bits_per_byte(found)
+    figure = heatmaps.bits_per_byte(found)
     assert len(figure.axes) == 2, "one heatmap, one colour bar"

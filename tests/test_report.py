@@ -5,14 +5,16 @@ import re
 from itertools import combinations
 
 import fake_results
+import numpy as np
 import pytest
 import yaml
+from matplotlib.figure import Figure
 
 from stages import score
 from tradeoffs.common import files
 from tradeoffs.report import formatting
 from tradeoffs.report import page as report
-from tradeoffs.report import pictures as plots
+from tradeoffs.report.pictures import PICTURES, labels
 from tradeoffs.results.intervals import Interval
 
 
@@ -108,7 +110,7 @@ def test_every_table_has_as_many_cells_in_each_row(text):
 
 def test_every_picture_in_the_report_exists(mixed_folder, mixed):
     links = re.findall(r"!\[.*?\]\((.*?)\)", (mixed_folder / "report/report.md").read_text())
-    assert len(links) == len(set(plots.PICTURES) - {"bits_per_byte"}), "no heatmap of a single cell"
+    assert len(links) == len(set(PICTURES) - {"bits_per_byte"}), "no heatmap of a single cell"
     assert all((mixed_folder / "report" / link).is_file() for link in links)
 
 
@@ -417,11 +419,11 @@ def test_the_lengths_are_those_that_each_tokenizer_makes(folder, results, text):
 
 
 def test_labels_of_points_that_nearly_coincide_lie_each_on_its_own_side():
-    figure = plots.Figure(figsize=(6, 4))
+    figure = Figure(figsize=(6, 4))
     axes = figure.subplots()
     points = [(0.50, 0.500, "one", "#000000"), (0.50, 0.512, "two", "#111111"), (0.1, 0.1, "far", "#222222")]
     axes.set(xlim=(0, 1), ylim=(0, 1))
-    plots._label_last(figure, [(axes, points, [(x, y) for x, y, _, _ in points])])
+    labels.label_last(figure, [(axes, points, [(x, y) for x, y, _, _ in points])])
     notes = {note.get_text(): note for note in axes.texts}
     assert notes["one"].xyann[1] <= 0 <= notes["two"].xyann[1], "the upper point's label is not below the lower one's"
     assert notes["one"].arrow_patch.get_edgecolor() != notes["two"].arrow_patch.get_edgecolor()
@@ -432,4 +434,4 @@ def test_labels_of_points_that_nearly_coincide_lie_each_on_its_own_side():
     [(((0, 0), (2, 2), (0, 2), (2, 0)), True), (((0, 0), (2, 2), (0, 1), (0, 2)), False)],
 )
 def test_lines_that_cross_are_seen(ends, crosses):
-    assert plots._cross(*(plots.np.array(end) for end in ends)) is crosses
+    assert labels.cross(*(np.array(end) for end in ends)) is crosses

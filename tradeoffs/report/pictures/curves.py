@@ -1,0 +1,109 @@
+"""Lines: how a training went, speed by batch size, how long examples are."""
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tradeoffs.common.cells import Cell
+from tradeoffs.report.pictures.style import (
+    COLOURS,
+    colour_of,
+    label_logarithmic,
+    legend_beside,
+    marker_of,
+    new_figure,
+    number,
+    stacked,
+    title_of,
+)
+from tradeoffs.results.results import BATCH, Results
+
+
+def training_curves(results: Results) -> Figure | None:
+    groups = _with_curve(results, "curve")
+    if not groups:
+        return None
+    figure, panels = stacked(groups, width=7, height=3.4)
+    for group, axes in zip(groups, panels, strict=True):
+        _draw_curves(axes, results, group, "curve", "loss")
+        axes.set_yscale("log")
+        label_logarithmic(axes.yaxis)
+        axes.set(xlabel="optimiser step", ylabel="training loss (nats per token)", title=title_of("Training", *group))
+        legend_beside(axes, "method")
+    return figure
+
+
+def preference_curves(results: Results) -> Figure | None:
+    """Learning from pairs: loss, reward accuracy and reward margin by step."""
+    groups = _with_curve(results, "preference_curve")
+    if not groups:
+        return None
+    measured = {"loss": "loss", "reward_accuracy": "reward accuracy", "reward_margin": "reward margin (nats)"}
+    figure = new_figure(12, 3.2 * len(groups))
+    for group, row in zip(groups, figure.subplots(len(groups), len(measured), squeeze=False), strict=True):
+        for axes, (name, label) in zip(row, measured.items(), strict=True):
+            _draw_curves(axes, results, group, "preference_curve", name)
+            axes.set(xlabel="optimiser step", ylabel=label)
+        row[0].set_title(title_of("Preferences", *group))
+        legend_beside(row[-1], "method")
+    return figure
+
+
+def throughput(results: Results) -> Figure | None:
+    """Decode speed of all sequences together by how many there are: the formats of each group's best method."""
+    if not results.batch_sizes:
+        return None
+    figure, panels = stacked(results.groups(), width=7, height=3.4)
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(results.formats)))
+    keys = {1: "decode_tokens_per_second"} | {size: f"{BATCH}{size}" for size in results.batch_sizes}
+    for group, axes in zip(results.groups(), panels, strict=True):
+        best = results.best_shipped(*group)
+        for variant, colour in zip(results.of(*group, best), colours, strict=False):
+            speeds = {size: results.cost[variant][key] for size, key in keys.items() if key in results.cost[variant]}
+            marker = marker_of(results, variant.format)
+            axes.plot(list(speeds), list(speeds.values()), marker=marker, color=colour, label=variant.format)
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log")
+        axes.set_xticks(list(keys), [str(size) for size in keys])
+        label_logarithmic(axes.yaxis)
+        axes.set(xlabel="sequences decoded at the same time", ylabel="tokens/s, all together")
+        axes.set_title(title_of(f"Throughput of {best}", *group))
+        legend_beside(axes, "format")
+    return figure
+
+
+def lengths(results: Results) -> Figure:
+    """Tokens per training example, by tokenizer: one panel per data set."""
+    datasets = results.run.datasets
+    figure = new_figure(7, 2.6 * len(datasets))
+    for axes, dataset in zip(figure.subplots(len(datasets), 1, squeeze=False)[:, 0], datasets, strict=True):
+        for index, model in enumerate(results.run.models):
+            found = results.lengths[model, dataset]["train"]
+            share = np.array(found["counts"]) / max(sum(found["counts"]), 1)
+            # Each thinner than the ones before: lines that lie on each other all show.
+            width = np.linspace(2.6, 1.2, len(results.run.models))[index]
+            colour = COLOURS[index % len(COLOURS)]
+            axes.stairs(100 * share, found["edges"], color=colour, linewidth=width, label=model)
+            axes.axvline(found["median"], color=colour, linewidth=0.9, linestyle=":")
+        axes.set_xscale("symlog", base=2, linthresh=8, linscale=0.5)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_formatter(lambda value, _: number(value))
+        axes.set(xlabel="tokens (dotted: the median)", ylabel="share of the examples (%)", title=f"Lengths: {dataset}")
+        legend_beside(axes, "tokenizer of")
+    return figure
+
+
+def _with_curve(results: Results, key: str) -> list[tuple[str, str]]:
+    """The groups that have a training curve of this name."""
+    return [g for g in results.groups() if any(key in results.training[v.cell] for v in results.of(*g))]
+
+
+def _draw_curves(axes: Axes, results: Results, group: tuple[str, str], key: str, name: str) -> None:
+    """A line per method that has the curve `key`: what its points hold as `name`."""
+    # Each thinner than the ones before: curves that lie on each other all show.
+    for method, width in zip(results.run.methods, np.linspace(4.5, 1.2, len(results.run.methods)), strict=True):
+        curve = results.training[Cell(*group, method)].get(key, [])
+        if curve:
+            points = [point["step"] for point in curve], [point[name] for point in curve]
+            axes.plot(*points, color=colour_of(results, method), label=method, linewidth=width)
