@@ -5,34 +5,27 @@ OUT  data/items/<variant>.parquet    data/cost/<variant>.json
      python -m stages.evaluate_cpu --model demo --dataset demo --method lora --quant q4_k_m
 """
 
-import time
-
 from tradeoffs import params
-from tradeoffs.common.cells import Cell
+from tradeoffs.common.cells import Variant
 from tradeoffs.evaluate import evaluation
+from tradeoffs.evaluate.items import ITEMS
 from tradeoffs.formats import trained_only
 from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
-from tradeoffs.plumbing import cli, clock
+from tradeoffs.plumbing import cli
 
 Reads = evaluation.Reads
 
 
 def main(model: str, dataset: str, method: str, quant: str) -> None:
     cfg = params.load(Reads)
-    cell = Cell(model, dataset, method)
-    variant = cell.variant(quant)
+    variant = Variant(model, dataset, method, quant)
     gguf = variant.gguf
     if why_not := trained_only.reason(gguf.with_suffix(".json")):
-        trained_only.write_evaluation(variant, evaluation.ITEMS, why_not)
+        trained_only.write_evaluation(variant, ITEMS, why_not)
         return
-    begun = time.perf_counter()
-    with clock.loading():
-        runtime = LlamaCppRuntime(gguf, cfg.batch_tokens)
-    cost = {"load_seconds": time.perf_counter() - begun}
-    print(f"{variant} on cpu")
-
+    runtime, cost = evaluation.load(variant, lambda: LlamaCppRuntime(gguf, cfg.batch_tokens))
     with runtime:
-        evaluation.evaluate(runtime, variant, [gguf], cell.tokens, cfg, cost, cell.reference)
+        evaluation.evaluate_format(runtime, variant, [gguf], cfg, cost)
 
 
 if __name__ == "__main__":

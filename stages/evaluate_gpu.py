@@ -5,18 +5,17 @@ OUT  data/items/<variant>.parquet    data/cost/<variant>.json
      python -m stages.evaluate_gpu --model demo --dataset demo --method lora --precision nf4
 """
 
-import time
-
 import torch
 
 from tradeoffs import params
 from tradeoffs.common import files
-from tradeoffs.common.cells import Cell
+from tradeoffs.common.cells import Variant
 from tradeoffs.evaluate import evaluation
+from tradeoffs.evaluate.items import ITEMS
 from tradeoffs.formats import trained_only
 from tradeoffs.formats.names import PRECISIONS
-from tradeoffs.models.loading import device, load_model
-from tradeoffs.plumbing import cli, clock
+from tradeoffs.models.loading import load_model
+from tradeoffs.plumbing import cli
 from tradeoffs.transformers_runtime import TransformersRuntime
 
 Reads = evaluation.Reads
@@ -24,22 +23,21 @@ Reads = evaluation.Reads
 
 def main(model: str, dataset: str, method: str, precision: str) -> None:
     cfg = params.load(Reads)
-    cell = Cell(model, dataset, method)
-    variant = cell.variant(precision)
-    merged = cell.merged
+    variant = Variant(model, dataset, method, precision)
+    merged = variant.cell.merged
     if why_not := trained_only.reason(merged / "run_info.json"):
-        trained_only.write_evaluation(variant, evaluation.ITEMS, why_not)
+        trained_only.write_evaluation(variant, ITEMS, why_not)
         return
-    begun = time.perf_counter()
-    with clock.loading():
+    pad_id = files.read_json(variant.cell.tokens / "info.json")["pad_id"]
+
+    def make() -> TransformersRuntime:
         loaded = load_model(merged, PRECISIONS[precision], torch.bfloat16)
-        runtime = TransformersRuntime(loaded, cfg.batch_tokens, files.read_json(cell.tokens / "info.json")["pad_id"])
-    cost = {"load_seconds": time.perf_counter() - begun}
+        return TransformersRuntime(loaded, cfg.batch_tokens, pad_id)
+
+    runtime, cost = evaluation.load(variant, make)
     onto = files.read_json(merged / "run_info.json").get("merged_onto")  # of an adapter trained on a quantised base
     cost |= {"merged_onto": onto} if onto else {}
-    print(f"{variant} on {device()}")
-
-    evaluation.evaluate(runtime, variant, [merged], cell.tokens, cfg, cost, cell.reference)
+    evaluation.evaluate_format(runtime, variant, [merged], cfg, cost)
 
 
 if __name__ == "__main__":

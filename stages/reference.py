@@ -6,7 +6,6 @@ OUT  data/reference/<cell>/ (per token: the top k and a sample of the rest)
      python -m stages.reference --model demo --dataset demo --method lora
 """
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -17,8 +16,8 @@ from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED, Cell
 from tradeoffs.evaluate import evaluation
-from tradeoffs.models.loading import device, load_trained
-from tradeoffs.plumbing import cli, clock
+from tradeoffs.models.loading import load_trained
+from tradeoffs.plumbing import cli
 from tradeoffs.transformers_runtime import TransformersRuntime
 
 
@@ -34,17 +33,14 @@ def main(model: str, dataset: str, method: str) -> None:
     info = files.read_json(cell.tokens / "info.json")
     if info["kind"] != "text":
         _note_long_answers(cell.tokens / "test.parquet", cfg.max_new_tokens)
-    begun = time.perf_counter()
-    with clock.loading():
-        loaded = load_trained(cell.base, cell.trained, cfg.method, getattr(torch, cfg.reference_dtype))
-        runtime = TransformersRuntime(loaded, cfg.batch_tokens, info["pad_id"])
-    cost = {"load_seconds": time.perf_counter() - begun}
-    variant = cell.variant(TRAINED)
-    print(f"{variant} on {device()}")
 
-    evaluation.evaluate(
-        runtime, variant, [cell.base, cell.trained], cell.tokens, cfg, cost, keep_reference=cell.reference
-    )
+    def make() -> TransformersRuntime:
+        loaded = load_trained(cell.base, cell.trained, cfg.method, getattr(torch, cfg.reference_dtype))
+        return TransformersRuntime(loaded, cfg.batch_tokens, info["pad_id"])
+
+    variant = cell.variant(TRAINED)
+    runtime, cost = evaluation.load(variant, make)
+    evaluation.evaluate_reference(runtime, variant, [cell.base, cell.trained], cfg, cost)
 
 
 def _note_long_answers(tested: Path, limit: int) -> None:

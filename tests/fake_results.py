@@ -12,7 +12,7 @@ from stages import aggregate, score
 from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED, Variant, variants
-from tradeoffs.evaluate.evaluation import ITEMS
+from tradeoffs.evaluate.items import ITEMS
 from tradeoffs.params import reading
 from tradeoffs.results.results import Results
 

@@ -12,7 +12,7 @@ import pytest
 from stages import score
 from tradeoffs import compare, params
 from tradeoffs.common.cells import Variant, variants
-from tradeoffs.evaluate.evaluation import ITEMS
+from tradeoffs.evaluate.items import ITEMS
 from tradeoffs.formats import trained_only
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.report import formatting

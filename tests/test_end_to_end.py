@@ -12,7 +12,7 @@ from tiny_gguf import make_checkpoint
 
 from stages import aggregate, evaluate_cpu, evaluate_gpu, prepare, score, tokenize
 from tradeoffs.common import files
-from tradeoffs.evaluate import evaluation
+from tradeoffs.evaluate import items
 from tradeoffs.methods import peft_facts
 from tradeoffs.params import Method
 from tradeoffs.plumbing.errors import UserError
@@ -31,7 +31,7 @@ def workspace(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("TQDM_DISABLE", "1")
-        patch.setattr(evaluation, "CHUNK", 4)  # so that several of them are put together
+        patch.setattr(items, "CHUNK", 4)  # so that several of them are put together
         tiny = {"path": "models/raw/tiny", "prompt": "own"}
         small_run.set_up({"tiny": tiny}, METHODS, PRECISIONS, QUANTS, small_run.sums(40))
         make_checkpoint(folder / "models/base/tiny")
@@ -129,9 +129,9 @@ def test_an_evaluation_gives_the_same_quality_twice(cell):
 KILLED = """
 import os, signal, sys
 from stages import {stage}
-from tradeoffs.evaluate import evaluation
+from tradeoffs.evaluate import items
 from tradeoffs.common import unfinished
-evaluation.CHUNK = 4
+items.CHUNK = 4
 part, left = unfinished.Unfinished.part, int(sys.argv[1])
 
 def until(self, name, work, gpu_clock=None):

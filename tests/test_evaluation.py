@@ -11,7 +11,7 @@ from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.common.batching import length_batches
 from tradeoffs.common.unfinished import Unfinished
-from tradeoffs.evaluate import evaluation, kld
+from tradeoffs.evaluate import items, kld
 from tradeoffs.evaluate.runtime import Scores, common_prefix
 from tradeoffs.formats import trained_only
 from tradeoffs.plumbing.errors import UserError
@@ -20,7 +20,7 @@ from tradeoffs.plumbing.errors import UserError
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
 def test_a_log_probability_that_is_no_number_stops_the_evaluation(value):
     with pytest.raises(UserError, match="test item 7: a log-probability is not a finite number"):
-        evaluation.require_finite(np.array([-1.0, value]), "test item 7")
+        items.require_finite(np.array([-1.0, value]), "test item 7")
 
 
 def test_a_divergence_that_is_no_number_stops_the_evaluation():
@@ -28,7 +28,7 @@ def test_a_divergence_that_is_no_number_stops_the_evaluation():
     reference = kld.Reference(ids, np.log([[0.7, 0.2]]), np.log([0.1]), drawn, np.log([[0.05, 0.05]]))
     never = Scores(np.zeros(1), np.array([3]), np.array([[0.0, -np.inf]]), None, np.log([0.1]), np.log([[0.05, 0.05]]))
     with pytest.raises(UserError, match="test item 7: a log-probability is not a finite number"):
-        evaluation.compare(reference, never, "test item 7")
+        items.compare(reference, never, "test item 7")
 
 
 def test_same_top_counts_the_tokens_at_which_both_would_say_the_same():
@@ -36,7 +36,7 @@ def test_same_top_counts_the_tokens_at_which_both_would_say_the_same():
     drawn, drawn_logprob = np.array([[7, 8], [7, 8]]), np.log(np.full((2, 2), 0.05))
     reference = kld.Reference(ids, np.log([[0.7, 0.2], [0.6, 0.3]]), tail, drawn, drawn_logprob)
     same = Scores(np.zeros(2), np.array([3, 5]), reference.logprob, None, tail, drawn_logprob)
-    assert evaluation.compare(reference, same, "test item 7") == {
+    assert items.compare(reference, same, "test item 7") == {
         "kld": 0.0,
         "kld_tail": 0.0,
         "kld_variance": 0.0,
@@ -66,8 +66,8 @@ def test_what_cannot_be_merged_is_not_evaluated_and_says_why(tmp_path, monkeypat
     files.write_json("models/merged/m-d-prompt/run_info.json", {"unmergeable": "it trains vectors", "seed": 7})
     trained_only.write_gguf(Path("models/gguf/m-d-prompt-q4_0.gguf"), "it trains vectors")
     stage.main("m", "d", "prompt", name)
-    items = pq.read_table(f"data/items/m-d-prompt-{name}.parquet")
-    assert items.num_rows == 0 and items.schema.equals(evaluation.ITEMS)
+    table = pq.read_table(f"data/items/m-d-prompt-{name}.parquet")
+    assert table.num_rows == 0 and table.schema.equals(items.ITEMS)
     assert files.read_json(f"data/cost/m-d-prompt-{name}.json") == {"unmergeable": "it trains vectors"}
 
 
@@ -89,7 +89,7 @@ def test_a_finished_part_is_used_again_only_for_the_very_same_work(tmp_path, mon
     model.write_text("weights")
 
     def done(*settings):
-        return Unfinished("a-b-c-d", evaluation.ITEMS, [model], *settings)
+        return Unfinished("a-b-c-d", items.ITEMS, [model], *settings)
 
     done({"shots": 5}, "cpu").part("test-00000", work)
     if changed == "input":

@@ -12,7 +12,7 @@ import pytest
 
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
-from tradeoffs.evaluate import evaluation
+from tradeoffs.evaluate import items
 from tradeoffs.params import Splits
 from tradeoffs.report import formatting, grid
 from tradeoffs.report.pictures import heatmaps
@@ -61,11 +61,11 @@ def test_a_limit_counts_documents_of_a_text_and_takes_all_windows_of_each(tmp_pa
     rows = [{"id": f"{document}-{number}", "ids": [1, 2]} for document in "abcd" for number in range(3)]
     files.write_table(tmp_path / "test.parquet", rows, TOKENS)
     limits = Splits(test=2, seen=1, general=0)
-    chunks = list(evaluation._chunks(tmp_path, limits, ["test"], {"test"}, most=most))
+    chunks = list(items.chunks(tmp_path, limits, ["test"], {"test"}, most=most))
     found = [row for _, _, part in chunks for row in part]
     assert [(row["id"], row["document"]) for row in found] == [(f"{d}-{n}", d) for d in "ab" for n in range(3)]
     assert [number for _, number, _ in chunks] == list(range(len(chunks)))
-    asked = [row for _, _, part in evaluation._chunks(tmp_path, limits, ["test"], most=most) for row in part]
+    asked = [row for _, _, part in items.chunks(tmp_path, limits, ["test"], most=most) for row in part]
     assert [row["id"] for row in asked] == ["a-0", "a-1"], "of questions it counts rows"
     assert asked[0]["document"] is None
 
@@ -73,7 +73,7 @@ def test_a_limit_counts_documents_of_a_text_and_takes_all_windows_of_each(tmp_pa
 def test_a_limit_of_0_evaluates_nothing_and_one_above_the_number_everything(tmp_path):
     files.write_table(tmp_path / "general.parquet", [{"id": "a-0", "ids": [1]}, {"id": "b-0", "ids": [1]}], TOKENS)
     for limit, count in ((0, 0), (1, 1), (9, 2)):
-        chunks = evaluation._chunks(tmp_path, Splits(test=1, seen=1, general=limit), ["general"], {"general"})
+        chunks = items.chunks(tmp_path, Splits(test=1, seen=1, general=limit), ["general"], {"general"})
         assert sum(len(rows) for _, _, rows in chunks) == count
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tradeoffs import questions
 from tradeoffs.common import files
-from tradeoffs.evaluate.evaluation import ITEMS
+from tradeoffs.evaluate.items import ITEMS
 from tradeoffs.formats import trained_only
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.tokenize.tables import QUESTIONS

@@ -25,7 +25,7 @@ def by_question(runtime: Runtime, questions: Sequence[dict]) -> list[np.ndarray]
 def option_logprobs(runtime: Runtime, questions: Sequence[dict]) -> np.ndarray:
     """Log-probability of each option after its prompt, in nats; float32 (questions, options).
 
-    `questions` hold `ids`, `options` and `stems` as `tokens.mmlu_rows` makes them. An option with a stem counts
+    `questions` hold `ids`, `options` and `stems` as `tokenize.questions` makes them. An option with a stem counts
     as in lm-evaluation-harness: the log-probabilities of all its tokens are added, and of a prompt that does not fit
     the context together with it the last tokens are kept.
     """
