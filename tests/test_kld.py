@@ -11,7 +11,7 @@ from tradeoffs import params
 from tradeoffs.evaluate import kld
 from tradeoffs.evaluate.runtime import Rows, Scores, Target, uniforms
 from tradeoffs.evaluate.torch_scores import observe
-from tradeoffs.llama_cpp.runtime import score_rows
+from tradeoffs.llama_cpp.scores import score_rows
 from tradeoffs.plumbing.errors import UserError
 
 ROWS, VOCABULARY = 400, 300

@@ -12,8 +12,10 @@ from tiny_gguf import CONTEXT, VOCABULARY, make_checkpoint
 
 from tradeoffs.convert.gguf_converter import convert
 from tradeoffs.evaluate.runtime import Rows, Target
+from tradeoffs.llama_cpp import context
 from tradeoffs.llama_cpp import runtime as llama_cpp_runtime
-from tradeoffs.llama_cpp.runtime import LlamaCppRuntime, score_rows
+from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
+from tradeoffs.llama_cpp.scores import score_rows
 from tradeoffs.plumbing.errors import UserError
 
 REPO = Path(__file__).parents[1]
@@ -96,7 +98,7 @@ def test_scores_do_not_depend_on_the_batch(runtime, targets):
 
 
 def test_few_logits_at_a_time_give_the_same_scores(made, runtime, targets, monkeypatch):
-    monkeypatch.setattr(llama_cpp_runtime, "LOGITS_BYTES", 0)  # 64 rows per decode, cut in the middle of sequences
+    monkeypatch.setattr(context, "LOGITS_BYTES", 0)  # 64 rows per decode, cut in the middle of sequences
     monkeypatch.setattr(llama_cpp_runtime, "CHUNK_ELEMENTS", 7 * VOCABULARY)  # several softmax tasks per decode
     with LlamaCppRuntime(made[1], batch_tokens=2048) as small:
         for score, expected in zip(small.score(targets), runtime.score(targets), strict=True):
@@ -202,14 +204,14 @@ def test_timed_calls_leave_nothing_behind(runtime, prompts):
 
 
 def test_all_sequences_of_a_batch_are_decoded_as_one_alone(runtime, prompts, monkeypatch):
-    run, tokens = runtime._run_batch, []
+    run, tokens = runtime._llama._run, []
 
     def kept(rows):
         logits = run(rows)
         tokens.append(logits.argmax(axis=1).tolist())
         return logits
 
-    monkeypatch.setattr(runtime, "_run_batch", kept)
+    monkeypatch.setattr(runtime._llama, "_run", kept)
     runtime.decode(prompts[1], 6)
     alone = [token for step in tokens for token in step]
     tokens.clear()

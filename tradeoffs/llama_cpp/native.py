@@ -2,7 +2,9 @@
 
 import ctypes
 from collections import Counter, deque
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import llama_cpp
 from llama_cpp import _ggml
@@ -40,7 +42,7 @@ class _GgufInitParams(ctypes.Structure):  # struct gguf_init_params in gguf.h
     _fields_ = [("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p)]
 
 
-def _function(name: str, result: object, *arguments: object):
+def _function(name: str, result: object, *arguments: object) -> Callable[..., Any]:
     function = getattr(_ggml.libggml, name)
     function.restype, function.argtypes = result, arguments
     return function
