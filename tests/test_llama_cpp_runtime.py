@@ -225,6 +225,20 @@ def test_a_short_first_call_leaves_room_for_larger_ones(made, prompts):
         assert len(fresh.generate(prompts, 3, [2])) == len(prompts)
 
 
+def test_after_a_cache_that_found_no_memory_smaller_ones_still_do(made, prompts, monkeypatch):
+    make = context.llama_cpp.llama_init_from_model
+    monkeypatch.setattr(
+        context.llama_cpp,
+        "llama_init_from_model",
+        lambda model, options: make(model, options) if options.n_ctx < 2000 else None,
+    )
+    with LlamaCppRuntime(made[1], batch_tokens=2048) as fresh:
+        before = fresh.generate(prompts[:1], 3, [2])
+        with pytest.raises(UserError, match="no memory for a KV cache of 3230 tokens"):
+            fresh.decode(prompts[0], 50, sequences=64)
+        assert fresh.generate(prompts[:1], 3, [2]) == before
+
+
 def test_size_and_context_are_those_of_the_file(made, runtime):
     assert runtime.size_mb == made[1].stat().st_size / 1e6
     assert runtime.context == CONTEXT and runtime.vocabulary == VOCABULARY
