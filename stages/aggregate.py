@@ -15,7 +15,7 @@ from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.common.cells import cells, pairs, prepared, variants
 from tradeoffs.plumbing import cli
-from tradeoffs.report import page as report
+from tradeoffs.report import decision, page
 from tradeoffs.report.pictures import draw_all
 from tradeoffs.results import items, tables
 from tradeoffs.results.results import Results
@@ -46,7 +46,7 @@ def main() -> None:
         if preferences := tables.curves(results, "preference_curve"):
             tables.write_csv(folder / "preference.csv", preferences)
         tables.write_csv(folder / "subjects.csv", tables.subjects(results))
-        text = report.markdown(results, draw_all(results, folder))
+        text = page.markdown(results, draw_all(results, folder))
 
     for name, numbers in measured.items():
         files.write_json(f"metrics/{name}.json", numbers)
@@ -57,9 +57,9 @@ def main() -> None:
     else:
         Path("report/prompts.csv").unlink(missing_ok=True)
     files.write_text("report/report.md", text)
-    files.write_text("report/report.html", report.html(text, "Which method, which format"))
-    files.write_text("report/summary.md", report.summary(results))
-    print("\n".join(report.decision_table(results)))
+    files.write_text("report/report.html", page.html(text, "Which method, which format"))
+    files.write_text("report/summary.md", page.summary(results))
+    print("\n".join(decision.overview(results)))
     print("The whole report: report/report.md, report/report.html")
 
 

@@ -8,12 +8,12 @@ import fake_results
 import numpy as np
 import pytest
 import yaml
+from jinja2 import UndefinedError
 from matplotlib.figure import Figure
 
 from stages import score
 from tradeoffs.common import files
-from tradeoffs.report import formatting
-from tradeoffs.report import page as report
+from tradeoffs.report import comparisons, decision, formats, formatting, ladder, page, rendering
 from tradeoffs.report.pictures import PICTURES, labels
 from tradeoffs.results.intervals import Interval
 
@@ -87,6 +87,17 @@ def test_every_section_is_there(text):
         "How to read the numbers",
         "Machine",
     ]
+
+
+def test_a_section_is_a_module_and_a_template_of_the_same_name():
+    names = [section.__module__.rpartition(".")[2] for section in page.SECTIONS]
+    templates = {path.name for path in rendering.TEMPLATES.iterdir()}
+    assert templates == {*(f"{name}.md.j2" for name in names), "throughput.md.j2", "page.html.j2", "page.css"}
+
+
+def test_a_sentence_about_a_value_that_nobody_gives_is_an_error():
+    with pytest.raises(UndefinedError, match="runs"):
+        rendering.render("machine.md.j2", machines=[])
 
 
 def test_a_difference_is_called_a_tie_exactly_when_its_interval_contains_0(text):
@@ -200,7 +211,7 @@ def test_every_pair_with_the_best_has_one_verdict_in_both_of_its_rows(three):
     best, base = trained[0], three.of("demo", "demo", "base")[0]
     (third,) = set(trained) - {best, base}
     for name in ("test_exact_match", "mmlu_accuracy"):
-        lines = report._against(three, trained, name)
+        lines = comparisons._against(three, trained, name)
         cells = {line.split("|")[1].strip(" `"): [cell.strip() for cell in line.split("|")[3:-1]] for line in lines}
         for ours, theirs, place in ((best, base, 2), (base, best, 0), (third, best, 0)):
             picked = formatting.verdict(three.compare_picked(ours, theirs, name, 3), name)
@@ -216,20 +227,20 @@ def test_the_decision_states_the_lead_over_the_base_as_its_table_does(three):
     best, base = three.ranked(*group)[0], three.of(*group, "base")[0]
     among = len(three.of(*group))
     lead = formatting.signed(three.compare_picked(best, base, "test_f1", among), "test_f1")
-    assert f"Against the untouched base: {lead}." in report._advice(three, group)
+    assert f"Against the untouched base: {lead}." in decision.section(three)
     behind = formatting.verdict(three.compare_picked(base, best, "test_f1", among), "test_f1")
-    assert any(f"| {behind} |" in line for line in report._choices(three, group))
+    assert any(f"| {behind} |" in line for line in decision._choices(three, group))
 
 
 def test_throughput_has_its_spread_and_a_batch_that_did_not_fit_is_empty(results):
     first, other = results.of("demo", "demo", "lora")[:2]
-    lines = report._throughput(results, [first, other])
+    lines = formats._throughput(results, [first, other]).splitlines()
     assert "Empty: so many did not fit the memory." in lines
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
     assert [row[-1] == "" for row in rows] == [True, False]
     speeds = results.cost[other]["spread"]["decode_tokens_per_second_batch_16"]
     assert rows[1][-1].endswith(f" [{formatting.short(min(speeds))}, {formatting.short(max(speeds))}]")
-    assert "Empty: so many did not fit the memory." not in report._throughput(results, [other])
+    assert "Empty: so many did not fit the memory." not in formats._throughput(results, [other])
 
 
 def test_the_report_says_how_far_sampling_can_move_kld(results, text):
@@ -250,7 +261,7 @@ def test_merges_of_one_training_stand_under_each_other(tmp_path):
     first, other, last = (found.of("demo", "demo", method) for method in ("lora_8bit", "lora", "qlora"))
     found.cost[other[1]]["merged_onto"] = "trained_base"
     found._values[last[0], "test_loss"] = found._resampled(first[0], "test_loss")
-    rows = [line for line in report._merges(found, ("demo", "demo")) if line.startswith("| `")]
+    rows = [line for line in ladder._merges(found, ("demo", "demo")) if line.startswith("| `")]
     assert [row.split("|")[1].strip() for row in rows] == ["`lora_8bit bf16`", "`qlora bf16`", "`lora bf16`"]
     assert "the de-quantised base it was trained on" in rows[0]
     assert "the original base" in rows[1]
@@ -262,14 +273,16 @@ def test_merges_of_one_training_stand_under_each_other(tmp_path):
 def test_what_quantising_lost_is_not_put_down_to_merging(tmp_path):
     """Without bf16 the first rung is merged and quantised at once."""
     found = fake_results.finished(tmp_path, stages=[score], methods=["lora_8bit"], precisions=["int8"], quants=["q4_0"])
-    assert report._merges(found, ("demo", "demo")) == []
+    assert ladder._merges(found, ("demo", "demo")) == []
 
 
-def test_the_costliest_step_of_a_ladder_is_the_largest_one_that_is_no_tie(results):
+def test_the_costliest_step_of_a_ladder_is_the_largest_one_that_is_no_tie(results, text):
     cell = results.of("demo", "demo", "lora")
     steps = {v: results.compare(v, results.made_from(v), "test_loss") for v in cell[1:]}
     worst = max(steps, key=lambda v: steps[v].value)
-    assert f"to `{worst.format}`" in report._costliest_step(results, cell)
+    step = ladder._costliest_step(results, cell)
+    assert step["to"] == worst.format
+    assert f"- `lora`: loses most from `{step['below']}` to `{worst.format}`, {step['loss']} nats." in text
 
 
 def test_one_method_in_one_format_is_reported_too(tmp_path):

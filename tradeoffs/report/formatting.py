@@ -10,6 +10,7 @@ from tradeoffs.results import metrics
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
 
+Group = tuple[str, str]  # a model and a data set
 Lines = list[str]
 DECIMALS = {"bleu": 1, "perplexity": 2, "kld": 4}  # others 3
 MOST_DECIMALS = {"": 4, "+": 6}  # of a value, of a difference; what needs more is written with an exponent
@@ -27,11 +28,6 @@ def escaped(text: str) -> str:
     return "<br>".join(lines).replace("|", "&#124;")
 
 
-def folded(title: str, lines: Lines) -> Lines:
-    """Lines that open on a click."""
-    return ["<details>", f"<summary>{title}</summary>", "", *lines, "", "</details>", ""]
-
-
 def bold(text: str, wanted: bool) -> str:
     return f"**{text}**" if wanted else text
 
@@ -45,6 +41,14 @@ def short(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 1000 or isinstance(value, int) else f"{value:.3g}"
+
+
+def heading(group: Group) -> str:
+    return " on ".join(group)
+
+
+def row_head(group: Group) -> str:
+    return " / ".join(group)
 
 
 def name_of(variant: Variant) -> str:

@@ -11,13 +11,14 @@ from tradeoffs.report.formatting import (
     Lines,
     accuracy_of,
     cost_of,
-    folded,
     full_label,
     quality_of,
     short,
     table,
     verdict,
 )
+from tradeoffs.report.rendering import render
+from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
 
 BITS, F1 = "test_bits_per_byte", "test_f1"
@@ -66,33 +67,32 @@ def decision(results: Results) -> Lines:
             value = f"{_name(first)}: {quality_of(results, first, name)}"
             rows.append([f"`{dataset}`", full_label(results, dataset, name), value, str(ties), "<br>".join(behind)])
     header = ["data set", "by", "best model, as trained", "tied with it", "the others, against it"]
-    lines = ["Models, each with the method that is best for it on the data set; paired on the same items:", ""]
-    return lines + table(header, rows, texts=header[1:3] + header[4:])
+    return table(header, rows, texts=header[1:3] + header[4:])
 
 
-def section(results: Results, pictures: Lines) -> Lines:
+def section(results: Results, drawn: Sequence[str]) -> str:
     """Every cell with its likelihoods, answers, training time and throughput. Nothing where there is one pair alone."""
     if not is_one(results):
-        return []
-    lines = ["", "## The grid: models and data sets", ""]
-    lines += ["As trained. **Bits per byte** compares across tokenizers; **perplexity** only within one: more tokens"]
-    lines += ["for the same text make a lower perplexity, and the model is no better for it. In the columns **ties**,"]
-    lines += ["rows of a table that share a letter are not told apart by the metric before it: all its pairs are"]
-    lines += ["compared, on the same items, by intervals wide enough to hold together (Bonferroni)."]
-    lines += pictures
-    for dataset in results.run.datasets:
-        lines += ["", f"### {_title(results, dataset)}", ""]
-        every = _on(results, dataset)
-        rows = _cells(results, every)
-        if len(every) > MANY:
-            best = best_of_models(results, dataset, BITS)
-            lines += ["Each model with the method that has the fewest bits per byte:", ""]
-            lines += [*_cells(results, best, among=every), ""]
-            lines += folded("every method of every model", rows)
-        else:
-            lines += [*rows, ""]
-        lines += _coverage(results, dataset)
-    return lines + _subjects(results)
+        return ""
+    return render(
+        "grid.md.j2",
+        drawn,
+        datasets=[_dataset(results, dataset) for dataset in results.run.datasets],
+        worst=WORST,
+        subjects=_subjects(results),
+    )
+
+
+def _dataset(results: Results, dataset: str) -> dict[str, object]:
+    every = _on(results, dataset)
+    best = _cells(results, best_of_models(results, dataset, BITS), among=every) if len(every) > MANY else None
+    return {
+        "name": dataset,
+        "kind": results.prepared[dataset]["kind"],
+        "best_methods": best,
+        "every_method": _cells(results, every),
+        "coverage": _coverage(results, dataset) if len(results.run.models) > 1 else None,
+    }
 
 
 def _cells(results: Results, shown: Sequence[Variant], among: Sequence[Variant] = ()) -> Lines:
@@ -119,10 +119,8 @@ def _cells(results: Results, shown: Sequence[Variant], among: Sequence[Variant] 
     return table(header, rows, texts=["method"])
 
 
-def _coverage(results: Results, dataset: str) -> Lines:
+def _coverage(results: Results, dataset: str) -> dict[str, object]:
     """On what each model was measured: the same items, but not to the last byte; and what that could hide."""
-    if len(results.run.models) == 1:
-        return []
     best = {v.model: v for v in best_of_models(results, dataset, BITS)}
     scored = {model: results.scored(best[model]) for model in results.run.models}
     most = max(found.bytes for found in scored.values())
@@ -137,16 +135,8 @@ def _coverage(results: Results, dataset: str) -> Lines:
         bits = results.interval(best[model], BITS).value
         worst = (bits * found.bytes + WORST * (most - found.bytes)) / most
         rows.append([*row, *([f"{bits:.3f}", f"{worst:.3f}"] if differ else [])])
-    lines = ["What each was measured on:", "", *table(header, rows)]
-    if differ:
-        lines += ["", "The first token of a window is not scored, and its bytes are not counted. Where a tokenizer"]
-        lines += ["puts no token of its own before a text, that is the text's first word, which is harder than most;"]
-        lines += ["harder, too, are the first words of a window, and some tokenizers cut a text into more of them."]
-        lines += ["No interval holds this, since it is no matter of luck. The last column is what it would be had the"]
-        lines += [f"model known nothing of the bytes left out, {WORST} bits for each. A lead that this turns is none."]
-    if all(results.same_tokens(best[results.run.models[0]], other) for other in best.values()):
-        lines += ["", "All models cut these texts into the same tokens, so here perplexities compare too."]
-    return [*lines, ""]
+    same_tokens = all(results.same_tokens(best[results.run.models[0]], other) for other in best.values())
+    return {"table": table(header, rows), "bytes_differ": differ, "same_tokens": same_tokens}
 
 
 def _subjects(results: Results) -> Lines:
@@ -160,8 +150,7 @@ def _subjects(results: Results) -> Lines:
     if not found or len(results.run.models) == 1:
         return []
     rows = [[name, *(row.get(model, "") for model in results.run.models)] for name, row in found.items()]
-    header = ["subject", *(f"`{model}`" for model in results.run.models)]
-    return ["", "Multiple choice, each model with its best method by the headline metric:", "", *table(header, rows)]
+    return table(["subject", *(f"`{model}`" for model in results.run.models)], rows)
 
 
 def _on(results: Results, dataset: str) -> list[Variant]:
@@ -169,14 +158,9 @@ def _on(results: Results, dataset: str) -> list[Variant]:
     return [v for model in results.run.models for v in results.as_trained(model, dataset)]
 
 
-def _against(results: Results, variant: Variant, best: Variant, name: str):
+def _against(results: Results, variant: Variant, best: Variant, name: str) -> Interval:
     return results.compare_picked(variant, best, name, len(_on(results, best.dataset)))
 
 
 def _name(variant: Variant) -> str:
     return f"`{variant.model}` with `{variant.method}`"
-
-
-def _title(results: Results, dataset: str) -> str:
-    info = results.prepared[dataset]
-    return f"{dataset} ({info['kind']})"

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from tradeoffs.common.cells import TRAINED, Variant
+from tradeoffs.report.formatting import row_head
 from tradeoffs.report.pictures.style import DIRECTION, colour_of, dot, error_bar, new_figure, number, title_of
 from tradeoffs.results import metrics
 from tradeoffs.results.results import Results
@@ -37,7 +38,7 @@ def methods(results: Results) -> Figure:
             axes.set(title=label)
         for axes in grid[2 * row : 2 * row + 2, 0]:
             axes.set_yticks(places, [v.method for v in trained])
-            axes.set_ylabel(" / ".join(group) if len(groups) > 1 else "method")
+            axes.set_ylabel(row_head(group) if len(groups) > 1 else "method")
     shapes = [dot("#333333", markerfacecolor=face) for face in ("#333333", "white")]
     names = ["test: never trained on", "seen: trained on"]
     figure.legend(shapes, names, loc="outside upper center", ncols=2, fontsize=9)

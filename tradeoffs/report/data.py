@@ -1,0 +1,95 @@
+"""Data, and what it can show: what preparation kept and dropped, lengths, and how small a difference can be seen."""
+
+from collections.abc import Sequence
+from statistics import median
+
+from tradeoffs.common.cells import TRAINED, Variant
+from tradeoffs.report.formatting import Lines, escaped, row_head, short, table
+from tradeoffs.report.rendering import render
+from tradeoffs.report.tables import as_trained
+from tradeoffs.results import intervals
+from tradeoffs.results.results import Results
+
+# Of data/prepared/<dataset>/info.json: what was counted; what was dropped, and of what there are examples.
+KEPT = {"read": "rows read", "train": "train", "test": "test", "seen": "seen, of train"}
+LOST = {
+    "empty": "empty",
+    "equal_answers": "equal answers",
+    "duplicates": "duplicates",
+    "near_duplicates": "train rows like a test row",
+    "near_duplicates_of_valid": "train rows like a validation row",
+    "near_duplicates_within": "train rows like another one",
+}
+LEAKS = {
+    "near_duplicate_examples": "train, like test",
+    "near_duplicates_within_examples": "train, like train",
+}
+SHOWN = 200  # characters of a dropped example
+
+
+def section(results: Results, drawn: Sequence[str]) -> str:
+    return render(
+        "data.md.j2",
+        drawn,
+        counts=_counts(results),
+        leaks={name: rows for name in results.prepared if (rows := _leaks(results, name))},
+        lengths=_lengths(results),
+        differences=_differences(results),
+    )
+
+
+def _counts(results: Results) -> Lines:
+    named = {key for info in results.prepared.values() for key in info["dropped"]}
+    lost = {key: label for key, label in LOST.items() if key in named}
+    rows = []
+    for name, info in results.prepared.items():
+        counts, dropped = [info["counts"][key] for key in KEPT], [info["dropped"].get(key) for key in lost]
+        rows.append([f"`{name}`", *map(short, counts + dropped)])
+    return table(["data set", *KEPT.values(), *(f"dropped: {label}" for label in lost.values())], rows)
+
+
+def _leaks(results: Results, dataset: str) -> Lines:
+    """Examples of what was dropped, beside what each is like; nothing where nothing was."""
+    dropped = results.prepared[dataset]["dropped"]
+    rows = [
+        [label, *(escaped(_shortened(pair[side])) for side in ("dropped", "like"))]
+        for key, label in LEAKS.items()
+        for pair in dropped.get(key, ())
+    ]
+    rows += [["duplicate", escaped(_shortened(text)), ""] for text in dropped.get("duplicate_examples", ())]
+    return table(["", "dropped", "is like"], rows, texts=["dropped", "is like"]) if rows else []
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN].rstrip()} ..."
+
+
+def _lengths(results: Results) -> Lines:
+    splits = ("train", "test")
+    header = ["model / data set", *(f"{split}: {what}" for split in splits for what in ("median", "longest"))]
+    rows = [
+        [row_head(pair), *(short(found[split][what]) for split in splits for what in ("median", "longest"))]
+        for pair, found in results.lengths.items()
+    ]
+    return table(header, rows)
+
+
+def _differences(results: Results) -> Lines:
+    """The smallest true differences that a run like this one finds most of the time."""
+    header = ["model / data set", "metric", "items", "between methods", "between formats of one method"]
+    rows = []
+    for group in results.groups():
+        trained = results.as_trained(*group)
+        methods = [(a, b) for index, a in enumerate(trained) for b in trained[:index]]
+        formats = [(v, as_trained(results, v)) for v in results.of(*group) if v.format != TRAINED]
+        for name in ("test_loss", "test_f1", "mmlu_accuracy"):
+            if results.has(trained[0], name):
+                found = [_detectable(results, pairs, name) for pairs in (methods, formats)]
+                label, count = results.label(group[1], name), str(results.count(trained[0], name))
+                rows.append([row_head(group), label, count, *found])
+    return table(header, rows)
+
+
+def _detectable(results: Results, pairs: list[tuple[Variant, Variant]], name: str) -> str:
+    errors = [results.compare(a, b, name).error for a, b in pairs]
+    return f"{intervals.detectable(median(errors)):.2g}" if errors else ""

@@ -1,0 +1,142 @@
+"""The decision: of each model and data set the best variant, the cheapest ones that are tied with it, and the base."""
+
+from collections.abc import Sequence
+
+from tradeoffs.common.cells import Variant
+from tradeoffs.report import grid
+from tradeoffs.report.formatting import (
+    Group,
+    Lines,
+    cost_of,
+    full_label,
+    heading,
+    name_of,
+    quality_of,
+    row_head,
+    signed,
+    table,
+    verdict,
+    with_cost,
+)
+from tradeoffs.report.rendering import render
+from tradeoffs.report.tables import as_trained, only_as_trained
+from tradeoffs.results.results import COST, Results
+
+# Costs that a decision weighs, which end of them is cheaper, and what the cheapest variant is called.
+WEIGHED = (
+    ("size_mb", "lower", "smallest tied"),
+    ("decode_tokens_per_second", "higher", "fastest tied"),
+    ("peak_memory_mb", "lower", "least memory tied"),
+)
+
+
+def section(results: Results, drawn: Sequence[str] = ()) -> str:
+    return render(
+        "decision.md.j2",
+        drawn,
+        variants=results.variants,
+        methods=results.run.methods,
+        formats=results.formats,
+        groups=results.groups(),
+        overview=overview(results),
+        models=grid.decision(results),
+        decisions=[_decision(results, group) for group in results.groups()],
+    )
+
+
+def overview(results: Results) -> Lines:
+    """One row per model and data set: the best variant, and the cheapest ones that are tied with it."""
+    rows = []
+    for group in results.groups():
+        best, name = results.ranked(*group)[0], results.headline(*group)
+        base = results.untouched(*group)
+        smallest, fastest = _smallest(results, group), _fastest(results, group)
+        rows.append(
+            [
+                row_head(group),
+                f"{name_of(best)}: {quality_of(results, best, name)}",
+                f"{len(results.tied_with_best(*group)) - 1} of {len(results.of(*group)) - 1}",
+                with_cost(results, smallest, "size_mb", "MB"),
+                with_cost(results, fastest, "decode_tokens_per_second", "tok/s"),
+                quality_of(results, base, name) if base else "",
+            ]
+        )
+    header = ["model / data set", "best", "tied with it", "smallest tied", "fastest tied", "untouched base"]
+    return table(header, rows)
+
+
+def _decision(results: Results, group: Group) -> dict[str, object]:
+    """What the sentences about a group are made of."""
+    name, best, base = results.headline(*group), results.ranked(*group)[0], results.untouched(*group)
+    tied = results.tied_with_best(*group)
+    lead: str | None = None
+    forgotten: str | None = None
+    if base and base not in tied:
+        lead = signed(results.compare_picked(best, base, name, len(results.of(*group))), name)
+    if change := results.forgotten(as_trained(results, best)):
+        forgotten = signed(change, "general_loss")
+    return {
+        "title": heading(group),
+        "label": full_label(results, group[1], name),
+        "best": name_of(best),
+        "quality": quality_of(results, best, name),
+        "ties": len(tied) - 1,
+        "smallest": _against_best(results, _smallest(results, group), best, "size_mb"),
+        "fastest": _against_best(results, _fastest(results, group), best, "decode_tokens_per_second"),
+        "no_effect": base in tied and len(results.run.methods) > 1,
+        "lead": lead,
+        "forgotten": forgotten,
+        "by_size": [name_of(v) for v in results.pareto(*group, "size_mb", "lower")],
+        "by_speed": [name_of(v) for v in results.pareto(*group, "decode_tokens_per_second", "higher")],
+        "choices": _choices(results, group),
+        "only_as_trained": only_as_trained(results, group),
+    }
+
+
+def _smallest(results: Results, group: Group) -> Variant:
+    return results.cheapest_tied(*group, "size_mb", "lower")
+
+
+def _fastest(results: Results, group: Group) -> Variant:
+    return results.cheapest_tied(*group, "decode_tokens_per_second", "higher")
+
+
+def _against_best(results: Results, variant: Variant, best: Variant, key: str) -> dict[str, str | None]:
+    """A variant with a cost, and that of the best one unless it is the same."""
+    of_best = None if variant == best else cost_of(results, best, key)
+    return {"name": name_of(variant), "cost": cost_of(results, variant, key), "of_best": of_best}
+
+
+def _choices(results: Results, group: Group) -> Lines:
+    """The variants that a decision is between, side by side."""
+    name = results.headline(*group)
+    best = results.ranked(*group)[0]
+    among = len(results.of(*group))
+    also = [more for more in ("test_exact_match", "mmlu_accuracy") if results.has(best, more)]
+    chosen: dict[Variant, list[str]] = {best: ["best"]}
+    for key, cheaper, why in WEIGHED:
+        chosen.setdefault(results.cheapest_tied(*group, key, cheaper), []).append(why)
+    base = results.untouched(*group)
+    if base:
+        chosen.setdefault(base, []).append("untouched base")
+    shown = ("size_mb", "decode_tokens_per_second", "latency_p50_seconds", "peak_memory_mb")
+    header = [
+        "",
+        "variant",
+        full_label(results, group[1], name),
+        "against the best",
+        *(results.label(group[1], more) for more in also),
+        *(COST[key] for key in shown),
+    ]
+    rows = [
+        [
+            ", ".join(why),
+            name_of(v),
+            quality_of(results, v, name),
+            "" if v == best else verdict(results.compare_picked(v, best, name, among), name),
+            *(quality_of(results, v, more) for more in also),
+            *(cost_of(results, v, key) for key in shown),
+        ]
+        for v, why in chosen.items()
+    ]
+    return table(header, rows)

@@ -1,0 +1,39 @@
+"""What it forgot: the loss on text of the base's own kind, before and after; what the task was paid with."""
+
+from collections.abc import Sequence
+
+from tradeoffs.common.cells import Variant
+from tradeoffs.report.formatting import Group, Lines, full_label, heading, quality_of, table, verdict
+from tradeoffs.report.rendering import render
+from tradeoffs.results.results import Results
+
+
+def section(results: Results, drawn: Sequence[str]) -> str:
+    return render("forgetting.md.j2", drawn, groups=[_group(results, group) for group in results.groups()])
+
+
+def _group(results: Results, group: Group) -> dict[str, object]:
+    measured = [v for v in results.as_trained(*group) if results.has(v, "general_loss")]
+    return {
+        "title": heading(group),
+        "model": group[0],
+        "table": _table(results, group, measured) if measured else None,
+        "documents": results.count(measured[0], "general_loss") if measured else None,
+        "has_base": results.untouched(*group) is not None,
+    }
+
+
+def _table(results: Results, group: Group, measured: list[Variant]) -> Lines:
+    """Both sides of the bargain: general loss and the headline metric, each with its change from the base."""
+    name, base = results.headline(*group), results.untouched(*group)
+    label = full_label(results, group[1], name)
+    header = ["method", "general loss", label]
+    header += ["change of general loss", f"change of {label}"] if base else []
+    rows = []
+    for variant in measured:
+        row = [f"`{variant.method}`", *(quality_of(results, variant, n) for n in ("general_loss", name))]
+        if base:
+            changes = [verdict(results.compare(variant, base, n), n) for n in ("general_loss", name)]
+            row += ["", ""] if variant == base else changes
+        rows.append(row)
+    return table(header, rows)

@@ -1,0 +1,63 @@
+"""Formats: the headline metric of each method in each format, and what a format costs to run."""
+
+from collections.abc import Sequence
+
+from tradeoffs.common.cells import Variant
+from tradeoffs.report.formatting import Group, Lines, bold, cost_of, full_label, heading, quality_of, table
+from tradeoffs.report.rendering import render
+from tradeoffs.report.tables import matrix, only_as_trained, quality_table
+from tradeoffs.results.results import BATCH, COST, Results
+
+QUALITY = ("loss", "perplexity", "bits_per_byte", "token_accuracy", "f1", "rouge_l", "bleu", "bertscore", "cosine")
+
+
+def section(results: Results, drawn: Sequence[str]) -> str:
+    return render("formats.md.j2", drawn, groups=[_group(results, group) for group in results.groups()])
+
+
+def _group(results: Results, group: Group) -> dict[str, object]:
+    name = results.headline(*group)
+    tied = {v: bold(quality_of(results, v, name), True) for v in results.tied_with_best(*group)}
+    cells = {v: quality_of(results, v, name) for v in results.of(*group)} | tied
+    best = results.of(*group, results.best_shipped(*group))
+    return {
+        "title": heading(group),
+        "label": full_label(results, group[1], name),
+        "matrix": matrix(results, group, results.formats, cells),
+        "only_as_trained": only_as_trained(results, group),
+        "best": best[0].method,
+        "cost": _cost_table(results, best),
+        "throughput": _throughput(results, best),
+        "methods": [_method(results, results.of(*group, method)) for method in results.run.methods],
+    }
+
+
+def _method(results: Results, cell: list[Variant]) -> dict[str, object]:
+    """All formats of one method of a group."""
+    names = [*(f"test_{name}" for name in QUALITY), "cosine_to_base", "mmlu_accuracy"]
+    headline = results.headline(cell[0].model, cell[0].dataset)
+    quality = quality_table(results, cell, names, lambda v: v.format, ties_by=headline)
+    return {"name": cell[0].method, "quality": quality, "cost": _cost_table(results, cell)}
+
+
+def _throughput(results: Results, variants: list[Variant]) -> str:
+    """Decode speed by how many sequences are decoded at the same time; nothing where only one ever was."""
+    if not results.batch_sizes:
+        return ""
+    keys = ["decode_tokens_per_second", *(f"{BATCH}{size}" for size in results.batch_sizes)]
+    rows = [[f"`{v.format}`", *(cost_of(results, v, key, spread=True) for key in keys)] for v in variants]
+    return render(
+        "throughput.md.j2",
+        method=variants[0].method,
+        too_many=any(key not in results.cost[v] for v in variants for key in keys),
+        table=table(["format", "alone", *(f"{size} at a time" for size in results.batch_sizes)], rows),
+    )
+
+
+def _cost_table(results: Results, variants: list[Variant]) -> Lines:
+    present = {k: label for k, label in COST.items() if any(k in results.cost[v] for v in variants)}
+    rows = []
+    for variant in variants:
+        runs_on = f"{results.cost[variant]['runtime']}, {results.cost[variant]['device']}"
+        rows.append([f"`{variant.format}`", runs_on, *(cost_of(results, variant, k, spread=True) for k in present)])
+    return table(["format", "runs on", *present.values()], rows)

@@ -1,0 +1,76 @@
+"""Methods, as trained: quality, how much was learnt by heart, and what training took."""
+
+from collections.abc import Sequence
+
+from tradeoffs.common.cells import Variant
+from tradeoffs.report.formatting import Group, Lines, accuracy_of, heading, short, table
+from tradeoffs.report.rendering import render
+from tradeoffs.report.tables import only_as_trained, quality_table
+from tradeoffs.results.results import Results
+
+ANSWERS = ("f1", "exact_match", "rouge_l", "bleu", "bertscore", "cosine")
+LIKELIHOOD = ("loss", "perplexity", "bits_per_byte", "token_accuracy")
+SEEN_AND_NOT = ("f1", "cosine", "bertscore", "loss")
+# What training took, by names of Results.training_numbers, rewards and quality, and what the table calls it.
+TRAINING = {
+    "trainable_params": "trainable parameters",
+    "total_params": "of",
+    "adapter_mb": "adapter MB",
+    "train_seconds": "time s",
+    "median_tokens_per_second": "tokens/s",
+    "median_utilisation": "of peak",
+    "peak_memory_mb": "memory MB",
+    "peak_gpu_memory_mb": "GPU memory MB",
+    "train_loss": "train loss",
+    "valid_loss": "validation loss",
+    "general_loss": "general loss",
+    "preference_pairs": "held-out pairs",
+    "reward_accuracy": "reward accuracy",
+    "reward_margin": "reward margin",
+}
+
+
+def section(results: Results, drawn: Sequence[str]) -> str:
+    return render("methods.md.j2", drawn, groups=[_group(results, group) for group in results.groups()])
+
+
+def _group(results: Results, group: Group) -> dict[str, object]:
+    trained, headline = results.as_trained(*group), results.headline(*group)
+    answers = [*(f"test_{name}" for name in ANSWERS), "cosine_to_base", "mmlu_accuracy"]
+    likelihood = [f"test_{name}" for name in LIKELIHOOD]
+    both = [f"{split}_{name}" for name in SEEN_AND_NOT for split in ("test", "seen")]
+    return {
+        "title": heading(group),
+        "answers": quality_table(results, trained, answers, lambda v: v.method, ties_by=headline),
+        "likelihood": quality_table(results, trained, likelihood, lambda v: v.method, ties_by=headline),
+        "test_and_seen": quality_table(results, trained, both, lambda v: v.method, split_names=True),
+        "preferences": any(results.rewards(v) for v in trained),
+        "training": _training_table(results, trained),
+        "only_as_trained": only_as_trained(results, group),
+        "adalora": _adalora_ranks(results, trained),
+    }
+
+
+def _training_table(results: Results, trained: list[Variant]) -> Lines:
+    facts: list[dict[str, str]] = []
+    for variant in trained:
+        found = {key: short(value) for key, value in results.training_numbers(variant).items()}
+        found |= {name: accuracy_of(interval) for name, interval in results.rewards(variant).items()}
+        if results.has(variant, "general_loss"):
+            found["general_loss"] = short(results.interval(variant, "general_loss").value)
+        facts.append(found)
+    columns = {key: name for key, name in TRAINING.items() if any(key in found for found in facts)}
+    rows = [
+        [f"`{v.method}`", *(found.get(key, "") for key in columns)] for v, found in zip(trained, facts, strict=True)
+    ]
+    return table(["method", *columns.values()], rows)
+
+
+def _adalora_ranks(results: Results, trained: list[Variant]) -> list[dict[str, str]]:
+    """How many ranks AdaLoRA ended with, and how many it may keep, of all its matrices together."""
+    found = [(v.method, results.training[v.cell]) for v in trained]
+    return [
+        {"method": method, "left": short(facts["adalora_rank_final"]), "allowed": short(facts["adalora_rank_budget"])}
+        for method, facts in found
+        if "adalora_rank_final" in facts
+    ]

@@ -1,0 +1,50 @@
+"""The answers to the user's own prompts, side by side; nothing is expected of them, so nothing is scored."""
+
+from collections.abc import Sequence
+
+from tradeoffs.common.cells import Variant
+from tradeoffs.report.formatting import Group, Lines, escaped, heading, name_of, short, table
+from tradeoffs.report.rendering import render
+from tradeoffs.results.results import Results
+
+MANY = 12  # more variants than these are folded away, except as trained
+
+
+def section(results: Results, drawn: Sequence[str]) -> str:
+    """Nothing where params.yaml has no prompts."""
+    asked = [group for group in results.groups() if results.prompts(*group)]
+    groups = [{"title": heading(group), "prompts": _prompts(results, group)} for group in asked]
+    return render("prompts.md.j2", drawn, groups=groups) if groups else ""
+
+
+def _prompts(results: Results, group: Group) -> list[dict[str, object]]:
+    """Each prompt with a table of all answers; of many, with one of the models as trained and one for each method."""
+    everything = results.of(*group)
+    few = len(everything) <= MANY
+    rungs = {} if few else {method: results.of(*group, method)[1:] for method in results.run.methods}
+    return [
+        {
+            "text": escaped(prompt),
+            "answers": _answers(results, everything if few else results.as_trained(*group), item),
+            "formats": {method: _answers(results, mine, item) for method, mine in rungs.items() if mine},
+        }
+        for item, prompt in results.prompts(*group).items()
+    ]
+
+
+def _answers(results: Results, variants: list[Variant], item: str) -> Lines:
+    rows = []
+    for variant in variants:
+        answer = results.answers(variant)[item]
+        rows.append(
+            [
+                name_of(variant),
+                escaped(answer.text) or "*(empty)*",
+                str(answer.tokens),
+                short(answer.latency_seconds),
+                short(answer.tokens_per_second),
+                "" if answer.cosine_to_base is None else f"{answer.cosine_to_base:.3f}",
+            ]
+        )
+    header = ["variant", "answer", "tokens", "latency s", "tokens/s", "cosine to base"]
+    return table(header, rows, texts=["answer"])

@@ -1,0 +1,40 @@
+"""How to read the numbers: what each metric is, and what stands in brackets behind a value."""
+
+from collections.abc import Sequence
+
+from tradeoffs.report.rendering import render
+from tradeoffs.results import metrics
+from tradeoffs.results.results import Results
+
+
+def section(results: Results, drawn: Sequence[str]) -> str:
+    names = (*(f"test_{name}" for name in metrics.METRICS), *metrics.SINGLE)
+    listed = [_metric(results, name) for name in names]
+    return render("reading.md.j2", drawn, metrics=listed, embedding=results.embedding)
+
+
+def _metric(results: Results, name: str) -> dict[str, object]:
+    metric = metrics.metric(name)[1]
+    return {
+        "label": " / ".join(dict.fromkeys(results.label(dataset, name) for dataset in results.run.datasets)),
+        "better": metric.better,
+        "definition": metric.definition,
+        "error": _sampling_error(results) if name == "kld" else None,
+    }
+
+
+def _sampling_error(results: Results) -> dict[str, str] | None:
+    """The largest sampling error of a divergence, relative to the divergence; None where none was sampled."""
+    measured = [v for v in results.variants if results.has(v, "kld_error")]
+    found = {v: [results.interval(v, name).value for name in ("kld_error", "kld")] for v in measured}
+    relative = {v: error / divergence for v, (error, divergence) in found.items() if divergence > 0}
+    if not any(relative.values()):
+        return None
+    worst = max(relative, key=lambda v: relative[v])
+    error, divergence = found[worst]
+    return {
+        "variant": str(worst),
+        "share": f"{relative[worst]:.2g}",
+        "error": f"{error:.1e}",
+        "divergence": f"{divergence:.1e}",
+    }

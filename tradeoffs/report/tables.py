@@ -1,0 +1,61 @@
+"""Tables that several sections of the report have."""
+
+from collections.abc import Callable
+
+from tradeoffs.common.cells import Variant
+from tradeoffs.formats import trained_only
+from tradeoffs.report.formatting import Group, Lines, full_label, quality_of, table
+from tradeoffs.results.results import Results
+
+
+def quality_table(
+    results: Results,
+    variants: list[Variant],
+    names: list[str],
+    row_name: Callable[[Variant], str],
+    split_names: bool = False,
+    ties_by: str = "",
+) -> Lines:
+    """One row per variant; metrics that none of them has are left out. After `ties_by` come the letters of its ties."""
+    names = [n for n in names if any(results.has(v, n) for v in variants)]
+    if not names:
+        return []
+    dataset = variants[0].dataset
+    columns = {
+        full_label(results, dataset, n) if split_names else results.label(dataset, n): [
+            quality_of(results, v, n) for v in variants
+        ]
+        for n in names
+    }
+    if ties_by in names:
+        letters, position = results.letters(variants, ties_by), names.index(ties_by) + 1
+        listed = list(columns.items())
+        columns = dict([*listed[:position], ("ties", [letters[v] for v in variants]), *listed[position:]])
+    rows = [[f"`{row_name(v)}`", *cells] for v, *cells in zip(variants, *columns.values(), strict=True)]
+    return table(["", *columns], rows)
+
+
+def matrix(results: Results, group: Group, formats: list[str], cells: dict[Variant, str]) -> Lines:
+    """Methods down, formats across. `only_as_trained` says why some methods have but one of them."""
+    rows = []
+    for method in results.run.methods:
+        mine = {v.format: v for v in results.of(*group, method)}
+        row = [cells[mine[f]] if f in mine else "as trained only" for f in formats]
+        rows.append([f"`{method}`", *row])
+    return table(["method", *(f"`{f}`" for f in formats)], rows)
+
+
+def only_as_trained(results: Results, group: Group) -> list[str]:
+    """Which methods of a group have no other format, and why, a sentence for each reason.
+
+    They stand under every table that has a place for such a format.
+    """
+    methods: dict[str, list[str]] = {}
+    for method, why in results.only_as_trained(*group).items():
+        methods.setdefault(why, []).append(f"`{method}`")
+    return [f"{', '.join(some)}: {trained_only.sentence(why)}." for why, some in methods.items()]
+
+
+def as_trained(results: Results, variant: Variant) -> Variant:
+    """The model that a variant is a form of, as it left training."""
+    return results.of(variant.model, variant.dataset, variant.method)[0]
