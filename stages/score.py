@@ -3,7 +3,7 @@
 An answer to one of the user's prompts has no expected answer: only `cosine_to_base` is scored, all else is null.
 
 IN   data/items/<variant>.parquet
-OUT  data/scores.parquet (one row per variant, split and item)
+OUT  data/scores.parquet (one row per variant, split and item; a column per metric of tradeoffs.metrics.answers)
      python -m stages.score
 """
 
@@ -13,32 +13,16 @@ from typing import Annotated
 import numpy as np
 import pyarrow as pa
 
-from tradeoffs import params, text_metrics
+from tradeoffs import metrics, params
 from tradeoffs.common import files
 from tradeoffs.common.cells import SCORES, TRAINED, Variant, variants
+from tradeoffs.metrics import embeddings
 from tradeoffs.plumbing import cli, clock
 from tradeoffs.results import items
 
 # Beyond this, an embedding depends on which other texts shared its batch: without rounding, a change of one method
 # would move the numbers of all others in the last digits, and show up in every metric diff.
 DIGITS = 4
-SCHEMA = pa.schema(
-    [
-        ("variant", pa.string()),
-        ("split", pa.string()),
-        ("item", pa.string()),
-        ("f1", pa.float64()),
-        ("exact_match", pa.float64()),
-        ("rouge_1", pa.float64()),
-        ("rouge_2", pa.float64()),
-        ("rouge_l", pa.float64()),
-        ("bertscore", pa.float64()),
-        ("cosine", pa.float64()),  # of the embeddings of the answer and of the expected answer
-        # ... and of the base model's own answer, if the run list has `base`
-        ("cosine_to_base", pa.float64()),
-        ("bleu_counts", pa.list_(pa.int32())),  # answer length, reference length, 4 matches, 4 totals
-    ]
-)
 
 
 @dataclass(frozen=True)
@@ -58,14 +42,14 @@ def main() -> None:
     unexpected = dict.fromkeys(row["generated"] for row in everything if row["answer"] is None)
     print(f"{len(everything)} answers of {len(wanted)} variants, {len(pairs) + len(unexpected)} different")
     if not everything:  # text data sets have nothing to answer but prompts
-        files.write_table(SCORES, [], SCHEMA)
+        files.write_table(SCORES, [], schema())
         return
 
     with clock.loading():
-        embedder = text_metrics.load_embedder(cfg.embedding)
+        embedder = embeddings.load_embedder(cfg.embedding)
     print(f"BERTScore and cosine by {cfg.embedding} on {embedder.device}")
     # An answer that nothing was expected of is paired with itself, for its embedding.
-    bertscores, vectors = text_metrics.similarities(embedder, [*pairs, *((text, text) for text in unexpected)])
+    bertscores, vectors = embeddings.similarities(embedder, [*pairs, *((text, text) for text in unexpected)])
     scored = {pair: score_pair(*pair, vectors) for pair in pairs}
     for pair, bertscore in zip(pairs, bertscores.tolist(), strict=False):
         scored[pair]["bertscore"] = round(bertscore, DIGITS)
@@ -81,7 +65,15 @@ def main() -> None:
             if (key := (row["split"], row["item"])) in base_answers:
                 found["cosine_to_base"] = cosine(vectors, row["generated"], base_answers[key])
             table.append(found)
-    files.write_table(SCORES, table, SCHEMA.with_metadata({"embedding": cfg.embedding}))
+    files.write_table(SCORES, table, schema().with_metadata({"embedding": cfg.embedding}))
+
+
+def schema() -> pa.Schema:
+    """Columns of data/scores.parquet: a number for each metric of answers, then those that need a list of counts."""
+    scored = metrics.scored()
+    names = [(name, pa.string()) for name in ("variant", "split", "item")]
+    single = [(metric.column, pa.float64()) for metric in scored if not metric.many]
+    return pa.schema(names + single + [(metric.column, pa.list_(pa.int32())) for metric in scored if metric.many])
 
 
 def read_answers(variant: Variant) -> list[dict]:
@@ -90,14 +82,8 @@ def read_answers(variant: Variant) -> list[dict]:
 
 
 def score_pair(answer: str, expected: str, vectors: dict[str, np.ndarray]) -> dict:
-    rouge = text_metrics.rouge(answer, expected)
-    return {
-        "f1": text_metrics.f1(answer, expected),
-        "exact_match": text_metrics.exact_match(answer, expected),
-        **dict(zip(("rouge_1", "rouge_2", "rouge_l"), rouge, strict=True)),
-        "cosine": cosine(vectors, answer, expected),
-        "bleu_counts": text_metrics.bleu_counts(answer, expected),
-    }
+    found: dict = {metric.column: metric.score(answer, expected) for metric in metrics.scored() if metric.score}
+    return found | {"cosine": cosine(vectors, answer, expected)}
 
 
 def cosine(vectors: dict[str, np.ndarray], one: str, other: str) -> float:

@@ -12,15 +12,20 @@ import pytest
 import sacrebleu
 
 from stages import aggregate, score
-from tradeoffs import params, text_metrics
+from tradeoffs import compare, metrics, params
 from tradeoffs.common import files
-from tradeoffs.common.cells import Variant
+from tradeoffs.common.cells import Pair, Variant
+from tradeoffs.metrics import answers, registry
+from tradeoffs.metrics.registry import Metric
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.report.pictures import bars
+from tradeoffs.results import prompted, ranking
 from tradeoffs.results.results import Results
 
 REPO = Path(__file__).parents[1]
 LISTS = {"methods": ["base", "lora"], "precisions": ["bf16"], "quants": ["f16", "q4_0"]}
 OUTPUTS = ("metrics", "plots", "report")
+PAIR = Pair("demo", "demo")
 
 
 def prepare(folder: Path, monkeypatch, kind: str = "instruction", **lists) -> params.Run:
@@ -190,7 +195,7 @@ def test_the_numbers_are_those_of_the_items(finished):
         nats / math.log(2) / sum(row["bytes"] for row in test), rel=1e-5
     )
     assert found["kld"] == pytest.approx(sum(row["kld"] for row in test) / tokens, rel=1e-5)
-    f1 = np.mean([text_metrics.f1(row["generated"], row["answer"]) for row in test])
+    f1 = np.mean([answers.f1(row["generated"], row["answer"]) for row in test])
     assert found["test_f1"] == pytest.approx(f1, rel=1e-5)
     bleu = sacrebleu.corpus_bleu([row["generated"] for row in test], [[row["answer"] for row in test]])
     assert found["test_bleu"] == pytest.approx(bleu.score, rel=1e-5)
@@ -198,6 +203,56 @@ def test_the_numbers_are_those_of_the_items(finished):
     assert found["mmlu_accuracy"] == pytest.approx(
         np.mean([r["chosen"] == r["correct_option"] for r in asked]), rel=1e-5
     )
+
+
+def test_a_registered_metric_reaches_every_output(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "METRICS", dict(registry.METRICS))
+
+    def length_ratio(answer: str, expected: str) -> float:
+        return len(answer) / len(expected)
+
+    definition = "characters of the answer over those of the expected one"
+    registry.per_answer(Metric("length_ratio", "length ratio", "", definition, decimals=2, side_by_side=True))(
+        length_ratio
+    )
+    registry.register(Metric("generated_tokens", "tokens", "lower", "tokens of the answer", split="test"))
+    run = prepare(tmp_path, monkeypatch)
+    score.main()
+    aggregate.main()
+
+    variant = Variant("demo", "demo", "lora", "q4_0")
+    test = [row for row in files.read_table(variant.items) if row["split"] == "test"]
+    ratios = [len(row["generated"]) / len(row["answer"]) for row in test]
+    scores = [row for row in files.read_table("data/scores.parquet") if row["variant"] == str(variant)]
+    assert [row["length_ratio"] for row in scores if row["split"] == "test"] == ratios
+    quality = load(tmp_path, "quality")[str(variant)]
+    assert quality["test_length_ratio"] == pytest.approx(np.mean(ratios), rel=1e-5)
+    assert quality["generated_tokens"] == pytest.approx(np.mean([row["generated_tokens"] for row in test]))
+    (row,) = (row for row in rows(tmp_path, "summary") if row["variant"] == str(variant))
+    assert {
+        f"{name}{end}"
+        for name in ("test_length_ratio", "seen_length_ratio", "generated_tokens")
+        for end in ("", "_low", "_high")
+    } <= set(row)
+
+    cfg = params.load_all()
+    results = Results(run, cfg.seed, cfg.evaluate.bootstrap)
+    text, shown = Path("report/report.md").read_text(), f"{results.interval(variant, 'test_length_ratio').value:.2f} ["
+    assert f"- **length ratio**: {definition}." in text
+    assert "- **tokens** (lower is better): tokens of the answer." in text
+    tables = [line for line in text.splitlines() if line.startswith("| ")]
+    assert any("| exact match |" in line and "| length ratio |" in line and "| tokens |" in line for line in tables)
+    assert any(f"| {shown}" in line for line in tables)
+    assert any("| test length ratio | seen length ratio |" in line for line in tables)
+    assert "length ratio (neither is better)" in [axes.get_title() for axes in bars.methods(results).axes]
+    compared = compare.comparison(results, variant, Variant("demo", "demo", "base", "trained"))
+    assert any(line.startswith(f"| test length ratio | {shown}") for line in compared)
+    assert any(line.startswith("| tokens |") for line in compared)
+
+
+def test_no_two_metrics_have_one_name():
+    with pytest.raises(ValueError, match="two metrics"):
+        registry.register(metrics.metric("test_f1")[1])
 
 
 def test_summary_has_every_number_and_the_intervals(finished):
@@ -282,10 +337,10 @@ def test_prompts_change_no_metric_and_without_any_there_is_no_trace_of_them(fini
 
 
 def test_variants_asked_different_prompts_are_not_set_side_by_side(results):
-    of = results.of("demo", "demo", "lora")[0]
-    results._items[of]["split"] = np.where(results._items[of]["split"] == "prompt", "", results._items[of]["split"])
+    of = results.of(PAIR, "lora")[0]
+    results.columns[of]["split"] = np.where(results.columns[of]["split"] == "prompt", "", results.columns[of]["split"])
     with pytest.raises(UserError, match=r"prompts: .* different items"):
-        results.prompts("demo", "demo")
+        prompted.prompts(results, PAIR)
 
 
 def test_the_base_as_trained_is_what_cosine_to_base_compares_with(finished):
@@ -316,54 +371,54 @@ def test_a_format_whose_source_is_not_listed_is_compared_with_the_next_one_down(
 
 
 def test_the_best_ties_with_itself_and_not_with_the_base(results):
-    tied = results.tied_with_best("demo", "demo")
-    assert tied[0] == results.ranked("demo", "demo")[0]
+    tied = ranking.tied_with_best(results, PAIR)
+    assert tied[0] == ranking.ranked(results, PAIR)[0]
     assert {variant.method for variant in tied} == {"lora"}
 
 
 def test_nothing_cheaper_is_as_good_as_a_member_of_the_pareto_set(results):
     for cost, cheaper in (("size_mb", "lower"), ("decode_tokens_per_second", "higher")):
-        front = results.pareto("demo", "demo", cost, cheaper)
+        front = ranking.pareto(results, PAIR, cost, cheaper)
         sign = 1 if cheaper == "lower" else -1
         price = {variant: sign * results.cost[variant][cost] for variant in results.variants}
         assert front[0] in {variant for variant in price if price[variant] == min(price.values())}
         for variant in results.variants:
             below = [member for member in front if price[member] <= price[variant] and member != variant]
             # In the set: better than all cheaper members. Not in it: a cheaper member is as good.
-            assert (variant in front) == all(results.better(variant, member, "test_f1") for member in below)
+            assert (variant in front) == all(ranking.better(results, variant, member, "test_f1") for member in below)
 
 
 def test_a_tie_of_a_tie_does_not_make_a_variant_worth_its_cost(results, monkeypatch):
     """Three of rising cost: each ties with the next one, and the last beats the first only."""
-    a, b, c = results.of("demo", "demo")[:3]
-    monkeypatch.setattr(results, "ranked", lambda *group: [c, b, a])
-    monkeypatch.setattr(results, "better", lambda ours, theirs, name: (ours, theirs) == (c, a))
+    a, b, c = results.of(PAIR)[:3]
+    monkeypatch.setattr(ranking, "ranked", lambda results, group: [c, b, a])
+    monkeypatch.setattr(ranking, "better", lambda results, ours, theirs, name: (ours, theirs) == (c, a))
     monkeypatch.setattr(results, "cost", {v: {"size_mb": size} for v, size in ((a, 1), (b, 2), (c, 3))})
-    assert results.pareto("demo", "demo", "size_mb", "lower") == [a]
+    assert ranking.pareto(results, PAIR, "size_mb", "lower") == [a]
 
 
 def test_of_tied_variants_whose_speeds_overlap_the_better_one_is_named(results, monkeypatch):
-    best, other, slow = results.of("demo", "demo")[:3]
+    best, other, slow = results.of(PAIR)[:3]
     runs = {best: [90, 95, 99], other: [94, 96, 105], slow: [50, 55, 60]}
     cost = {
         v: {"decode_tokens_per_second": some[1], "spread": {"decode_tokens_per_second": some}}
         for v, some in runs.items()
     }
-    monkeypatch.setattr(results, "tied_with_best", lambda *group: [best, slow, other])
+    monkeypatch.setattr(ranking, "tied_with_best", lambda results, group: [best, slow, other])
     monkeypatch.setattr(results, "cost", cost)
-    fastest = ("demo", "demo", "decode_tokens_per_second", "higher")
-    assert results.cheapest_tied(*fastest) == best
+    fastest = (PAIR, "decode_tokens_per_second", "higher")
+    assert ranking.cheapest_tied(results, *fastest) == best
     runs[other][:] = [100, 103, 105]
-    assert results.cheapest_tied(*fastest) == other
+    assert ranking.cheapest_tied(results, *fastest) == other
 
 
 def test_memory_within_two_percent_is_not_told_apart(results, monkeypatch):
-    best, other = results.of("demo", "demo")[:2]
-    monkeypatch.setattr(results, "tied_with_best", lambda *group: [best, other])
+    best, other = results.of(PAIR)[:2]
+    monkeypatch.setattr(ranking, "tied_with_best", lambda results, group: [best, other])
     monkeypatch.setattr(results, "cost", {best: {"peak_memory_mb": 101.0}, other: {"peak_memory_mb": 100.0}})
-    assert results.cheapest_tied("demo", "demo", "peak_memory_mb", "lower") == best
+    assert ranking.cheapest_tied(results, PAIR, "peak_memory_mb", "lower") == best
     monkeypatch.setattr(results, "cost", {best: {"peak_memory_mb": 110.0}, other: {"peak_memory_mb": 100.0}})
-    assert results.cheapest_tied("demo", "demo", "peak_memory_mb", "lower") == other
+    assert ranking.cheapest_tied(results, PAIR, "peak_memory_mb", "lower") == other
 
 
 def test_a_second_run_writes_the_same_bytes(finished, tmp_path, monkeypatch):
@@ -405,8 +460,8 @@ def test_scores_of_other_items_are_refused(copy):
 
 
 def test_variants_asked_different_items_are_not_compared(results):
-    ours, theirs = results.of("demo", "demo", "lora")[0], results.of("demo", "demo", "base")[0]
-    results._items[ours]["item"] = results._items[ours]["item"][::-1]
+    ours, theirs = results.of(PAIR, "lora")[0], results.of(PAIR, "base")[0]
+    results.columns[ours]["item"] = results.columns[ours]["item"][::-1]
     with pytest.raises(UserError, match="different items"):
         results.compare(ours, theirs, "test_loss")
 

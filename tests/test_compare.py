@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 
 from stages import score
-from tradeoffs import compare, params
+from tradeoffs import compare, metrics, params
 from tradeoffs.common.cells import Variant, variants
 from tradeoffs.evaluate.items import ITEMS
 from tradeoffs.formats import trained_only
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.report import formatting
-from tradeoffs.results import metrics
 from tradeoffs.results.results import Results
 
 REPO = Path(__file__).parents[1]
 LORA, BASE = (Variant("demo", "demo", method, fmt) for method, fmt in (("lora", "q4_0"), ("base", "trained")))
+TESTED = ("test_exact_match", "seen_exact_match", "mmlu_accuracy")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_the_differences_are_those_of_the_whole_run(finished, results, capsys):
 
 def test_every_quality_metric_of_either_is_there(results):
     found = rows("\n".join(compare.comparison(results, LORA, BASE)))
-    for name in (*compare.QUALITY, *compare.EXTRA):
+    for name in (*metrics.names("quality"), *metrics.names("summary")):
         if results.has(LORA, name):
             assert formatting.full_label(results, "demo", name) in found
     assert found["KLD"][1:] == ["", "", ""]  # the base as trained is its own reference
@@ -70,7 +70,7 @@ def test_every_quality_metric_of_either_is_there(results):
 def test_accuracies_have_mcnemars_p_and_nothing_else_does(results):
     found = rows("\n".join(compare.comparison(results, LORA, BASE)))
     tested = {name for name, cells in found.items() if len(cells) == 4 and cells[3] not in ("", "p", "---:")}
-    assert tested == {formatting.full_label(results, "demo", name) for name in metrics.ACCURACIES}
+    assert tested == {formatting.full_label(results, "demo", name) for name in TESTED}
     assert found["multiple choice"][3] == f"{results.mcnemar(LORA, BASE, 'mmlu_accuracy'):.2g}"
 
 
@@ -92,7 +92,7 @@ def test_a_batch_that_only_one_had_the_memory_for_has_no_ratio(results):
 def test_what_counts_tokens_is_left_out_between_tokenizers(results):
     other = Variant("stories260k", "demo", "lora", "q4_0")
     assert "test loss" in rows("\n".join(compare.comparison(results, LORA, other)))
-    results._items[other]["tokens"] = np.nan_to_num(results._items[other]["tokens"]) + 1
+    results.columns[other]["tokens"] = np.nan_to_num(results.columns[other]["tokens"]) + 1
     found = rows("\n".join(compare.comparison(results, LORA, other)))
     assert not {"test loss", "test perplexity", "seen token accuracy", "KLD"} & set(found)
     assert {"test bits per byte", "test F1"} <= set(found)
@@ -144,12 +144,12 @@ def test_an_unknown_variant_gets_the_near_match(finished, monkeypatch):
 def test_two_models_are_compared_on_the_items_that_both_have(results):
     other = Variant("stories260k", "demo", "lora", "q4_0")
     before = results.compare(LORA, other, "test_f1")
-    mine = results._items[other]
+    mine = results.columns[other]
     mine["f1"][np.flatnonzero(mine["split"] == "test")[3]] = np.nan
     results._values.clear()
     results._sums.clear()
     found = results.compare(LORA, other, "test_f1")
-    scores = [results._items[v]["f1"][results._items[v]["split"] == "test"] for v in (LORA, other)]
+    scores = [results.columns[v]["f1"][results.columns[v]["split"] == "test"] for v in (LORA, other)]
     both = ~np.isnan(scores[1])
     assert found.value == pytest.approx(scores[0][both].mean() - scores[1][both].mean()) != before.value
     assert found.value == pytest.approx(-results.compare(other, LORA, "test_f1").value)
@@ -157,7 +157,7 @@ def test_two_models_are_compared_on_the_items_that_both_have(results):
 
 def test_two_models_that_share_no_item_are_refused(results):
     other = Variant("stories260k", "demo", "lora", "q4_0")
-    results._items[other]["item"] = np.array([f"other {item}" for item in results._items[other]["item"]], object)
+    results.columns[other]["item"] = np.array([f"other {item}" for item in results.columns[other]["item"]], object)
     with pytest.raises(UserError, match=r"different items"):
         compare.comparison(results, LORA, other)
 

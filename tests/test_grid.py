@@ -10,13 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from tradeoffs import metrics
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
 from tradeoffs.evaluate import items
 from tradeoffs.params import Splits
 from tradeoffs.report import formatting, grid
 from tradeoffs.report.pictures import heatmaps
-from tradeoffs.results import intervals, metrics
+from tradeoffs.results import intervals, ranking
 from tradeoffs.results.results import Results
 
 MODELS = ["demo", "stories260k"]
@@ -139,7 +140,7 @@ def test_every_cell_has_its_likelihoods_its_training_time_and_its_throughput(tex
     head = next(line for line in part.split("\n") if line.startswith("| model | method |"))
     names = [name.strip() for name in head.split("|")[1:-1]]
     every = [Variant(m, fake_results.TEXT, k, "trained") for m in MODELS for k in ("base", "full", "lora")]
-    letters = results.letters(every, grid.BITS)
+    letters = ranking.letters(results, every, grid.BITS)
     for v in every:
         (line,) = re.findall(rf"^\| `{v.model}` \| `{v.method}` \|.*$", part, re.MULTILINE)
         row = dict(zip(names, (cell.strip() for cell in line.split("|")[1:-1]), strict=True))

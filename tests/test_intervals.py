@@ -8,7 +8,9 @@ import pytest
 import sacrebleu
 from scipy.stats import binomtest
 
-from tradeoffs.results import intervals, metrics
+from tradeoffs import metrics
+from tradeoffs.metrics import answers, registry, sums
+from tradeoffs.results import intervals
 from tradeoffs.results.intervals import Interval
 
 PAIRS = [
@@ -20,7 +22,7 @@ PAIRS = [
 
 
 def mean(values: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    return metrics.ratio(draws @ np.stack([values, np.ones(len(values))], axis=-1))
+    return registry.ratio(draws @ np.stack([values, np.ones(len(values))], axis=-1))
 
 
 def test_the_first_resample_is_the_data_itself():
@@ -115,10 +117,10 @@ def test_letters_run_from_the_first():
 
 
 def test_loss_perplexity_and_bits_per_byte_of_a_text_by_hand():
-    sums = np.array([-6.0, 3.0])  # 6 nats over 3 tokens, or over 3 bytes
-    assert metrics.loss(sums) == pytest.approx(2.0)
-    assert metrics.perplexity(sums) == pytest.approx(math.exp(2.0))
-    assert metrics.bits_per_byte(sums) == pytest.approx(2.0 / math.log(2))
+    totals = np.array([-6.0, 3.0])  # 6 nats over 3 tokens, or over 3 bytes
+    assert sums.loss(totals) == pytest.approx(2.0)
+    assert sums.perplexity(totals) == pytest.approx(math.exp(2.0))
+    assert sums.bits_per_byte(totals) == pytest.approx(2.0 / math.log(2))
 
 
 @pytest.mark.parametrize(
@@ -131,7 +133,7 @@ def test_corpus_bleu_from_counts_is_sacrebleus(pairs):
         one = score.sentence_score(answer, [expected])
         counts.append([one.sys_len, one.ref_len, *one.counts, *one.totals])
     expected = sacrebleu.corpus_bleu([answer for answer, _ in pairs], [[expected for _, expected in pairs]]).score
-    assert metrics.bleu(np.sum(counts, axis=0)) == pytest.approx(expected, abs=1e-9)
+    assert answers.bleu(np.sum(counts, axis=0)) == pytest.approx(expected, abs=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -149,8 +151,8 @@ def test_a_metric_is_found_by_its_name_in_the_metrics_files(name, split, better)
 
 
 def test_the_sampling_error_is_that_of_independent_items():
-    sums = np.ones((1, 2)) @ np.array([[4.0, 10.0], [5.0, 20.0]])
-    assert metrics.sampling_error(sums) == pytest.approx(math.sqrt(9) / 30)
+    totals = np.ones((1, 2)) @ np.array([[4.0, 10.0], [5.0, 20.0]])
+    assert sums.sampling_error(totals) == pytest.approx(math.sqrt(9) / 30)
 
 
 def test_a_lead_that_is_luck_is_a_tie_once_the_pick_is_accounted_for():

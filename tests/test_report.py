@@ -13,8 +13,10 @@ from matplotlib.figure import Figure
 
 from stages import score
 from tradeoffs.common import files
+from tradeoffs.common.cells import Pair
 from tradeoffs.report import comparisons, decision, formats, formatting, ladder, page, rendering
 from tradeoffs.report.pictures import PICTURES, labels
+from tradeoffs.results import ranking, tuning
 from tradeoffs.results.intervals import Interval
 
 
@@ -46,7 +48,7 @@ def three(tmp_path_factory):
 
 
 MIXED = ["base", "lora", "prompt_tuning", "lora_dpo"]
-GROUP = ("demo", "demo")
+PAIR = Pair("demo", "demo")
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +68,7 @@ def text(folder, results):
 
 
 def test_the_answer_comes_first(text, results):
-    best = results.ranked("demo", "demo")[0]
+    best = ranking.ranked(results, PAIR)[0]
     decision = text.split("\n## ")[0]
     assert f"**demo on demo.** Best test F1: `{best.method} {best.format}`" in decision
     assert decision.count("| demo / demo |") == 1
@@ -139,10 +141,10 @@ def test_the_page_holds_the_same_tables_and_pictures(folder, text):
 
 def test_variants_of_a_table_share_a_letter_exactly_when_they_are_tied(results, text):
     for group in results.groups():
-        tables = [[v for v in results.of(*group) if v.format == "trained"]]
-        tables += [results.of(*group, method) for method in results.run.methods]
+        tables = [[v for v in results.of(group) if v.format == "trained"]]
+        tables += [results.of(group, method) for method in results.run.methods]
         for compared in tables:
-            letters = results.letters(compared, "test_f1")
+            letters = ranking.letters(results, compared, "test_f1")
             for one, other in combinations(compared, 2):
                 tie = results.compare_picked(one, other, "test_f1", len(compared)).tie
                 assert bool(set(letters[one]) & set(letters[other])) == tie
@@ -154,7 +156,7 @@ def test_variants_of_a_table_share_a_letter_exactly_when_they_are_tied(results, 
 
 
 def test_the_subject_tables_hold_intervals(results, text):
-    for variant in results.of("demo", "demo"):
+    for variant in results.of(PAIR):
         if variant.format == "trained":
             for found, _ in results.subjects(variant).values():
                 assert f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]" in text
@@ -199,7 +201,7 @@ def test_a_metric_without_a_better_end_has_no_winner():
 
 def test_mcnemar_stands_beside_every_compared_accuracy(results, text):
     tables = text.split("## Who beats whom")[1].split("\n## ")[0]
-    lora, base = (results.of("demo", "demo", method)[0] for method in ("lora", "base"))
+    lora, base = (results.of(PAIR, method)[0] for method in ("lora", "base"))
     for name in ("test_exact_match", "mmlu_accuracy"):
         found = formatting.verdict(results.compare(base, lora, name), name)  # two methods: one pair, nothing to widen
         assert f"{found.split(' [')[0]} [" in tables
@@ -207,8 +209,8 @@ def test_mcnemar_stands_beside_every_compared_accuracy(results, text):
 
 
 def test_every_pair_with_the_best_has_one_verdict_in_both_of_its_rows(three):
-    trained = [v for v in three.ranked("demo", "demo") if v.format == "trained"]
-    best, base = trained[0], three.of("demo", "demo", "base")[0]
+    trained = [v for v in ranking.ranked(three, PAIR) if v.format == "trained"]
+    best, base = trained[0], three.of(PAIR, "base")[0]
     (third,) = set(trained) - {best, base}
     for name in ("test_exact_match", "mmlu_accuracy"):
         lines = comparisons._against(three, trained, name)
@@ -223,17 +225,16 @@ def test_every_pair_with_the_best_has_one_verdict_in_both_of_its_rows(three):
 
 
 def test_the_decision_states_the_lead_over_the_base_as_its_table_does(three):
-    group = ("demo", "demo")
-    best, base = three.ranked(*group)[0], three.of(*group, "base")[0]
-    among = len(three.of(*group))
+    best, base = ranking.ranked(three, PAIR)[0], three.of(PAIR, "base")[0]
+    among = len(three.of(PAIR))
     lead = formatting.signed(three.compare_picked(best, base, "test_f1", among), "test_f1")
     assert f"Against the untouched base: {lead}." in decision.section(three)
     behind = formatting.verdict(three.compare_picked(base, best, "test_f1", among), "test_f1")
-    assert any(f"| {behind} |" in line for line in decision._choices(three, group))
+    assert any(f"| {behind} |" in line for line in decision._choices(three, PAIR))
 
 
 def test_throughput_has_its_spread_and_a_batch_that_did_not_fit_is_empty(results):
-    first, other = results.of("demo", "demo", "lora")[:2]
+    first, other = results.of(PAIR, "lora")[:2]
     lines = formats._throughput(results, [first, other]).splitlines()
     assert "Empty: so many did not fit the memory." in lines
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
@@ -258,10 +259,10 @@ def test_the_report_says_how_far_sampling_can_move_kld(results, text):
 def test_merges_of_one_training_stand_under_each_other(tmp_path):
     """Three methods of which the first and the last were trained alike and merged onto different bases."""
     found = fake_results.finished(tmp_path, methods=["lora_8bit", "lora", "qlora"], precisions=["bf16"], quants=[])
-    first, other, last = (found.of("demo", "demo", method) for method in ("lora_8bit", "lora", "qlora"))
+    first, other, last = (found.of(PAIR, method) for method in ("lora_8bit", "lora", "qlora"))
     found.cost[other[1]]["merged_onto"] = "trained_base"
     found._values[last[0], "test_loss"] = found._resampled(first[0], "test_loss")
-    rows = [line for line in ladder._merges(found, ("demo", "demo")) if line.startswith("| `")]
+    rows = [line for line in ladder._merges(found, PAIR) if line.startswith("| `")]
     assert [row.split("|")[1].strip() for row in rows] == ["`lora_8bit bf16`", "`qlora bf16`", "`lora bf16`"]
     assert "the de-quantised base it was trained on" in rows[0]
     assert "the original base" in rows[1]
@@ -273,11 +274,11 @@ def test_merges_of_one_training_stand_under_each_other(tmp_path):
 def test_what_quantising_lost_is_not_put_down_to_merging(tmp_path):
     """Without bf16 the first rung is merged and quantised at once."""
     found = fake_results.finished(tmp_path, stages=[score], methods=["lora_8bit"], precisions=["int8"], quants=["q4_0"])
-    assert ladder._merges(found, ("demo", "demo")) == []
+    assert ladder._merges(found, PAIR) == []
 
 
 def test_the_costliest_step_of_a_ladder_is_the_largest_one_that_is_no_tie(results, text):
-    cell = results.of("demo", "demo", "lora")
+    cell = results.of(PAIR, "lora")
     steps = {v: results.compare(v, results.made_from(v), "test_loss") for v in cell[1:]}
     worst = max(steps, key=lambda v: steps[v].value)
     step = ladder._costliest_step(results, cell)
@@ -332,8 +333,8 @@ def test_a_method_that_cannot_be_merged_says_so_wherever_a_format_of_it_is_missi
 
 def test_a_method_that_cannot_be_merged_is_compared_as_trained(mixed_folder, mixed):
     text = (mixed_folder / "report/report.md").read_text()
-    variant = mixed.of(*GROUP, "prompt_tuning")[0]
-    assert mixed.of(*GROUP, "prompt_tuning") == [variant]
+    variant = mixed.of(PAIR, "prompt_tuning")[0]
+    assert mixed.of(PAIR, "prompt_tuning") == [variant]
     assert formatting.quality_of(mixed, variant, "test_f1") in section(text, "Methods, as trained")
     assert "`prompt_tuning`" in section(text, "Who beats whom")
     assert "`prompt_tuning trained`" in section(text, "Prompts: the answers side by side")
@@ -345,8 +346,8 @@ def test_the_best_method_of_all_may_be_one_that_cannot_be_merged(tmp_path, monke
     found = fake_results.finished(
         tmp_path, methods=["base", "lora", "prompt_tuning"], precisions=[], quants=["f16", "q4_0"]
     )
-    assert found.ranked(*GROUP)[0].method == "prompt_tuning"
-    assert found.best_shipped(*GROUP) == "lora"
+    assert ranking.ranked(found, PAIR)[0].method == "prompt_tuning"
+    assert ranking.best_shipped(found, PAIR) == "lora"
     text = (tmp_path / "report/report.md").read_text()
     assert "Best test F1: `prompt_tuning trained`" in text
     assert "Every step of `lora`" in text
@@ -362,7 +363,7 @@ def test_a_run_of_nothing_that_can_be_merged_is_reported_too(tmp_path):
 
 def test_what_was_forgotten_is_the_paired_change_from_the_base_on_the_same_text(mixed_folder, mixed):
     rows = section((mixed_folder / "report/report.md").read_text(), "What it forgot")
-    base, lora = (mixed.of(*GROUP, method)[0] for method in ("base", "lora"))
+    base, lora = (mixed.of(PAIR, method)[0] for method in ("base", "lora"))
     change = mixed.compare(lora, base, "general_loss")
     assert change.low > 0
     assert mixed.forgotten(lora) == change
@@ -380,7 +381,7 @@ def test_without_general_text_or_without_base_the_report_says_that_forgetting_is
     found = fake_results.finished(tmp_path, methods=["lora", "full"], precisions=[], quants=[])
     alone = section((tmp_path / "report/report.md").read_text(), "What it forgot")
     assert "The run list lacks `base`" in alone
-    assert found.forgotten(found.variants[0]) is None
+    assert tuning.forgotten(found, found.variants[0]) is None
     assert not (tmp_path / "plots/forgetting.png").exists()
 
 
@@ -391,7 +392,7 @@ def test_the_training_table_holds_what_pairs_taught_with_its_intervals(mixed_fol
     rows = {method: dict(zip(names, cells(table, f"`{method}`")[0], strict=True)) for method in MIXED}
     margins = mixed.training["demo-demo-lora_dpo"]["reward_margins"]
     accuracy = sum(margin > 0 for margin in margins) / len(margins)
-    found = mixed.rewards(mixed.of(*GROUP, "lora_dpo")[0])
+    found = tuning.rewards(mixed, mixed.of(PAIR, "lora_dpo")[0])
     assert found["reward_accuracy"].value == pytest.approx(accuracy)
     assert found["reward_accuracy"].low < accuracy < found["reward_accuracy"].high
     assert found["reward_margin"].value == pytest.approx(sum(margins) / len(margins))
@@ -426,8 +427,8 @@ def test_what_preparation_did_not_drop_is_left_out(tmp_path, monkeypatch):
 def test_the_lengths_are_those_that_each_tokenizer_makes(folder, results, text):
     part = section(text, "Data, and what it can show")
     for pair in results.groups():
-        found = files.read_json(folder / f"data/lengths/{'-'.join(pair)}.json")
-        row = cells(part, " / ".join(pair))[0]
+        found = files.read_json(folder / f"data/lengths/{pair}.json")
+        row = cells(part, formatting.row_head(pair))[0]
         assert row == [formatting.short(found[s][what]) for s in ("train", "test") for what in ("median", "longest")]
 
 

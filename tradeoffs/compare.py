@@ -10,12 +10,12 @@ import sys
 from dataclasses import dataclass
 from typing import Annotated
 
-from tradeoffs import params
+from tradeoffs import metrics, params
 from tradeoffs.common.cells import Variant, variants
 from tradeoffs.plumbing.errors import UserError, near
 from tradeoffs.report.formatting import Lines, cost_of, full_label, quality_of, short, table, verdict
-from tradeoffs.results import items, metrics
-from tradeoffs.results.results import EXTRA, QUALITY, Results
+from tradeoffs.results import reading
+from tradeoffs.results.results import Results
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def named(name: str, listed: list[Variant]) -> Variant:
     by_name = {str(variant): variant for variant in listed}
     if name not in by_name:
         raise UserError(f"{name}: no variant of the run list in {params.PATH}{near(name, by_name)}")
-    items.must_be_made(by_name[name])
+    reading.must_be_made(by_name[name])
     return by_name[name]
 
 
@@ -57,7 +57,8 @@ def comparison(results: Results, ours: Variant, theirs: Variant) -> Lines:
     lines += ["whose interval contains 0 is a tie. p: McNemar's exact test. KLD and same top token are each against"]
     lines += ["the variant's own model as trained, so `trained` itself has none. This pair alone: the report widens"]
     lines += ["the intervals of pairs with the best of many, so what differs here can be a tie there."]
-    names = [n for n in (*QUALITY, *EXTRA) if results.has(ours, n) or results.has(theirs, n)]
+    listed = (*metrics.names("quality"), *metrics.names("summary"))
+    names = [n for n in listed if results.has(ours, n) or results.has(theirs, n)]
     names.sort(key=lambda n: ORDER.get(n.partition("_")[0], 1))
     if ours.model != theirs.model:
         names = [n for n in names if not n.startswith("general_")]  # each model has a text of its own
@@ -79,7 +80,7 @@ def _quality(results: Results, ours: Variant, theirs: Variant, name: str) -> Lin
     values = [quality_of(results, ours, name), quality_of(results, theirs, name)]
     if not (results.has(ours, name) and results.has(theirs, name)):
         return [*values, "", ""]
-    p = f"{results.mcnemar(ours, theirs, name):.2g}" if name in metrics.ACCURACIES else ""
+    p = f"{results.mcnemar(ours, theirs, name):.2g}" if metrics.metric(name)[1].right_or_wrong else ""
     return [*values, verdict(results.compare(ours, theirs, name), name), p]
 
 

@@ -22,7 +22,7 @@ from tradeoffs.common import files
 from tradeoffs.common.cells import ITEMS, Variant
 from tradeoffs.common.multiple_choice import LETTERS
 from tradeoffs.plumbing.errors import UserError, near
-from tradeoffs.results import items
+from tradeoffs.results import reading
 
 COLUMNS = ("item", "subject", "chosen", "correct_option", "option_logprobs")
 
@@ -60,7 +60,7 @@ def answered(name: str, subject: str | None = None) -> list[Answered]:
         hint = near(name, known) if known else ""
         raise UserError(f"{name}: no such variant in {ITEMS}{hint}; `dvc repro` makes those of the run list")
     variant = Variant.parse(name)
-    items.must_be_made(variant)
+    reading.must_be_made(variant)
     rows = pq.read_table(variant.items, columns=list(COLUMNS), filters=[("split", "=", "mmlu")]).to_pylist()
     if not rows:
         raise UserError(f"{variant}: was asked no multiple-choice questions (its data set has no mmlu in params.yaml)")

@@ -39,6 +39,9 @@ class Pair:
     model: str
     dataset: str
 
+    def cell(self, method: str) -> "Cell":
+        return Cell(self.model, self.dataset, method)
+
     @property
     def tokens(self) -> Path:
         """Token ids and masks, a folder."""
@@ -126,6 +129,10 @@ class Variant:
         return Cell(self.model, self.dataset, self.method)
 
     @property
+    def pair(self) -> Pair:
+        return Pair(self.model, self.dataset)
+
+    @property
     def gguf(self) -> Path:
         """The file of a quant; beside it, with the suffix .json, what is known of it."""
         return Path("models/gguf", f"{self}.gguf")
@@ -160,7 +167,7 @@ def cells(run: "Run") -> Iterator[Cell]:
     """Every cell that a run list asks for, in its order."""
     for pair in pairs(run):
         for method in run.methods:
-            yield Cell(pair.model, pair.dataset, method)
+            yield pair.cell(method)
 
 
 def variants(run: "Run") -> list[Variant]:

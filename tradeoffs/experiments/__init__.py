@@ -33,12 +33,13 @@ from dvc.scm import NoSCM, RevError
 from dvc.utils.flatten import flatten
 from tqdm import tqdm
 
+from tradeoffs import metrics
 from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED
 from tradeoffs.params.reading import Loader
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.report.formatting import Lines, bold, counted, interval_of, short, table, verdict
-from tradeoffs.results import intervals, metrics
+from tradeoffs.results import intervals
 
 SEED = "train.seed"
 VALID = "the rows that valid loss is measured on"
@@ -101,7 +102,7 @@ class Trial:
         }
         columns["items"] = np.ones(len(rows))
         if all(row["generated"] is not None for row in rows):
-            from tradeoffs.text_metrics import f1  # seconds of imports, which texts do not need
+            from tradeoffs.metrics.answers import f1
 
             columns["f1"] = np.array([f1(row["generated"], row["answer"]) for row in rows])
         found = {name: metrics.metric(name)[1].columns for name in TESTED}

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Sequence
 
-from tradeoffs.common.cells import TRAINED, Variant
-from tradeoffs.report.formatting import Group, Lines, full_label, heading, name_of, quality_of, table, verdict
+from tradeoffs import metrics
+from tradeoffs.common.cells import TRAINED, Pair, Variant
+from tradeoffs.report.formatting import Lines, full_label, heading, name_of, quality_of, table, verdict
 from tradeoffs.report.rendering import render
-from tradeoffs.results import metrics
+from tradeoffs.results import ranking
 from tradeoffs.results.results import Results
 
 
@@ -14,10 +15,10 @@ def section(results: Results, drawn: Sequence[str]) -> str:
     return render("comparisons.md.j2", drawn, groups=[_group(results, group) for group in results.groups()])
 
 
-def _group(results: Results, group: Group) -> dict[str, object]:
-    trained = [v for v in results.ranked(*group) if v.format == TRAINED]
-    measures = dict.fromkeys((results.headline(*group), "test_exact_match", "mmlu_accuracy"))
-    best, *tied = results.tied_with_best(*group)
+def _group(results: Results, group: Pair) -> dict[str, object]:
+    trained = [v for v in ranking.ranked(results, group) if v.format == TRAINED]
+    measures = dict.fromkeys((ranking.headline(results, group), "test_exact_match", "mmlu_accuracy"))
+    best, *tied = ranking.tied_with_best(results, group)
     return {
         "title": heading(group),
         "tables": [_against(results, trained, name) for name in measures if results.has(trained[0], name)],
@@ -28,7 +29,7 @@ def _group(results: Results, group: Group) -> dict[str, object]:
 
 def _against(results: Results, trained: list[Variant], name: str) -> Lines:
     """Methods, best first, by one metric: each against the first of them and against the base."""
-    best, tested = trained[0], name in metrics.ACCURACIES
+    best, tested = trained[0], metrics.metric(name)[1].right_or_wrong
     others = list(dict.fromkeys([best, *(v for v in trained if v.method == "base")]))
     header = ["method", full_label(results, best.dataset, name)]
     header += [column for v in others for column in (f"against `{v.method}`", "p")[: 1 + tested]]

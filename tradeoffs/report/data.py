@@ -79,13 +79,13 @@ def _differences(results: Results) -> Lines:
     header = ["model / data set", "metric", "items", "between methods", "between formats of one method"]
     rows = []
     for group in results.groups():
-        trained = results.as_trained(*group)
+        trained = results.as_trained(group)
         methods = [(a, b) for index, a in enumerate(trained) for b in trained[:index]]
-        formats = [(v, as_trained(results, v)) for v in results.of(*group) if v.format != TRAINED]
+        formats = [(v, as_trained(results, v)) for v in results.of(group) if v.format != TRAINED]
         for name in ("test_loss", "test_f1", "mmlu_accuracy"):
             if results.has(trained[0], name):
                 found = [_detectable(results, pairs, name) for pairs in (methods, formats)]
-                label, count = results.label(group[1], name), str(results.count(trained[0], name))
+                label, count = results.label(group.dataset, name), str(results.count(trained[0], name))
                 rows.append([row_head(group), label, count, *found])
     return table(header, rows)
 

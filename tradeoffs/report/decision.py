@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
-from tradeoffs.common.cells import Variant
+from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report import grid
 from tradeoffs.report.formatting import (
-    Group,
     Lines,
     cost_of,
     full_label,
@@ -20,7 +19,9 @@ from tradeoffs.report.formatting import (
 )
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import as_trained, only_as_trained
-from tradeoffs.results.results import COST, Results
+from tradeoffs.results import ranking, tuning
+from tradeoffs.results.costs import COST
+from tradeoffs.results.results import Results
 
 # Costs that a decision weighs, which end of them is cheaper, and what the cheapest variant is called.
 WEIGHED = (
@@ -48,14 +49,14 @@ def overview(results: Results) -> Lines:
     """One row per model and data set: the best variant, and the cheapest ones that are tied with it."""
     rows = []
     for group in results.groups():
-        best, name = results.ranked(*group)[0], results.headline(*group)
-        base = results.untouched(*group)
+        best, name = ranking.ranked(results, group)[0], ranking.headline(results, group)
+        base = results.untouched(group)
         smallest, fastest = _smallest(results, group), _fastest(results, group)
         rows.append(
             [
                 row_head(group),
                 f"{name_of(best)}: {quality_of(results, best, name)}",
-                f"{len(results.tied_with_best(*group)) - 1} of {len(results.of(*group)) - 1}",
+                f"{len(ranking.tied_with_best(results, group)) - 1} of {len(results.of(group)) - 1}",
                 with_cost(results, smallest, "size_mb", "MB"),
                 with_cost(results, fastest, "decode_tokens_per_second", "tok/s"),
                 quality_of(results, base, name) if base else "",
@@ -65,19 +66,19 @@ def overview(results: Results) -> Lines:
     return table(header, rows)
 
 
-def _decision(results: Results, group: Group) -> dict[str, object]:
+def _decision(results: Results, group: Pair) -> dict[str, object]:
     """What the sentences about a group are made of."""
-    name, best, base = results.headline(*group), results.ranked(*group)[0], results.untouched(*group)
-    tied = results.tied_with_best(*group)
+    name, best, base = ranking.headline(results, group), ranking.ranked(results, group)[0], results.untouched(group)
+    tied = ranking.tied_with_best(results, group)
     lead: str | None = None
     forgotten: str | None = None
     if base and base not in tied:
-        lead = signed(results.compare_picked(best, base, name, len(results.of(*group))), name)
-    if change := results.forgotten(as_trained(results, best)):
+        lead = signed(results.compare_picked(best, base, name, len(results.of(group))), name)
+    if change := tuning.forgotten(results, as_trained(results, best)):
         forgotten = signed(change, "general_loss")
     return {
         "title": heading(group),
-        "label": full_label(results, group[1], name),
+        "label": full_label(results, group.dataset, name),
         "best": name_of(best),
         "quality": quality_of(results, best, name),
         "ties": len(tied) - 1,
@@ -86,19 +87,19 @@ def _decision(results: Results, group: Group) -> dict[str, object]:
         "no_effect": base in tied and len(results.run.methods) > 1,
         "lead": lead,
         "forgotten": forgotten,
-        "by_size": [name_of(v) for v in results.pareto(*group, "size_mb", "lower")],
-        "by_speed": [name_of(v) for v in results.pareto(*group, "decode_tokens_per_second", "higher")],
+        "by_size": [name_of(v) for v in ranking.pareto(results, group, "size_mb", "lower")],
+        "by_speed": [name_of(v) for v in ranking.pareto(results, group, "decode_tokens_per_second", "higher")],
         "choices": _choices(results, group),
         "only_as_trained": only_as_trained(results, group),
     }
 
 
-def _smallest(results: Results, group: Group) -> Variant:
-    return results.cheapest_tied(*group, "size_mb", "lower")
+def _smallest(results: Results, group: Pair) -> Variant:
+    return ranking.cheapest_tied(results, group, "size_mb", "lower")
 
 
-def _fastest(results: Results, group: Group) -> Variant:
-    return results.cheapest_tied(*group, "decode_tokens_per_second", "higher")
+def _fastest(results: Results, group: Pair) -> Variant:
+    return ranking.cheapest_tied(results, group, "decode_tokens_per_second", "higher")
 
 
 def _against_best(results: Results, variant: Variant, best: Variant, key: str) -> dict[str, str | None]:
@@ -107,25 +108,25 @@ def _against_best(results: Results, variant: Variant, best: Variant, key: str) -
     return {"name": name_of(variant), "cost": cost_of(results, variant, key), "of_best": of_best}
 
 
-def _choices(results: Results, group: Group) -> Lines:
+def _choices(results: Results, group: Pair) -> Lines:
     """The variants that a decision is between, side by side."""
-    name = results.headline(*group)
-    best = results.ranked(*group)[0]
-    among = len(results.of(*group))
+    name = ranking.headline(results, group)
+    best = ranking.ranked(results, group)[0]
+    among = len(results.of(group))
     also = [more for more in ("test_exact_match", "mmlu_accuracy") if results.has(best, more)]
     chosen: dict[Variant, list[str]] = {best: ["best"]}
     for key, cheaper, why in WEIGHED:
-        chosen.setdefault(results.cheapest_tied(*group, key, cheaper), []).append(why)
-    base = results.untouched(*group)
+        chosen.setdefault(ranking.cheapest_tied(results, group, key, cheaper), []).append(why)
+    base = results.untouched(group)
     if base:
         chosen.setdefault(base, []).append("untouched base")
     shown = ("size_mb", "decode_tokens_per_second", "latency_p50_seconds", "peak_memory_mb")
     header = [
         "",
         "variant",
-        full_label(results, group[1], name),
+        full_label(results, group.dataset, name),
         "against the best",
-        *(results.label(group[1], more) for more in also),
+        *(results.label(group.dataset, more) for more in also),
         *(COST[key] for key in shown),
     ]
     rows = [

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from tradeoffs.common.cells import Variant
-from tradeoffs.report.formatting import Group, Lines, full_label, heading, quality_of, table, verdict
+from tradeoffs.common.cells import Pair, Variant
+from tradeoffs.report.formatting import Lines, full_label, heading, quality_of, table, verdict
 from tradeoffs.report.rendering import render
+from tradeoffs.results import ranking
 from tradeoffs.results.results import Results
 
 
@@ -12,21 +13,21 @@ def section(results: Results, drawn: Sequence[str]) -> str:
     return render("forgetting.md.j2", drawn, groups=[_group(results, group) for group in results.groups()])
 
 
-def _group(results: Results, group: Group) -> dict[str, object]:
-    measured = [v for v in results.as_trained(*group) if results.has(v, "general_loss")]
+def _group(results: Results, group: Pair) -> dict[str, object]:
+    measured = [v for v in results.as_trained(group) if results.has(v, "general_loss")]
     return {
         "title": heading(group),
-        "model": group[0],
+        "model": group.model,
         "table": _table(results, group, measured) if measured else None,
         "documents": results.count(measured[0], "general_loss") if measured else None,
-        "has_base": results.untouched(*group) is not None,
+        "has_base": results.untouched(group) is not None,
     }
 
 
-def _table(results: Results, group: Group, measured: list[Variant]) -> Lines:
+def _table(results: Results, group: Pair, measured: list[Variant]) -> Lines:
     """Both sides of the bargain: general loss and the headline metric, each with its change from the base."""
-    name, base = results.headline(*group), results.untouched(*group)
-    label = full_label(results, group[1], name)
+    name, base = ranking.headline(results, group), results.untouched(group)
+    label = full_label(results, group.dataset, name)
     header = ["method", "general loss", label]
     header += ["change of general loss", f"change of {label}"] if base else []
     rows = []

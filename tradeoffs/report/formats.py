@@ -2,40 +2,42 @@
 
 from collections.abc import Sequence
 
-from tradeoffs.common.cells import Variant
-from tradeoffs.report.formatting import Group, Lines, bold, cost_of, full_label, heading, quality_of, table
+from tradeoffs import metrics
+from tradeoffs.common.cells import Pair, Variant
+from tradeoffs.report.formatting import Lines, bold, cost_of, full_label, heading, quality_of, table
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import matrix, only_as_trained, quality_table
-from tradeoffs.results.results import BATCH, COST, Results
-
-QUALITY = ("loss", "perplexity", "bits_per_byte", "token_accuracy", "f1", "rouge_l", "bleu", "bertscore", "cosine")
+from tradeoffs.results import ranking
+from tradeoffs.results.costs import BATCH, COST
+from tradeoffs.results.results import Results
 
 
 def section(results: Results, drawn: Sequence[str]) -> str:
     return render("formats.md.j2", drawn, groups=[_group(results, group) for group in results.groups()])
 
 
-def _group(results: Results, group: Group) -> dict[str, object]:
-    name = results.headline(*group)
-    tied = {v: bold(quality_of(results, v, name), True) for v in results.tied_with_best(*group)}
-    cells = {v: quality_of(results, v, name) for v in results.of(*group)} | tied
-    best = results.of(*group, results.best_shipped(*group))
+def _group(results: Results, group: Pair) -> dict[str, object]:
+    name = ranking.headline(results, group)
+    tied = {v: bold(quality_of(results, v, name), True) for v in ranking.tied_with_best(results, group)}
+    cells = {v: quality_of(results, v, name) for v in results.of(group)} | tied
+    best = results.of(group, ranking.best_shipped(results, group))
     return {
         "title": heading(group),
-        "label": full_label(results, group[1], name),
+        "label": full_label(results, group.dataset, name),
         "matrix": matrix(results, group, results.formats, cells),
         "only_as_trained": only_as_trained(results, group),
         "best": best[0].method,
         "cost": _cost_table(results, best),
         "throughput": _throughput(results, best),
-        "methods": [_method(results, results.of(*group, method)) for method in results.run.methods],
+        "methods": [_method(results, results.of(group, method)) for method in results.run.methods],
     }
 
 
 def _method(results: Results, cell: list[Variant]) -> dict[str, object]:
     """All formats of one method of a group."""
-    names = [*(f"test_{name}" for name in QUALITY), "cosine_to_base", "mmlu_accuracy"]
-    headline = results.headline(cell[0].model, cell[0].dataset)
+    listed = (*metrics.columns("likelihood"), *metrics.columns("answers"))
+    names = [name for name in listed if metrics.metric(name)[1].stands == "quality"]
+    headline = ranking.headline(results, cell[0].pair)
     quality = quality_table(results, cell, names, lambda v: v.format, ties_by=headline)
     return {"name": cell[0].method, "quality": quality, "cost": _cost_table(results, cell)}
 

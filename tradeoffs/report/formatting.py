@@ -5,14 +5,12 @@ import math
 import re
 from collections.abc import Sequence
 
-from tradeoffs.common.cells import Variant
-from tradeoffs.results import metrics
+from tradeoffs import metrics
+from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
 
-Group = tuple[str, str]  # a model and a data set
 Lines = list[str]
-DECIMALS = {"bleu": 1, "perplexity": 2, "kld": 4}  # others 3
 MOST_DECIMALS = {"": 4, "+": 6}  # of a value, of a difference; what needs more is written with an exponent
 
 
@@ -43,12 +41,12 @@ def short(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or isinstance(value, int) else f"{value:.3g}"
 
 
-def heading(group: Group) -> str:
-    return " on ".join(group)
+def heading(group: Pair) -> str:
+    return f"{group.model} on {group.dataset}"
 
 
-def row_head(group: Group) -> str:
-    return " / ".join(group)
+def row_head(group: Pair) -> str:
+    return f"{group.model} / {group.dataset}"
 
 
 def name_of(variant: Variant) -> str:
@@ -57,12 +55,12 @@ def name_of(variant: Variant) -> str:
 
 def full_label(results: Results, dataset: str, name: str) -> str:
     """A metric's label with the split it is taken from, where there are two."""
-    split = "" if name in metrics.SINGLE else f"{name.partition('_')[0]} "
+    split = "" if metrics.metric(name)[1].split else f"{metrics.metric(name)[0]} "
     return split + results.label(dataset, name)
 
 
 def _decimals(name: str) -> int:
-    return DECIMALS.get(name.removeprefix("test_").removeprefix("seen_"), 3)
+    return metrics.metric(name)[1].decimals
 
 
 def quality_of(results: Results, variant: Variant, name: str) -> str:

@@ -6,7 +6,7 @@ the F1 of answers where there are some; paired on the same documents or question
 
 from collections.abc import Sequence
 
-from tradeoffs.common.cells import TRAINED, Variant
+from tradeoffs.common.cells import TRAINED, Pair, Variant
 from tradeoffs.report.formatting import (
     Lines,
     accuracy_of,
@@ -18,6 +18,7 @@ from tradeoffs.report.formatting import (
     verdict,
 )
 from tradeoffs.report.rendering import render
+from tradeoffs.results import ranking, tuning
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
 
@@ -39,7 +40,7 @@ def measures(results: Results, dataset: str) -> list[str]:
 def best_of_models(results: Results, dataset: str, name: str) -> list[Variant]:
     """Each model with the method that is best for it, as trained, the best model first."""
     best: dict[str, Variant] = {}
-    for variant in results.sorted(_on(results, dataset), name):
+    for variant in ranking.best_first(results, _on(results, dataset), name):
         best.setdefault(variant.model, variant)
     return list(best.values())
 
@@ -103,15 +104,15 @@ def _cells(results: Results, shown: Sequence[Variant], among: Sequence[Variant] 
     columns: list[dict[Variant, str]] = []
     for name in measures(results, dataset):
         header += [results.label(dataset, name), "ties"]
-        columns += [{v: quality_of(results, v, name) for v in shown}, results.letters(among, name)]
+        columns += [{v: quality_of(results, v, name) for v in shown}, ranking.letters(results, among, name)]
         if name == BITS:
             header.append("perplexity")
             columns.append({v: quality_of(results, v, "test_perplexity") for v in shown})
-    trained = {v: results.training_numbers(v) for v in shown}
+    trained = {v: tuning.numbers(results, v) for v in shown}
     costs = {"train_seconds": "training s", "median_tokens_per_second": "training tok/s"}
     header += [*costs.values(), "decode tok/s", "decode bytes/s", f"scored {items}/s"]
     rows = []
-    for v in results.sorted(shown, BITS):
+    for v in ranking.best_first(results, shown, BITS):
         decoded = results.cost[v]["decode_tokens_per_second"] * results.scored(v).bytes_per_token
         row = [f"`{v.model}`", f"`{v.method}`", *(column[v] for column in columns)]
         row += [*(short(trained[v].get(key)) for key in costs), cost_of(results, v, "decode_tokens_per_second")]
@@ -142,11 +143,11 @@ def _coverage(results: Results, dataset: str) -> dict[str, object]:
 def _subjects(results: Results) -> Lines:
     """Multiple choice by subject, the models side by side, each with its best method as trained."""
     found: dict[str, dict[str, str]] = {}
-    for model, dataset in results.groups():
-        best = next(v for v in results.ranked(model, dataset) if v.format == TRAINED)
+    for group in results.groups():
+        best = next(v for v in ranking.ranked(results, group) if v.format == TRAINED)
         for subject, (accuracy, _) in results.subjects(best).items():
-            row = found.setdefault(f"`{dataset}`: {subject.replace('_', ' ')}", {})
-            row[model] = f"{accuracy_of(accuracy)} (`{best.method}`)"
+            row = found.setdefault(f"`{group.dataset}`: {subject.replace('_', ' ')}", {})
+            row[group.model] = f"{accuracy_of(accuracy)} (`{best.method}`)"
     if not found or len(results.run.models) == 1:
         return []
     rows = [[name, *(row.get(model, "") for model in results.run.models)] for name, row in found.items()]
@@ -155,7 +156,7 @@ def _subjects(results: Results) -> Lines:
 
 def _on(results: Results, dataset: str) -> list[Variant]:
     """Every model with every method on a data set, as trained."""
-    return [v for model in results.run.models for v in results.as_trained(model, dataset)]
+    return [v for model in results.run.models for v in results.as_trained(Pair(model, dataset))]
 
 
 def _against(results: Results, variant: Variant, best: Variant, name: str) -> Interval:

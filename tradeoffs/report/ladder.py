@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
-from tradeoffs.common.cells import Variant
-from tradeoffs.report.formatting import Group, Lines, bold, heading, name_of, quality_of, signed, table
+from tradeoffs import metrics
+from tradeoffs.common.cells import Pair, Variant
+from tradeoffs.report.formatting import Lines, bold, heading, name_of, quality_of, signed, table
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import as_trained, matrix, only_as_trained
+from tradeoffs.results import ranking
 from tradeoffs.results.results import Results
 
 # Where merging put an adapter: values of `merge` in params.yaml.
@@ -16,43 +18,48 @@ def section(results: Results, drawn: Sequence[str]) -> str:
     return render("ladder.md.j2", drawn, groups=[_group(results, group) for group in results.groups()])
 
 
-def _group(results: Results, group: Group) -> dict[str, object]:
-    cells = {v: _change(results, v, "test_loss") for v in results.of(*group)}
-    only = results.only_as_trained(*group)
+def _group(results: Results, group: Pair) -> dict[str, object]:
+    cells = {v: _change(results, v, "test_loss") for v in results.of(group)}
+    only = results.only_as_trained(group)
     merged = [method for method in results.run.methods if method not in only]
-    best = results.best_shipped(*group)
+    best = ranking.best_shipped(results, group)
     return {
         "title": heading(group),
         "matrix": matrix(results, group, results.formats[1:], cells),
         "only_as_trained": only_as_trained(results, group),
-        "costliest": {method: _costliest_step(results, results.of(*group, method)) for method in merged},
+        "costliest": {method: _costliest_step(results, results.of(group, method)) for method in merged},
         "merges": _merges(results, group) if merged else None,
         "best": best,
-        "steps": {method: _steps(results, results.of(*group, method)) for method in merged},
+        "steps": {method: _steps(results, results.of(group, method)) for method in merged},
     }
 
 
-def _merges(results: Results, group: Group) -> Lines:
+def _merges(results: Results, group: Pair) -> Lines:
     """Adapters of a quantised base, by what they were merged onto; those that left training alike under each other.
 
     Nothing where bf16 is not listed: what is made from `trained` then is changed by its own format too.
     """
-    merged = [v for v in results.of(*group) if v.format == "bf16" and "merged_onto" in results.cost[v]]
+    merged = [v for v in results.of(group) if v.format == "bf16" and "merged_onto" in results.cost[v]]
     if not merged:
         return []
     # Two blocks that differ in `merge` alone train the same model.
     losses = {v: results.interval(as_trained(results, v), "test_loss").value for v in merged}
     merged.sort(key=lambda v: list(losses.values()).index(losses[v]))
     changes = _changes(results, merged[0])
-    header = ["variant", "merged onto", "change of loss", "KLD", "same top token"]
-    header += [f"change of {results.label(group[1], name)}" for name in changes]
+    header = ["variant", "merged onto", "change of loss", *_labels(results, group.dataset)]
+    header += [f"change of {results.label(group.dataset, name)}" for name in changes]
     rows = []
     for variant in merged:
         onto = MERGED_ONTO[results.cost[variant]["merged_onto"]]
         row = [name_of(variant), onto, _change(results, variant, "test_loss")]
-        row += [quality_of(results, variant, name) for name in ("kld", "same_top_token")]
+        row += [quality_of(results, variant, name) for name in metrics.columns("ladder")]
         rows.append([*row, *(_change(results, variant, name) for name in changes)])
     return table(header, rows, texts=["merged onto"])
+
+
+def _labels(results: Results, dataset: str) -> list[str]:
+    """What the metrics that compare a format with the model as trained are called."""
+    return [results.label(dataset, name) for name in metrics.columns("ladder")]
 
 
 def _changes(results: Results, variant: Variant) -> list[str]:
@@ -68,14 +75,14 @@ def _change(results: Results, variant: Variant, name: str, against: Variant | No
 
 def _steps(results: Results, cell: list[Variant]) -> Lines:
     trained, *rungs = cell
-    header = ["format", "made from", "loss, this step", "loss, in all", "KLD", "same top token"]
+    header = ["format", "made from", "loss, this step", "loss, in all", *_labels(results, trained.dataset)]
     others = _changes(results, trained)
     rows = []
     for variant in rungs:
         below = results.made_from(variant)
         row = [f"`{variant.format}`", f"`{below.format}`"]
         row += [_change(results, variant, "test_loss", other) for other in (below, trained)]
-        row += [quality_of(results, variant, "kld"), quality_of(results, variant, "same_top_token")]
+        row += [quality_of(results, variant, name) for name in metrics.columns("ladder")]
         rows.append([*row, *(_change(results, variant, name) for name in others)])
     return table([*header, *(f"{results.label(trained.dataset, name)}, in all" for name in others)], rows)
 

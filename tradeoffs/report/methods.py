@@ -2,16 +2,15 @@
 
 from collections.abc import Sequence
 
-from tradeoffs.common.cells import Variant
-from tradeoffs.report.formatting import Group, Lines, accuracy_of, heading, short, table
+from tradeoffs import metrics
+from tradeoffs.common.cells import Pair, Variant
+from tradeoffs.report.formatting import Lines, accuracy_of, heading, short, table
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import only_as_trained, quality_table
+from tradeoffs.results import ranking, tuning
 from tradeoffs.results.results import Results
 
-ANSWERS = ("f1", "exact_match", "rouge_l", "bleu", "bertscore", "cosine")
-LIKELIHOOD = ("loss", "perplexity", "bits_per_byte", "token_accuracy")
-SEEN_AND_NOT = ("f1", "cosine", "bertscore", "loss")
-# What training took, by names of Results.training_numbers, rewards and quality, and what the table calls it.
+# What training took, by names of tuning.numbers, rewards and quality, and what the table calls it.
 TRAINING = {
     "trainable_params": "trainable parameters",
     "total_params": "of",
@@ -34,17 +33,18 @@ def section(results: Results, drawn: Sequence[str]) -> str:
     return render("methods.md.j2", drawn, groups=[_group(results, group) for group in results.groups()])
 
 
-def _group(results: Results, group: Group) -> dict[str, object]:
-    trained, headline = results.as_trained(*group), results.headline(*group)
-    answers = [*(f"test_{name}" for name in ANSWERS), "cosine_to_base", "mmlu_accuracy"]
-    likelihood = [f"test_{name}" for name in LIKELIHOOD]
-    both = [f"{split}_{name}" for name in SEEN_AND_NOT for split in ("test", "seen")]
+def _group(results: Results, group: Pair) -> dict[str, object]:
+    trained, headline = results.as_trained(group), ranking.headline(results, group)
+    answers, likelihood = metrics.columns("answers"), metrics.columns("likelihood")
+    # What answers are judged by first, then what their texts are like.
+    beside = dict.fromkeys(("f1", "cosine", *metrics.side_by_side()))
+    both = [f"{split}_{name}" for name in beside for split in ("test", "seen")]
     return {
         "title": heading(group),
         "answers": quality_table(results, trained, answers, lambda v: v.method, ties_by=headline),
         "likelihood": quality_table(results, trained, likelihood, lambda v: v.method, ties_by=headline),
         "test_and_seen": quality_table(results, trained, both, lambda v: v.method, split_names=True),
-        "preferences": any(results.rewards(v) for v in trained),
+        "preferences": any(tuning.rewards(results, v) for v in trained),
         "training": _training_table(results, trained),
         "only_as_trained": only_as_trained(results, group),
         "adalora": _adalora_ranks(results, trained),
@@ -54,8 +54,8 @@ def _group(results: Results, group: Group) -> dict[str, object]:
 def _training_table(results: Results, trained: list[Variant]) -> Lines:
     facts: list[dict[str, str]] = []
     for variant in trained:
-        found = {key: short(value) for key, value in results.training_numbers(variant).items()}
-        found |= {name: accuracy_of(interval) for name, interval in results.rewards(variant).items()}
+        found = {key: short(value) for key, value in tuning.numbers(results, variant).items()}
+        found |= {name: accuracy_of(interval) for name, interval in tuning.rewards(results, variant).items()}
         if results.has(variant, "general_loss"):
             found["general_loss"] = short(results.interval(variant, "general_loss").value)
         facts.append(found)

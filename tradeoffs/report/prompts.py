@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 
-from tradeoffs.common.cells import Variant
-from tradeoffs.report.formatting import Group, Lines, escaped, heading, name_of, short, table
+from tradeoffs.common.cells import Pair, Variant
+from tradeoffs.report.formatting import Lines, escaped, heading, name_of, short, table
 from tradeoffs.report.rendering import render
+from tradeoffs.results import prompted
 from tradeoffs.results.results import Results
 
 MANY = 12  # more variants than these are folded away, except as trained
@@ -12,30 +13,30 @@ MANY = 12  # more variants than these are folded away, except as trained
 
 def section(results: Results, drawn: Sequence[str]) -> str:
     """Nothing where params.yaml has no prompts."""
-    asked = [group for group in results.groups() if results.prompts(*group)]
+    asked = [group for group in results.groups() if prompted.prompts(results, group)]
     groups = [{"title": heading(group), "prompts": _prompts(results, group)} for group in asked]
     return render("prompts.md.j2", drawn, groups=groups) if groups else ""
 
 
-def _prompts(results: Results, group: Group) -> list[dict[str, object]]:
+def _prompts(results: Results, group: Pair) -> list[dict[str, object]]:
     """Each prompt with a table of all answers; of many, with one of the models as trained and one for each method."""
-    everything = results.of(*group)
+    everything = results.of(group)
     few = len(everything) <= MANY
-    rungs = {} if few else {method: results.of(*group, method)[1:] for method in results.run.methods}
+    rungs = {} if few else {method: results.of(group, method)[1:] for method in results.run.methods}
     return [
         {
             "text": escaped(prompt),
-            "answers": _answers(results, everything if few else results.as_trained(*group), item),
+            "answers": _answers(results, everything if few else results.as_trained(group), item),
             "formats": {method: _answers(results, mine, item) for method, mine in rungs.items() if mine},
         }
-        for item, prompt in results.prompts(*group).items()
+        for item, prompt in prompted.prompts(results, group).items()
     ]
 
 
 def _answers(results: Results, variants: list[Variant], item: str) -> Lines:
     rows = []
     for variant in variants:
-        answer = results.answers(variant)[item]
+        answer = prompted.answers(results, variant)[item]
         rows.append(
             [
                 name_of(variant),

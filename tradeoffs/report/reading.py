@@ -2,14 +2,15 @@
 
 from collections.abc import Sequence
 
+from tradeoffs import metrics
 from tradeoffs.report.rendering import render
-from tradeoffs.results import metrics
 from tradeoffs.results.results import Results
 
 
 def section(results: Results, drawn: Sequence[str]) -> str:
-    names = (*(f"test_{name}" for name in metrics.METRICS), *metrics.SINGLE)
-    listed = [_metric(results, name) for name in names]
+    # Multiple choice is a subject of its own, and comes last.
+    every = sorted(metrics.every(), key=lambda metric: metric.split == "mmlu")
+    listed = [_metric(results, m.name if m.split else f"test_{m.name}") for m in every]
     return render("reading.md.j2", drawn, metrics=listed, embedding=results.embedding)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from tradeoffs.common.cells import Variant
 from tradeoffs.report.formatting import Lines, accuracy_of, heading, quality_of, short, table
 from tradeoffs.report.rendering import render
+from tradeoffs.results import ranking
 from tradeoffs.results.results import Results
 
 CLOCKS = {"wall": "wall seconds", "cpu": "CPU seconds", "gpu": "GPU seconds"}
@@ -12,14 +13,14 @@ CLOCKS = {"wall": "wall seconds", "cpu": "CPU seconds", "gpu": "GPU seconds"}
 
 def section(results: Results, drawn: Sequence[str]) -> str:
     """Nothing where no such questions are asked."""
-    asked = [group for group in results.groups() if results.subjects(results.of(*group)[0])]
+    asked = [group for group in results.groups() if results.subjects(results.of(group)[0])]
     if not asked:
         return ""
     groups = []
     for group in asked:
-        best = results.best_shipped(*group)
-        by_method = _table(results, results.as_trained(*group), lambda v: v.method)
-        by_format = _table(results, results.of(*group, best), lambda v: v.format)
+        best = ranking.best_shipped(results, group)
+        by_method = _table(results, results.as_trained(group), lambda v: v.method)
+        by_format = _table(results, results.of(group, best), lambda v: v.format)
         groups.append({"title": heading(group), "best": best, "by_method": by_method, "by_format": by_format})
     return render("subjects.md.j2", drawn, groups=groups)
 

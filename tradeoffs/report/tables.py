@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 
-from tradeoffs.common.cells import Variant
+from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.formats import trained_only
-from tradeoffs.report.formatting import Group, Lines, full_label, quality_of, table
+from tradeoffs.report.formatting import Lines, full_label, quality_of, table
+from tradeoffs.results import ranking
 from tradeoffs.results.results import Results
 
 
@@ -28,34 +29,34 @@ def quality_table(
         for n in names
     }
     if ties_by in names:
-        letters, position = results.letters(variants, ties_by), names.index(ties_by) + 1
+        letters, position = ranking.letters(results, variants, ties_by), names.index(ties_by) + 1
         listed = list(columns.items())
         columns = dict([*listed[:position], ("ties", [letters[v] for v in variants]), *listed[position:]])
     rows = [[f"`{row_name(v)}`", *cells] for v, *cells in zip(variants, *columns.values(), strict=True)]
     return table(["", *columns], rows)
 
 
-def matrix(results: Results, group: Group, formats: list[str], cells: dict[Variant, str]) -> Lines:
+def matrix(results: Results, group: Pair, formats: list[str], cells: dict[Variant, str]) -> Lines:
     """Methods down, formats across. `only_as_trained` says why some methods have but one of them."""
     rows = []
     for method in results.run.methods:
-        mine = {v.format: v for v in results.of(*group, method)}
+        mine = {v.format: v for v in results.of(group, method)}
         row = [cells[mine[f]] if f in mine else "as trained only" for f in formats]
         rows.append([f"`{method}`", *row])
     return table(["method", *(f"`{f}`" for f in formats)], rows)
 
 
-def only_as_trained(results: Results, group: Group) -> list[str]:
+def only_as_trained(results: Results, group: Pair) -> list[str]:
     """Which methods of a group have no other format, and why, a sentence for each reason.
 
     They stand under every table that has a place for such a format.
     """
     methods: dict[str, list[str]] = {}
-    for method, why in results.only_as_trained(*group).items():
+    for method, why in results.only_as_trained(group).items():
         methods.setdefault(why, []).append(f"`{method}`")
     return [f"{', '.join(some)}: {trained_only.sentence(why)}." for why, some in methods.items()]
 
 
 def as_trained(results: Results, variant: Variant) -> Variant:
     """The model that a variant is a form of, as it left training."""
-    return results.of(variant.model, variant.dataset, variant.method)[0]
+    return results.of(variant.pair, variant.method)[0]

@@ -7,8 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tradeoffs.common.cells import TRAINED, Variant
-from tradeoffs.formats import trained_only
+from tradeoffs.common.cells import Variant
 from tradeoffs.plumbing.errors import UserError
 
 
@@ -21,13 +20,6 @@ def read(variant: Variant, columns: list[str]) -> pa.Table:
 def must_exist(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path}: missing, though params.yaml (run) asks for it; run `dvc repro`, which makes it")
-
-
-def must_be_made(variant: Variant) -> None:
-    """Raises UserError if a variant was never made because its method cannot be merged."""
-    if why := trained_only.reason(variant.cost):
-        sentence, other = trained_only.sentence(why), variant.cell.variant(TRAINED)
-        raise UserError(f"{variant}: there is none, its method exists {sentence}; name {other}")
 
 
 def remove_leftovers(wanted: Sequence[Path]) -> None:

@@ -6,31 +6,34 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from tradeoffs import metrics
 from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED, Variant, cells
+from tradeoffs.results import prompted, tuning
+from tradeoffs.results.costs import COST
 from tradeoffs.results.intervals import Interval
-from tradeoffs.results.results import COST, EXTRA, MEDIANS, QUALITY, Results
+from tradeoffs.results.results import Results
 
 # What each rung of the ladder is compared by.
 LADDER = ("test_loss", "test_f1", "mmlu_accuracy")
-POINT = ("step", "loss", "token_accuracy", "reward_accuracy", "reward_margin", "lr", "grad_norm", *MEDIANS)
+POINT = ("step", "loss", "token_accuracy", "reward_accuracy", "reward_margin", "lr", "grad_norm", *tuning.MEDIANS)
 
 
 def training(results: Results) -> dict[str, dict]:
     """Numbers of each cell's training, and the loss on general text after it with its change from the base's."""
     table = {}
     for variant in (v for v in results.variants if v.format == TRAINED):
-        table[str(variant.cell)] = results.training_numbers(variant)
+        table[str(variant.cell)] = tuning.numbers(results, variant)
         if results.has(variant, "general_loss"):
             table[str(variant.cell)]["general_loss"] = results.interval(variant, "general_loss").value
-        if forgotten := results.forgotten(variant):
+        if forgotten := tuning.forgotten(results, variant):
             table[str(variant.cell)]["general_loss_change"] = forgotten.value
     return table
 
 
 def quality(results: Results) -> dict[str, dict]:
     return {
-        str(v): {name: results.interval(v, name).value for name in QUALITY if results.has(v, name)}
+        str(v): {name: results.interval(v, name).value for name in metrics.names("quality") if results.has(v, name)}
         for v in results.variants
     }
 
@@ -57,21 +60,21 @@ def summary(results: Results) -> list[dict]:
     rows = []
     for variant in results.variants:
         row: dict[str, Any] = {"variant": str(variant)} | _names(variant)
-        for name in (*QUALITY, *EXTRA):
+        for name in (*metrics.names("quality"), *metrics.names("summary")):
             if results.has(variant, name):
                 row |= _spread(name, results.interval(variant, name))
-        if results.has(variant, "kld_error"):
-            row["kld_error"] = results.interval(variant, "kld_error").value
+        for name in (name for name in metrics.names("value") if results.has(variant, name)):
+            row[name] = results.interval(variant, name).value
         for subject, (accuracy, _) in results.subjects(variant).items():
             row |= _spread(f"mmlu_{subject}", accuracy)
         row |= {f"mmlu_{k}": seconds for k, seconds in by_subject.get(str(variant), {}).items() if k != "accuracy"}
         row |= _present(results.cost_labels, results.cost[variant])
-        if variant.format == TRAINED and (forgotten := results.forgotten(variant)):
+        if variant.format == TRAINED and (forgotten := tuning.forgotten(results, variant)):
             row |= _spread("general_loss_change", forgotten)
         # The peaks of training and those of inference share their names in the JSON files.
-        trained = results.training_numbers(variant)
+        trained = tuning.numbers(results, variant)
         row |= {("train_" + k if k in COST else k): value for k, value in trained.items()}
-        for name, interval in results.rewards(variant).items():
+        for name, interval in tuning.rewards(results, variant).items():
             row |= _spread(name, interval)
         rows.append(row)
     return rows
@@ -84,11 +87,11 @@ def ladder(results: Results) -> list[dict]:
     """
     rows = []
     for cell in cells(results.run):
-        trained, *rungs = results.of(cell.model, cell.dataset, cell.method)
+        trained, *rungs = results.of(cell.pair, cell.method)
         for variant in rungs:
             below = results.made_from(variant)
             row: dict[str, Any] = _names(variant) | {"made_from": below.format}
-            for name in ("kld", "same_top_token"):
+            for name in (name for name in metrics.columns("ladder") if results.has(variant, name)):
                 row |= _spread(name, results.interval(variant, name))
             for name in (name for name in LADDER if results.has(variant, name)):
                 row |= _spread(f"step_{name}", results.compare(variant, below, name))
@@ -118,10 +121,10 @@ def subjects(results: Results) -> list[dict]:
 def prompts(results: Results) -> list[dict]:
     """What each variant answered to each of the user's prompts; no row where there are none."""
     rows = []
-    for model, dataset in results.groups():
-        for item, prompt in results.prompts(model, dataset).items():
-            for variant in results.of(model, dataset):
-                answer = results.answers(variant)[item]
+    for pair in results.groups():
+        for item, prompt in prompted.prompts(results, pair).items():
+            for variant in results.of(pair):
+                answer = prompted.answers(results, variant)[item]
                 row: dict[str, Any] = {"variant": str(variant)} | _names(variant) | {"item": item, "prompt": prompt}
                 row |= {"answer": answer.text, "generated_tokens": answer.tokens}
                 row |= {"latency_seconds": answer.latency_seconds, "ttft_seconds": answer.ttft_seconds}

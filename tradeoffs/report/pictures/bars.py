@@ -7,35 +7,36 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from tradeoffs.common.cells import TRAINED, Variant
+from tradeoffs import metrics
+from tradeoffs.common.cells import TRAINED, Pair, Variant
 from tradeoffs.report.formatting import row_head
 from tradeoffs.report.pictures.style import DIRECTION, colour_of, dot, error_bar, new_figure, number, title_of
-from tradeoffs.results import metrics
+from tradeoffs.results import ranking
 from tradeoffs.results.results import Results
 
 
 def methods(results: Results) -> Figure:
     """Test and seen quality of each method as trained, and what its training took."""
-    groups = results.groups()
+    groups, quality = results.groups(), [_quality(results, group) for group in results.groups()]
     cost = {
         "train_seconds": "training time (s)",
         "adapter_mb": "adapter size (MB)",
         "trainable_params": "trainable parameters",
         "peak_memory_mb": "peak memory of training (MB)",
     }
-    figure = new_figure(12, (0.32 * len(results.run.methods) + 1.2) * 2 * len(groups))
-    grid = figure.subplots(2 * len(groups), 4, sharey="row", squeeze=False)
+    across = max(len(cost), *map(len, quality))
+    figure = new_figure(3 * across, (0.32 * len(results.run.methods) + 1.2) * 2 * len(groups))
+    grid = figure.subplots(2 * len(groups), across, sharey="row", squeeze=False)
     places = np.arange(len(results.run.methods))[::-1]
     for row, group in enumerate(groups):
-        trained = results.as_trained(*group)
-        quality = ("f1", "bertscore", "cosine", "loss")
-        if not results.has(trained[0], "test_f1"):
-            quality = ("loss", "bits_per_byte", "perplexity", "token_accuracy")
-        for axes, name in zip(grid[2 * row], quality, strict=True):
+        trained = results.as_trained(group)
+        for axes, name in zip(grid[2 * row], quality[row], strict=False):
             _test_and_seen(axes, results, trained, places, name)
-        for axes, (name, label) in zip(grid[2 * row + 1], cost.items(), strict=True):
+        for axes, (name, label) in zip(grid[2 * row + 1], cost.items(), strict=False):
             _training_bars(axes, results, trained, places, name)
             axes.set(title=label)
+        for axes in (*grid[2 * row, len(quality[row]) :], *grid[2 * row + 1, len(cost) :]):
+            axes.set_axis_off()
         for axes in grid[2 * row : 2 * row + 2, 0]:
             axes.set_yticks(places, [v.method for v in trained])
             axes.set_ylabel(row_head(group) if len(groups) > 1 else "method")
@@ -43,6 +44,14 @@ def methods(results: Results) -> Figure:
     names = ["test: never trained on", "seen: trained on"]
     figure.legend(shapes, names, loc="outside upper center", ncols=2, fontsize=9)
     return figure
+
+
+def _quality(results: Results, group: Pair) -> list[str]:
+    """Metrics to show of a group, without their splits: of answers, or of likelihood where there are none."""
+    if results.has(results.of(group)[0], "test_f1"):
+        return metrics.side_by_side()
+    likelihood = [name.removeprefix("test_") for name in metrics.columns("likelihood")]
+    return list(dict.fromkeys(("loss", "bits_per_byte", *likelihood)))
 
 
 def _test_and_seen(axes: Axes, results: Results, trained: list[Variant], places: np.ndarray, name: str) -> None:
@@ -57,7 +66,7 @@ def _test_and_seen(axes: Axes, results: Results, trained: list[Variant], places:
                 "capsize": 2,
             }
             axes.errorbar(found.value, place + shift, xerr=error_bar(found), fmt="o", **style)
-    metric = metrics.METRICS[name]
+    metric = metrics.metric(f"test_{name}")[1]
     axes.set(title=f"{metric.label} ({DIRECTION[metric.better]})")
 
 
@@ -79,11 +88,11 @@ def memory(results: Results) -> Figure:
     figure = new_figure(10, 0.34 * max(len(results.run.methods), len(results.formats)) * len(groups) + 1.4)
     grid = figure.subplots(len(groups), 2, squeeze=False)
     for row, group in zip(grid, groups, strict=True):
-        trained = [v for v in results.as_trained(*group) if "peak_memory_mb" in results.training[v.cell]]
+        trained = [v for v in results.as_trained(group) if "peak_memory_mb" in results.training[v.cell]]
         rows = [(v.method, [results.training[v.cell]["peak_memory_mb"]], colour_of(results, v.method)) for v in trained]
         _memory_bars(row[0], rows)
-        row[0].set(title=title_of("Training, by method", *group), xlabel="peak memory of the process (MB)")
-        by_format = {name: [v for v in results.of(*group) if v.format == name] for name in results.formats}
+        row[0].set(title=title_of("Training, by method", group), xlabel="peak memory of the process (MB)")
+        by_format = {name: [v for v in results.of(group) if v.format == name] for name in results.formats}
         peaks = {name: [results.cost[v]["peak_memory_mb"] for v in mine] for name, mine in by_format.items() if mine}
         _memory_bars(row[1], [(name, found, "#8aa9bf") for name, found in peaks.items()])
         row[1].set(title="Inference, by format (range over methods)", xlabel="peak memory of the process (MB)")
@@ -106,12 +115,13 @@ def ladder(results: Results) -> Figure | None:
     groups = results.groups()
     if not results.formats[1:]:
         return None
-    merged = [method for method in results.run.methods if any(results.of(*group, method)[1:] for group in groups)]
+    divergence = metrics.columns("ladder")
+    merged = [method for method in results.run.methods if any(results.of(group, method)[1:] for group in groups)]
     measures = [
         (group, name)
         for group in groups
-        for name in dict.fromkeys(("kld", "same_top_token", "test_loss", results.headline(*group), "mmlu_accuracy"))
-        if any(results.has(v, name) for v in results.of(*group) if v.format != TRAINED)
+        for name in dict.fromkeys((*divergence, "test_loss", ranking.headline(results, group), "mmlu_accuracy"))
+        if any(results.has(v, name) for v in results.of(group) if v.format != TRAINED)
     ]
     figure = new_figure(10, 2.3 * len(measures) + 0.4)
     panels = figure.subplots(len(measures), 1, sharex=True, squeeze=False)[:, 0]
@@ -121,13 +131,13 @@ def ladder(results: Results) -> Figure | None:
     return figure
 
 
-def _rungs(axes: Axes, results: Results, group: tuple[str, str], name: str, merged: list[str]) -> None:
+def _rungs(axes: Axes, results: Results, group: Pair, name: str, merged: list[str]) -> None:
     """One metric by format, the methods side by side; what is no divergence itself as the change from trained."""
     formats = results.formats[1:]
     shifts = np.linspace(-0.33, 0.33, len(merged)) if len(merged) > 1 else [0.0]
-    absolute, highest = name in ("kld", "same_top_token"), 0.0
+    absolute, highest = metrics.metric(name)[1].kind == "ladder", 0.0
     for method, shift in zip(merged, shifts, strict=True):
-        trained, *rungs = results.of(*group, method)
+        trained, *rungs = results.of(group, method)
         found = [results.interval(v, name) if absolute else results.compare(v, trained, name) for v in rungs]
         places, values = np.arange(len(rungs)) + shift, [f.value for f in found]
         highest = max(highest, *(f.high for f in found))
@@ -138,7 +148,7 @@ def _rungs(axes: Axes, results: Results, group: tuple[str, str], name: str, merg
             "elinewidth": 1.1,
         }
         axes.errorbar(places, values, yerr=np.hstack([error_bar(f) for f in found]), fmt="o", **style)
-    label, better = results.label(group[1], name), metrics.metric(name)[1].better
+    label, better = results.label(group.dataset, name), metrics.metric(name)[1].better
     # The model as trained: no change, and the same top token always.
     axes.axhline(float(name == "same_top_token"), color="#333333", linewidth=0.8)
     if name == "kld":  # from a millionth for f16 to a hundredth for 4 bits; below 0 is room for the dots at 0
@@ -146,7 +156,7 @@ def _rungs(axes: Axes, results: Results, group: tuple[str, str], name: str, merg
         axes.set_ylim(-1e-6, max(2 * highest, 1e-4))
     unit = " (nats)" if name in ("kld", "test_loss") else ""
     axes.set_ylabel(f"{label}{unit}" if absolute else f"change in\n{label}{unit}")
-    axes.set_title(title_of(f"{label}, {DIRECTION[better]}", *group))
+    axes.set_title(title_of(f"{label}, {DIRECTION[better]}", group))
     axes.set_xticks(range(len(formats)), formats)
     axes.tick_params(labelbottom=True)
     for edge in np.arange(len(formats) - 1) + 0.5:

@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tradeoffs.common.cells import Cell
+from tradeoffs.common.cells import Pair
 from tradeoffs.report.pictures.style import (
     COLOURS,
     colour_of,
@@ -17,7 +17,9 @@ from tradeoffs.report.pictures.style import (
     stacked,
     title_of,
 )
-from tradeoffs.results.results import BATCH, Results
+from tradeoffs.results import ranking
+from tradeoffs.results.costs import BATCH
+from tradeoffs.results.results import Results
 
 
 def training_curves(results: Results) -> Figure | None:
@@ -29,7 +31,7 @@ def training_curves(results: Results) -> Figure | None:
         _draw_curves(axes, results, group, "curve", "loss")
         axes.set_yscale("log")
         label_logarithmic(axes.yaxis)
-        axes.set(xlabel="optimiser step", ylabel="training loss (nats per token)", title=title_of("Training", *group))
+        axes.set(xlabel="optimiser step", ylabel="training loss (nats per token)", title=title_of("Training", group))
         legend_beside(axes, "method")
     return figure
 
@@ -45,7 +47,7 @@ def preference_curves(results: Results) -> Figure | None:
         for axes, (name, label) in zip(row, measured.items(), strict=True):
             _draw_curves(axes, results, group, "preference_curve", name)
             axes.set(xlabel="optimiser step", ylabel=label)
-        row[0].set_title(title_of("Preferences", *group))
+        row[0].set_title(title_of("Preferences", group))
         legend_beside(row[-1], "method")
     return figure
 
@@ -58,8 +60,8 @@ def throughput(results: Results) -> Figure | None:
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(results.formats)))
     keys = {1: "decode_tokens_per_second"} | {size: f"{BATCH}{size}" for size in results.batch_sizes}
     for group, axes in zip(results.groups(), panels, strict=True):
-        best = results.best_shipped(*group)
-        for variant, colour in zip(results.of(*group, best), colours, strict=False):
+        best = ranking.best_shipped(results, group)
+        for variant, colour in zip(results.of(group, best), colours, strict=False):
             speeds = {size: results.cost[variant][key] for size, key in keys.items() if key in results.cost[variant]}
             marker = marker_of(results, variant.format)
             axes.plot(list(speeds), list(speeds.values()), marker=marker, color=colour, label=variant.format)
@@ -68,7 +70,7 @@ def throughput(results: Results) -> Figure | None:
         axes.set_xticks(list(keys), [str(size) for size in keys])
         label_logarithmic(axes.yaxis)
         axes.set(xlabel="sequences decoded at the same time", ylabel="tokens/s, all together")
-        axes.set_title(title_of(f"Throughput of {best}", *group))
+        axes.set_title(title_of(f"Throughput of {best}", group))
         legend_beside(axes, "format")
     return figure
 
@@ -79,7 +81,7 @@ def lengths(results: Results) -> Figure:
     figure = new_figure(7, 2.6 * len(datasets))
     for axes, dataset in zip(figure.subplots(len(datasets), 1, squeeze=False)[:, 0], datasets, strict=True):
         for index, model in enumerate(results.run.models):
-            found = results.lengths[model, dataset]["train"]
+            found = results.lengths[Pair(model, dataset)]["train"]
             share = np.array(found["counts"]) / max(sum(found["counts"]), 1)
             # Each thinner than the ones before: lines that lie on each other all show.
             width = np.linspace(2.6, 1.2, len(results.run.models))[index]
@@ -94,16 +96,16 @@ def lengths(results: Results) -> Figure:
     return figure
 
 
-def _with_curve(results: Results, key: str) -> list[tuple[str, str]]:
+def _with_curve(results: Results, key: str) -> list[Pair]:
     """The groups that have a training curve of this name."""
-    return [g for g in results.groups() if any(key in results.training[v.cell] for v in results.of(*g))]
+    return [g for g in results.groups() if any(key in results.training[v.cell] for v in results.of(g))]
 
 
-def _draw_curves(axes: Axes, results: Results, group: tuple[str, str], key: str, name: str) -> None:
+def _draw_curves(axes: Axes, results: Results, group: Pair, key: str, name: str) -> None:
     """A line per method that has the curve `key`: what its points hold as `name`."""
     # Each thinner than the ones before: curves that lie on each other all show.
     for method, width in zip(results.run.methods, np.linspace(4.5, 1.2, len(results.run.methods)), strict=True):
-        curve = results.training[Cell(*group, method)].get(key, [])
+        curve = results.training[group.cell(method)].get(key, [])
         if curve:
             points = [point["step"] for point in curve], [point[name] for point in curve]
             axes.plot(*points, color=colour_of(results, method), label=method, linewidth=width)

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 
-from tradeoffs.common.cells import Variant
+from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report import grid
 from tradeoffs.report.pictures.style import label_logarithmic, new_figure, title_of
 from tradeoffs.results.results import Results
@@ -23,7 +23,7 @@ def bits_per_byte(results: Results) -> Figure | None:
         return None
     models, datasets = results.run.models, results.run.datasets
     best: ByCell = {d: {v.model: v for v in grid.best_of_models(results, d, grid.BITS)} for d in datasets}
-    base: ByCell = {d: {m: v for m in models if (v := results.untouched(m, d))} for d in datasets}
+    base: ByCell = {d: {m: v for m in models if (v := results.untouched(Pair(m, d)))} for d in datasets}
     shown = {"untouched base": base} if "base" in results.run.methods else {}
     if results.run.methods != ["base"]:
         shown["best method of each"] = best
@@ -69,16 +69,16 @@ def _frame_best(axes: Axes, results: Results) -> None:
 
 def mmlu_subjects(results: Results) -> Figure | None:
     """Accuracy per subject of every variant."""
-    groups = [group for group in results.groups() if results.subjects(results.of(*group)[0])]
+    groups = [group for group in results.groups() if results.subjects(results.of(group)[0])]
     if not groups:
         return None
-    heights = [len(results.subjects(results.of(*group)[0])) + 1 for group in groups]
-    widest = max(len(results.of(*group)) for group in groups)
+    heights = [len(results.subjects(results.of(group)[0])) + 1 for group in groups]
+    widest = max(len(results.of(group)) for group in groups)
     figure = new_figure(max(0.25 * widest + 2.6, 5), sum(0.24 * rows + 1.9 for rows in heights))
     panels = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
     for group, axes in zip(groups, panels, strict=True):
-        _subjects(axes, results, results.of(*group))
-        axes.set_title(title_of("Multiple choice, percent right", *group))
+        _subjects(axes, results, results.of(group))
+        axes.set_title(title_of("Multiple choice, percent right", group))
     return figure
 
 

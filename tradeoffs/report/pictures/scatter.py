@@ -7,7 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from tradeoffs.common.cells import TRAINED, Variant
+from tradeoffs import metrics
+from tradeoffs.common.cells import TRAINED, Pair, Variant
 from tradeoffs.report.pictures.labels import Label, Point, label_last
 from tradeoffs.report.pictures.style import (
     DIRECTION,
@@ -21,7 +22,7 @@ from tradeoffs.report.pictures.style import (
     stacked,
     title_of,
 )
-from tradeoffs.results import metrics
+from tradeoffs.results import ranking, tuning
 from tradeoffs.results.results import Results
 
 Points = dict[Variant, Point]
@@ -37,24 +38,24 @@ def quality_vs_speed(results: Results) -> Figure:
 
 def forgetting(results: Results) -> Figure | None:
     """Quality on the task against the change of the loss on general text, each method as trained."""
-    changes = {v: results.forgotten(v) for v in results.variants if v.format == TRAINED}
-    groups = [g for g in results.groups() if any(changes[v] for v in results.as_trained(*g))]
+    changes = {v: tuning.forgotten(results, v) for v in results.variants if v.format == TRAINED}
+    groups = [g for g in results.groups() if any(changes[v] for v in results.as_trained(g))]
     if not groups:
         return None
     figure, panels = stacked(groups, width=8, height=4)
     labels = []
     for group, axes in zip(groups, panels, strict=True):
-        name = results.headline(*group)
+        name = ranking.headline(results, group)
         points: Points = {}
-        for variant in results.as_trained(*group):
+        for variant in results.as_trained(group):
             quality, change = results.interval(variant, name), changes[variant]
             x, y = points[variant] = (change.value if change else 0.0, quality.value)
             style: dict[str, Any] = {"color": colour_of(results, variant.method), "capsize": 2, "markersize": 5}
             axes.errorbar(x, y, yerr=error_bar(quality), xerr=error_bar(change) if change else None, fmt="o", **style)
         axes.axvline(0, color="#333333", linewidth=0.8)
-        metric, label = metrics.metric(name)[1], results.label(group[1], name)
+        metric, label = metrics.metric(name)[1], results.label(group.dataset, name)
         axes.set(xlabel="change of the loss on general text (nats per token, lower is better)")
-        axes.set(ylabel=f"test {label} ({DIRECTION[metric.better]})", title=title_of("Forgetting", *group))
+        axes.set(ylabel=f"test {label} ({DIRECTION[metric.better]})", title=title_of("Forgetting", group))
         axes.margins(0.12)
         names: list[Label] = [(*points[v], v.method, colour_of(results, v.method)) for v in points]
         labels.append((axes, names, [*points.values()]))
@@ -69,10 +70,10 @@ def _scatter(results: Results, cost: str, label: str, cheaper: str) -> Figure:
     grid = figure.subplots(len(groups), 3, squeeze=False, gridspec_kw={"width_ratios": (5, 4, 2.4)})
     labels = []
     for group, (whole, near, side) in zip(groups, grid, strict=True):
-        name = results.headline(*group)
-        label_of_metric, better = results.label(group[1], name), metrics.metric(name)[1].better
-        points = {v: (results.cost[v][cost], results.interval(v, name).value) for v in results.of(*group)}
-        front = results.pareto(*group, cost, cheaper)
+        name = ranking.headline(results, group)
+        label_of_metric, better = results.label(group.dataset, name), metrics.metric(name)[1].better
+        points = {v: (results.cost[v][cost], results.interval(v, name).value) for v in results.of(group)}
+        front = ranking.pareto(results, group, cost, cheaper)
         for axes in (whole, near):
             _draw_points(axes, results, points, name)
             _draw_front(axes, [points[v] for v in front])
@@ -81,7 +82,7 @@ def _scatter(results: Results, cost: str, label: str, cheaper: str) -> Figure:
             axes.xaxis.set_minor_formatter(lambda value, _: number(value) if leading_digit(value) in (2, 5) else "")
             axes.set(xlabel=label, ylabel=f"test {label_of_metric} ({DIRECTION[better]})")
             axes.margins(0.08)
-        whole.set_title(title_of("Quality against " + ("size" if cost == "size_mb" else "speed"), *group))
+        whole.set_title(title_of("Quality against " + ("size" if cost == "size_mb" else "speed"), group))
         _zoom(near, _corner(results, group, points, cheaper))
         # Numbers, since names do not fit where the best variants crowd.
         numbered: list[Label] = [(*points[v], str(n), colour_of(results, v.method)) for n, v in enumerate(front, 1)]
@@ -107,9 +108,9 @@ def _draw_front(axes: Axes, front: list[Point]) -> None:
     axes.scatter(xs, ys, s=110, facecolors="none", edgecolors="#222222", linewidths=1.0, zorder=4)
 
 
-def _corner(results: Results, group: tuple[str, str], points: Points, cheaper: str) -> list[Point]:
+def _corner(results: Results, group: Pair, points: Points, cheaper: str) -> list[Point]:
     """Points of the variants that are tied with the best and cost at most twice what the cheapest of them costs."""
-    tied = [points[v] for v in results.tied_with_best(*group)]
+    tied = [points[v] for v in ranking.tied_with_best(results, group)]
     costs = [x for x, _ in tied]
     return [(x, y) for x, y in tied if (x <= 2 * min(costs) if cheaper == "lower" else x >= max(costs) / 2)]
 

@@ -11,6 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from tradeoffs.common.cells import Pair
 from tradeoffs.report.formatting import short
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
@@ -33,7 +34,7 @@ STYLE: dict[str, Any] = {
     "figure.dpi": 130,
     "savefig.dpi": 130,
 }
-DIRECTION = {"higher": "higher is better", "lower": "lower is better"}
+DIRECTION = {"higher": "higher is better", "lower": "lower is better", "": "neither is better"}
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -41,14 +42,14 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def stacked(groups: list[tuple[str, str]], width: float, height: float) -> tuple[Figure, list[Axes]]:
+def stacked(groups: list[Pair], width: float, height: float) -> tuple[Figure, list[Axes]]:
     """A figure with one panel per group, one below the other; the size in inches is that of a panel."""
     figure = new_figure(width, height * len(groups))
     return figure, list(figure.subplots(len(groups), 1, squeeze=False)[:, 0])
 
 
-def title_of(what: str, model: str, dataset: str) -> str:
-    return f"{what}: {model} on {dataset}"
+def title_of(what: str, group: Pair) -> str:
+    return f"{what}: {group.model} on {group.dataset}"
 
 
 def colour_of(results: Results, method: str) -> str:

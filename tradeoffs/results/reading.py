@@ -1,0 +1,78 @@
+"""What lies in data/ of a run list, read as it is needed: items and scores as arrays, cost and training as numbers."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tradeoffs import metrics
+from tradeoffs.common import files
+from tradeoffs.common.cells import SCORES, TRAINED, Variant
+from tradeoffs.formats import trained_only
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.results import items
+
+# Besides those that metrics are made of.
+_COLUMNS = ("split", "item", "document", "subject", "tokens", "bytes", "chosen", "correct_option")
+_COLUMNS += ("prompt", "generated", "generated_tokens", "latency_seconds", "ttft_seconds")
+_MADE = ("items", "correct")  # of them: 1 for each item, whether the right option was chosen
+
+
+def json(path: Path) -> dict:
+    """Raises UserError if there is none."""
+    items.must_exist(path)
+    return files.read_json(path)
+
+
+def must_be_made(variant: Variant) -> None:
+    """Raises UserError if a variant was never made because its method cannot be merged."""
+    if why := trained_only.reason(variant.cost):
+        sentence, other = trained_only.sentence(why), variant.cell.variant(TRAINED)
+        raise UserError(f"{variant}: there is none, its method exists {sentence}; name {other}")
+
+
+def scores() -> tuple[dict[str, pa.Table], str | None]:
+    """data/scores.parquet by variant, and the embedding model behind cosine and BERTScore (None without answers)."""
+    items.must_exist(SCORES)
+    table = pq.read_table(SCORES)
+    if not table.num_rows:
+        return {}, None
+    names = table["variant"].unique().to_pylist()
+    by_variant = {name: table.filter(pc.equal(table["variant"], name)) for name in names}
+    return by_variant, table.schema.metadata[b"embedding"].decode()
+
+
+def columns(variant: Variant, scored: pa.Table | None) -> dict[str, np.ndarray]:
+    """Items of one variant as arrays (items,): float64 with NaN for null, object for texts; scores joined to them."""
+    measured = [column for m in metrics.every() if not m.column for column in m.columns if column not in _MADE]
+    table = items.read(variant, list(dict.fromkeys((*_COLUMNS, *measured))))
+    found: dict[str, np.ndarray] = {}
+    for name in table.column_names:
+        values = table[name].to_numpy()
+        found[name] = values if pa.types.is_string(table.schema.field(name).type) else values.astype(np.float64)
+    document = found.pop("document")
+    found["item"] = np.where(document != None, document, found["item"])  # noqa: E711 (element by element)
+    found["items"] = np.ones(table.num_rows)
+    chosen, right = found.pop("chosen"), found.pop("correct_option")
+    found["correct"] = np.where(np.isnan(chosen), np.nan, chosen == right)
+    answered = np.array([text is not None for text in found["generated"]], bool)
+    if (scored["item"].to_pylist() if scored else []) != found["item"][answered].tolist():
+        raise UserError(f"{SCORES}: not made from the present {variant.items}; run `dvc repro`")
+    for name, values in (_score_columns(scored) if scored else {}).items():
+        found[name] = np.full(table.num_rows, np.nan)
+        found[name][answered] = values
+    return found
+
+
+def _score_columns(scored: pa.Table) -> dict[str, np.ndarray]:
+    """NaN where a score is null: those of prompts, which have no expected answer."""
+    found: dict[str, np.ndarray] = {}
+    for metric in (m for m in metrics.scored() if m.column in scored.column_names):
+        if metric.many:
+            lists = [row or [np.nan] * len(metric.columns) for row in scored[metric.column].to_pylist()]
+            found |= dict(zip(metric.columns, np.array(lists, np.float64).T, strict=True))
+        else:
+            found[metric.column] = scored[metric.column].to_numpy().astype(np.float64)
+    return found

@@ -1,0 +1,60 @@
+"""What tuning took, what it learnt and what it forgot."""
+
+import numpy as np
+
+from tradeoffs.common.cells import Variant
+from tradeoffs.results import intervals
+from tradeoffs.results.intervals import Interval
+from tradeoffs.results.results import Results
+
+# Names in metrics/training.json; other tools read them.
+TRAINING = (
+    "trainable_params",
+    "total_params",
+    "adapter_mb",
+    "train_seconds",
+    "train_tokens_per_second",
+    "peak_memory_mb",
+    "peak_gpu_memory_mb",
+    "train_loss",
+    "valid_loss",
+)
+# ... of the points of its curve, each as a median: the first steps of a run are slower than all others.
+MEDIANS = {"tokens_per_second": "median_tokens_per_second", "utilisation": "median_utilisation"}
+
+
+def numbers(results: Results, variant: Variant) -> dict[str, float]:
+    """What is known of a variant's training as single numbers, by their names in metrics/training.json."""
+    row = results.training[variant.cell]
+    found = {name: row[name] for name in TRAINING if name in row}
+    for key, name in MEDIANS.items():
+        points = [point[key] for point in row.get("curve", []) if key in point]
+        found |= {name: float(np.median(points))} if points else {}
+    if learnt := rewards(results, variant):
+        found |= {"preference_pairs": len(row["reward_margins"])}
+        found |= {name: interval.value for name, interval in learnt.items()}
+    return found
+
+
+def rewards(results: Results, variant: Variant) -> dict[str, Interval]:
+    """Of a method that learnt from pairs of answers, over the held-out pairs; empty for any other.
+
+    `reward_accuracy` is the share whose chosen answer has the higher reward, `reward_margin` the mean difference.
+    """
+    margins = np.array(results.training[variant.cell].get("reward_margins", []), np.float64)
+    if not len(margins):
+        return {}
+    measured = {"reward_accuracy": (margins > 0).astype(np.float64), "reward_margin": margins}
+    draws = results.resample(len(margins))
+    return {name: intervals.interval(draws @ values / len(values)) for name, values in measured.items()}
+
+
+def forgotten(results: Results, variant: Variant) -> Interval | None:
+    """How much the loss on general text rose from the untouched base to this model as trained, paired, in nats.
+
+    None where it was not measured: for the base itself, without `base` in the run list, without general text.
+    """
+    base = results.untouched(variant.pair)
+    if base is None or base == variant or not all(results.has(v, "general_loss") for v in (base, variant)):
+        return None
+    return results.compare(variant, base, "general_loss")
