@@ -5,19 +5,16 @@ import re
 from itertools import combinations
 
 import fake_results
-import numpy as np
 import pytest
 import yaml
 from jinja2 import UndefinedError
-from matplotlib.figure import Figure
 
 from stages import score
 from tradeoffs.common import files
 from tradeoffs.common.cells import Pair
 from tradeoffs.report import comparisons, decision, formats, formatting, ladder, page, rendering
-from tradeoffs.report.pictures import PICTURES, labels
+from tradeoffs.report.pictures import PICTURES
 from tradeoffs.results import ranking, tuning
-from tradeoffs.results.intervals import Interval
 
 
 @pytest.fixture(scope="module")
@@ -175,28 +172,6 @@ def test_an_answer_reads_as_it_was_given(folder, text):
     page = (folder / "report/report.html").read_text()
     assert "lora | q4_0<br>&lt;i&gt;says&lt;/i&gt; so</td>" in page
     assert "Is `a|b` &lt;b&gt;more&lt;/b&gt;<br>than *c*?" in page
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "text"),
-    [
-        (0.01, 0.03, "+0.020 [+0.010, +0.030]"),
-        (0.00004, 0.0012, "+0.00062 [+0.00004, +0.00120]"),
-        (-0.0012, -0.00004, "-0.00062 [-0.00120, -0.00004]"),
-        (-0.0001, 0.0003, "+0.0001 [-0.0001, +0.0003]"),
-        (-0.0001, 0.03, "+0.015 [+0.000, +0.030]"),
-        (1e-8, 3e-8, "+2.0e-08 [+1.0e-08, +3.0e-08]"),
-        (-1e-8, 3e-8, "+0.000 [+0.000, +0.000]"),
-        (0.0, 0.0, "+0.000 [+0.000, +0.000]"),
-    ],
-)
-def test_rounding_never_hides_that_an_interval_excludes_0(low, high, text):
-    assert formatting.signed(Interval((low + high) / 2, low, high, 0.0), "test_f1") == text
-
-
-def test_a_metric_without_a_better_end_has_no_winner():
-    assert formatting.verdict(Interval(0.2, 0.1, 0.3, 0.05), "cosine_to_base").endswith("differs")
-    assert formatting.verdict(Interval(0.2, -0.1, 0.3, 0.1), "cosine_to_base").endswith("tie")
 
 
 def test_mcnemar_stands_beside_every_compared_accuracy(results, text):
@@ -366,8 +341,8 @@ def test_what_was_forgotten_is_the_paired_change_from_the_base_on_the_same_text(
     base, lora = (mixed.of(PAIR, method)[0] for method in ("base", "lora"))
     change = mixed.compare(lora, base, "general_loss")
     assert change.low > 0
-    assert mixed.forgotten(lora) == change
-    assert mixed.forgotten(base) is None
+    assert tuning.forgotten(mixed, lora) == change
+    assert tuning.forgotten(mixed, base) is None
     assert cells(rows, "`lora`")[0] == [
         *(formatting.quality_of(mixed, lora, name) for name in ("general_loss", "test_f1")),
         *(formatting.verdict(mixed.compare(lora, base, name), name) for name in ("general_loss", "test_f1")),
@@ -430,22 +405,3 @@ def test_the_lengths_are_those_that_each_tokenizer_makes(folder, results, text):
         found = files.read_json(folder / f"data/lengths/{pair}.json")
         row = cells(part, formatting.row_head(pair))[0]
         assert row == [formatting.short(found[s][what]) for s in ("train", "test") for what in ("median", "longest")]
-
-
-def test_labels_of_points_that_nearly_coincide_lie_each_on_its_own_side():
-    figure = Figure(figsize=(6, 4))
-    axes = figure.subplots()
-    points = [(0.50, 0.500, "one", "#000000"), (0.50, 0.512, "two", "#111111"), (0.1, 0.1, "far", "#222222")]
-    axes.set(xlim=(0, 1), ylim=(0, 1))
-    labels.label_last(figure, [(axes, points, [(x, y) for x, y, _, _ in points])])
-    notes = {note.get_text(): note for note in axes.texts}
-    assert notes["one"].xyann[1] <= 0 <= notes["two"].xyann[1], "the upper point's label is not below the lower one's"
-    assert notes["one"].arrow_patch.get_edgecolor() != notes["two"].arrow_patch.get_edgecolor()
-
-
-@pytest.mark.parametrize(
-    ("ends", "crosses"),
-    [(((0, 0), (2, 2), (0, 2), (2, 0)), True), (((0, 0), (2, 2), (0, 1), (0, 2)), False)],
-)
-def test_lines_that_cross_are_seen(ends, crosses):
-    assert labels.cross(*(np.array(end) for end in ends)) is crosses
