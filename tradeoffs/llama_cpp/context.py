@@ -122,10 +122,9 @@ class Context:
             raise RuntimeError(f"{self._path}: llama_decode failed with status {status}{native.last_lines()}")
         if rows == 0:
             return np.empty((0, self.vocabulary), np.float32)
-        address = ctypes.cast(llama_cpp.llama_get_logits(self._handle), ctypes.c_void_p).value
-        return np.frombuffer((ctypes.c_float * (rows * self.vocabulary)).from_address(address), np.float32).reshape(
-            rows, self.vocabulary
-        )
+        address: Any = ctypes.cast(llama_cpp.llama_get_logits(self._handle), ctypes.c_void_p).value
+        buffer: Any = (ctypes.c_float * (rows * self.vocabulary)).from_address(address)
+        return np.frombuffer(buffer, np.float32).reshape(rows, self.vocabulary)
 
 
 class _Batch:
