@@ -12,7 +12,7 @@ A stage says what it reads, and gets just that:
 The whole file is checked each time, so a typo anywhere stops the first stage and not the sixth hour.
 """
 
-from dataclasses import fields
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -80,7 +80,7 @@ def paths(reads: type) -> dict[str, str]:
     hints = get_type_hints(reads, include_extras=True)
     return {
         field.name: get_args(hint)[1] if get_origin(hint := hints[field.name]) is Annotated else field.name
-        for field in fields(reads)
+        for field in dataclasses.fields(reads)
     }
 
 

@@ -15,7 +15,7 @@ from tradeoffs.plumbing.errors import UserError
 from tradeoffs.results import items
 
 # Besides those that metrics are made of.
-_COLUMNS = ("split", "item", "document", "subject", "tokens", "bytes", "chosen", "correct_option")
+_COLUMNS: tuple[str, ...] = ("split", "item", "document", "subject", "tokens", "bytes", "chosen", "correct_option")
 _COLUMNS += ("prompt", "generated", "generated_tokens", "latency_seconds", "ttft_seconds")
 _MADE = ("items", "correct")  # of them: 1 for each item, whether the right option was chosen
 
