@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tradeoffs.common import files
+from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,13 +29,8 @@ Command = Sequence[object]  # its parts, as `str` writes them
 
 
 def run(main: Callable[[argparse.Namespace], None], **options: Mapping[str, Any]) -> None:
-    """Starts a benchmark: `--quick` and `--repetitions`, and `options` as further arguments (of add_argument).
-
-    A UserError becomes its message on stderr and exit code 1.
-    """
-    parser = argparse.ArgumentParser(
-        description=sys.modules[main.__module__].__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Starts a benchmark: `--quick` and `--repetitions`, and `options` as further arguments (of add_argument)."""
+    parser = cli.parser()
     parser.add_argument(
         "--quick",
         action="store_true",
@@ -45,10 +41,8 @@ def run(main: Callable[[argparse.Namespace], None], **options: Mapping[str, Any]
         parser.add_argument(f"--{name}", **option)
     arguments = parser.parse_args()
     arguments.repetitions = arguments.repetitions or (1 if arguments.quick else 3)
-    try:
+    with cli.explained():
         main(arguments)
-    except UserError as error:
-        sys.exit(f"error: {error}")
 
 
 def shared(path: str) -> Path:

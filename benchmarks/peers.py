@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 from importlib import metadata
@@ -20,6 +19,7 @@ from benchmarks.common import ROOT
 from tradeoffs.common import files
 from tradeoffs.convert import fetch_converter
 from tradeoffs.llama_cpp.native import llama_cpp
+from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
 
 TOOLS = ("llama-perplexity", "llama-bench")
@@ -76,9 +76,10 @@ def instructions(output: str | None = None) -> str:
     return " ".join(re.findall(r"\b([A-Z0-9_]+) = 1\b", text))
 
 
+def main() -> None:
+    for program in TOOLS:
+        print(tool(program).relative_to(ROOT))
+
+
 if __name__ == "__main__":
-    try:
-        for program in TOOLS:
-            print(tool(program).relative_to(ROOT))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    cli.command(main)

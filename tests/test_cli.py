@@ -1,6 +1,9 @@
-"""Bad input ends a stage with one message and exit code 1, before any work, and leaves nothing behind."""
+"""Bad input ends a stage or a command with one message, before any work, and leaves nothing behind; help does too."""
 
+import ast
 import os
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +12,14 @@ import pytest
 import yaml
 
 REPO = Path(__file__).parents[1]
+MAIN = 'if __name__ == "__main__":'
+
+
+def started_by_python_m():
+    """The modules, by the names that stand behind `python -m`; of every folder of code, so that none is forgotten."""
+    paths = [path for folder in ("benchmarks", "stages", "tradeoffs") for path in (REPO / folder).rglob("*.py")]
+    names = [".".join(path.relative_to(REPO).with_suffix("").parts) for path in paths if MAIN in path.read_text()]
+    return sorted(name.removesuffix(".__main__") for name in names)
 
 
 @pytest.fixture
@@ -99,3 +110,113 @@ def test_help_says_what_goes_in_and_out(workspace, stage):
     done = run(workspace, stage, "--help")
     assert done.returncode == 0
     assert "IN " in done.stdout and "OUT " in done.stdout
+
+
+# --- every stage and every command
+
+COMMANDS = started_by_python_m()
+
+
+@pytest.fixture
+def results(workspace, monkeypatch):
+    """What the commands that write into the checkout would write to, if they ran."""
+    for name in ("README.md", "report/summary.md", "models/dvc.yaml"):
+        (workspace / name).parent.mkdir(exist_ok=True)
+        shutil.copy(REPO / name, workspace / name)
+    monkeypatch.chdir(workspace)
+    return workspace
+
+
+def start(name, *options, monkeypatch):
+    """The exit code of `python -m name`, run in this process: to import torch for each would take minutes."""
+    monkeypatch.setattr(sys, "argv", [name, *options])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    return ended.value.code
+
+
+def states(workspace):
+    """Of all files; one that is written again, even with what it holds, is another."""
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in files_in(workspace)}
+
+
+def test_the_commands_are_found():
+    assert {"benchmarks.decode", "stages.prepare", "tradeoffs.experiments", "tradeoffs.plumbing.clock"} <= set(COMMANDS)
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_the_docstring_and_changes_no_file(results, name, monkeypatch, capsys):
+    path = REPO / Path(*name.split("."))
+    path = path / "__main__.py" if path.is_dir() else path.with_suffix(".py")
+    before = states(results)
+    assert start(name, "--help", monkeypatch=monkeypatch) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: python -m {name} ")
+    assert ast.get_docstring(ast.parse(path.read_text()), clean=False).strip() in out
+    assert states(results) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_an_option_that_it_does_not_have_is_refused_before_anything_is_done(results, name, monkeypatch, capsys):
+    before = states(results)
+    assert start(name, "--no-such-option", monkeypatch=monkeypatch) == 2
+    assert f"python -m {name}: error:" in capsys.readouterr().err
+    assert states(results) == before
+
+
+# --- what a command may rely on
+
+TOOL = '''"""Prints words."""
+
+from tradeoffs.plumbing import cli
+from tradeoffs.plumbing.errors import UserError
+
+
+def main(word: str, times: int) -> None:
+    if word == "bad":
+        raise UserError("bad is no word")
+    if word == "broken":
+        raise ValueError(word)
+    for _ in range(times):
+        print(word)
+
+
+if __name__ == "__main__":
+    parser = cli.parser()
+    parser.add_argument("word")
+    parser.add_argument("--times", type=int, default=1)
+    cli.command(main, parser)
+'''
+
+
+@pytest.fixture
+def tool(tmp_path):
+    (tmp_path / "tool.py").write_text(TOOL)
+
+    def call(*words, stdout=subprocess.PIPE):
+        command, env = [sys.executable, "-m", "tool", *words], {**os.environ, "PYTHONPATH": str(REPO)}
+        return subprocess.run(command, cwd=tmp_path, env=env, stdout=stdout, stderr=subprocess.PIPE, text=True)
+
+    return call
+
+
+def test_a_command_gets_its_options_by_name(tool):
+    assert tool("yes", "--times", "2").stdout == "yes\nyes\n"
+
+
+def test_a_users_error_is_one_line_and_a_bug_keeps_its_traceback(tool):
+    assert (tool("bad").returncode, tool("bad").stderr) == (1, "error: bad is no word\n")
+    assert "Traceback" in tool("broken").stderr
+
+
+@pytest.mark.parametrize("times", ["1", "100000"])
+def test_a_reader_that_has_seen_enough_is_no_error(tool, times):
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = tool("yes", "--times", times, stdout=writer)
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tradeoffs import readme
+from tradeoffs.plumbing.errors import UserError
 
 REPO = Path(__file__).parents[1]
 PAGES = [REPO / "README.md", REPO / "examples/README.md", *sorted((REPO / "docs").glob("*.md"))]
@@ -14,6 +15,25 @@ PAGES = [REPO / "README.md", REPO / "examples/README.md", *sorted((REPO / "docs"
 def test_the_readme_holds_the_current_results():
     text = (REPO / "README.md").read_text()
     assert text == readme.with_results(text, (REPO / "report/summary.md").read_text())
+
+
+def test_only_what_stands_between_the_markers_changes():
+    text = f"# Mine\n{readme.BEGIN}\nold\n{readme.END}\nmore\n"
+    found = readme.with_results(text, "## Headline\n\nnew\n")
+    assert found == f"# Mine\n{readme.BEGIN}\nnew\n{readme.PICTURE}{readme.END}\nmore\n"
+
+
+@pytest.mark.parametrize("text", ["", readme.BEGIN, f"{readme.END} {readme.BEGIN}", 2 * (readme.BEGIN + readme.END)])
+def test_a_readme_without_its_two_markers_is_refused(text):
+    with pytest.raises(UserError, match=r"README\.md: needs a line <!-- results:begin -->"):
+        readme.with_results(text, "## Headline\n\nnew\n")
+
+
+def test_results_that_are_not_there_yet_are_one_message(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text(readme.BEGIN + readme.END)
+    with pytest.raises(UserError, match=r"report/summary\.md: not found in .*; run after `dvc repro`"):
+        readme.main()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))

@@ -1,4 +1,6 @@
-"""Writes models/dvc.yaml, the list of DVC artifacts: `python -m tradeoffs.artifacts`, at the end of `make run`.
+"""Writes models/dvc.yaml, the list of DVC artifacts; `make run` does it at its end.
+
+    python -m tradeoffs.artifacts
 
 One for each adapter (or fully tuned model), merged model and GGUF that the run list asks for, under the name
 `<model>-<dataset>-<method>-<trained | merged | quant>`. DVC expands no matrix in `artifacts:`, hence this file;
@@ -14,6 +16,7 @@ from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Cell, cells
 from tradeoffs.methods import peft_facts
+from tradeoffs.plumbing import cli
 
 LIST = Path("models/dvc.yaml")
 HEAD = "# Written by `python -m tradeoffs.artifacts` from the run list in params.yaml; see docs/remotes.md\n"
@@ -54,5 +57,9 @@ def text(cfg: params.Params) -> str:
     return HEAD + yaml.safe_dump({"artifacts": listed(cfg)}, sort_keys=False, allow_unicode=True, width=120)
 
 
-if __name__ == "__main__":
+def main() -> None:
     files.write_text(LIST, text(params.load_all()))
+
+
+if __name__ == "__main__":
+    cli.command(main)

@@ -5,13 +5,12 @@
 Reads what evaluation left in data/, as the report does; nothing is evaluated again.
 """
 
-import argparse
-import sys
 from dataclasses import dataclass
 from typing import Annotated
 
 from tradeoffs import metrics, params
 from tradeoffs.common.cells import Variant, variants
+from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError, near
 from tradeoffs.report.formatting import Lines, cost_of, full_label, quality_of, short, table, verdict
 from tradeoffs.results import reading
@@ -110,12 +109,7 @@ def main(first: str, second: str) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m tradeoffs.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.parser()
     for place in ("first", "second"):
         parser.add_argument(place, metavar="VARIANT", help="MODEL-DATASET-METHOD-FORMAT, from the run list")
-    try:
-        main(**vars(parser.parse_args()))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    cli.command(main, parser)

@@ -7,8 +7,6 @@
 A revision that is a commit already is only looked up: one that the hub no longer has is reported.
 """
 
-import argparse
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ import yaml
 
 from tradeoffs import params
 from tradeoffs.common import files
+from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError, near
 from tradeoffs.sources import hub
 
@@ -158,12 +157,7 @@ def _newline(text: str) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m tradeoffs.pin", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.parser()
     parser.add_argument("names", nargs="*", metavar="ENTRY", help="models.NAME or datasets.NAME; else the run list's")
     parser.add_argument("--all", action="store_true", dest="everything", help="every entry of the catalogues")
-    try:
-        main(**vars(parser.parse_args()))
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    cli.command(main, parser)

@@ -7,11 +7,8 @@ Reads what evaluation left in data/; nothing is evaluated again. Per option: its
 tokens that all letters begin with, among all tokens of the vocabulary, and its share of what the four have together.
 """
 
-import argparse
 import csv
 import math
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +18,7 @@ import pyarrow.parquet as pq
 from tradeoffs.common import files
 from tradeoffs.common.cells import ITEMS, Variant
 from tradeoffs.common.multiple_choice import LETTERS
+from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError, near
 from tradeoffs.results import reading
 
@@ -143,18 +141,11 @@ def main(variant: str, subject: str | None, wrong: bool, table: Path | None) -> 
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        prog="python -m tradeoffs.questions", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = cli.parser()
     parser.add_argument("variant", metavar="VARIANT", help="MODEL-DATASET-METHOD-FORMAT, one that was evaluated")
     parser.add_argument("--subject", help="only the questions of this subject")
     parser.add_argument("--wrong", action="store_true", help="only the questions that were answered wrong")
     parser.add_argument(
         "--csv", dest="table", type=Path, metavar="FILE", help="write them to a file, one row per question"
     )
-    try:
-        main(**vars(parser.parse_args()))
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    except BrokenPipeError:  # its reader (head, less) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    cli.command(main, parser)

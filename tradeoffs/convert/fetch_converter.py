@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 
 from tradeoffs.common import files
+from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
 
 PARTS = ("LICENSE", "convert_hf_to_gguf.py", "conversion/", "gguf-py/gguf/")
@@ -67,7 +68,4 @@ def extract(archive: Path, prefix: str, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        sys.exit(f"error: {error}")
+    cli.command(main)

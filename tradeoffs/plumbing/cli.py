@@ -1,31 +1,66 @@
-"""How every stage is started: arguments from main's signature, one clear message for bad input, times recorded."""
+"""The one way in for all that is started by `python -m`: a stage by `run`, a command that is no stage by `command`.
+
+The help is the docstring of the module that was started. Bad input is one clear message and exit code 1, a wrong option
+exit code 2; anything else is a bug of ours and keeps its traceback.
+"""
 
 import argparse
 import inspect
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from tradeoffs.plumbing import clock
 from tradeoffs.plumbing.errors import UserError
 
 
+def parser() -> argparse.ArgumentParser:
+    """That of the module that was started, without any option yet."""
+    return argparse.ArgumentParser(
+        prog=f"python -m {_started()}",
+        description=sys.modules["__main__"].__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
 def run(main: Callable[..., None]) -> None:
     """Call a stage's `main` with one required option per parameter (`main(model, dataset)` -> --model, --dataset).
 
-    A UserError becomes its message on stderr and exit code 1; anything else is a bug of ours and keeps its traceback.
+    The times of a stage that succeeds are recorded.
     """
-    module = sys.modules[main.__module__]
-    name = (module.__spec__ or module).name.rsplit(".", 1)[-1]  # type: ignore[union-attr]
-    parser = argparse.ArgumentParser(
-        prog=f"python -m stages.{name}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    options = parser()
     for parameter in inspect.signature(main).parameters:
-        parser.add_argument(f"--{parameter}", required=True, help="a name from params.yaml")
-    arguments = vars(parser.parse_args())
-    try:
-        with clock.stage(name):
+        options.add_argument(f"--{parameter}", required=True, help="a name from params.yaml")
+    arguments = vars(options.parse_args())
+    with explained(), clock.stage(_started().rpartition(".")[2]):
+        main(**arguments)
+
+
+def command(main: Callable[..., None], options: argparse.ArgumentParser | None = None) -> None:
+    """Call a command's `main` with what `options` read, by the names of its parameters; None: it takes none.
+
+    A reader that has seen enough and closes the pipe (head, less) ends it quietly.
+    """
+    arguments = vars((options or parser()).parse_args())
+    with explained():
+        try:
             main(**arguments)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """A UserError inside becomes its message on stderr and exit code 1."""
+    try:
+        yield
     except UserError as error:
         sys.exit(f"error: {error}")
+
+
+def _started() -> str:
+    """The name that stands behind `python -m`."""
+    spec = sys.modules["__main__"].__spec__
+    return spec.name.removesuffix(".__main__") if spec else sys.argv[0]

@@ -1,12 +1,14 @@
 """Where a stage's time goes: start-up (interpreter and imports), loading, work.
 
-Every stage adds one line to a git-ignored log; `python -m tradeoffs.plumbing.clock` prints it as a table. It is no
-output of the pipeline: times differ from run to run.
+    python -m tradeoffs.plumbing.clock          the table of the last run's stages; `make run` prints it at its end
+    python -m tradeoffs.plumbing.clock 218      with a row for what DVC itself took, of 218 seconds in all
+
+Every stage adds one line to a git-ignored log, which this reads. It is no output of the pipeline: times differ from run
+to run.
 """
 
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -94,5 +96,13 @@ def _line(name: str, runs: int, part: dict[str, float], peak: float) -> str:
     return f"{name:<14}{runs:>5}{seconds}{peak:>9.0f}"
 
 
+def main(wall: float | None) -> None:
+    print(table(wall))
+
+
 if __name__ == "__main__":
-    print(table(float(sys.argv[1]) if len(sys.argv) > 1 else None))
+    from tradeoffs.plumbing import cli  # which imports this module
+
+    parser = cli.parser()
+    parser.add_argument("wall", nargs="?", type=float, metavar="SECONDS", help="what the whole run took")
+    cli.command(main, parser)
