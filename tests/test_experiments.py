@@ -11,7 +11,9 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from tradeoffs import experiments
+from tradeoffs.experiments import choosing, reading, showing
+from tradeoffs.experiments.__main__ import main
+from tradeoffs.experiments.trial import Sweep, Trial
 from tradeoffs.plumbing.errors import UserError
 
 TESTED = "reference@demo-demo-lora"
@@ -69,21 +71,26 @@ SPEC = {
     "stages": {
         "tokenize": {
             "matrix": {"model": ["demo"], "dataset": ["demo"]},
-            "cmd": "python tokens.py",
+            "cmd": "python stages/tokens.py",
             "params": ["seed", "tokenize"],
             "outs": ["data/tokens/demo-demo"],
         },
         "finetune": {
             "matrix": {"model": ["demo"], "dataset": ["demo"], "method": "${run.methods}"},
-            "cmd": "python finetune.py ${item.model} ${item.dataset} ${item.method}",
+            "cmd": "python stages/finetune.py ${item.model} ${item.dataset} ${item.method}",
             "params": ["train", "methods.${item.method}"],
-            "deps": ["finetune.py", "data/tokens/demo-demo/train.parquet", "data/tokens/demo-demo/valid.parquet"],
+            "deps": [
+                "stages/finetune.py",
+                "tradeoffs/finetune",
+                "data/tokens/demo-demo/train.parquet",
+                "data/tokens/demo-demo/valid.parquet",
+            ],
             "outs": [f"data/training/{CELL}.json", f"models/trained/{CELL}"],
         },
         "reference": {
             "matrix": {"model": ["demo"], "dataset": ["demo"], "method": "${run.methods}"},
-            "cmd": "python reference.py ${item.model} ${item.dataset} ${item.method}",
-            "deps": ["reference.py", "data/tokens/demo-demo", f"models/trained/{CELL}"],
+            "cmd": "python stages/reference.py ${item.model} ${item.dataset} ${item.method}",
+            "deps": ["stages/reference.py", "data/tokens/demo-demo", f"models/trained/{CELL}"],
             "outs": [f"data/items/{CELL}-trained.parquet"],
         },
     }
@@ -117,7 +124,11 @@ def commits(tmp_path_factory):
         (folder / name).mkdir(parents=True)
         (folder / name / ".gitignore").write_text("demo-*\n")
     for name, text in (("finetune", FINETUNE), ("reference", REFERENCE), ("tokens", TOKENS)):
-        (folder / f"{name}.py").write_text(text)
+        (folder / "stages").mkdir(exist_ok=True)
+        (folder / "stages" / f"{name}.py").write_text(text)
+    trainer = folder / "tradeoffs/finetune/trainer.py"
+    trainer.parent.mkdir(parents=True)
+    trainer.write_text("")
     (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS, sort_keys=False))
     (folder / "dvc.yaml").write_text(yaml.safe_dump(SPEC, sort_keys=False))
     commits = {}
@@ -159,6 +170,9 @@ def commits(tmp_path_factory):
         commit("context")
         run("short", "tokenize.window=64", targets=(TESTED,))
         run("wider", "methods.lora.config.r=16", targets=(LORA,))
+        commit("edited")
+        trainer.write_text("# another loop\n")
+        run("loop", "methods.lora.config.r=16", targets=(LORA,))
     return folder, commits
 
 
@@ -170,32 +184,32 @@ def inside(commits, monkeypatch):
 
 
 def by_method(sweep):
-    return experiments._methods(sweep.trials, ("demo", "demo"))
+    return choosing.by_method(sweep.trials, ("demo", "demo"))
 
 
 def trial(method="lora", lr=0.1, seed=1, loss=1.0, steps=10, batch_size=4, **setting):
     setting |= {"train.lr": lr, "train.steps": steps, "train.batch_size": batch_size}
-    data = dict.fromkeys(experiments.DATA, ("hash",))
-    return experiments.Trial("exp", "m", "d", method, seed, setting, data, loss, 100.0, 1.0, {})
+    data = dict.fromkeys(reading.DATA, ("hash",))
+    return Trial("exp", "m", "d", method, seed, setting, data, loss, 100.0, 1.0, {})
 
 
 def ablated(rev: str) -> list[dict[str, str]]:
     """The rows of the ablation's one table."""
-    lines = [line for line in experiments.ablation(experiments.read(rev)) if line.startswith("|")]
+    lines = [line for line in showing.ablation(reading.read(rev)) if line.startswith("|")]
     head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     return [dict(zip(head, row, strict=True)) for row in rows]
 
 
 def clauses(*trials):
-    methods = {t.method: experiments.tried(o for o in trials if o.method == t.method) for t in trials}
-    return list(experiments.unfair(methods))
+    methods = {t.method: choosing.by_loss(o for o in trials if o.method == t.method) for t in trials}
+    return list(choosing.unfair(methods))
 
 
 # --- a real sweep
 
 
 def test_the_best_setting_of_each_method_has_the_lowest_mean_valid_loss(inside):
-    methods = by_method(experiments.read(inside["fair"]))
+    methods = by_method(reading.read(inside["fair"]))
     assert list(methods) == ["lora", "full"], "the untouched base is no method of tuning"
     lora, full = methods["lora"], methods["full"]
     assert lora[0].label == "train.lr=0.01"
@@ -206,34 +220,34 @@ def test_the_best_setting_of_each_method_has_the_lowest_mean_valid_loss(inside):
 
 
 def test_a_fair_sweep_is_not_called_unfair_and_names_no_edge(inside):
-    text = "\n".join(experiments.report(experiments.read(inside["fair"])))
+    text = "\n".join(showing.report(reading.read(inside["fair"])))
     assert "not a fair comparison" not in text
     assert "may lie beyond" not in text
 
 
 def test_the_table_has_spread_seeds_budget_and_time(inside):
-    lines = experiments.report(experiments.read(inside["fair"]))
+    lines = showing.report(reading.read(inside["fair"]))
     (row,) = [line for line in lines if line.startswith("| lora | train.lr=0.01 |")]
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert cells[2:10] == ["1.0070", "1.0020 to 1.0120", "0.0071", "2", "3", "40", "251", "2.51"]
 
 
 def test_test_numbers_are_those_of_an_experiment_that_was_evaluated_and_never_the_commits(inside):
-    lora, full = by_method(experiments.read(inside["fair"])).values()
+    lora, full = by_method(reading.read(inside["fair"])).values()
     bits = pytest.approx((1.002 + 0.1) / 4 / math.log(2))
     assert [t.test.get("test_bits_per_byte") for t in lora[0].trials] == [bits, None]
-    assert experiments._tested(full[0], "test_loss").endswith("(1 seed)")
+    assert showing._mean_tested(full[0], "test_loss").endswith("(1 seed)")
     assert not any(t.test for one in (*lora[1:], *full[1:]) for t in one.trials)
 
 
 def test_the_commits_own_training_counts_only_where_its_seed_is_the_sweeps(inside):
-    assert all(t.seed in (1, 2) for t in experiments.read(inside["fair"]).trials)
-    lora = by_method(experiments.read(inside["unfair"]))["lora"]
+    assert all(t.seed in (1, 2) for t in reading.read(inside["fair"]).trials)
+    lora = by_method(reading.read(inside["unfair"]))["lora"]
     assert inside["unfair"] in {t.experiment for one in lora for t in one.trials}
 
 
 def test_any_changed_key_is_part_of_the_setting_and_small_rates_are_numbers(inside):
-    lora = {one.label: one for one in by_method(experiments.read(inside["unfair"]))["lora"]}
+    lora = {one.label: one for one in by_method(reading.read(inside["unfair"]))["lora"]}
     assert set(lora) == {
         "config.r=8, train.lr=0.01, train.steps=10",
         "config.r=16, train.lr=0.01, train.steps=10",
@@ -243,26 +257,56 @@ def test_any_changed_key_is_part_of_the_setting_and_small_rates_are_numbers(insi
 
 
 def test_unequal_budgets_numbers_and_data_are_called_unfair(inside):
-    text = "\n".join(experiments.report(experiments.read(inside["unfair"])))
+    text = "\n".join(showing.report(reading.read(inside["unfair"])))
     assert "**not a fair comparison: unequal numbers of settings: lora 3, full 2**" in text
     assert "**not a fair comparison: unequal budgets in examples: lora 40 or 80, full 40**" in text
     assert "**not a fair comparison: the rows that valid loss is measured on: not the same in all trials**" in text
 
 
+def test_an_experiment_with_other_code_is_called_unfair(inside):
+    text = "\n".join(showing.report(reading.read(inside["edited"])))
+    assert "- **not a fair comparison: the code: not the same in all trials**" in text
+
+
+@pytest.mark.parametrize(
+    ("path", "what"),
+    [
+        ("stages/finetune.py", "the code"),
+        ("tradeoffs/finetune", "the code"),
+        ("tradeoffs/models", "the code"),
+        ("tradeoffs/base/prompts.py", "the code"),
+        ("models/base/demo", "the base model"),
+        ("data/tokens/demo-demo/train.parquet", "the examples trained on"),
+        ("data/tokens/demo-demo/pairs.parquet", "the examples trained on"),
+        ("data/tokens/demo-demo/valid.parquet", reading.VALID),
+    ],
+)
+def test_what_a_dependency_of_training_is_its_place_says(path, what):
+    found = reading.data_of({"deps": [{"path": path, "md5": "hash"}]})
+    assert found == {name: ("hash",) if name == what else () for name in reading.DATA}
+
+
+def test_every_dependency_of_training_is_of_one_kind():
+    spec = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml").read_text())["stages"]["finetune"]
+    for path in spec["deps"]:
+        found = reading.data_of({"deps": [{"path": path, "md5": "hash"}]})
+        assert sum(map(len, found.values())) == 1, path
+
+
 def test_what_is_not_in_the_table_is_counted_and_named(inside, monkeypatch):
-    assert "Left out: 1 experiment, queued: waits" in experiments.report(experiments.read(inside["fair"]))
-    unfair = experiments.report(experiments.read(inside["unfair"]))
+    assert "Left out: 1 experiment, queued: waits" in showing.report(reading.read(inside["fair"]))
+    unfair = showing.report(reading.read(inside["unfair"]))
     assert "Left out: 1 experiment, trained by an earlier version, without valid_loss: old" in unfair
     assert "Left out: 1 experiment, trained nothing that was not trained before: same" in unfair
-    rows = experiments.dvc.api.exp_show(revs=inside["fair"])
+    rows = reading.dvc.api.exp_show(revs=inside["fair"])
     lost = [{"Experiment": name, "rev": "0", "typ": "branch_commit", "State": "Failed"} for name in ("b", "a")]
-    monkeypatch.setattr(experiments.dvc.api, "exp_show", lambda revs: rows + lost)
-    text = "\n".join(experiments.report(experiments.read(inside["fair"])))
+    monkeypatch.setattr(reading.dvc.api, "exp_show", lambda revs: rows + lost)
+    text = "\n".join(showing.report(reading.read(inside["fair"])))
     assert "Left out: 2 experiments, failed (dvc queue logs NAME says why): a, b" in text
 
 
 def test_the_csv_has_one_row_per_training(inside, tmp_path, capsys):
-    experiments.main(inside["fair"], tmp_path / "runs.csv")
+    main(inside["fair"], tmp_path / "runs.csv")
     assert capsys.readouterr().out.startswith("## demo on demo")
     with (tmp_path / "runs.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -272,14 +316,14 @@ def test_the_csv_has_one_row_per_training(inside, tmp_path, capsys):
 
 
 def test_a_training_that_is_not_in_the_cache_is_named(inside):
-    (rev,) = [row["rev"] for row in experiments.dvc.api.exp_show(revs=inside["unfair"]) if row["Experiment"] == "rank"]
+    (rev,) = [row["rev"] for row in reading.dvc.api.exp_show(revs=inside["unfair"]) if row["Experiment"] == "rank"]
     out = yaml.safe_load(git(Path(), "show", f"{rev}:dvc.lock"))["stages"][LORA]["outs"][0]
     assert out["path"] == "data/training/demo-demo-lora.json"
     with Repo() as repo:
         cached = Path(repo.cache.local.oid_to_path(out["md5"]))
     cached.rename(cached.with_suffix(".away"))
     try:
-        sweep = experiments.read(inside["unfair"])
+        sweep = reading.read(inside["unfair"])
     finally:
         cached.with_suffix(".away").rename(cached)
     assert list(sweep.left_out["not in the cache (dvc exp pull)"]) == ["rank"]
@@ -310,7 +354,7 @@ def test_a_difference_is_the_mean_over_seeds_paired_on_the_same_documents(inside
 
 
 def test_settings_that_change_the_windows_are_compared_by_bits_per_byte_and_not_by_loss(inside):
-    lines = "\n".join(experiments.ablation(experiments.read(inside["context"])))
+    lines = "\n".join(showing.ablation(reading.read(inside["context"])))
     assert "so valid losses do not compare" in lines
     short, own, other = ablated(inside["context"])
     assert own["setting"] == "**config.r=8, tokenize.window=128**"
@@ -321,17 +365,17 @@ def test_settings_that_change_the_windows_are_compared_by_bits_per_byte_and_not_
 
 
 def test_other_test_documents_are_not_compared(inside):
-    sweep = experiments.read(inside["ablation"])
+    sweep = reading.read(inside["ablation"])
     some = by_method(sweep)["lora"]
     one, first = (next(o for o in some if o.setting["config.r"] == r) for r in (16, 8))
     names, sums = one.trials[0].tested["test_bits_per_byte"]
     one.trials[0].tested["test_bits_per_byte"] = [f"new {name}" for name in names], sums
-    assert experiments._measured(sweep, one, first, "test_bits_per_byte", 3)[1] == "other test items"
+    assert showing._measured(sweep, one, first, "test_bits_per_byte", 3)[1] == "other test items"
 
 
 def test_an_ablation_that_only_trained_says_what_to_queue():
-    sweep = experiments.Sweep([trial(lr=0.1), trial(lr=0.2)], {})
-    lines = experiments.ablation(sweep)
+    sweep = Sweep([trial(lr=0.1), trial(lr=0.2)], {})
+    lines = showing.ablation(sweep)
     assert any("none of these went on to evaluate: queue reference@" in line for line in lines)
     assert any(line.startswith("| **train.lr=0.1** | 1 | 1.0000 |") for line in lines), (
         "the first, without the commit's"
@@ -343,25 +387,25 @@ def test_an_ablation_that_only_trained_says_what_to_queue():
 
 def test_a_commit_without_experiments_says_how_to_make_some(inside):
     with pytest.raises(UserError, match=r"has no experiments; make some: dvc exp run --queue -S"):
-        experiments.read(inside["none"])
+        reading.read(inside["none"])
 
 
 def test_an_unknown_commit_is_named(inside):
     with pytest.raises(UserError, match="--rev v9: no such commit"):
-        experiments.read("v9")
+        reading.read("v9")
 
 
 def test_outside_of_a_dvc_project_is_one_message(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"no DVC project; run from the folder that holds dvc\.yaml"):
-        experiments.read("HEAD")
+        reading.read("HEAD")
 
 
 def test_a_project_without_git_is_one_message(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Repo.init(no_scm=True).close()
     with pytest.raises(UserError, match="Git"):
-        experiments.read("HEAD")
+        reading.read("HEAD")
 
 
 # --- fairness, setting by setting
@@ -391,13 +435,13 @@ def test_a_preference_stage_counts_with_its_own_budget():
     ("best", "said"), [(0, "train.lr=1 is the smallest"), (1, ""), (2, "train.lr=3 is the largest")]
 )
 def test_a_best_value_at_the_edge_is_said(best, said):
-    some = experiments.tried(trial(lr=lr, loss=float(n != best)) for n, lr in enumerate((1, 2, 3)))
-    assert list(experiments.at_the_edge(some)) == ([f"{said} tried"] if said else [])
+    some = choosing.by_loss(trial(lr=lr, loss=float(n != best)) for n, lr in enumerate((1, 2, 3)))
+    assert list(choosing.at_the_edge(some)) == ([f"{said} tried"] if said else [])
 
 
 def test_two_values_have_no_edge_and_neither_have_words_and_lists():
-    assert not list(experiments.at_the_edge(experiments.tried([trial(lr=1, loss=0.1), trial(lr=2)])))
+    assert not list(choosing.at_the_edge(choosing.by_loss([trial(lr=1, loss=0.1), trial(lr=2)])))
     for key, values in (("schedule", ["linear", "cosine", "constant"]), ("modules", [["q"], ["q", "k"], ["v"]])):
-        some = experiments.tried(trial(loss=n, **{key: value}) for n, value in enumerate(values))
+        some = choosing.by_loss(trial(loss=n, **{key: value}) for n, value in enumerate(values))
         assert len(some) == 3
-        assert not list(experiments.at_the_edge(some))
+        assert not list(choosing.at_the_edge(some))

@@ -1,0 +1,104 @@
+"""Which setting of a method is the best by loss on held-out rows, and whether the choice was a fair one."""
+
+import itertools
+import json
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tradeoffs.experiments.reading import DATA
+from tradeoffs.experiments.trial import Setting, Trial
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A setting with its trials, one per seed."""
+
+    label: str
+    setting: Setting
+    trials: list[Trial]
+
+    @property
+    def losses(self) -> list[float]:
+        return [trial.valid_loss for trial in self.trials]
+
+    @property
+    def loss(self) -> float:
+        return statistics.fmean(self.losses)
+
+
+Methods = dict[str, list[Tried]]  # of one model and data set: the settings of each method, best first
+
+
+def by_method(trials: Iterable[Trial], group: tuple[str, str]) -> Methods:
+    """The settings of every method of a group, the methods in the order of their best."""
+    found: dict[str, list[Trial]] = {}
+    for trial in trials:
+        if trial.group == group:
+            found.setdefault(trial.method, []).append(trial)
+    methods = {name: by_loss(found[name]) for name in sorted(found)}
+    return dict(sorted(methods.items(), key=lambda item: item[1][0].loss))
+
+
+def by_loss(trials: Iterable[Trial]) -> list[Tried]:
+    """The settings of one method, best first. A setting is named by the keys in which they differ."""
+    by_setting: dict[str, list[Trial]] = {}
+    for trial in sorted(trials, key=lambda trial: trial.seed):
+        by_setting.setdefault(json.dumps(trial.setting, sort_keys=True, default=str), []).append(trial)
+    varied = varying([same[0].setting for same in by_setting.values()])
+    found = [Tried(label(same[0].setting, varied), same[0].setting, same) for same in by_setting.values()]
+    return sorted(found, key=lambda one: one.loss)
+
+
+def label(setting: Setting, keys: Sequence[str]) -> str:
+    return ", ".join(f"{key}={written(setting.get(key))}" for key in keys) or "the only one"
+
+
+def varying(settings: Sequence[Setting]) -> list[str]:
+    """The keys whose value is not the same in all settings; an absent key is a value too."""
+    keys = sorted(set().union(*settings))
+    return [key for key in keys if any(setting.get(key) != settings[0].get(key) for setting in settings)]
+
+
+def unfair(methods: Methods) -> Iterator[str]:
+    """What keeps the methods of one model and data set from being compared, each as a clause."""
+    counts = {method: len(settings) for method, settings in methods.items()}
+    if len(set(counts.values())) > 1:
+        yield "unequal numbers of settings: " + _per_method(counts)
+    seeds = {method: sorted({len(one.trials) for one in settings}) for method, settings in methods.items()}
+    if len({n for found in seeds.values() for n in found}) > 1:
+        yield "unequal numbers of seeds per setting: " + _per_method(
+            {method: " or ".join(map(str, found)) for method, found in seeds.items()}
+        )
+    trials = {method: [trial for one in settings for trial in one.trials] for method, settings in methods.items()}
+    examples = {method: sorted({trial.examples for trial in found}) for method, found in trials.items()}
+    if len({n for found in examples.values() for n in found}) > 1:
+        yield "unequal budgets in examples: " + _per_method(
+            {method: " or ".join(f"{n:,}" for n in found) for method, found in examples.items()}
+        )
+    every = list(itertools.chain.from_iterable(trials.values()))
+    for what in DATA:
+        if len({trial.data[what] for trial in every}) > 1:
+            yield f"{what}: not the same in all trials"
+
+
+def at_the_edge(settings: Sequence[Tried]) -> Iterator[str]:
+    """Numeric keys of which the best setting has the smallest or the largest value tried, of three or more."""
+    best = settings[0]
+    for key in varying([one.setting for one in settings]):
+        values = [one.setting.get(key) for one in settings]
+        numbers = {value for value in values if isinstance(value, (int, float))}
+        if len(numbers) > 2 and len(numbers) == len({json.dumps(value) for value in values}):
+            for end, extreme in (("smallest", min(numbers)), ("largest", max(numbers))):
+                if best.setting[key] == extreme:
+                    yield f"{key}={written(extreme)} is the {end} tried"
+
+
+def written(value: Any) -> str:
+    """A parameter's value as params.yaml or `dvc exp run -S` would have it."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
+
+
+def _per_method(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{method} {value}" for method, value in values.items())

@@ -1,0 +1,193 @@
+"""The trials of a commit's experiments, from dvc.lock of each and from DVC's cache; nothing is checked out."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import dvc.api
+import yaml
+from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.repo import Repo
+from dvc.scm import NoSCM, RevError
+from dvc.utils.flatten import flatten
+from tqdm import tqdm
+
+from tradeoffs.common.cells import TRAINED, Cell
+from tradeoffs.experiments.trial import FACTS, LeftOut, Setting, Sweep, Trial
+from tradeoffs.params.reading import Loader
+from tradeoffs.plumbing.errors import UserError
+
+SEED = "train.seed"
+VALID = "the rows that valid loss is measured on"
+# What must be the same in all trials that are compared: patterns of the paths among finetune's deps, files or folders.
+DATA = {
+    "the examples trained on": r"data/tokens/.+/(train|pairs)\.parquet",
+    VALID: r"data/tokens/.+/valid\.parquet",
+    "the base model": r"models/base/.+",
+    "the code": r"(stages|tradeoffs)/.+",
+}
+
+Entry = dict[str, Any]  # of one stage in dvc.lock
+
+
+class _LockLoader(yaml.CSafeLoader):
+    """Reads numbers as params.yaml's loader does, ten times as fast: a lock file is long."""
+
+    yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
+
+
+def read(rev: str) -> Sweep:
+    """The trials of the experiments of commit `rev`. A training of `rev` itself counts where its method was swept and
+    its seed is one of the sweep's. Raises UserError if there are no experiments."""
+    repo, experiments = _experiments(rev)
+    left_out: LeftOut = {}
+    trials: dict[str, Trial] = {}
+    with repo:
+        seen: set[str] = set()
+        own = _Revision(repo, rev, rev)
+        committed = {trial.same_training(): trial for trial in own.trials(seen, left_out={})}
+        settings = own.yaml("params.yaml")
+        # The oldest first: what an experiment did not train it has from the commit, or from one before.
+        for row in tqdm(experiments[::-1], desc="reading", unit="experiment", delay=2, leave=False):
+            name, state = row["Experiment"] or row["rev"], row["State"] or "Success"
+            if state != "Success":
+                reason = state.lower() + (" (dvc queue logs NAME says why)" if state == "Failed" else "")
+                left_out.setdefault(reason, {})[name] = None
+                continue
+            known = len(seen)
+            for trial in _Revision(repo, name, row["rev"]).trials(seen, left_out):
+                trials.setdefault(trial.same_training(), trial)
+            if len(seen) == known:
+                left_out.setdefault("trained nothing that was not trained before", {})[name] = None
+    swept = _seeds(trial for key, trial in trials.items() if key not in committed)
+    trials = committed | trials
+    kept = [trial for trial in trials.values() if trial.seed in swept.get((*trial.group, trial.method), ())]
+    return Sweep(kept, left_out, rev, settings["seed"], settings["evaluate"]["bootstrap"])
+
+
+def _experiments(rev: str) -> tuple[Repo, list[dict[str, Any]]]:
+    """The project that the working directory is in, and the experiments of `rev` as DVC lists them, newest first."""
+    try:
+        repo = Repo()
+    except NotDvcRepoError as error:
+        raise UserError(f"{Path.cwd()}: no DVC project; run from the folder that holds dvc.yaml") from error
+    if isinstance(repo.scm, NoSCM):
+        raise UserError(
+            f"{repo.root_dir}: DVC keeps experiments in Git, and this project has none; git init, and commit"
+        )
+    try:
+        rows = dvc.api.exp_show(revs=rev)
+    except RevError as error:
+        raise UserError(f"--rev {rev}: no such commit, branch or tag") from error
+    experiments = [row for row in rows if row["typ"] != "baseline"]
+    if not experiments:
+        raise UserError(
+            f"{rev} has no experiments; make some: dvc exp run --queue -S ... && dvc queue start (docs/sweeps.md), "
+            "or name the commit that they were made on: --rev (dvc exp list --all)"
+        )
+    return repo, experiments
+
+
+def _seeds(trials: Iterable[Trial]) -> dict[tuple[str, ...], set[int]]:
+    """The seeds that were tried, by model, data set and method."""
+    found: dict[tuple[str, ...], set[int]] = {}
+    for trial in trials:
+        found.setdefault((*trial.group, trial.method), set()).add(trial.seed)
+    return found
+
+
+class _Revision:
+    """The trainings that dvc.lock records in one revision."""
+
+    def __init__(self, repo: Repo, name: str, rev: str):
+        self._repo, self._name = repo, name
+        self._files = dvc.api.DVCFileSystem(rev=rev)
+
+    def trials(self, seen: set[str], left_out: LeftOut) -> Iterator[Trial]:
+        """Those that are not among `seen`, and adds them; what cannot be used goes to `left_out` by the reason."""
+        lock = self.yaml("dvc.lock").get("stages", {})
+        for stage, entry in lock.items():
+            name, _, cell = stage.partition("@")
+            if name != "finetune" or (known := json.dumps(entry)) in seen:
+                continue
+            seen.add(known)
+            row = self._training(Cell.parse(cell), entry)
+            if row is None:
+                left_out.setdefault("not in the cache (dvc exp pull)", {})[self._name] = None
+            elif "train_seconds" in row and "valid_loss" not in row:
+                left_out.setdefault("trained by an earlier version, without valid_loss", {})[self._name] = None
+            elif "train_seconds" in row:  # which the untouched base has not
+                yield self._trial(Cell.parse(cell), row, lock)
+
+    def _trial(self, cell: Cell, row: dict[str, Any], lock: dict[str, Entry]) -> Trial:
+        setting = _setting(lock, cell)
+        return Trial(
+            experiment=self._name,
+            model=cell.model,
+            dataset=cell.dataset,
+            method=cell.method,
+            seed=setting.pop(SEED),
+            setting=setting,
+            data=data_of(lock[f"finetune@{cell}"]),
+            valid_loss=row["valid_loss"],
+            tokens=row["train_tokens_per_second"] * row["train_seconds"],
+            train_seconds=row["train_seconds"],
+            facts={key: row[key] for key in FACTS if key in row},
+            items=self._evaluation(cell, lock),
+        )
+
+    def _training(self, cell: Cell, entry: Entry) -> dict[str, Any] | None:
+        found = self._output(entry, str(cell.training))
+        return None if found is None else json.loads(found)
+
+    def _evaluation(self, cell: Cell, lock: dict[str, Entry]) -> bytes | None:
+        """The items of this training as trained. What dvc.lock has may still be the evaluation of the commit's own."""
+        entry, trained = lock.get(f"reference@{cell}"), str(cell.trained)
+        if entry is None or _hashes(entry, "deps")[trained] != _hashes(lock[f"finetune@{cell}"], "outs")[trained]:
+            return None
+        return self._output(entry, str(cell.variant(TRAINED).items))
+
+    def _output(self, entry: Entry, path: str) -> bytes | None:
+        """A file that a stage made; None if it is neither in the cache nor in the remote."""
+        # By its hash: to find a file by its name, DVC builds the index of the whole revision, half a second for each.
+        cached = Path(self._repo.cache.local.oid_to_path(_hashes(entry, "outs")[path]))
+        if cached.is_file():
+            return cached.read_bytes()
+        try:
+            return self._files.read_bytes(path)
+        except (DvcException, OSError):
+            return None
+
+    def yaml(self, path: str) -> dict[str, Any]:
+        """A file of the revision; empty if it has none of this name."""
+        return yaml.load(self._files.read_text(path), _LockLoader) if self._files.exists(path) else {}
+
+
+def _setting(lock: dict[str, Entry], cell: Cell) -> Setting:
+    """All parameters that reached a training, through the stages before it too, by flat names.
+
+    `methods.<method>.` is left out of a name, and the method's own `train` values replace the shared ones.
+    """
+    stages = (f"prepare@{cell.dataset}", f"base@{cell.model}", f"tokenize@{cell.pair}", f"finetune@{cell}")
+    found: Setting = {}
+    for entry in (lock.get(stage, {}) for stage in stages):
+        found |= flatten(entry.get("params", {}).get("params.yaml", {}))
+    own, shared = f"methods.{cell.method}.", {k: v for k, v in found.items() if not k.startswith("methods.")}
+    shared |= {key.removeprefix(own): value for key, value in found.items() if key.startswith(own)}
+    return {key: value for key, value in shared.items() if not key.startswith("evaluate.")}
+
+
+def data_of(finetune: Entry) -> dict[str, tuple[str, ...]]:
+    """By the names of DATA, the hashes of what a training in dvc.lock depended on."""
+    deps = _hashes(finetune, "deps")
+    return {
+        what: tuple(deps[path] for path in sorted(deps) if re.fullmatch(pattern, path))
+        for what, pattern in DATA.items()
+    }
+
+
+def _hashes(entry: Entry, what: str) -> dict[str, str]:
+    """Of the `deps` or `outs` of a stage in dvc.lock, by their paths."""
+    return {found["path"]: found["md5"] for found in entry[what]}

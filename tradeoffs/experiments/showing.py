@@ -1,0 +1,191 @@
+"""What was tried, as tables in Markdown and as CSV: a sweep chooses a setting, an ablation shows what each changes."""
+
+import csv
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tradeoffs import metrics
+from tradeoffs.common import files
+from tradeoffs.experiments.choosing import Methods, Tried, at_the_edge, by_method, label, unfair, varying, written
+from tradeoffs.experiments.reading import VALID
+from tradeoffs.experiments.trial import FACTS, TESTED, Sweep
+from tradeoffs.report.formatting import Lines, bold, counted, interval_of, short, table, verdict
+from tradeoffs.results import intervals
+
+PLAIN = ("experiment", "model", "dataset", "method", "seed", "valid_loss", "tokens", "train_seconds")
+ABLATED = ("test_bits_per_byte", "test_f1")  # a loss per token is no measure of settings that change the windows
+SPREAD = ("valid loss", "min to max", "sd", "seeds")
+
+
+# --- a sweep
+
+
+def report(sweep: Sweep) -> Lines:
+    """Per model and data set what is not fair, the best setting of each method, and all settings; Markdown."""
+    lines: Lines = []
+    for group in sweep.groups:
+        methods = by_method(sweep.trials, group)
+        lines += [f"## {group[0]} on {group[1]}", ""]
+        notes = [f"**not a fair comparison: {why}**" for why in unfair(methods)]
+        for method, settings in methods.items():
+            notes += [f"{method}: the best {edge}; a better one may lie beyond" for edge in at_the_edge(settings)]
+        lines += [*(f"- {note}" for note in notes), *([""] if notes else [])]
+        lines += [*_best(methods), "", *_all(methods), ""]
+    return lines + _left_out(sweep)
+
+
+def _best(methods: Methods) -> Lines:
+    tests = [key for key in TESTED if any(_mean_tested(settings[0], key) for settings in methods.values())]
+    rows = []
+    for method, settings in methods.items():
+        best = settings[0]
+        rows.append(
+            [
+                *(method, best.label, *_spread(best), str(len(settings)), f"{best.trials[0].examples:,}"),
+                f"{statistics.fmean(t.tokens for t in best.trials):,.0f}",
+                _seconds(best),
+                *(_mean_tested(best, key) for key in tests),
+            ]
+        )
+    head = ["method", "best setting", *SPREAD, "settings", "examples", "tokens", "train s"]
+    return table([*head, *(TESTED[key] for key in tests)], rows, texts=("best setting",))
+
+
+def _all(methods: Methods) -> Lines:
+    rows = [
+        [method, bold(one.label, one is settings[0]), *_spread(one), ", ".join(t.experiment for t in one.trials)]
+        for method, settings in methods.items()
+        for one in settings
+    ]
+    head = ["method", "setting", *SPREAD, "experiments"]
+    return table(head, rows, texts=("setting", "experiments"))
+
+
+def _spread(one: Tried) -> list[str]:
+    """The cells under SPREAD."""
+    several = len(one.losses) > 1
+    return [
+        f"{one.loss:.4f}",
+        f"{min(one.losses):.4f} to {max(one.losses):.4f}" if several else "",
+        f"{statistics.stdev(one.losses):.4f}" if several else "",
+        str(len(one.losses)),
+    ]
+
+
+def _mean_tested(one: Tried, key: str) -> str:
+    found = [trial.test[key] for trial in one.trials if key in trial.test]
+    return f"{statistics.fmean(found):.3f} ({counted(found, 'seed')})" if found else ""
+
+
+def _seconds(one: Tried) -> str:
+    return short(statistics.fmean(trial.train_seconds for trial in one.trials))
+
+
+def _left_out(sweep: Sweep) -> Lines:
+    return [
+        f"Left out: {counted(list(names), 'experiment')}, {reason}: {', '.join(names)}"
+        for reason, names in sweep.left_out.items()
+    ]
+
+
+# --- an ablation
+
+
+def ablation(sweep: Sweep) -> Lines:
+    """What every setting changes: test quality against the commit's own setting (or the first), size and time."""
+    lines: Lines = []
+    for group in sweep.groups:
+        for method, settings in by_method(sweep.trials, group).items():
+            if len(settings) > 1:
+                lines += [f"## {method}: {group[0]} on {group[1]}", "", *_ablation(sweep, settings), ""]
+    return lines + _left_out(sweep)
+
+
+def _ablation(sweep: Sweep, settings: Sequence[Tried]) -> Lines:
+    keys = varying([one.setting for one in settings])
+    settings = sorted(settings, key=lambda one: [_order(one.setting.get(key)) for key in keys])
+    first = next((one for one in settings if any(t.experiment == sweep.committed for t in one.trials)), settings[0])
+    trials = [trial for one in settings for trial in one.trials]
+    measured = [name for name in ABLATED if any(name in trial.tested for trial in trials)]
+    # A loss on other rows is no measure of the setting.
+    same_rows = len({trial.data[VALID] for trial in trials}) == 1
+    head = ["setting", "seeds"]
+    for name in measured:
+        head += [TESTED[name], "against the bold one"]
+    head += [*(["valid loss"] if same_rows else []), *FACTS.values(), "train s"]
+    rows = []
+    for one in settings:
+        row = [_named(one, first, keys), str(len(one.trials))]
+        for name in measured:
+            row += _measured(sweep, one, first, name, len(settings) - 1)
+        row += [f"{one.loss:.4f}"] if same_rows else []
+        rows.append([*row, *(_mean_fact(one, key) for key in FACTS), _seconds(one)])
+    notes = [] if same_rows else [f"- {VALID}: not the same in all trials, so valid losses do not compare"]
+    if not measured:
+        notes.append("- none of these went on to evaluate: queue reference@MODEL-DATASET-METHOD, not finetune@")
+    return [*notes, *([""] if notes else []), *table(head, rows, texts=head[:1])]
+
+
+def _order(value: Any) -> tuple[int, float, str]:
+    """Numbers by their size, all else by how it is written, after them."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return (0, value, "") if number else (1, 0, written(value))
+
+
+def _named(one: Tried, first: Tried, keys: list[str]) -> str:
+    """What a setting changes of the first one, which has the values of all keys."""
+    changed = keys if one is first else [key for key in keys if one.setting.get(key) != first.setting.get(key)]
+    return bold(label(one.setting, changed), one is first)
+
+
+def _mean_fact(one: Tried, key: str) -> str:
+    values = [trial.facts[key] for trial in one.trials if key in trial.facts]
+    return short(statistics.fmean(values) if values else None)
+
+
+def _measured(sweep: Sweep, one: Tried, first: Tried, name: str, comparisons: int) -> list[str]:
+    """A test metric with its interval, the mean over seeds, and the paired difference from the first setting."""
+    mine, base = ([t.tested[name] for t in setting.trials if name in t.tested] for setting in (one, first))
+    if len(mine) < len(one.trials):
+        return ["", ""]
+    ours = _resampled(sweep, mine, name)
+    value = interval_of(intervals.interval(ours), name)
+    if one is first or len(base) < len(first.trials):
+        return [value, ""]
+    if any(names != mine[0][0] for names, _ in (*mine, *base)):
+        return [value, "other test items"]
+    found = intervals.difference(ours, _resampled(sweep, base, name))
+    return [value, verdict(intervals.simultaneous(found, comparisons), name)]
+
+
+def _resampled(sweep: Sweep, tested: list[tuple[list[str], np.ndarray]], name: str) -> np.ndarray:
+    """A metric per resample, the mean over trainings with different seeds; float64 (1 + resamples,)."""
+    of = metrics.metric(name)[1].of
+    return np.mean(
+        [of(intervals.resamples(len(sums), sweep.resamples, sweep.seed) @ sums) for _, sums in tested], axis=0
+    )
+
+
+# --- a file
+
+
+def write_csv(path: Path, sweep: Sweep) -> None:
+    """One row per trial, with the keys in which its method's settings differ; `chosen`: 1 for those of the best one."""
+    rows: list[dict[str, Any]] = []
+    for group in sweep.groups:
+        for settings in by_method(sweep.trials, group).values():
+            keys = varying([one.setting for one in settings])
+            for one in settings:
+                for trial in one.trials:
+                    row = {name: getattr(trial, name) for name in PLAIN}
+                    row |= {"examples": trial.examples, "chosen": int(one is settings[0]), **trial.facts, **trial.test}
+                    rows.append(files.rounded(row) | {key: written(trial.setting.get(key)) for key in keys})
+    head = list(dict.fromkeys(key for row in rows for key in row))
+    with files.new_file(path) as target, target.open("w", encoding="utf-8", newline="") as file:
+        out = csv.DictWriter(file, head)
+        out.writeheader()
+        out.writerows(rows)
