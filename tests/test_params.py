@@ -28,6 +28,13 @@ def problems(raw, tmp_path):
     return str(caught.value).replace(str(path), "params.yaml")
 
 
+def put(raw, path, value):
+    *parents, last = path.split(".")
+    for part in parents:
+        raw = raw[part]
+    raw[last] = value
+
+
 def test_the_committed_file_has_no_problem():
     assert params.load_all(REPO / "params.yaml").run.models
 
@@ -126,11 +133,7 @@ def test_a_method_without_a_block_names_the_near_one(raw, tmp_path):
     ],
 )
 def test_a_wrong_value_is_named_with_what_was_expected(raw, tmp_path, path, value, expected):
-    block = raw
-    *parents, last = path.split(".")
-    for part in parents:
-        block = block[part]
-    block[last] = value
+    put(raw, path, value)
     assert f"\n  {expected}" in problems(raw, tmp_path)
 
 
@@ -149,6 +152,72 @@ def test_broken_yaml_names_the_line(tmp_path):
 def test_a_missing_file_says_where_it_looked(tmp_path):
     with pytest.raises(UserError, match=r"run from the folder that holds dvc\.yaml"):
         params.load_all(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("", "empty"), ("# nothing\n", "empty"), ("- run\n", "a list"), ("run\n", "'run'")]
+)
+def test_a_file_that_is_no_block_of_keys_says_so(tmp_path, text, said):
+    path = tmp_path / "params.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        params.load_all(path)
+    assert str(caught.value) == f"{path}: 1 problem\n  the whole file: must be a block of keys, is {said}"
+
+
+def test_a_file_in_another_encoding_says_so(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes("seed: ä".encode("latin-1"))
+    with pytest.raises(UserError, match=r"params\.yaml: not valid YAML: 'utf-8' codec can't decode"):
+        params.load_all(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "expected"),
+    [
+        ("evaluate.cost", [1], "evaluate.cost: must be a block of keys, is a list"),
+        ("evaluate.cost", {"batch_sizes": [4]}, "evaluate.cost.repetitions: missing"),
+        ("methods.lora_dpo.stage", "dpoo", "methods.lora_dpo.stage: unknown value 'dpoo' (did you mean dpo?)"),
+        ("datasets.demo.kind", "exam", "datasets.demo.kind: unknown value 'exam' (there are: instruction, "),
+    ],
+)
+def test_what_does_not_fit_is_not_looked_into(raw, tmp_path, path, value, expected):
+    raw["run"]["methods"] = ["base", "lora_dpo"]
+    put(raw, path, value)
+    assert f"\n  {expected}" in problems(raw, tmp_path)
+
+
+MISSING = object()
+
+
+def places(block, above=()):
+    """The places of all keys and entries of what YAML holds."""
+    for key in list(block) if isinstance(block, dict) else range(len(block)):
+        yield (*above, key)
+        if isinstance(block[key], (dict, list)):
+            yield from places(block[key], (*above, key))
+
+
+def within(block, place, value):
+    """`block` with another value at a place; what is not on the way there is shared."""
+    copy, (first, *rest) = block.copy(), place
+    if value is MISSING and not rest:
+        del copy[first]
+    else:
+        copy[first] = within(block[first], rest, value) if rest else value
+    return copy
+
+
+WRONG = {"empty": None, "list": ["x"], "block": {"x": 1}, "word": "x", "number": -1, "missing": MISSING}
+
+
+@pytest.mark.parametrize("value", WRONG.values(), ids=WRONG)
+def test_whatever_stands_anywhere_is_read_or_named(raw, value):
+    kept = {"models": ["demo", "gpt2"], "datasets": ["demo", "alpaca"], "methods": ["base", "lora", "lora_dpo"]}
+    raw |= {axis: {name: raw[axis][name] for name in names} for axis, names in kept.items()}
+    for place in places(raw):
+        found, problems = params.checked(within(raw, place, value))
+        assert found or problems, place
 
 
 @pytest.mark.parametrize("text", ["2e-05", "2e-5", "0.00002", "2.0e-05", "2E-5"])
@@ -171,6 +240,33 @@ def test_a_stage_gets_what_it_declares_and_nothing_else(monkeypatch):
     cfg = params.load(Reads, method="lora")
     assert set(vars(cfg)) == {"train", "method", "cost"}
     assert cfg.method.peft == "LORA"
+
+
+def test_a_field_is_the_section_of_its_name_or_where_annotated_says():
+    assert params.paths(Reads) == {"train": "train", "method": "methods.{method}", "cost": "evaluate.cost"}
+
+
+def test_each_field_is_what_stands_at_its_place(monkeypatch):
+    monkeypatch.chdir(REPO)
+    cfg, whole = params.load(Reads, method="adalora"), params.load_all()
+    assert (cfg.train, cfg.method, cfg.cost) == (whole.train, whole.methods["adalora"], whole.evaluate.cost)
+
+
+def test_the_file_is_the_one_that_path_names_at_the_time(raw, tmp_path, monkeypatch):
+    raw["train"]["steps"] = 7
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(raw))
+    monkeypatch.setattr(params, "PATH", tmp_path / "other.yaml")
+    assert params.load(Reads, method="lora").train.steps == 7
+    with pytest.raises(UserError, match=r"other\.yaml: 'lorra' has no block under methods"):
+        params.load(Reads, method="lorra")
+
+
+def test_a_problem_elsewhere_in_the_file_stops_a_stage_too(raw, tmp_path, monkeypatch):
+    raw["models"]["demo"]["promt"] = "own"
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"models\.demo\.promt: unknown key \(did you mean prompt\?\)"):
+        params.load(Reads, method="lora")
 
 
 def test_a_stage_asked_for_an_unknown_name_lists_the_catalogue(monkeypatch):

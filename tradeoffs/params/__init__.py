@@ -76,7 +76,11 @@ T = TypeVar("T")
 
 
 def paths(reads: type) -> dict[str, str]:
-    """Where in params.yaml each field of a stage's `Reads` stands: its name, or what `Annotated` says."""
+    """Where in params.yaml each field of a `Reads` stands: the section of its name, or the place that Annotated names.
+
+    A place is dotted (`evaluate.cost`); `{method}` in it stands for a name that only the call knows. dvc.yaml lists the
+    same places for the stage, with `${item.method}`, so that what is read is what DVC watches.
+    """
     hints = get_type_hints(reads, include_extras=True)
     return {
         field.name: get_args(hint)[1] if get_origin(hint := hints[field.name]) is Annotated else field.name
@@ -85,7 +89,7 @@ def paths(reads: type) -> dict[str, str]:
 
 
 def load(reads: type[T], **names: str) -> T:
-    """What a stage says it reads; `names` fill the places of names, as `method="lora"` that of `methods.{method}`.
+    """What a `Reads` declares, and nothing else; `names` fill its places, as `method="lora"` fills `methods.{method}`.
 
     Raises UserError with every problem of the file, or if one of the names has no block in its catalogue.
     """
@@ -94,6 +98,7 @@ def load(reads: type[T], **names: str) -> T:
 
 
 def _at(everything: Params, path: str, names: dict[str, str]) -> Any:
+    """The value at a dotted place, with `names` in it filled in."""
     value: Any = everything
     for part in path.split("."):
         if part.startswith("{"):
@@ -107,20 +112,28 @@ def _at(everything: Params, path: str, names: dict[str, str]) -> Any:
 
 
 def load_all(path: Path | None = None) -> Params:
-    """The whole file. Raises UserError that lists every problem in it."""
+    """The whole file: `path`, or params.yaml. Raises UserError that lists every problem in it."""
     path = path or PATH
+    found, problems = checked(_parsed(path))
+    if found is None or problems:
+        count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
+        raise UserError("\n  ".join([f"{path}: {count}", *problems]))
+    return found
+
+
+def _parsed(path: Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path}: not found in {Path.cwd()}; run from the folder that holds dvc.yaml")
     try:
-        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
-    except yaml.YAMLError as error:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
+    except (yaml.YAMLError, ValueError) as error:  # the latter: not UTF-8, or a date that there is not
         mark = getattr(error, "problem_mark", None)
         place = f" line {mark.line + 1}:" if mark else ""
         raise UserError(f"{path}:{place} not valid YAML: {getattr(error, 'problem', error)}") from error
+
+
+def checked(raw: Any) -> tuple[Params | None, list[str]]:
+    """What YAML holds as Params, and its problems as `where: what is wrong`; without Params there is always one."""
     problems: list[str] = []
-    params = read(Params, raw, "", problems)
-    problems += problems_across(params, problems) if params else []
-    if problems:
-        count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
-        raise UserError("\n  ".join([f"{path}: {count}", *problems]))
-    return params
+    found: Params | None = read(Params, raw, "", problems)
+    return found, [*problems, *(problems_across(found, problems) if found else ())]

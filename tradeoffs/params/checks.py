@@ -1,68 +1,73 @@
 """What one field of params.yaml alone cannot tell: names that have no block, keys that mean nothing together."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, get_type_hints
 
 from tradeoffs.methods import peft_facts, trl_stages
 from tradeoffs.methods.trl_stages import STAGES
 from tradeoffs.params.reading import read
-from tradeoffs.params.schema import Columns, Dataset, Method, Model, Params, Run, Train
+from tradeoffs.params.schema import Columns, Dataset, Evaluate, Method, Model, Params, Run, Train
 from tradeoffs.plumbing.errors import near
 
 NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
-def problems_across(params: Params, problems: list[str]) -> list[str]:
-    """What one field alone cannot tell, as `where: what is wrong`; of blocks that have no problem of their own."""
+def problems_across(params: Params, problems: Sequence[str]) -> Iterator[str]:
+    """What one field alone cannot tell, as `where: what is wrong`; of what has no problem of its own among `problems`.
+
+    Sections and blocks of `params` that do not fit are None.
+    """
 
     def sound(where: str) -> bool:
         return not any(problem.startswith((f"{where}.", f"{where}:", f"{where}[")) for problem in problems)
 
-    checks: list[str] = []
     for field in fields(Run):
         if params.run and sound(f"run.{field.name}"):
             catalogue = getattr(params, field.name, None)
-            checks += _run_checks(field.name, getattr(params.run, field.name), catalogue)
+            yield from _run_checks(field.name, getattr(params.run, field.name), catalogue)
     if params.launch and sound("launch.report_to"):
-        checks += _twice("launch.report_to", params.launch.report_to)
-    if params.evaluate and sound("evaluate.prompts"):
-        checks += _twice("evaluate.prompts", [prompt.strip() for prompt in params.evaluate.prompts])
-        checks += ["evaluate.prompts: one is empty" for prompt in params.evaluate.prompts if not prompt.strip()]
-    if params.evaluate and sound("evaluate.cost.batch_sizes"):
-        checks += _twice("evaluate.cost.batch_sizes", params.evaluate.cost.batch_sizes)
+        yield from _twice("launch.report_to", params.launch.report_to)
+    if params.evaluate:
+        yield from _evaluate_checks(params.evaluate, sound)
     for axis in ("models", "datasets", "methods"):
         for name, entry in (getattr(params, axis) or {}).items():
             where = f"{axis}.{name}"
             if not NAME.fullmatch(str(name)):
-                checks.append(
-                    f"{where}: a name holds letters, digits and _ only ('-' separates the parts of a variant)"
-                )
+                yield f"{where}: a name holds letters, digits and _ only ('-' separates the parts of a variant)"
             if entry and sound(where):
-                checks += CHECKS[axis](where, entry)
+                yield from CHECKS[axis](where, entry)
     if params.run and all(sound(f"run.{axis}") for axis in ("datasets", "methods")):
-        checks += _pair_checks(params)
-    return checks
+        yield from _pair_checks(params, sound)
 
 
-def _pair_checks(params: Params) -> Iterator[str]:
+def _evaluate_checks(evaluate: Evaluate, sound: Callable[[str], bool]) -> Iterator[str]:
+    if sound("evaluate.prompts"):
+        prompts = [prompt.strip() for prompt in evaluate.prompts]
+        yield from _twice("evaluate.prompts", prompts)
+        yield from ("evaluate.prompts: one is empty" for prompt in prompts if not prompt)
+    if evaluate.cost and sound("evaluate.cost.batch_sizes"):
+        yield from _twice("evaluate.cost.batch_sizes", evaluate.cost.batch_sizes)
+
+
+def _pair_checks(params: Params, sound: Callable[[str], bool]) -> Iterator[str]:
     """A method that learns from pairs needs a data set that has them."""
     for name in params.run.methods:
         method = (params.methods or {}).get(name)
-        if method is None or method.stage is None:
+        if not method or not method.stage or not sound(f"methods.{name}.stage"):
             continue
         stage = STAGES[method.stage]
         for other in params.run.datasets:
             dataset = (params.datasets or {}).get(other)
-            if dataset and dataset.kind != stage.kind:
+            if dataset and sound(f"datasets.{other}.kind") and dataset.kind != stage.kind:
                 yield (
                     f"run.methods: {name!r} (stage: {method.stage}) learns from a data set of kind {stage.kind}, and "
                     f"{other!r} in run.datasets is of kind {dataset.kind}; take one of the two out"
                 )
 
 
-def _run_checks(axis: str, wanted: list[str], catalogue: dict | None) -> Iterator[str]:
+def _run_checks(axis: str, wanted: Sequence[str], catalogue: Mapping[str, Any] | None) -> Iterator[str]:
     for name in wanted:
         if catalogue is not None and name not in catalogue:
             yield f"run.{axis}: {no_block(name, axis, catalogue)}"
@@ -71,7 +76,7 @@ def _run_checks(axis: str, wanted: list[str], catalogue: dict | None) -> Iterato
     yield from _twice(f"run.{axis}", wanted)
 
 
-def _twice(where: str, entries: list) -> Iterator[str]:
+def _twice(where: str, entries: Sequence[Any]) -> Iterator[str]:
     for entry in sorted({e for e in entries if entries.count(e) > 1}):
         yield f"{where}: {entry!r} stands twice"
 
@@ -236,5 +241,6 @@ CHECKS: dict[str, Callable[[str, Any], Iterator[str]]] = {
 }
 
 
-def no_block(name: str, axis: str, catalogue: dict) -> str:
+def no_block(name: str, axis: str, catalogue: Mapping[str, Any]) -> str:
+    """What is said of a name that its catalogue does not have."""
     return f"{name!r} has no block under {axis}{near(name, catalogue)}"

@@ -21,9 +21,16 @@ Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
 
+EXPECTED = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+
 
 def read(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
-    """`value` as `kind`; what does not fit is added to `problems` as `where: what is wrong`."""
+    """`value` as `kind`; what does not fit is added to `problems` as `where: what is wrong`.
+
+    `kind` is a dataclass, a list, dict or Literal, a plain type, several of them (`X | None`), or a number with a Range
+    (Annotated). `where` is the dotted place in the file, empty for the file itself. What is returned where something
+    does not fit is of use for looking for further problems only; None for a dataclass.
+    """
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
         number = read(args[0], value, where, problems)
@@ -31,18 +38,7 @@ def read(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
             problems.append(f"{where}: must be {args[1]}, is {number}")
         return number
     if origin in (UnionType, Union):
-        if value is None and NoneType in args:
-            return None
-        kinds = [a for a in args if a is not NoneType]
-        if len(kinds) == 1:
-            return read(kinds[0], value, where, problems)
-        words = [word for a in kinds if get_origin(a) is Literal for word in get_args(a)]
-        if value in words:
-            return value
-        if words and isinstance(value, str):
-            problems.append(f"{where}: must be a whole number or {' or '.join(words)}, is {value!r}")
-            return value
-        return read(kinds[0], value, where, problems)
+        return _read_one_of(args, value, where, problems)
     if origin is Literal:
         if value not in args:
             problems.append(f"{where}: unknown value {value!r}{near(value, args)}")
@@ -52,34 +48,56 @@ def read(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
             problems.append(f"{where}: must be a list, is {_describe(value)}")
             return []
         return [read(args[0], entry, f"{where}[{index}]", problems) for index, entry in enumerate(value)]
-    if origin is dict or is_dataclass(kind):
-        if value is None and origin is dict:
-            value = {}
-        if not isinstance(value, dict):
-            problems.append(f"{where or 'the file'}: must be a block of keys, is {_describe(value)}")
-            return {}
-        if origin is dict:
-            return {k: read(args[1], v, f"{where}.{k}", problems) for k, v in value.items()}
-        return _read_block(kind, value, where, problems)
+    if origin is dict:
+        found = _block({} if value is None else value, where, problems) or {}
+        return {key: read(args[1], entry, f"{where}.{key}", problems) for key, entry in found.items()}
+    if is_dataclass(kind):
+        block = _block(value, where, problems)
+        return None if block is None else _read_dataclass(kind, block, where, problems)
+    return _read_plain(kind, value, where, problems)
+
+
+def _read_one_of(kinds: tuple[Any, ...], value: Any, where: str, problems: list[str]) -> Any:
+    """A value that may be left empty (`X | None`), or a number or one of some words (`int | Literal["auto"]`)."""
+    if value is None and NoneType in kinds:
+        return None
+    kind, *others = (kind for kind in kinds if kind is not NoneType)
+    words = [word for other in others if get_origin(other) is Literal for word in get_args(other)]
+    if value in words:
+        return value
+    if words and isinstance(value, str):
+        problems.append(f"{where}: must be a whole number or {' or '.join(words)}, is {value!r}")
+        return value
+    return read(kind, value, where, problems)
+
+
+def _read_plain(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
+    """A number, a text, true or false. YAML's whole numbers are numbers too; true is no number."""
     if kind is Any:
         return value
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        expected = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}[kind]
-        problems.append(f"{where}: must be {expected}, is {_describe(value)}")
+        problems.append(f"{where}: must be {EXPECTED[kind]}, is {_describe(value)}")
     return value
 
 
-def _read_block(kind: Any, value: dict, where: str, problems: list[str]) -> Any:
+def _block(value: Any, where: str, problems: list[str]) -> dict[Any, Any] | None:
+    if isinstance(value, dict):
+        return value
+    problems.append(f"{where or 'the whole file'}: must be a block of keys, is {_describe(value)}")
+    return None
+
+
+def _read_dataclass(kind: Any, block: dict[Any, Any], where: str, problems: list[str]) -> Any:
     hints = get_type_hints(kind, include_extras=True)
     prefix = f"{where}." if where else ""
-    unknown = {key: near(key, hints) for key in value if key not in hints}
+    unknown = {key: near(key, hints) for key in block if key not in hints}
     problems += [f"{prefix}{key}: unknown key{hint}" for key, hint in unknown.items()]
     found = {}
     for name, hint in hints.items():
-        if name in value:
-            found[name] = read(hint, value[name], prefix + name, problems)
+        if name in block:
+            found[name] = read(hint, block[name], prefix + name, problems)
         elif NoneType not in get_args(hint) and f" (did you mean {name}?)" not in unknown.values():
             problems.append(f"{prefix}{name}: missing")
     try:
@@ -89,10 +107,6 @@ def _read_block(kind: Any, value: dict, where: str, problems: list[str]) -> Any:
 
 
 def _describe(value: Any) -> str:
-    return (
-        "empty"
-        if value is None
-        else f"{value!r}"
-        if isinstance(value, (str, int, float))
-        else f"a {type(value).__name__}"
-    )
+    if value is None:
+        return "empty"
+    return repr(value) if isinstance(value, (str, int, float)) else f"a {type(value).__name__}"
