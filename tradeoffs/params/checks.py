@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, get_type_hints
 
+from tradeoffs.common import templates
 from tradeoffs.methods import peft_facts, trl_stages
 from tradeoffs.methods.trl_stages import STAGES
 from tradeoffs.params.reading import read
@@ -114,7 +115,6 @@ NEEDED_COLUMNS = {
 KNOWN_COLUMNS = {
     kind: (*needed, "input") if "instruction" in needed else needed for kind, needed in NEEDED_COLUMNS.items()
 }
-TEMPLATE_FIELD = re.compile(r"\{([^{}]+)\}")  # of a column that is put together: "{title}: {abstract}"
 
 
 def _dataset_checks(where: str, dataset: Dataset) -> Iterator[str]:
@@ -169,9 +169,9 @@ def _column_checks(where: str, dataset: Dataset) -> Iterator[str]:
             continue
         if field.name not in known:
             yield f"{where}.columns.{field.name}: means nothing for kind {dataset.kind} (columns: {', '.join(known)})"
-        elif set("{}") & set(TEMPLATE_FIELD.sub("", value)):
+        elif set("{}") & set(templates.FIELD.sub("", value)):
             yield f"{where}.columns.{field.name}: braces hold a column's name, as {{title}}; is {value!r}"
-        elif field.name == "messages" and TEMPLATE_FIELD.search(value):
+        elif field.name == "messages" and templates.FIELD.search(value):
             yield f"{where}.columns.messages: must be one column, which holds the turns; is {value!r}"
 
 
