@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tradeoffs import metrics
+from tradeoffs.metrics.answers import f1
 
 TESTED = {"test_loss": "test loss", "test_bits_per_byte": "test bits per byte", "test_f1": "test F1"}
 # Of a training, beside its time, what a setting can change.
@@ -56,8 +57,6 @@ class Trial:
         }
         columns["items"] = np.ones(len(rows))
         if all(row["generated"] is not None for row in rows):
-            from tradeoffs.metrics.answers import f1
-
             columns["f1"] = np.array([f1(row["generated"], row["answer"]) for row in rows])
         found = {name: metrics.metric(name)[1].columns for name in TESTED}
         return {
