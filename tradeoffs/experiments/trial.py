@@ -85,8 +85,8 @@ class Trial:
         return found
 
     def _of_stage(self, key: str) -> int:
-        own: int = self.setting.get(f"preference.train.{key}", self.setting[f"train.{key}"])
-        return own
+        own = f"preference.train.{key}"
+        return int(self.setting[own if own in self.setting else f"train.{key}"])
 
     def same_training(self) -> str:
         """Equal for two trials that trained the same thing on the same data."""
