@@ -9,13 +9,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
 
 from tradeoffs.common import files
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
+
+if TYPE_CHECKING:
+    from tradeoffs.params import Method, Train
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -91,6 +96,22 @@ def smollm2_135m(folder: Path) -> Path:
         model.to(torch.bfloat16).save_pretrained(unfinished)
         tokenizer.save_pretrained(unfinished)
     return folder
+
+
+def train(base: Path, tokens: Path, folder: Path, name: str, method: "Method", budget: "Train") -> dict[str, Any]:
+    """Trains `method` on any checkpoint and tokens into `folder`, as stages.finetune does; the row of data/training."""
+    from tradeoffs.common.cells import Cell
+    from tradeoffs.finetune import training
+    from tradeoffs.finetune.job import Job
+
+    job, folder = Job(Cell("base", "tokens", name), method, budget), folder.resolve()
+    inputs = {job.cell.base: base.resolve(), job.cell.tokens: tokens.resolve()}
+    SCRATCH.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=SCRATCH) as workspace, chdir(workspace):
+        for path, found in inputs.items():
+            path.parent.mkdir(parents=True)
+            path.symlink_to(found)
+        return training.train(job, folder)
 
 
 def gguf(checkpoint: Path, quant: str) -> Path:

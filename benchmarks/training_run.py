@@ -70,7 +70,6 @@ def rows() -> list[tuple[str, str]]:
 
 
 def ours(method: str, checkpoint: str, steps: str) -> None:
-    from tradeoffs.finetune import training
     from tradeoffs.params import Method, Train
 
     folder = SCRATCH / f"train-{method}"
@@ -93,7 +92,7 @@ def ours(method: str, checkpoint: str, steps: str) -> None:
     )
     tuned = Method(full=True) if method == "full" else Method(peft="LORA", config=LORA)
     with files.new_folder(folder / "trained") as out:
-        row = training.train(Path(checkpoint), folder, out, method, tuned, budget)
+        row = common.train(Path(checkpoint), folder, out, method, tuned, budget)
     report([point["loss"] for point in row["curve"]], row["train_seconds"], row["train_tokens_per_second"])
 
 

@@ -93,8 +93,6 @@ def tune(base: Path, merged: Path, skip: int) -> Path:
     are left out."""
     if merged.is_dir():
         return merged
-    from tradeoffs.finetune import training
-
     everything = params.load_all(common.ROOT / "params.yaml")
     method = everything.methods["lora"]
     budget = replace(everything.train, steps=STEPS, lr=LR, batch_size=8, warmup_steps=2, log_every=STEPS)
@@ -106,7 +104,7 @@ def tune(base: Path, merged: Path, skip: int) -> Path:
     files.write_table(tokens / "valid.parquet", rows[ROWS:], schema)
     files.write_json(tokens / "info.json", {"pad_id": 0})
     with files.new_folder(trained) as folder:
-        training.train(base, tokens, folder, "lora", method, budget)
+        common.train(base, tokens, folder, "lora", method, budget)
     with files.new_folder(merged) as folder:
         merging.merge(base, trained, "lora", method, "trained_base", folder)
         checkpoints.copy_companions(base, folder)

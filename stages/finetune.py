@@ -6,15 +6,16 @@ OUT  models/trained/<model>-<dataset>-<method>/   adapter or full weights, run_i
      python -m stages.finetune --model demo --dataset demo --method lora
 """
 
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from tradeoffs import params
 from tradeoffs.common import files, unfinished
 from tradeoffs.common.cells import Cell
+from tradeoffs.finetune import processes
+from tradeoffs.finetune.job import Job
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing import cli, clock, live
 
@@ -27,40 +28,45 @@ class Reads:
 
 def main(model: str, dataset: str, method: str) -> None:
     cfg = params.load(Reads, method=method)
-    cell = Cell(model, dataset, method)
-    checkpoints.require(cell.base, "config.json")
-    facts = {"base": files.read_json(cell.base / "run_info.json"), "method": method}
+    job = Job(Cell(model, dataset, method), cfg.method, cfg.train)
+    checkpoints.require(job.cell.base, "config.json")
+    facts = {"base": files.read_json(job.cell.base / "run_info.json"), "method": method}
     # Of several processes (accelerate launch) only the first writes results; the others need a place of their own.
-    rank = int(os.environ.get("RANK", "0"))
-    with files.new_folder(Path(f".scratch/rank{rank}", str(cell)) if rank else cell.trained) as folder:
-        if cfg.method.trains:
-            # Not among READS: who is told about a training changes nothing in it.
-            report_to = params.load_all().launch.report_to
-            settings = {"model": model, "dataset": dataset, "method": method, **asdict(cfg.method.budget(cfg.train))}
-            settings |= {
-                key: value for key, value in asdict(cfg.method).items() if value is not None and key != "train"
-            }
-            watch = live.Watch(() if rank else report_to, str(cell), settings)
-            with clock.phase("startup"):  # takes seconds to import, and the base needs none of it
-                from tradeoffs.finetune import training
-
-            print(f"{cell}: training on {training.device()}, {training.compute_dtype(cfg.method)}")
-            with watch:
-                row = training.train(cell.base, cell.tokens, folder, method, cfg.method, cfg.train, watch)
-            # Only what was used: with the training budget in it, the base's folder would change with train.lr.
-            facts |= {
-                "params": files.params_hash(cfg.train, cfg.method),
-                "seed": cfg.method.budget(cfg.train).seed,
-                "device": str(training.device()),
-            }
+    rank = processes.rank()
+    place = Path(f".scratch/rank{rank}", str(job.cell)) if rank else job.cell.trained
+    with files.new_folder(place) as folder:
+        if job.method.trains:
+            row, used = train(job, folder)
         else:
-            row = {"trainable_params": 0, "total_params": checkpoints.parameters(cell.base)}
-        files.write_json(folder / "run_info.json", files.run_info(**facts))
+            row, used = {"trainable_params": 0, "total_params": checkpoints.parameters(job.cell.base)}, {}
+        files.write_json(folder / "run_info.json", files.run_info(**facts, **used))
     if rank == 0:
-        files.write_json(cell.training, row)
-        unfinished.remove(f"finetune/{cell}")
+        files.write_json(job.cell.training, row)
+        unfinished.remove(f"finetune/{job.cell}")
     else:
-        shutil.rmtree(f".scratch/rank{rank}/{cell}")
+        shutil.rmtree(place)
+
+
+def train(job: Job, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Trains into `folder`, and tells launch.report_to of it; the row of data/training, and what it was made by."""
+    # Not among Reads: who is told about a training changes nothing in it.
+    report_to = () if processes.rank() else params.load_all().launch.report_to
+    own = {key: value for key, value in asdict(job.method).items() if value is not None and key != "train"}
+    watch = live.Watch(report_to, str(job.cell), {**asdict(job.cell), **asdict(job.budget), **own})
+    with clock.phase("startup"):  # takes seconds to import, and the base needs none of it
+        from tradeoffs.finetune import training
+        from tradeoffs.models import loading
+
+    print(f"{job.cell}: training on {loading.device()}, {loading.compute_dtype(job.method)}")
+    with watch:
+        row = training.train(job, folder, watch)
+    # Only what was used: with the training budget in it, the base's folder would change with train.lr.
+    used = {
+        "params": files.params_hash(job.shared, job.method),
+        "seed": job.budget.seed,
+        "device": str(loading.device()),
+    }
+    return row, used
 
 
 if __name__ == "__main__":

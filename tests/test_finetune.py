@@ -11,41 +11,27 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+import tiny
 import torch
 import yaml
 from power_cut import killed_at
 from safetensors import SafetensorError
-from tiny import TINY_TRAIN
+from tiny import METHODS, ROOT, TINY_TRAIN
 
-from tradeoffs import params
-from tradeoffs.common import files, unfinished
-from tradeoffs.finetune import adapters, batches, trainer, training, training_state
+from tradeoffs.common import files
+from tradeoffs.finetune import adapters, batches, trainer, training_state
 from tradeoffs.models import checkpoints
 from tradeoffs.models.loading import load_model, load_trained
 from tradeoffs.params import Method
 from tradeoffs.plumbing.errors import UserError
-
-ROOT = Path(__file__).parent.parent
-METHODS = params.load_all(ROOT / "params.yaml").methods
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def tune(work, name, method, steps=6, seed=1, **changes):
     """Trains a method for a few steps and returns the folder and the row of data/training."""
-    method = replace(method, train=None)
-    with files.new_folder(work / f"trained-{name}") as folder:
-        budget = replace(TINY_TRAIN, steps=steps, seed=seed, **changes)
-        row = training.train(work / "base", work / "tokens", folder, name, method, budget)
-    unfinished.remove(f"finetune/trained-{name}")
-    return work / f"trained-{name}", row
-
-
-def loss_on_train(work, model):
-    batch = batches.collate(batches.read_examples(work / "tokens" / "train.parquet"), pad_id=0)
-    with torch.no_grad():  # AdaLoRA, once loaded, cannot be given labels
-        logits = model(input_ids=batch["input_ids"]).logits
-    return torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()).item()
+    budget, folder = replace(TINY_TRAIN, steps=steps, seed=seed, **changes), work / f"trained-{name}"
+    return folder, tiny.train(folder, tiny.job(work, name, replace(method, train=None), budget))
 
 
 # --- batches
@@ -253,7 +239,7 @@ def test_a_run_that_is_killed_at_five_steps_ends_with_the_same_bytes(work, name,
     expected = {path.name: path.read_bytes() for path in folder.iterdir()}
     for step in sorted(random.Random(name).sample(range(1, 21), 5)):
         assert cut_short(step, work, name, method, steps=20) == -signal.SIGKILL
-    assert list(Path(".scratch/unfinished/finetune").glob(f"trained-{name}/*/sft/step-*"))
+    assert list(Path(".scratch/unfinished/finetune").glob(f"base-numbers-{name}/*/sft/step-*"))
     again, after = tune(work, name, method, steps=20)
     assert "an earlier run was cut short; going on after step" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in again.iterdir()} == expected
@@ -266,9 +252,9 @@ def test_a_run_that_is_killed_at_five_steps_ends_with_the_same_bytes(work, name,
 
 def test_another_learning_rate_begins_anew_and_clears_the_old_state_away(work):
     assert cut_short(5, work, "lora", METHODS["lora"], lr=0.001) == -signal.SIGKILL
-    (old,) = Path(".scratch/unfinished/finetune/trained-lora").iterdir()
+    (old,) = Path(".scratch/unfinished/finetune/base-numbers-lora").iterdir()
     assert cut_short(5, work, "lora", METHODS["lora"], lr=0.002) == -signal.SIGKILL
-    (new,) = Path(".scratch/unfinished/finetune/trained-lora").iterdir()
+    (new,) = Path(".scratch/unfinished/finetune/base-numbers-lora").iterdir()
     assert new.name != old.name
 
 
@@ -284,7 +270,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_state(work, monkeypatch):
     monkeypatch.setattr(trainer.StepTrainer, "training_step", broken)
     with pytest.raises(UserError, match=r"loss is nan at step 5 of 6.*state after step 4 is kept in \.scratch"):
         tune(work, "lora", METHODS["lora"])
-    assert list(Path(".scratch/unfinished/finetune").glob("trained-lora/*/sft/step-0000004/state.safetensors"))
+    assert list(Path(".scratch/unfinished/finetune").glob("base-numbers-lora/*/sft/step-0000004/state.safetensors"))
 
 
 def test_a_full_disk_while_saving_is_one_message_and_no_half_state(work, monkeypatch):
@@ -294,7 +280,7 @@ def test_a_full_disk_while_saving_is_one_message_and_no_half_state(work, monkeyp
     monkeypatch.setattr(training_state, "save_file", full)
     with pytest.raises(UserError, match="the disk is full; free some space and run `dvc repro` again"):
         tune(work, "lora", METHODS["lora"])
-    assert not list(Path(".scratch/unfinished/finetune").glob("trained-lora/*/sft/step-*"))
+    assert not list(Path(".scratch/unfinished/finetune").glob("base-numbers-lora/*/sft/step-*"))
 
 
 # --- parts of a step
@@ -408,7 +394,7 @@ sys.path[:0] = [{root!r}, {tests!r}]
 from pathlib import Path
 import torch
 from torch.distributed.fsdp import fully_shard
-from tradeoffs.finetune import training
+from tradeoffs.finetune import weights
 from tradeoffs.models.loading import load_model
 torch.distributed.init_process_group("gloo")
 model = load_model(Path({base!r}), None, torch.float32)
@@ -416,11 +402,11 @@ for layer in model.model.layers:
     fully_shard(layer)
 fully_shard(model)
 model(input_ids=torch.arange(8)[None]).logits.mean().backward()
-training._require_finite(model)
-weights = training.whole_weights(model)
+weights.require_finite(model)
+gathered = weights.whole(model)
 if os.environ["RANK"] == "0":
     model._loss_function = None
-    training._save(model, weights, Path("together"))
+    weights.save(model, gathered, Path("together"))
 torch.distributed.destroy_process_group()
 """
 
@@ -437,6 +423,18 @@ def test_sharded_weights_are_saved_whole(work):
     found = load_model(Path("together"), None, torch.float32).state_dict()
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_sharded_weights_are_for_full_tuning_alone(work, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(UserError, match=r"methods\.lora: launch\.train shards the weights \(FSDP\)"):
+        tune(work, "lora", METHODS["lora"])
+
+
+def test_a_batch_that_the_processes_cannot_share_is_refused(work, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(UserError, match=r"train\.batch_size: 4 examples cannot be shared by 3 devices"):
+        tune(work, "lora", METHODS["lora"])
 
 
 def test_flash_attention_that_is_not_installed_says_so(work):

@@ -1,26 +1,26 @@
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
-from tiny import TINY_TRAIN
+from tiny import METHODS, ROOT, TINY_TRAIN
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from stages import merge as stage
-from tradeoffs import merging, params
+from tradeoffs import merging
 from tradeoffs.common import files
-from tradeoffs.finetune import adapters, training
+from tradeoffs.finetune import adapters
 from tradeoffs.methods import peft_facts
 from tradeoffs.models import checkpoints
 from tradeoffs.models.loading import load_model, load_trained
 from tradeoffs.params import Method
 from tradeoffs.plumbing.errors import UserError
 
-ROOT = Path(__file__).parent.parent
-METHODS = params.load_all(ROOT / "params.yaml").methods
 # One of each way to a merged checkpoint; tests/test_methods.py merges every ready method.
 NAMES = ("base", "full", "lora", "lora_8bit", "qlora", "adalora", "vblora")
 TRAINED_BASE, ORIGINAL_BASE = "trained_base", "original_base"
@@ -36,9 +36,11 @@ def trained(work):
         folder = work / f"trained-{base}-{name}"
         if not folder.exists():
             method = replace(method or METHODS[name], train=None)
-            with files.new_folder(folder) as new:
-                if method.trains:
-                    training.train(work / base, work / "tokens", new, name, method, budget)
+            if method.trains:
+                with chdir(work):  # the inputs and the saved states lie below the working directory
+                    tiny.train(folder, tiny.job(work, name, method, budget, base))
+            else:
+                folder.mkdir()
         return folder
 
     return of

@@ -4,28 +4,26 @@ import dataclasses
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import tiny
 import torch
 from peft import PeftModel, get_peft_model
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from safetensors.torch import load_file
-from tiny import TINY_TRAIN
+from tiny import METHODS, ROOT, TINY_TRAIN
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from tradeoffs import merging, params
+from tradeoffs import merging
 from tradeoffs.common import files
-from tradeoffs.finetune import adapters, batches, training
+from tradeoffs.finetune import adapters, batches, weights
 from tradeoffs.methods import peft_facts
 from tradeoffs.models import loading
 from tradeoffs.models.loading import load_model, load_trained
 from tradeoffs.params import Method
 from tradeoffs.plumbing.errors import UserError
 
-ROOT = Path(__file__).parent.parent
-METHODS = params.load_all(ROOT / "params.yaml").methods
 ADAPTERS = [name for name, method in METHODS.items() if method.peft]
 TRAINED = [name for name, method in METHODS.items() if method.trains]
 MERGEABLE = [name for name in ADAPTERS if not peft_facts.unmergeable(METHODS[name])]
@@ -60,12 +58,11 @@ def trained(work):
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(work)  # saved states of unfinished runs lie below the working directory
                 patch.setattr(loading, "training_dtype", lambda: dtype)
-                kept, save = {}, training._save
-                patch.setattr(training, "_save", lambda model, *rest: (kept.update(model=model), save(model, *rest)))
+                kept, save = {}, weights.save
+                patch.setattr(weights, "save", lambda model, *rest: (kept.update(model=model), save(model, *rest)))
                 folder = work / f"trained-{base}-{name}-{str(dtype)[6:]}"
-                with files.new_folder(folder) as new:
-                    budget = replace(TINY_TRAIN, steps=12, lr=0.005)
-                    training.train(work / base, work / "tokens", new, name, method or METHODS[name], budget)
+                budget = replace(TINY_TRAIN, steps=12, lr=0.005)
+                tiny.train(folder, tiny.job(work, name, method or METHODS[name], budget, base))
                 made[key] = folder, kept["model"].eval()
         return made[key]
 

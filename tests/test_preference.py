@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 import trl
 import yaml
 from datasets import Dataset
 from power_cut import killed_at
-from tiny import TINY_TRAIN
+from tiny import METHODS, ROOT, TINY_TRAIN
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast, TrainingArguments
@@ -22,7 +23,8 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from tradeoffs import params
 from tradeoffs.common import files
-from tradeoffs.finetune import adapters, batches, preference, training, training_state
+from tradeoffs.finetune import adapters, batches, pair_trainer, preference, training_state
+from tradeoffs.finetune.job import Loaded
 from tradeoffs.finetune.trainer import StepTrainer
 from tradeoffs.methods import trl_stages
 from tradeoffs.models.loading import load_model, training_dtype
@@ -30,8 +32,6 @@ from tradeoffs.params import Method, Preference
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.tokenize.tables import PAIRS
 
-ROOT = Path(__file__).parent.parent
-METHODS = params.load_all(ROOT / "params.yaml").methods
 TRAINED = [name for name, method in METHODS.items() if method.trains]
 SIGMOID = Preference({"beta": 0.1, "loss_type": ["sigmoid"]})
 BUDGET = replace(TINY_TRAIN, steps=6, lr=0.002, log_every=2, save_every=2)
@@ -58,12 +58,18 @@ def tuned(work, method, dtype=torch.float32, steps=6):
     return model
 
 
+def with_pairs(work, method, budget=BUDGET):
+    """The job `x`, whose method goes on with pairs, in the same budget."""
+    pairs = replace(method.preference or SIGMOID, train=None)
+    return tiny.job(work, "x", replace(method, train=None, stage="dpo", preference=pairs), budget)
+
+
 def tune(work, model, method, dtype=torch.float32, scratch="scratch", batch_tokens=4096, **changes):
-    method = replace(method, stage="dpo", preference=method.preference or SIGMOID)
-    budget = replace(BUDGET, **changes)
-    arguments = training._arguments(budget, dtype, Path(scratch))
+    """Goes on with a tuned model on the pairs of `work`, for a few steps."""
+    wanted = with_pairs(work, method, replace(BUDGET, **changes))
     Path(scratch).mkdir(exist_ok=True)
-    return preference.tune(model, work / "tokens", "x", method, budget, arguments, batch_tokens, work=1e6)
+    loaded = Loaded(model, dtype, None, batch_tokens, trainable=0, total=250_000)
+    return preference.tune(wanted, loaded, Path(scratch))
 
 
 def trained(model):
@@ -184,7 +190,7 @@ def test_a_run_that_is_killed_at_four_steps_ends_with_the_same_weights(work, nam
         return tune(work, again, method, dtype, steps=12)
 
     for step in sorted(random.Random(name).sample(range(1, 13), 4)):
-        assert killed_at(step, preference.PairTrainer, run) == -signal.SIGKILL  # the child had a copy of the model
+        assert killed_at(step, pair_trainer.PairTrainer, run) == -signal.SIGKILL  # the child had a copy of the model
     after = run()
     assert "x: dpo was cut short; going on after step" in capsys.readouterr().out
     assert all(torch.equal(parameter, expected[name]) for name, parameter in trained(again).items())
@@ -199,12 +205,11 @@ def test_a_training_that_is_killed_in_both_of_its_stages_writes_the_same_bytes(w
     budget = replace(BUDGET, steps=8)
 
     def run(name="killed"):
-        with files.new_folder(name) as folder:
-            row = training.train(work / "base", work / "tokens", folder, "x", method, budget)
+        row = tiny.train(Path(name), tiny.job(work, "x", method, budget))
         return row, {path.name: path.read_bytes() for path in Path(name).iterdir()}
 
     row, expected = run("whole")
-    for trainer, step in ((StepTrainer, 5), (preference.PairTrainer, 1), (preference.PairTrainer, 6)):
+    for trainer, step in ((StepTrainer, 5), (pair_trainer.PairTrainer, 1), (pair_trainer.PairTrainer, 6)):
         assert killed_at(step, trainer, run) == -signal.SIGKILL
     after, found = run()
     assert found == expected
@@ -278,7 +283,9 @@ def test_a_full_disk_is_one_message_and_no_half_reference(work, monkeypatch):
 def test_a_folder_without_pairs_is_refused(work):
     Path("tokens").mkdir()
     files.write_table("tokens/pairs.parquet", [], PAIRS)
-    with pytest.raises(UserError, match=r"tokens/pairs\.parquet: has no pairs; stage dpo learns from .* preference"):
+    with pytest.raises(
+        UserError, match=r"base-numbers/pairs\.parquet: has no pairs; stage dpo learns from .* preference"
+    ):
         tune(Path.cwd(), tuned(work, METHODS["lora"]), METHODS["lora"])
 
 
@@ -286,9 +293,9 @@ def test_a_folder_without_pairs_is_refused(work):
 
 
 def refused(config, model=None):
-    method = replace(METHODS["lora"], stage="dpo", preference=Preference(config))
+    method = replace(METHODS["lora"], preference=Preference(config))
     with pytest.raises(UserError) as error:
-        preference.rehearse("x", method, model)
+        pair_trainer.rehearse(with_pairs(Path("nowhere"), method), model)
     return str(error.value)
 
 
@@ -308,7 +315,7 @@ def test_what_trl_refuses_is_said_before_supervised_tuning(config, said):
 def test_a_rehearsal_that_goes_well_changes_nothing(work):
     model, state = tuned(work, METHODS["lora"], steps=1), torch.get_rng_state()
     before = trained(model)
-    preference.rehearse("x", replace(METHODS["lora"], stage="dpo", preference=SIGMOID), model)
+    pair_trainer.rehearse(with_pairs(work, METHODS["lora"]), model)
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(parameter, before[name]) for name, parameter in trained(model).items())
 

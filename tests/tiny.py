@@ -1,19 +1,35 @@
 """A random two-layer model and a handful of examples, made in a moment, for tests that need something to train."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from tradeoffs.common import files
-from tradeoffs.params import Train
+from tradeoffs import params
+from tradeoffs.common import files, unfinished
+from tradeoffs.common.cells import Cell
+from tradeoffs.finetune.job import Job
+from tradeoffs.params import Method, Train
 from tradeoffs.tokenize.tables import PAIRS
 
 torch.set_num_threads(1)  # matrices this small make threads wait for each other
 
+ROOT = Path(__file__).parents[1]
+METHODS = params.load_all(ROOT / "params.yaml").methods
 VOCABULARY = 300
+# The demo's layer sizes.
+LLAMA: dict[str, Any] = {
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
 TINY_TRAIN = Train(
     steps=6,
     batch_size=4,
@@ -35,18 +51,7 @@ TINY_TRAIN = Train(
 def make_base(folder: Path, tied: bool = False) -> None:
     """A bf16 Llama checkpoint with the demo's layer sizes and random weights."""
     torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=512,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        bos_token_id=1,
-        eos_token_id=2,
-        tie_word_embeddings=tied,
-    )
+    config = LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=128, tie_word_embeddings=tied, **LLAMA)
     model = LlamaForCausalLM(config)
     model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2)
     model.to(torch.bfloat16).save_pretrained(folder)
@@ -88,3 +93,24 @@ def _make_pairs(folder: Path) -> None:
             }
         )
     files.write_table(folder / "pairs.parquet", rows, PAIRS)
+
+
+def job(work: Path, name: str, method: Method, budget: Train, base: str = "base") -> Job:
+    """`method` as `methods.{name}`, on a base and the tokens of `work`, which the working directory then has under the
+    names of the pipeline."""
+    cell = Cell(base, "numbers", name)
+    for path, made in ((cell.base, work / base), (cell.tokens, work / "tokens")):
+        if not path.is_symlink():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.symlink_to(made)
+    return Job(cell, method, budget)
+
+
+def train(folder: Path, wanted: Job) -> dict[str, Any]:
+    """Trains into a new `folder`, as the stage does; the row of data/training."""
+    from tradeoffs.finetune import training  # most that is made here needs no trainer, which takes seconds to import
+
+    with files.new_folder(folder) as new:
+        row = training.train(wanted, new)
+    unfinished.remove(f"finetune/{wanted.cell}")
+    return row

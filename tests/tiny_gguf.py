@@ -4,6 +4,7 @@ import ctypes
 from pathlib import Path
 
 import torch
+from tiny import LLAMA
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
 from tradeoffs.base.demo_model import train_tokenizer
@@ -35,15 +36,9 @@ def make_checkpoint(folder: Path, **changes: object) -> LlamaForCausalLM:
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=VOCABULARY,
-        hidden_size=256,
-        intermediate_size=512,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
         max_position_embeddings=CONTEXT,
-        bos_token_id=1,
-        eos_token_id=2,
         initializer_range=0.06,  # larger than usual, so that the next token depends visibly on what came before
+        **LLAMA,
     )
     for key, value in changes.items():
         setattr(config, key, value)

@@ -11,7 +11,7 @@ from peft import PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import save_file
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.pytorch_utils import Conv1D
 
 from tradeoffs.methods import peft_facts
@@ -131,7 +131,14 @@ class AdaLoraSchedule(TrainerCallback):
     def __init__(self, first_step: int = 0):
         self.first_step = first_step  # of a run that goes on after an earlier one
 
-    def on_optimizer_step(self, args, state, control, model, **kwargs):
+    def on_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: Any,
+    ) -> None:
         # Called after the step and before zero_grad: the importance of a rank is measured on its gradients. The
         # trainer counts the step only afterwards, and the last one must be total_step.
         model.base_model.update_and_allocate(self.first_step + state.global_step + 1)

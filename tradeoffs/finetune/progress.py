@@ -1,11 +1,12 @@
 """What a training run shows while it goes on, and the curve that it leaves."""
 
+import math
 import time
 from typing import Any
 
 import torch
 from tqdm import tqdm
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tradeoffs.common.memory import peak_memory_mb
 from tradeoffs.plumbing.live import Watch
@@ -41,20 +42,36 @@ class Progress(TrainerCallback):
             "seconds": self._earlier_seconds + (self._seconds or self._running()),
         }
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def final_loss(self) -> float:
+        """The mean over the last tenth of the steps: one step alone depends on which examples it had."""
+        self._collect()
+        return _mean(self.losses[-math.ceil(self.steps / 10) :])
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self._begun = time.perf_counter()
         self._mark = (self._begun, 0)
         self._bar = tqdm(
             total=self.steps, initial=self._first_step, desc="train", unit="step", disable=args.process_index != 0
         )
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
         self._bar.update(1)
         step = self._first_step + state.global_step
         control.should_log = step % self.every == 0 or step == self.steps
         return control
 
-    def on_log(self, args, state, control, logs=None, **kwargs):
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
         if not logs or "learning_rate" not in logs:  # the summary at the end
             return
         self._collect()
@@ -87,7 +104,9 @@ class Progress(TrainerCallback):
     def _running(self) -> float:
         return time.perf_counter() - self._begun if self._begun else 0.0
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self._seconds = self._running()
         self._bar.close()
 
@@ -98,10 +117,12 @@ class Told(TrainerCallback):
     def __init__(self, progress: Progress, watch: Watch, part: str = ""):
         self._progress, self._watch, self._part = progress, watch, part
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self._watch.update(self._progress.points, self._part)
 
-    def on_log(self, args, state, control, **kwargs):
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self._watch.update(self._progress.points, self._part)
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
@@ -69,7 +69,15 @@ class SavedState(TrainerCallback):
         if self._found.get("scaler"):
             trainer.accelerator.scaler.load_state_dict(self._found["scaler"])
 
-    def on_step_begin(self, args, state, control, optimizer=None, lr_scheduler=None, **kwargs):
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: Any = None,
+        lr_scheduler: Any = None,
+        **kwargs: Any,
+    ) -> None:
         step = self.first_step + state.global_step  # that is made; its point of the curve is too
         # Random numbers of a step depend on the step and the process alone, so there is nothing of them to keep.
         torch.manual_seed((args.seed << 32) + (step << 8) + args.process_index)

@@ -1,0 +1,56 @@
+"""What is asked of a fine-tune, and the model that it is asked of."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tradeoffs.common.cells import Cell
+from tradeoffs.params import Method, Train
+
+if TYPE_CHECKING:
+    import torch  # takes seconds to import, and a stage that trains nothing has a job too
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell of the run list with what params.yaml says of it: its method's block, and the section `train`."""
+
+    cell: Cell
+    method: Method
+    shared: Train
+
+    @property
+    def name(self) -> str:
+        """Of the block under `methods:`."""
+        return self.cell.method
+
+    @property
+    def budget(self) -> Train:
+        """Of supervised tuning: the section with the method's own values on top."""
+        return self.method.budget(self.shared)
+
+    @property
+    def preference_budget(self) -> Train:
+        """The same for what follows it."""
+        return self.method.preference_budget(self.shared)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory, ready to be tuned: the base with a fresh adapter, or all of its weights.
+
+    At most `batch_tokens` tokens, padding included, go through it at once. Of its `total` parameters, those of
+    an adapter among them, `trainable` train.
+    """
+
+    model: Any  # transformers', or PEFT's around it
+    dtype: "torch.dtype"  # of the arithmetic
+    attention: str | None  # None: transformers' choice
+    batch_tokens: int
+    trainable: int
+    total: int
+
+    @property
+    def work(self) -> float:
+        """Floating-point operations per token: forward through all weights, the gradient back through all of them and
+        into those that train."""
+        return 2 * self.total + 2 * self.total + 2 * self.trainable
