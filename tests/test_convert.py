@@ -213,7 +213,7 @@ def test_a_missing_checkpoint_is_named(workspace):
 def test_a_missing_converter_is_named_with_the_command_that_fetches_it(tmp_path, monkeypatch):
     monkeypatch.setattr(fetch_converter, "folder", lambda: tmp_path / "gone")
     gguf_converter.load.cache_clear()
-    with pytest.raises(UserError, match=r"python -m tradeoffs\.fetch_converter"):
+    with pytest.raises(UserError, match=r"python -m tradeoffs\.convert\.fetch_converter"):
         gguf_converter.convert(tmp_path, tmp_path / "x.gguf")
 
 

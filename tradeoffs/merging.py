@@ -51,7 +51,7 @@ def copy_weights(source: Path, folder: Path, saved: torch.dtype = SAVED) -> None
             key: value.to(saved) if value.is_floating_point() else value for key, value in load_file(path).items()
         }
         save_file(tensors, folder / path.name, metadata={"format": "pt"})
-    index = source / "model.safetensors.index.json"
+    index = source / checkpoints.INDEX
     if index.is_file():
         shutil.copyfile(index, folder / index.name)
     config = files.read_json(source / "config.json")
