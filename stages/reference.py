@@ -17,13 +17,14 @@ from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED, Cell
 from tradeoffs.evaluate import evaluation
 from tradeoffs.models.loading import load_trained
+from tradeoffs.params.fields import Dtype
 from tradeoffs.plumbing import cli
 from tradeoffs.transformers_runtime import TransformersRuntime
 
 
 @dataclass(frozen=True)
 class Reads(evaluation.Reads):
-    reference_dtype: Annotated[str, "evaluate.reference_dtype"]
+    reference_dtype: Annotated[Dtype, "evaluate.reference_dtype"]
     method: Annotated[params.Method, "methods.{method}"]
 
 

@@ -32,3 +32,4 @@ Schedule = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
 ]
 MergeOnto = Literal["trained_base", "original_base"]
+Dtype = Literal["float32", "bfloat16", "float16"]

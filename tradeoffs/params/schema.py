@@ -10,6 +10,7 @@ from tradeoffs.formats.names import PRECISIONS, QUANTS
 from tradeoffs.methods.trl_stages import STAGES
 from tradeoffs.params.fields import (
     Count,
+    Dtype,
     Load,
     MergeOnto,
     NonNegative,
@@ -96,7 +97,7 @@ class Evaluate:
     batch_tokens: Positive | Literal["auto"]
     kld_top_k: Positive
     kld_tail_samples: Annotated[int, Range(2)]
-    reference_dtype: Literal["float32", "bfloat16", "float16"]
+    reference_dtype: Dtype
     mmlu: Mmlu
     cost: Cost
     embedding: str
