@@ -365,7 +365,7 @@ def test_the_training_table_holds_what_pairs_taught_with_its_intervals(mixed_fol
     table = next(t for t in re.findall(r"(?:^\|.*\|\n)+", part, re.MULTILINE) if "trainable parameters" in t)
     names = [name.strip() for name in table.split("\n")[0].split("|")[2:-1]]
     rows = {method: dict(zip(names, cells(table, f"`{method}`")[0], strict=True)) for method in MIXED}
-    margins = mixed.training["demo-demo-lora_dpo"]["reward_margins"]
+    margins = mixed.training[PAIR.cell("lora_dpo")]["reward_margins"]
     accuracy = sum(margin > 0 for margin in margins) / len(margins)
     found = tuning.rewards(mixed, mixed.of(PAIR, "lora_dpo")[0])
     assert found["reward_accuracy"].value == pytest.approx(accuracy)
