@@ -4,12 +4,14 @@ To add one, write in `answers` what scores an answer,
 
     @per_answer(Metric("length_ratio", "length ratio", "", "characters of the answer over those of the expected one"))
     def length_ratio(answer: str, expected: str) -> float:
-        return len(answer) / len(expected)
+        return len(answer) / len(expected) if expected else math.nan
 
-or register in `sums` one that is made of what evaluation measured per item. It is then a column of data/scores.parquet,
-stands in metrics/quality.json and summary.csv with its interval, in the report's tables and explanations, and in
-`tradeoffs.compare`. What else a metric says of itself (decimals, splits, where it stands) are the fields of `Metric`.
-A function imports a heavy library itself, when it is called. What an answer is not scored for is NaN, and left out.
+or register in `sums` one that is made of what evaluation measured per item. It then is a column of data/scores.parquet,
+and stands in metrics/quality.json and summary.csv with its intervals, in the report's tables and explanations, and in
+`tradeoffs.compare`. Decimals, splits, pictures, and what else a metric says of itself, are fields of `Metric`.
+
+A value of NaN leaves an answer out of the mean. What needs a heavy library imports it in the function: the tables read
+these modules too.
 """
 
 from collections.abc import Sequence

@@ -53,6 +53,9 @@ class Results:
         self.unmergeable = {v.cell: found[trained_only.KEY] for v, found in cost.items() if trained_only.KEY in found}
         self.cost = {variant: found for variant, found in cost.items() if trained_only.KEY not in found}
         self.variants = list(self.cost)
+        self._of: dict[Pair, list[Variant]] = {}
+        for variant in self.variants:
+            self._of.setdefault(variant.pair, []).append(variant)
         datasets = dict.fromkeys(variant.dataset for variant in self.variants)
         self.prepared = {name: reading.json(prepared(name) / "info.json") for name in datasets}
         self._seed, self._resamples = seed, resamples
@@ -74,7 +77,7 @@ class Results:
 
     def of(self, pair: Pair, method: str | None = None) -> list[Variant]:
         """Variants of a pair, or of one method in it, in the order of the ladder."""
-        return [v for v in self.variants if v.pair == pair and method in (None, v.method)]
+        return [v for v in self._of.get(pair, []) if method in (None, v.method)]
 
     def only_as_trained(self, pair: Pair) -> dict[str, str]:
         """Methods of a pair that cannot be merged, and why; not known where run asks for no other format."""
