@@ -123,10 +123,22 @@ def finished(tmp_path_factory):
 
 def changed(finished: Path, tmp_path: Path, edit) -> set[str]:
     """Stages that DVC runs after `edit` has changed params.yaml (as a dict, in place)."""
-    folder = tmp_path / "copy"
-    shutil.copytree(finished, folder, symlinks=True)
+    folder = copied(finished, tmp_path)
     fake_pipeline.change(folder, edit)
     return fake_pipeline.repro(folder)
+
+
+def commented(finished: Path, tmp_path: Path, room: str) -> set[str]:
+    """Kinds of stages that DVC runs after every module of a room was given a comment."""
+    folder = copied(finished, tmp_path)
+    for path in (folder / "tradeoffs" / room).rglob("*.py"):
+        with path.open("a") as file:
+            file.write("# a comment\n")
+    return {name.split("@")[0] for name in fake_pipeline.repro(folder)}
+
+
+def copied(finished: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(finished, tmp_path / "copy", symlinks=True)
 
 
 def test_nothing_runs_when_nothing_changed(finished, tmp_path):
@@ -158,6 +170,30 @@ def test_what_is_only_evaluated_trains_nothing_again(finished, tmp_path):
 
     found = {name.split("@")[0] for name in changed(finished, tmp_path, edit)}
     assert found == {"reference", "evaluate_gpu", "evaluate_cpu", "score", "aggregate"}
+
+
+def test_a_comment_in_the_report_reruns_aggregate_alone(finished, tmp_path):
+    assert commented(finished, tmp_path, "report") == {"aggregate"}
+
+
+def test_a_comment_in_the_llama_cpp_room_reruns_no_training(finished, tmp_path):
+    found = commented(finished, tmp_path, "llama_cpp")
+    assert found == {"convert", "quantize", "evaluate_cpu", "score", "aggregate"}
+
+
+def test_a_comment_in_the_finetune_room_reruns_nothing_before_it(finished, tmp_path):
+    found = commented(finished, tmp_path, "finetune")
+    assert "finetune" in found and not found & {"prepare", "base", "tokenize"}
+
+
+def test_what_an_editor_leaves_beside_a_module_reruns_nothing(finished, tmp_path):
+    folder = copied(finished, tmp_path)
+    room = folder / "tradeoffs/finetune"
+    for name in ("trainer.py~", ".trainer.py.swp", ".trainer.py.swx", "#trainer.py#", "__pycache__/trainer.pyc"):
+        (room / name).parent.mkdir(exist_ok=True)
+        (room / name).write_text("half a thought")
+    (room / ".#trainer.py").symlink_to("anna@laptop.4711:1700000000")  # how Emacs locks a file: it leads nowhere
+    assert fake_pipeline.repro(folder) == set()
 
 
 def test_the_artifacts_are_those_of_the_run_list():
