@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import assets
 from tradeoffs.common import files
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
@@ -22,8 +23,7 @@ from tradeoffs.plumbing.errors import UserError
 if TYPE_CHECKING:
     from tradeoffs.params import Method, Train
 
-ROOT = Path(__file__).resolve().parents[1]
-SHARED = ROOT.parent / "shared"
+ROOT = assets.ROOT
 SCRATCH = ROOT / ".scratch" / "benchmarks"  # models made once, and the results of quick runs
 RESULTS = ROOT / "benchmarks" / "results"
 # Weight of the random model's last norm, so that its logits spread by about 4 and a prediction has about the entropy of
@@ -50,14 +50,6 @@ def run(main: Callable[[argparse.Namespace], None], **options: Mapping[str, Any]
         main(arguments)
 
 
-def shared(path: str) -> Path:
-    """A file or folder of the shared data beside the checkout. Raises UserError if it is not there."""
-    found = SHARED / path
-    if not found.exists():
-        raise UserError(f"../shared/{path}: not found; the benchmarks take their texts and tokenizers from there")
-    return found
-
-
 def smollm2_135m(folder: Path) -> Path:
     """A checkpoint of SmolLM2-135M's shape with its real tokenizer, made in `folder` unless it is there; `folder`.
 
@@ -68,7 +60,7 @@ def smollm2_135m(folder: Path) -> Path:
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    tokenizer = AutoTokenizer.from_pretrained(shared("tokenizers/smollm2"))
+    tokenizer = AutoTokenizer.from_pretrained(assets.find("tokenizers/smollm2"))
     config = LlamaConfig(
         vocab_size=49152,
         hidden_size=576,
@@ -246,4 +238,4 @@ def write(
 
 
 def _relative(text: str) -> str:
-    return text.replace(f"{ROOT}/", "").replace(str(SHARED), "../shared")
+    return assets.shown(text).replace(f"{ROOT}/", "")

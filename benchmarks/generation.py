@@ -11,7 +11,7 @@ import time
 from argparse import Namespace
 from typing import Any
 
-from benchmarks import common
+from benchmarks import assets, common
 from benchmarks.common import SCRATCH
 from tradeoffs.common import files
 
@@ -37,7 +37,7 @@ def main(arguments: Namespace) -> None:
         at_least={"ratio": 3, "agreement": 1},
         seconds={side: sides[side].seconds for side in sides},
         work_seconds={side: found[side]["work_seconds"] for side in sides},
-        compared=f"{prompts} questions of ../shared/{QUESTIONS}, at most {new_tokens} new tokens each, greedy, "
+        compared=f"{prompts} questions of {QUESTIONS}, at most {new_tokens} new tokens each, greedy, "
         "float32, SmolLM2-135M's shape with random weights; agreement is the share of questions with the same answer; "
         "work_seconds are those after loading",
         peer="transformers.pipeline('text-generation'), batch size 1",
@@ -47,7 +47,7 @@ def main(arguments: Namespace) -> None:
 
 def questions(count: int) -> list[list[dict[str, str]]]:
     """The first questions as chats; their lengths vary."""
-    rows = files.read_json(common.shared(QUESTIONS))[:count]
+    rows = files.read_json(assets.find(QUESTIONS))[:count]
     texts = ["\n\n".join(part for part in (row["instruction"], row["input"]) if part) for row in rows]
     return [[{"role": "user", "content": text}] for text in texts]
 

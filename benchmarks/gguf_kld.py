@@ -65,7 +65,7 @@ def main(arguments: Namespace) -> None:
         reference_mb=megabytes,
         kept={"kld_top_k": cfg.kld_top_k, "kld_tail_samples": cfg.kld_tail_samples},
         seconds={side: sides[side].seconds for side in sides},
-        compared=f"{QUANT} against f16, {windows} windows of {WINDOW} tokens of ../shared/{TEXT}, "
+        compared=f"{QUANT} against f16, {windows} windows of {WINDOW} tokens of {TEXT}, "
         "SmolLM2-135M's shape with random weights",
         peer=f"llama-perplexity of llama-cpp-python {peers.VERSION}",
         threads=peers.threads(),

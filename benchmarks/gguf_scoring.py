@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from benchmarks import common, peers
+from benchmarks import assets, common, peers
 from benchmarks.common import SCRATCH
 from tradeoffs.common import files
 from tradeoffs.evaluate.runtime import Target
@@ -47,8 +47,7 @@ def main(arguments: Namespace) -> None:
         at_most={"off_by": 0.001},
         seconds={side: sides[side].seconds for side in sides},
         parts_of_ours={key: value for key, value in ours.items() if key.endswith("_seconds")},
-        compared=f"{windows} windows of {WINDOW} tokens of ../shared/{TEXT}, SmolLM2-135M's shape with random weights, "
-        "f16",
+        compared=f"{windows} windows of {WINDOW} tokens of {TEXT}, SmolLM2-135M's shape with random weights, f16",
         peer=f"llama-perplexity of llama-cpp-python {peers.VERSION}",
         threads=peers.threads(),
         same_instructions=peers.instructions(sides["peer"].output) == peers.instructions(),
@@ -77,12 +76,12 @@ def excerpt(windows: int) -> Path:
     """A text file that holds that many windows and not much more, so that neither side tokenises in vain.
 
     Only ASCII words, a single space apart: for SmolLM2 llama.cpp sets digits apart before it looks at spaces, and the
-    tokenizer.json in ../shared does not. So they cut line breaks before a digit, or a superscript, into other tokens,
+    its own tokenizer.json does not. So they cut line breaks before a digit, or a superscript, into other tokens,
     and one such place moves all that follows.
     """
     characters = 6 * WINDOW * windows  # SmolLM2's tokenizer makes a token of four to five characters
     path = SCRATCH / f"wikitext2-{windows}.txt"
-    words = [word for word in common.shared(TEXT).read_text(encoding="utf-8").split() if word.isascii()]
+    words = [word for word in assets.find(TEXT).read_text(encoding="utf-8").split() if word.isascii()]
     files.write_text(path, " ".join(words)[:characters])
     return path
 

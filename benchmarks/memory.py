@@ -15,7 +15,7 @@ from argparse import Namespace
 
 import yaml
 
-from benchmarks import common, zoo
+from benchmarks import assets, common, zoo
 from benchmarks.common import ROOT, SCRATCH
 from benchmarks.gguf_scoring import TEXT
 from tradeoffs.common import files
@@ -59,7 +59,7 @@ def main(arguments: Namespace) -> None:
             rows = files.read_table(WORKSPACE / f"data/items/{variant}.parquet")
             scored = sum(row["split"] == "test" for row in rows)
             if scored != items:
-                raise UserError(f"{variant}: {scored} items were scored, not {items}; ../shared/{TEXT} is too short")
+                raise UserError(f"{variant}: {scored} items were scored, not {items}; {TEXT} is too short")
             weights = files.read_json(WORKSPACE / f"data/cost/{variant}.json")["size_mb"]
             found[format_] |= {"weights_mb": weights, f"peak_mb_{items}_items": peak}
             print(f"{name}, {items} items: {peak:.0f} MB at most, {weights:.0f} MB of weights", flush=True)
@@ -76,8 +76,8 @@ def main(arguments: Namespace) -> None:
         quick=arguments.quick,
         at_most={"most_beside_the_weights_mb": BOUND_MB},
         processes=found,
-        compared=f"{few} and {10 * few} items of {window} tokens of ../shared/{TEXT}, the Qwen2 of "
-        "../shared/tools/make_zoo.py; peaks as the kernel reports them for each whole process, libraries included",
+        compared=f"{few} and {10 * few} items of {window} tokens of {TEXT}, the Qwen2 of "
+        "benchmarks.families; peaks as the kernel reports them for each whole process, libraries included",
     )
 
 
@@ -87,7 +87,7 @@ def write_params(items: int, window: int) -> None:
     changed["run"] = {"models": ["qwen2"], "datasets": ["text"], "methods": ["base"], "precisions": [], "quants": []}
     changed["models"]["qwen2"] = {"path": str(zoo.MODELS / "qwen2"), "prompt": "own"}
     changed["datasets"]["text"] = {
-        "path": str(common.shared(TEXT)),
+        "path": str(assets.find(TEXT)),
         "kind": "text",
         "test_share": 0.5,
         "near_duplicate": 1.0,

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks import common
+from benchmarks import assets, common
 from benchmarks.common import SCRATCH
 from tradeoffs import merging, params
 from tradeoffs.common import files
@@ -72,8 +72,8 @@ def main(arguments: Namespace) -> None:
         methods=rows,
         trained=list(rows),
         unmergeable=[name for name in rows if name not in merged],
-        compared=f"a random Llama (2 layers, hidden size 256) with the tokenizer of ../shared/{TOKENIZER}, trained for "
-        f"{STEPS} steps in float32 on ../shared/{TEXT}; changes on {HELD_OUT} windows of {WINDOW} tokens that were not "
+        compared=f"a random Llama (2 layers, hidden size 256) with the tokenizer of {TOKENIZER}, trained for "
+        f"{STEPS} steps in float32 on {TEXT}; changes on {HELD_OUT} windows of {WINDOW} tokens that were not "
         "trained on; `merge_change_relative` is over the standard deviation of the logits",
     )
 
@@ -148,7 +148,7 @@ def make_base(folder: Path) -> Path:
     import torch
     from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-    tokenizer = AutoTokenizer.from_pretrained(common.shared(TOKENIZER))
+    tokenizer = AutoTokenizer.from_pretrained(assets.find(TOKENIZER))
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=256,
@@ -172,9 +172,9 @@ def make_tokens(folder: Path) -> Path:
     """Windows of text that begin with the begin-of-sequence token, as `tokenize` leaves them; and pairs of them."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(common.shared(TOKENIZER))
+    tokenizer = AutoTokenizer.from_pretrained(assets.find(TOKENIZER))
     count = ROWS + HELD_OUT
-    text = common.shared(TEXT).read_text(encoding="utf-8")[: 8 * count * WINDOW]
+    text = assets.find(TEXT).read_text(encoding="utf-8")[: 8 * count * WINDOW]
     ids = tokenizer(text, add_special_tokens=False)["input_ids"][: count * (WINDOW - 1)]
     parts = np.array(ids, np.int32).reshape(count, WINDOW - 1)
     scored = [at > 0 for at in range(WINDOW)]

@@ -3,10 +3,10 @@
     python -m benchmarks.mmlu_agreement [--quick] [--models stories260k,smollm2,qwen2]
 
 Three models: stories260k, whose context of 512 tokens no 5-shot prompt fits and whose tokenizer writes one letter in
-one token and the others in two, and two of the random models of ../shared/tools/make_zoo.py. Each with 5 examples and
-with none; of one further subject some prompts fit their context of 1024 and some do not. Random weights may make near
-ties, or always the same choice: so the log-probabilities are compared too, and where the two answer differently the
-result says how near the tie was. Nothing is timed.
+one token and the others in two, and two of the random models of benchmarks.families. Each with 5 examples and with
+none; of one further subject some prompts fit their context of 1024 and some do not. Random weights may make near ties,
+or always the same choice: so the log-probabilities are compared too, and where the two answer differently the result
+says how near the tie was. Nothing is timed.
 """
 
 import logging
@@ -16,7 +16,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from benchmarks import common, mmlu_tasks, zoo
+from benchmarks import assets, common, mmlu_tasks, zoo
 from tradeoffs.common.multiple_choice import LETTERS
 
 SUBJECTS = [
@@ -38,7 +38,7 @@ SHOTS = (5, 0)
 def main(arguments: Namespace) -> None:
     found: dict[str, dict[str, Any]] = {}
     for name in arguments.models.split(","):
-        checkpoint = common.shared("models/stories260k") if name == "stories260k" else zoo.make(zoo.MODELS) / name
+        checkpoint = assets.find("models/stories260k") if name == "stories260k" else zoo.make(zoo.MODELS) / name
         for shots in SHOTS:
             found[f"{name}, {shots}-shot"] = row = compare(checkpoint, shots, 5 if arguments.quick else None)
             print(f"{name}, {shots}-shot: {row}", flush=True)
@@ -51,7 +51,7 @@ def main(arguments: Namespace) -> None:
         quick=arguments.quick,
         at_least={"agreement": 1},
         models=found,
-        compared=f"{len(SUBJECTS)} subjects of ../shared/{mmlu_tasks.DATA}, all their test questions: "
+        compared=f"{len(SUBJECTS)} subjects of {mmlu_tasks.DATA}, all their test questions: "
         f"{', '.join(SUBJECTS)}; float32; agreement is the share of questions with the same chosen option; the margin "
         "of a question is the difference of the two best options' log-probabilities",
         peer=f"lm_eval --model hf of lm-eval {mmlu_tasks.version()}, its mmlu template",

@@ -4,7 +4,7 @@ from importlib import metadata, resources
 from pathlib import Path
 from typing import Any
 
-from benchmarks import common
+from benchmarks import assets
 from tradeoffs.common import files
 from tradeoffs.evaluate import choices
 from tradeoffs.evaluate.runtime import Runtime
@@ -21,7 +21,7 @@ def version() -> str:
 
 def questions(subjects: list[str], most: int | None = None) -> list[dict[str, Any]]:
     """The prepared questions of some subjects, at most so many of each for the test, with their ids."""
-    rows = mmlu_files.read(common.shared(DATA), subjects, "subjects")
+    rows = mmlu_files.read(assets.find(DATA), subjects, "subjects")
     counts = dict.fromkeys(subjects, 0)
     kept = []
     for number, row in enumerate(rows):

@@ -12,7 +12,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import common
+from benchmarks import assets, common
 from benchmarks.common import SCRATCH
 from tradeoffs.common import files
 from tradeoffs.common.memory import peak_memory_mb
@@ -50,7 +50,7 @@ def compare(method: str, target: float, arguments: Namespace) -> None:
         first_loss={side: found[side]["first_loss"] for side in found},
         tokens={side: found[side]["tokens"] for side in found},
         process_seconds={side: sides[side].seconds for side in sides},
-        compared=f"{steps} steps of {BATCH} examples of ../shared/{DATA}, {method}, SmolLM2-135M's shape with random "
+        compared=f"{steps} steps of {BATCH} examples of {DATA}, {method}, SmolLM2-135M's shape with random "
         "weights; seconds and tokens are those of the training loop of the last repetition; final_loss is the mean "
         "over the last quarter of the steps",
         peer="trl.SFTTrainer with its defaults (float32 weights, bf16 autocast, gradient checkpointing), the same ids "
@@ -61,7 +61,7 @@ def compare(method: str, target: float, arguments: Namespace) -> None:
 
 def rows() -> list[tuple[str, str]]:
     """Question and answer of every row."""
-    found = files.read_json(common.shared(DATA))
+    found = files.read_json(assets.find(DATA))
     return [
         ("\n\n".join(part for part in (row["instruction"], row["input"]) if part), row["output"])
         for row in found

@@ -9,7 +9,6 @@ that arithmetic. Every quant of the catalogue must be made of the tuned model an
 the model, family by family, so nothing is timed.
 """
 
-import importlib.util
 import shutil
 from argparse import Namespace
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks import common
+from benchmarks import assets, common, families
 from benchmarks.common import SCRATCH
 from tradeoffs import merging, params
 from tradeoffs.common import files
@@ -29,7 +28,6 @@ from tradeoffs.evaluate.runtime import Target
 from tradeoffs.formats.names import QUANTS
 from tradeoffs.models import checkpoints
 
-FAMILIES = ("gpt2", "pythia", "smollm2", "qwen2", "olmo2")
 TEXT = "data/wikitext2/wikitext2_train_5k.txt"
 MODELS = SCRATCH / "zoo"
 # Tuned on rows that follow the compared windows, enough to move every logit and not so much that a model of random
@@ -43,7 +41,7 @@ def main(arguments: Namespace) -> None:
     if arguments.make:
         return
     rows: dict[str, dict[str, Any]] = {}
-    for family in FAMILIES:
+    for family in families.NAMES:
         base = models / family
         tuned = tune(base, base.with_name(f"{family}-lora"), skip=windows * length)
         rows[family] = {
@@ -69,8 +67,8 @@ def main(arguments: Namespace) -> None:
         largest_loss_difference_bfloat16=max(abs(row["loss_difference_bfloat16"]) for row in compared),
         smallest_same_top_token_bfloat16=min(row["same_top_token_bfloat16"] for row in compared),
         families=rows,
-        compared=f"{windows} windows of {length} tokens of ../shared/{TEXT} per family, the models of "
-        f"../shared/tools/make_zoo.py (bf16), untouched and with the method lora of params.yaml tuned for {STEPS} "
+        compared=f"{windows} windows of {length} tokens of {TEXT} per family, the models of "
+        f"benchmarks.families (bf16), untouched and with the method lora of params.yaml tuned for {STEPS} "
         "steps and merged (bf16), against the f16 GGUF; `_bfloat16`: transformers computing in bf16 instead of float32",
         peer="transformers, eager forward",
     )
@@ -79,12 +77,9 @@ def main(arguments: Namespace) -> None:
 def make(folder: Path) -> Path:
     """A checkpoint per family in `folder`, made unless they are there; `folder`."""
     if not folder.is_dir():
-        spec: Any = importlib.util.spec_from_file_location("make_zoo", common.shared("tools/make_zoo.py"))
-        make_zoo = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(make_zoo)
         with files.new_folder(folder) as unfinished:
-            for family in FAMILIES:
-                make_zoo.build(family, unfinished)
+            for family in families.NAMES:
+                families.build(family, unfinished)
     return folder
 
 
@@ -118,7 +113,7 @@ def text_ids(checkpoint: Path, count: int) -> list[int]:
     """The first `count` tokens of the text, by the checkpoint's tokenizer."""
     from transformers import AutoTokenizer
 
-    text = common.shared(TEXT).read_text(encoding="utf-8")[: 8 * count]
+    text = assets.find(TEXT).read_text(encoding="utf-8")[: 8 * count]
     return AutoTokenizer.from_pretrained(checkpoint)(text, add_special_tokens=False)["input_ids"][:count]
 
 

@@ -4,6 +4,8 @@ import os
 
 import pytest
 
+from benchmarks import assets
+
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
@@ -29,3 +31,13 @@ def work(tmp_path_factory):
     make_base(folder / "tied", tied=True)
     make_tokens(folder / "tokens")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Says how many tests were left out for want of assets, and how to get them."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    if left_out := sum(assets.COMMAND in str(report.longrepr) for report in skipped):
+        terminalreporter.write_line(
+            f"{left_out} of the skipped tests need real models, texts or tokenizers, which are not in {assets.FOLDER}: "
+            f"`{assets.COMMAND}` gets them, and {assets.VARIABLE} names another folder"
+        )

@@ -59,16 +59,21 @@ def finished(
 
 
 def params_file(folder: Path, source: Path, **run: list[str]) -> None:
-    """params.yaml of `source` with other run lists and few resamples."""
+    """params.yaml of `source` with a second model, two more data sets, other run lists and few resamples."""
     raw = yaml.load(source.read_text(encoding="utf-8"), Loader=reading.Loader)
     raw["run"] |= run
     raw["methods"]["lora_dpo"] = raw["methods"]["lora"]  # what its training left is made up in any case
     raw["evaluate"]["bootstrap"] = 200
-    raw["datasets"][TEXT] = raw["datasets"].get(TEXT) or {
-        **{key: raw["datasets"]["instructions"][key] for key in ("test_share", "near_duplicate", "seen", "valid")},
-        "path": "data/raw/stories.txt",
-        "kind": "text",
+    text = "data/raw/stories.txt"
+    raw["models"]["stories260k"] = {"path": "models/raw/stories260k", "prompt": "plain", "general": {"path": text}}
+    shares = {"test_share": 0.15, "near_duplicate": 0.9, "seen": 100, "valid": 100}
+    raw["datasets"]["instructions"] = {
+        "path": "data/raw/instructions.json",
+        "kind": "instruction",
+        "columns": {"instruction": "instruction", "input": "input", "answer": "output"},
+        **shares,
     }
+    raw["datasets"][TEXT] = {"path": text, "kind": "text", **shares, "near_duplicate": 0.8, "valid": 50}
     files.write_text(folder / "params.yaml", yaml.safe_dump(raw))
 
 

@@ -6,9 +6,11 @@ import pytest
 import sentencepiece
 import torch
 import yaml
+from needs import needs
 from tiny import make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from benchmarks import assets
 from stages import base
 from tradeoffs.base import demo_model, demo_pages, prompts
 from tradeoffs.common import files
@@ -16,7 +18,7 @@ from tradeoffs.models import checkpoints
 from tradeoffs.plumbing.errors import UserError
 
 REPO = Path(__file__).parents[1]
-STORIES = (REPO / "../shared/models/stories260k").resolve()
+STORIES = assets.FOLDER / "models/stories260k"
 TINY = {
     "hidden_size": 64,
     "intermediate_size": 64,
@@ -286,7 +288,7 @@ def test_a_missing_shard_is_named(checkpoint):
     assert f"{checkpoint} lacks {shards['b']}, which model.safetensors.index.json names" in problem(checkpoint)
 
 
-@pytest.mark.skipif(not STORIES.is_dir(), reason="no ../shared/models/stories260k")
+@needs("models/stories260k")
 def test_a_real_checkpoint_without_a_pad_token_is_taken_over(tmp_path):
     made = make(tmp_path, {"path": str(STORIES), "prompt": "plain"})
     tokenizer = AutoTokenizer.from_pretrained(made)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from benchmarks import common
+from benchmarks import assets, common
 from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
 
@@ -36,5 +36,5 @@ def test_what_is_exactly_as_aimed_at_is_not_missed(capsys):
 
 
 def test_a_command_is_shown_without_the_machines_folders(tmp_path):
-    command = [sys.executable, "-m", "benchmarks.zoo", tmp_path / ".scratch/x", common.SHARED / "data"]
-    assert common.shown(command) == "python -m benchmarks.zoo .scratch/x ../shared/data"
+    command = [sys.executable, "-m", "benchmarks.zoo", tmp_path / ".scratch/x", assets.FOLDER / "data"]
+    assert common.shown(command) == "python -m benchmarks.zoo .scratch/x $TRADEOFFS_ASSETS/data"

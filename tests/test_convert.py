@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from needs import needs
 from safetensors.torch import load_file, save_file
 from tiny_gguf import SAMPLE, TEMPLATE, Gguf, make_checkpoint
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
 
+from benchmarks import assets, families
 from stages import convert
 from tradeoffs import params
 from tradeoffs.common import files
@@ -19,8 +21,6 @@ from tradeoffs.llama_cpp.native import tensor_types
 from tradeoffs.plumbing.errors import UserError
 
 REPO = Path(__file__).parents[1]
-SHARED = REPO.parent / "shared"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="no ../shared here")
 
 
 @pytest.fixture
@@ -82,9 +82,9 @@ def test_a_tokenizer_of_which_only_tokenizer_json_is_there_keeps_its_ids(workspa
         assert gguf.tokenize(text) == tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-@needs_shared
+@needs("models/stories260k")
 def test_stories260k_converts_and_keeps_its_ids(workspace):
-    source = SHARED / "models" / "stories260k"
+    source = assets.find("models/stories260k")
     shutil.copytree(source, "models/merged/m-d-base", copy_function=shutil.copyfile)
     Path("models/merged/m-d-base").chmod(0o755)
     files.write_json("models/merged/m-d-base/run_info.json", {})
@@ -95,13 +95,10 @@ def test_stories260k_converts_and_keeps_its_ids(workspace):
     assert gguf.tokenize(text) == tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-@needs_shared
+@needs("tokenizers/gpt2", "tokenizers/pythia")
 @pytest.mark.parametrize("family", ["gpt2", "pythia"])
-def test_masks_among_the_weights_are_left_out_as_on_the_hub(tmp_path, monkeypatch, family):
-    monkeypatch.setattr(sys, "path", [str(SHARED / "tools"), *sys.path])
-    import make_zoo
-
-    make_zoo.build(family, tmp_path)
+def test_masks_among_the_weights_are_left_out_as_on_the_hub(tmp_path, family):
+    families.build(family, tmp_path)
     gguf_converter.convert(tmp_path / family, tmp_path / "clean.gguf")
     weights = tmp_path / family / "model.safetensors"
     # There GPT-2's names have no prefix, either.
@@ -146,13 +143,10 @@ def test_what_llama_cpp_cuts_differently_is_on_record_and_noted(workspace, check
     assert "models/converted/m-d-base.json" in said and "all go by token ids" in said
 
 
-@needs_shared
+@needs("tokenizers/gpt2", "tokenizers/pythia")
 @pytest.mark.parametrize("family", ["gpt2", "pythia"])
-def test_families_whose_config_lost_a_key_convert(tmp_path, monkeypatch, family):
-    monkeypatch.setattr(sys, "path", [str(SHARED / "tools"), *sys.path])
-    import make_zoo
-
-    tokenizer = make_zoo.tokenizer(family)
+def test_families_whose_config_lost_a_key_convert(tmp_path, family):
+    tokenizer = families.tokenizer(family)
     if family == "gpt2":
         config = GPT2Config(vocab_size=len(tokenizer), n_embd=64, n_layer=1, n_head=2, n_positions=48)
         expected = {"gpt2.context_length": "48"}

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import small_run
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+from needs import needs
 from tiny_gguf import Gguf
 from transformers import AutoTokenizer
 
-from benchmarks import common, zoo
+from benchmarks import families, zoo
 from stages import base, convert, evaluate_cpu, finetune, merge, prepare, quantize, tokenize
 from tradeoffs.common import files
 from tradeoffs.evaluate.runtime import Target
@@ -20,7 +21,7 @@ from tradeoffs.plumbing.errors import UserError
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(not common.SHARED.is_dir(), reason="no ../shared here"),
+    needs(*(f"tokenizers/{family}" for family in families.NAMES), zoo.TEXT),
     pytest.mark.usefixtures("one_thread"),
 ]
 # The formats that each family's checkpoint can have: `own` needs a chat template, chatml its two marks as tokens.
@@ -226,4 +227,4 @@ def test_a_format_that_a_checkpoint_cannot_have_is_refused_with_those_it_can(wor
 
 
 def test_every_family_is_here():
-    assert set(PROMPTS) == set(zoo.FAMILIES)
+    assert set(PROMPTS) == set(families.NAMES)

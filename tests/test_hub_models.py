@@ -10,15 +10,17 @@ from pathlib import Path
 import pytest
 import yaml
 from fake_hub import STRANGER, TOKEN, FakeHub, error
+from needs import needs
 from tiny_gguf import make_checkpoint
 from transformers import AutoModelForCausalLM
 
+from benchmarks import assets
 from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.models import checkpoints
 
 REPO = Path(__file__).parents[1]
-STORIES = (REPO / "../shared/models/stories260k").resolve()
+STORIES = assets.FOLDER / "models/stories260k"
 WHERE = "models.mine"
 WEIGHTS = "model.safetensors"
 SMALL = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json"}
@@ -537,7 +539,7 @@ def test_no_template_to_keep_is_found_before_the_weights_are_downloaded(hub, var
     assert not downloads(hub, WEIGHTS)
 
 
-@pytest.mark.skipif(not STORIES.is_dir(), reason="no ../shared/models/stories260k")
+@needs("models/stories260k")
 def test_a_real_checkpoint_is_the_same_from_the_hub_as_from_its_folder(tmp_path):
     with FakeHub() as hub:
         hub.publish("karpathy/stories260k", STORIES, kind="model")

@@ -126,9 +126,9 @@ def test_a_method_without_a_block_names_the_near_one(raw, tmp_path):
         ("models.demo.revision", "main", "models.demo.revision: means nothing without hub; leave it out"),
         ("models.demo.gated", False, "models.demo.gated: means nothing without hub; leave it out"),
         (
-            "datasets.instructions.columns.answer",
+            "datasets.dolly_15k.columns.answer",
             None,
-            "datasets.instructions.columns.answer: missing; kind instruction needs it",
+            "datasets.dolly_15k.columns.answer: missing; kind instruction needs it",
         ),
     ],
 )

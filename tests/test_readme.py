@@ -9,7 +9,10 @@ from tradeoffs import readme
 from tradeoffs.plumbing.errors import UserError
 
 REPO = Path(__file__).parents[1]
-PAGES = [REPO / "README.md", REPO / "examples/README.md", *sorted((REPO / "docs").glob("*.md"))]
+PAGES = [
+    *(REPO / name for name in ("README.md", "examples/README.md", "benchmarks/README.md")),
+    *sorted((REPO / "docs").glob("*.md")),
+]
 
 
 def test_the_readme_holds_the_current_results():
@@ -53,3 +56,13 @@ def test_every_option_in_the_docs_exists(page):
         for part in key.split("."):
             assert part in block, f"{page.name}: {key}"
             block = block[part]
+
+
+@pytest.mark.parametrize(
+    "page", [*PAGES, REPO / "params.yaml", REPO / "Makefile"], ids=lambda page: str(page.relative_to(REPO))
+)
+def test_nothing_leads_out_of_the_checkout(page):
+    text = page.read_text()
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    assert [link for link in links if not (page.parent / link).resolve().is_relative_to(REPO)] == []
+    assert "../" not in re.sub(r"\]\([^)]*\)", "", text)

@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from needs import needs
 
+from benchmarks import assets
 from tradeoffs import params
 from tradeoffs.params import Columns
 from tradeoffs.plumbing.errors import UserError
@@ -25,7 +27,6 @@ EXPECTED = [
     {"prompt": "What is debt?", "answer": "Money that is owed, with interest."},
     {"prompt": "Add up.\n\n1\n2", "answer": "3"},
 ]
-MMLU = Path("../shared/data/mmlu")
 
 
 def write(path, text):
@@ -467,9 +468,9 @@ def test_a_broken_mmlu_line_is_named(tmp_path):
     assert str(error.value) == f"{path}:2: expected question, four choices and a letter from A to D"
 
 
-@pytest.mark.skipif(not MMLU.is_dir(), reason="no ../shared/data/mmlu")
+@needs("data/mmlu")
 def test_the_original_mmlu_is_read_whole():
-    rows = mmlu_files.read(MMLU, None, "datasets.x.mmlu")
+    rows = mmlu_files.read(assets.find("data/mmlu"), None, "datasets.x.mmlu")
     assert len({row["subject"] for row in rows}) == 57
     assert sum(row["split"] == "test" for row in rows) == 14042
     assert all(sum(r["split"] == "dev" for r in rows if r["subject"] == s) == 5 for s in ("anatomy", "virology"))

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from needs import needs
 from tiny_gguf import SAMPLE, Gguf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks import common, zoo
+from benchmarks import common, families, zoo
 from tradeoffs.convert import gguf_converter
 from tradeoffs.convert.gguf_converter import SAMPLES
 from tradeoffs.llama_cpp import native
 from tradeoffs.models import checkpoints
 
 pytestmark = [
-    pytest.mark.skipif(not common.SHARED.is_dir(), reason="no ../shared here"),
+    needs(*(f"tokenizers/{family}" for family in families.NAMES), zoo.TEXT),
     pytest.mark.usefixtures("one_thread"),
 ]
 # These tokenizers compose characters (NFC) before they cut; llama.cpp takes a text as it is.
@@ -49,7 +50,7 @@ def models(tmp_path_factory) -> Path:
     return zoo.make(tmp_path_factory.mktemp("zoo") / "models")
 
 
-@pytest.fixture(scope="module", params=zoo.FAMILIES)
+@pytest.fixture(scope="module", params=families.NAMES)
 def checkpoint(request, models) -> Path:
     return models / request.param
 
