@@ -29,11 +29,19 @@ def mmlu_folder(source: Path) -> dict[str, bytes]:
     return found
 
 
-def tokenizer_saved_again(source: Path) -> bytes:
-    """A tokenizer.json as the installed tokenizers writes it: merges as pairs, and fields that older versions lack."""
-    from tokenizers import Tokenizer
+def smollm2_tokenizer(source: Path) -> bytes:
+    """SmolLM2's tokenizer.json as transformers 5 saves it, by the class that its configuration names: as GPT-2's.
 
-    return Tokenizer.from_file(str(source)).to_str(pretty=True).encode()
+    That cuts a text as GPT-2 does, where the published file sets digits apart first; the token ids are the same ones.
+    """
+    from tokenizers import Tokenizer, pre_tokenizers, processors
+
+    made: Any = Tokenizer.from_file(str(source))
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    made.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B:1", special_tokens=[])
+    made.model.continuing_subword_prefix = made.model.end_of_word_suffix = ""
+    made.enable_truncation(128)
+    return made.to_str(pretty=True).encode()
 
 
 def llama2c_weights(source: Path) -> bytes:
@@ -101,7 +109,7 @@ def llama2c_tokenizer(source: Path) -> bytes:
         for cut in range(1, len(piece))
         if piece[:cut] in ids and piece[cut:] in ids
     ]
-    pairs.sort(key=lambda pair: (-pair[2], -len(pair[0]), -len(pair[1])))
+    pairs.sort(key=lambda pair: (-pair[2], ids[pair[0]], ids[pair[1]]))
     merges = [(left, right) for left, right, _ in pairs]
     made = Tokenizer(models.BPE(ids, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True))
     made.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
@@ -128,5 +136,5 @@ def read_pieces(content: bytes) -> dict[str, float]:
 
 MAKERS: dict[str, Callable[[Path], Made]] = {
     maker.__name__: maker
-    for maker in (without_last_line_break, mmlu_folder, tokenizer_saved_again, llama2c_weights, llama2c_tokenizer)
+    for maker in (without_last_line_break, mmlu_folder, smollm2_tokenizer, llama2c_weights, llama2c_tokenizer)
 }

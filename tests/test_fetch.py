@@ -2,16 +2,13 @@
 
 import hashlib
 import io
-import struct
 import tarfile
 import threading
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
-from needs import needs
 
 from benchmarks import assets, fetch, making
 from benchmarks.fetch import Download, File
@@ -306,59 +303,3 @@ def test_the_list_says_source_licence_and_size():
     assert "made from it by llama2c_weights of benchmarks/making.py" in said
     for name in TABLE:
         assert f"{name}: " in said
-
-
-# --- what is made
-
-
-def from_halves(matrix: np.ndarray, heads: int) -> np.ndarray:
-    """The inverse of `halves_for_pairs`."""
-    rows, columns = matrix.shape
-    return matrix.reshape(heads, 2, rows // heads // 2, columns).swapaxes(1, 2).reshape(rows, columns)
-
-
-@needs("models/stories260k")
-def test_the_weights_of_stories260k_are_made_to_the_byte(tmp_path):
-    """From the layout that llama2.c writes, filled with the weights that are there."""
-    from safetensors.numpy import load_file
-
-    folder = assets.find("models/stories260k")
-    tensors = load_file(folder / "model.safetensors")
-    kinds = [
-        *("input_layernorm", "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"),
-        *("post_attention_layernorm", "mlp.gate_proj", "mlp.down_proj", "mlp.up_proj"),
-    ]
-    heads = {"self_attn.q_proj": 8, "self_attn.k_proj": 4}
-    parts = [tensors["model.embed_tokens.weight"]]
-    for kind in kinds:
-        for layer in range(5):
-            matrix = tensors[f"model.layers.{layer}.{kind}.weight"]
-            parts.append(from_halves(matrix, heads[kind]) if kind in heads else matrix)
-    parts += [tensors["model.norm.weight"], np.zeros(512 * 8, np.float32)]
-    source = tmp_path / "a.bin"
-    source.write_bytes(struct.pack("7i", 64, 172, 5, 8, 4, 512, 512) + b"".join(part.tobytes() for part in parts))
-    (file,) = (file for file in FILES if file.make == "llama2c_weights")
-    assert source.stat().st_size == file.download.size
-    assert making.llama2c_weights(source) == (folder / "model.safetensors").read_bytes()
-
-
-@needs("models/stories260k")
-def test_the_tokenizer_of_stories260k_is_made_to_the_byte(tmp_path):
-    """From the very file that is published, whose SHA-256 is known: scores are the places of the pieces."""
-    from tokenizers import Tokenizer
-
-    folder = assets.find("models/stories260k")
-    ids = Tokenizer.from_file(str(folder / "tokenizer.json")).get_vocab()
-    pieces = sorted(ids, key=lambda piece: ids[piece])
-    marks = {"<s>": "\n<s>\n", "</s>": "\n</s>\n"}
-    written = [marks.get(piece, piece.replace("▁", " ")).encode() for piece in pieces]
-    source = tmp_path / "a.bin"
-    source.write_bytes(
-        struct.pack("i", max(map(len, written)))
-        + b"".join(
-            struct.pack("<fi", -max(0.0, number - 259), len(piece)) + piece for number, piece in enumerate(written)
-        )
-    )
-    (file,) = (file for file in FILES if file.make == "llama2c_tokenizer")
-    assert making.llama2c_tokenizer(source) == (folder / "tokenizer.json").read_bytes()
-    assert sha256(source.read_bytes()) == file.download.sha256
