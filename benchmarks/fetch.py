@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import os
 import re
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from http.client import HTTPException
@@ -27,6 +26,7 @@ from tqdm import tqdm
 
 from benchmarks import assets, making
 from tradeoffs.common import files
+from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError, near
 
 TABLE = Path(__file__).with_name("assets.yaml")
@@ -268,13 +268,11 @@ def run() -> None:
     parser.add_argument("--list", action="store_true", help="what there is; fetches nothing")
     arguments = parser.parse_args()
     table = read_table()
-    try:
+    with cli.explained():
         if arguments.list:
             print(listed(table))
         else:
             main(arguments.names, arguments.into, table)
-    except UserError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -55,7 +55,6 @@ def test_in_the_place_of_params_yaml_dvc_runs_its_cells(example, tmp_path):
     fake_pipeline.make(tmp_path)
     (tmp_path / "params.yaml").write_text(example.read_text())
     fake_pipeline.dvc("init", "--no-scm", "--quiet", cwd=tmp_path)
-    planned = fake_pipeline.dvc("repro", "--dry", cwd=tmp_path)
-    assert "finetune@stories260k-instructions-lora" in planned
-    assert "evaluate_cpu@demo-stories-full-q4_0" in planned
-    assert "prepare@demo" not in planned
+    cells = set(fake_pipeline.dvc("stage", "list", "--name-only", cwd=tmp_path).split())
+    assert {"finetune@stories260k-instructions-lora", "evaluate_cpu@demo-stories-full-q4_0"} <= cells
+    assert "prepare@demo" not in cells

@@ -20,7 +20,7 @@ def from_halves(matrix: np.ndarray, heads: int) -> np.ndarray:
 
 @needs("models/stories260k")
 def test_the_weights_of_stories260k_are_made_to_the_byte(tmp_path):
-    """From the very file that is published, whose SHA-256 is known: the weights that are there, as llama2.c writes them."""
+    """From the very file that is published, whose SHA-256 is known: the weights that are there as llama2.c has them."""
     import torch
     from safetensors.numpy import load_file
 
