@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -142,6 +143,13 @@ def states(workspace):
 
 def test_the_commands_are_found():
     assert {"benchmarks.decode", "stages.prepare", "tradeoffs.experiments", "tradeoffs.plumbing.clock"} <= set(COMMANDS)
+
+
+def test_every_command_that_a_page_names_is_there():
+    pages = [REPO / "README.md", REPO / "benchmarks/README.md", *REPO.glob("docs/*.md"), *REPO.glob("examples/**/*.md")]
+    for page in (*pages, REPO / "Makefile"):
+        named = re.findall(r"-m ((?:benchmarks|stages|tradeoffs)\.[a-z_]+(?:\.[a-z_]+)*)", page.read_text())
+        assert set(named) <= set(COMMANDS), page.name
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
