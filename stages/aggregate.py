@@ -17,7 +17,7 @@ from tradeoffs.common.cells import cells, pairs, prepared, variants
 from tradeoffs.plumbing import cli
 from tradeoffs.report import decision, page
 from tradeoffs.report.pictures import draw_all
-from tradeoffs.results import items, tables
+from tradeoffs.results import tables
 from tradeoffs.results.results import Results
 
 METRICS = {"training": tables.training, "quality": tables.quality, "cost": tables.cost, "mmlu": tables.mmlu}
@@ -32,10 +32,10 @@ class Reads:
 
 def main() -> None:
     cfg = params.load(Reads)
-    items.remove_leftovers([variant.cost for variant in variants(cfg.run)])
-    items.remove_leftovers([cell.training for cell in cells(cfg.run)])
-    items.remove_leftovers([prepared(dataset) for dataset in cfg.run.datasets])
-    items.remove_leftovers([pair.lengths for pair in pairs(cfg.run)])
+    files.remove_leftovers([variant.cost for variant in variants(cfg.run)])
+    files.remove_leftovers([cell.training for cell in cells(cfg.run)])
+    files.remove_leftovers([prepared(dataset) for dataset in cfg.run.datasets])
+    files.remove_leftovers([pair.lengths for pair in pairs(cfg.run)])
     results = Results(cfg.run, cfg.seed, cfg.bootstrap)
 
     # Everything is made before the first file is written.

@@ -18,7 +18,6 @@ from tradeoffs.common import files
 from tradeoffs.common.cells import SCORES, TRAINED, Variant, variants
 from tradeoffs.metrics import embeddings
 from tradeoffs.plumbing import cli, clock
-from tradeoffs.results import items
 
 # Beyond this, an embedding depends on which other texts shared its batch: without rounding, a change of one method
 # would move the numbers of all others in the last digits, and show up in every metric diff.
@@ -34,7 +33,7 @@ class Reads:
 def main() -> None:
     cfg = params.load(Reads)
     wanted = variants(cfg.run)
-    items.remove_leftovers([variant.items for variant in wanted])
+    files.remove_leftovers([variant.items for variant in wanted])
     answers = {variant: read_answers(variant) for variant in wanted}
     # Formats of one model often answer alike: each pair of texts is scored once.
     everything = [row for rows in answers.values() for row in rows]
@@ -77,7 +76,8 @@ def schema() -> pa.Schema:
 
 
 def read_answers(variant: Variant) -> list[dict]:
-    rows = items.read(variant, ["split", "item", "answer", "generated"]).to_pylist()
+    files.must_exist(variant.items)
+    rows = files.read_table(variant.items, ["split", "item", "answer", "generated"])
     return [row for row in rows if row["generated"] is not None]
 
 

@@ -6,6 +6,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+import yaml
 
 REPO = Path(__file__).parents[1]
 
@@ -28,7 +29,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("scripts, one for each stage", ("stages",)),
     ("commands, no stage", ("experiments", "compare", "questions", "pin", "artifacts", "readme")),
 )
-# Of the rooms of one stage, by whose scripts each is used; score makes what items of results hold.
+# Of the rooms of one stage, by whose scripts each is used; score fills the columns that a metric is made of.
 STAGES_OF = {
     "prepare": {"prepare"},
     "base": {"base"},
@@ -38,7 +39,7 @@ STAGES_OF = {
     "convert": {"convert"},
     "evaluate": {"reference", "evaluate_gpu", "evaluate_cpu"},
     "metrics": {"score", "aggregate"},
-    "results": {"score", "aggregate"},
+    "results": {"aggregate"},
     "report": {"aggregate"},
 }
 # No stage depends on plumbing and params, so they hold nothing that shapes an output; what they import of rooms that
@@ -158,3 +159,24 @@ def test_no_file_is_long_but_tables_of_facts():
     lengths = {file: len((REPO / file).read_text().splitlines()) for file in CODE}
     limits = {file: SCRIPT if room(file) == "stages" else FILE for file in CODE}
     assert {file for file in CODE if lengths[file] > limits[file]} == set(TABLES)
+
+
+def test_the_page_on_architecture_says_what_a_change_in_a_room_reruns():
+    depending: dict[str, list[str]] = {}
+    stages = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
+    for stage, spec in stages.items():
+        for dep in spec["deps"]:
+            if dep.startswith("tradeoffs/"):
+                depending.setdefault(dep if dep.endswith(".py") else f"{dep}/", []).append(f"`{stage}`")
+    rows = [
+        f"| `{dep}` | {'every stage' if len(found) == len(stages) else ', '.join(found)} |"
+        for dep, found in sorted(depending.items())
+    ]
+    page = (REPO / "docs/architecture.md").read_text()
+    assert [line for line in page.splitlines() if line.startswith("| `tradeoffs/")] == rows
+
+
+def test_the_page_on_architecture_shows_every_room():
+    page = (REPO / "docs/architecture.md").read_text()
+    tree = page.split("```")[1]
+    assert [name for name in sorted(LEVEL) if name.split("/")[0] not in tree] == []

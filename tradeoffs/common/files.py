@@ -6,11 +6,13 @@ import math
 import os
 import platform
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from tradeoffs.plumbing.errors import UserError
 
 LIBRARIES = (
     "torch",
@@ -88,10 +90,32 @@ def write_table(path: str | Path, rows: list[dict], schema: Any) -> None:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), target, compression="zstd")
 
 
-def read_table(path: str | Path) -> list[dict]:
+def read_table(path: str | Path, columns: list[str] | None = None) -> list[dict]:
+    """Rows of a Parquet file, of all its columns or of some."""
     import pyarrow.parquet as pq
 
-    return pq.read_table(path).to_pylist()
+    return pq.read_table(path, columns=columns).to_pylist()
+
+
+def must_exist(path: Path) -> None:
+    """Raises UserError if a stage's output that the run list asks for is not there."""
+    if not path.is_file():
+        raise UserError(f"{path}: missing, though params.yaml (run) asks for it; run `dvc repro`, which makes it")
+
+
+def remove_leftovers(wanted: Sequence[Path]) -> None:
+    """Deletes what earlier, longer run lists left beside the `wanted` outputs of a folder: it cannot pass for a result.
+
+    DVC keeps it in its cache: what comes back to the run list is checked out, not computed again.
+    """
+    for path in sorted(wanted[0].parent.glob("[!.]*")):
+        if path in wanted:
+            continue
+        print(f"removed {path}: not in the run list")
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def rounded(value: Any) -> Any:

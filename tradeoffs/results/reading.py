@@ -12,7 +12,6 @@ from tradeoffs.common import files
 from tradeoffs.common.cells import SCORES, TRAINED, Variant
 from tradeoffs.formats import trained_only
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.results import items
 
 # Besides those that metrics are made of.
 _COLUMNS: tuple[str, ...] = ("split", "item", "document", "subject", "tokens", "bytes", "chosen", "correct_option")
@@ -22,7 +21,7 @@ _MADE = ("items", "correct")  # of them: 1 for each item, whether the right opti
 
 def json(path: Path) -> dict:
     """Raises UserError if there is none."""
-    items.must_exist(path)
+    files.must_exist(path)
     return files.read_json(path)
 
 
@@ -35,7 +34,7 @@ def must_be_made(variant: Variant) -> None:
 
 def scores() -> tuple[dict[str, pa.Table], str | None]:
     """data/scores.parquet by variant, and the embedding model behind cosine and BERTScore (None without answers)."""
-    items.must_exist(SCORES)
+    files.must_exist(SCORES)
     table = pq.read_table(SCORES)
     if not table.num_rows:
         return {}, None
@@ -47,7 +46,8 @@ def scores() -> tuple[dict[str, pa.Table], str | None]:
 def columns(variant: Variant, scored: pa.Table | None) -> dict[str, np.ndarray]:
     """Items of one variant as arrays (items,): float64 with NaN for null, object for texts; scores joined to them."""
     measured = [column for m in metrics.every() if not m.column for column in m.columns if column not in _MADE]
-    table = items.read(variant, list(dict.fromkeys((*_COLUMNS, *measured))))
+    files.must_exist(variant.items)
+    table = pq.read_table(variant.items, columns=list(dict.fromkeys((*_COLUMNS, *measured))))
     found: dict[str, np.ndarray] = {}
     for name in table.column_names:
         values = table[name].to_numpy()
