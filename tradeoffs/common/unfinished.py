@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import sys
 import time
@@ -81,9 +82,10 @@ def remove(name: str) -> None:
 def own_code() -> set[Path]:
     """The project's own files that this process runs; a stage itself is the module __main__."""
     package = Path(__file__).parents[1]
-    rooms = (package, package.with_name("stages"))
-    loaded = {Path(getattr(module, "__file__", None) or "") for module in list(sys.modules.values())}
-    return {file for file in loaded if any(room in file.parents for room in rooms)}
+    rooms = tuple(f"{room}{os.sep}" for room in (package, package.with_name("stages")))
+    # As text: a process has thousands of modules, and this is asked before every training and evaluation.
+    loaded = {str(getattr(module, "__file__", None)) for module in list(sys.modules.values())}
+    return {Path(file) for file in loaded if file.startswith(rooms)}
 
 
 def _key(inputs: Iterable[Path], settings: tuple[object, ...]) -> str:
