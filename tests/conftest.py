@@ -1,10 +1,52 @@
-"""Fixtures that several test files use."""
+"""Fixtures that several test files use, how many threads a test gets, and which tests run when and where."""
 
 import os
 
+# Before any library loads, and for every process that a test starts: two tests run at a time, and threads of one that
+# wait for each other would keep the other from its core.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_THREAD_LIMIT": "1", "RAYON_NUM_THREADS": "1"}
+os.environ["DVC_NO_ANALYTICS"] = "1"
+
+
+import fcntl
+import gc
+from functools import partial
+from pathlib import Path
+
 import pytest
+import yaml
 
 from benchmarks import assets
+
+# Tests read and write params.yaml hundreds of times; libyaml does it ten times as fast as Python.
+yaml.safe_load = partial(yaml.load, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+yaml.safe_dump = partial(yaml.dump, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper))
+
+# Files with slow tests, the longest first: none shall be left for one worker when the other has nothing to do.
+LONGEST = ("test_families", "test_finetune", "test_methods", "test_preference", "test_end_to_end", "test_remotes")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Fast tests come first. A file's go to one worker, which makes their fixtures once, if they say nothing else
+    (`xdist_group`); its slow ones are a group of their own, and those are slow that need one of its SLOW_FIXTURES."""
+    for item in items:
+        if getattr(item.module, "SLOW_FIXTURES", set()).intersection(item.fixturenames):
+            item.add_marker(pytest.mark.slow)
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}{'-slow' * _slow(item)}"))
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: (_slow(item), _slow(item) and ranks.get(item.path.stem, len(LONGEST))))
+
+
+def _slow(item: pytest.Item) -> bool:
+    return item.get_closest_marker("slow") is not None
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: without it, each of the collections that trainers ask for takes half a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -41,3 +83,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             f"{left_out} of the skipped tests need real models, texts or tokenizers, which are not in {assets.FOLDER}: "
             f"`{assets.COMMAND}` gets them, and {assets.VARIABLE} names another folder"
         )
+
+
+@pytest.fixture(scope="session")
+def zoo_models(tmp_path_factory) -> Path:
+    """A small random checkpoint per family of models, with its real tokenizer; made once for all workers."""
+    from benchmarks import zoo
+
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # that of the whole run
+    with (folder / "zoo.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return zoo.make(folder / "zoo")

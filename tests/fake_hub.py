@@ -14,8 +14,6 @@ import os
 import re
 import socket
 import struct
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -24,6 +22,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import forked
 
 REPO = Path(__file__).parents[1]
 TOKEN, STRANGER = "hf_letmein", "hf_stranger"  # opens what is private or gated; is known and opens nothing
@@ -108,9 +108,9 @@ class FakeHub:
     ) -> tuple[list[dict[str, Any]], str]:
         """What `client` gives for each request, and all that it printed: a Python program that is called with `where`
         and the requests as JSON, and whose last line is a list as JSON."""
-        words = [sys.executable, "-c", client, where, json.dumps(requests)]
+        words = ["-c", client, where, json.dumps(requests)]
         environment = self.environment(home, **more)
-        done = subprocess.run(words, cwd=REPO, env=environment, capture_output=True, text=True, check=False)
+        done = forked.python(*words, cwd=REPO, env=environment, libraries=forked.HUB)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout.splitlines()[-1]), done.stdout + done.stderr
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import yaml
 
 REPO = Path(__file__).parents[1]
@@ -36,7 +37,7 @@ def make(folder: Path, **run: list[str]) -> None:
     (folder / "stand_in.py").write_text(STAND_IN)
     stages = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
     for stage in stages.values():
-        stage["cmd"] = " ".join(["python stand_in.py", *outs(stage)])
+        stage["cmd"] = " ".join(["python -IS stand_in.py", *outs(stage)])
     (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
 
 
@@ -54,17 +55,21 @@ def change(folder: Path, edit) -> None:
     (folder / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
 
 
-def call(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """A command of this Python's environment, without the user's AWS_*; its output as text, whatever its exit code."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+def environment_with(**more: str) -> dict[str, str]:
+    """This process's environment with this Python's commands first on the PATH, and without the user's AWS_*."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
-    env |= {"PATH": path, **environment}
+    return env | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}", **more}
+
+
+def call(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A command of this Python's environment; its output as text, whatever its exit code."""
+    env = environment_with(**environment)
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
 
 def dvc(*words: str, cwd: Path, **environment: str) -> str:
     """Standard output of a DVC command that must end well."""
-    done = call(sys.executable, "-m", "dvc", *words, cwd=cwd, **environment)
+    done = forked.python("-m", "dvc", *words, cwd=cwd, env=environment_with(**environment), libraries=forked.DVC)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 
@@ -36,14 +37,8 @@ def edit(workspace, change):
 
 
 def run(workspace, stage, *options):
-    return subprocess.run(
-        [sys.executable, "-m", f"stages.{stage}", *options],
-        cwd=workspace,
-        env={**os.environ, "PYTHONPATH": str(REPO)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    return forked.python("-m", f"stages.{stage}", *options, cwd=workspace, env=environment)
 
 
 def files_in(workspace):

@@ -1,10 +1,9 @@
 """Every method of params.yaml goes through every stage on a random two-layer model, and the numbers hang together."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import small_run
 from small_run import PARAMS, REPO
@@ -17,6 +16,8 @@ from tradeoffs.methods import peft_facts
 from tradeoffs.params import Method
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.tokenize.tables import TOKENS
+
+pytestmark = pytest.mark.slow
 
 METHODS = [*PARAMS["run"]["methods"], "qlora_original", "prompt_tuning"]  # the others: tests/test_methods.py
 ONLY_AS_TRAINED = [name for name in METHODS if peft_facts.unmergeable(Method(**PARAMS["methods"][name]))]
@@ -149,9 +150,9 @@ print(int(sys.argv[1]) - left, "parts")
 
 
 def run_killed(stage, after, *names):
-    environment = os.environ | {"PYTHONPATH": str(REPO), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", KILLED.format(stage=stage), str(after), *names]
-    return subprocess.run(command, env=environment, capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    command = ["-c", KILLED.format(stage=stage), after, *names]
+    return forked.python(*command, env=environment)
 
 
 @pytest.mark.parametrize(("stage", "last"), [("evaluate_cpu", "q4_0"), ("reference", None)])

@@ -16,6 +16,7 @@ from tradeoffs.experiments.__main__ import main
 from tradeoffs.experiments.trial import Sweep, Trial
 from tradeoffs.plumbing.errors import UserError
 
+SLOW_FIXTURES = {"commits"}  # read by conftest.py
 TESTED = "reference@demo-demo-lora"
 LORA, FULL = "finetune@demo-demo-lora", "finetune@demo-demo-full"
 

@@ -32,6 +32,11 @@ PROMPTS = {
     "qwen2": ["chatml", "own", "alpaca", "plain"],
     "olmo2": ["chatml", "plain", "alpaca"],
 }
+FORMATTED = [
+    pytest.param((family, prompt), marks=pytest.mark.xdist_group(family), id=f"{family}-{prompt}")
+    for family, prompts in PROMPTS.items()
+    for prompt in prompts
+]
 METHODS = ["base", "full", "lora", "vblora", "qlora"]  # int8: tests/test_merge.py
 ROWS = [
     # Every other one has an input, which stands below an empty line.
@@ -42,12 +47,11 @@ SYSTEM, USER, ASSISTANT = "system", "user", "assistant"
 
 
 @pytest.fixture(scope="module")
-def workspace(tmp_path_factory):
+def workspace(tmp_path_factory, zoo_models):
     """params.yaml with a model per family and prompt format, and a prepared dataset."""
     folder = tmp_path_factory.mktemp("families")
-    raw = zoo.make(folder / "models/raw")
     models = {
-        f"{family}_{prompt}": {"path": str(raw / family), "prompt": prompt}
+        f"{family}_{prompt}": {"path": str(zoo_models / family), "prompt": prompt}
         for family in PROMPTS
         for prompt in ("own", "chatml", "alpaca", "plain")
     }
@@ -85,7 +89,8 @@ def tokenized(model):
     tokenize.main(model, "sums")
 
 
-@pytest.fixture(scope="module", params=PROMPTS)
+# Each family is a group of tests of its own: all of them would keep one worker busy for long.
+@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PROMPTS])
 def model(workspace, request):
     """A family in its first prompt format, gone through every stage with every method."""
     name = f"{request.param}_{PROMPTS[request.param][0]}"
@@ -164,7 +169,7 @@ def test_texts_that_llama_cpp_cuts_differently_are_on_record(model):
         assert "\n\n2" in [one["text"] for one in found["differing"]]
 
 
-@pytest.fixture(scope="module", params=[(family, prompt) for family, prompts in PROMPTS.items() for prompt in prompts])
+@pytest.fixture(scope="module", params=FORMATTED)
 def formatted(workspace, request):
     """A family in a prompt format, untouched, as far as its GGUF."""
     name = "_".join(request.param)

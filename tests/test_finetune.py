@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import forked
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -152,6 +153,7 @@ def test_only_scored_tokens_count_in_the_loss(work):
     assert row["train_loss"] == pytest.approx(loss.item(), rel=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", "qlora", "adalora", "full"])
 def test_same_seed_gives_the_same_bytes_in_another_process(work, name):
     here, _ = tune(work, name, METHODS[name])
@@ -161,7 +163,8 @@ def test_same_seed_gives_the_same_bytes_in_another_process(work, name):
         f"import test_finetune as t; from pathlib import Path\n"
         f"t.tune(Path({str(work)!r}), {name!r}, t.METHODS[{name!r}])"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=work, capture_output=True)
+    done = forked.python("-c", code, cwd=work)
+    assert done.returncode == 0, done.stderr
     after = {path.name: path.read_bytes() for path in here.iterdir()}
     assert before == after
 
@@ -230,6 +233,7 @@ def cut_short(step, *what, **changes):
     return killed_at(step, trainer.StepTrainer, lambda: tune(*what, **changes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", "qlora", "full", "adalora", "vblora", "pissa", "loraplus"])
 def test_a_run_that_is_killed_at_five_steps_ends_with_the_same_bytes(work, name, capsys):
     method = METHODS[name]
@@ -344,6 +348,7 @@ def test_a_packed_step_is_the_padded_one(work, monkeypatch):
     assert found["valid_loss"] == pytest.approx(padded["valid_loss"], rel=3e-3)
 
 
+@pytest.mark.slow
 def test_compiled_layers_learn_the_same(work):
     _, plain = tune(work, "plain", METHODS["lora"])
     _, compiled = tune(work, "compiled", METHODS["lora"], compile=True)
@@ -370,13 +375,13 @@ def test_two_processes_draw_the_curve_of_one(work, tmp_path):
         Path(place).parent.mkdir(parents=True)
         Path(place).symlink_to(work / made)
     stage = ["-m", "stages.finetune", "--model", "demo", "--dataset", "demo", "--method"]
-    two = [sys.executable, "-m", "accelerate.commands.launch", "--config_file"]
+    two = ["-m", "accelerate.commands.launch", "--config_file"]
     two += [str(ROOT / "configs/accelerate/two_cpu_processes.yaml"), "--main_process_port", "0"]
-    here = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    here = os.environ | {"PYTHONPATH": str(ROOT), "PYTHON_EXEC": forked.command(tmp_path / "bin")}
     for method in ("lora", "adalora", "full"):
         curves = {}
-        for name, command in (("one", [sys.executable, *stage, method]), ("two", [*two, *stage, method])):
-            done = subprocess.run(command, env=here, capture_output=True, text=True)
+        for name, command in (("one", [*stage, method]), ("two", [*two, *stage, method])):
+            done = forked.python(*command, env=here)
             assert done.returncode == 0, done.stderr[-3000:]
             curves[name] = files.read_json(Path(f"data/training/demo-demo-{method}.json"))
             assert done.stdout.count("training on cpu") == (1 if name == "one" else 2), "as many processes as asked for"
@@ -411,13 +416,13 @@ torch.distributed.destroy_process_group()
 """
 
 
-def test_sharded_weights_are_saved_whole(work):
+@pytest.mark.slow
+def test_sharded_weights_are_saved_whole(work, tmp_path):
     """Two processes over gloo with a half of the weights each."""
     code = SHARDED.format(root=str(ROOT), tests=str(ROOT / "tests"), base=str(work / "base"))
     Path("sharded.py").write_text(code)
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "sharded.py"]
-    here = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(launch, env=here, capture_output=True, text=True)
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "sharded.py"]
+    done = forked.python(*launch, env=os.environ | {"PYTHON_EXEC": forked.command(tmp_path / "bin")})
     assert done.returncode == 0, done.stderr[-3000:]
     expected = load_model(work / "base", None, torch.float32).state_dict()
     found = load_model(Path("together"), None, torch.float32).state_dict()

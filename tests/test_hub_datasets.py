@@ -4,10 +4,9 @@ import gzip
 import json
 import random
 import re
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -256,9 +255,9 @@ def test_prepare_of_a_hub_data_set_records_the_commit(hub, home, tmp_path):
     entry = {key: value for key, value in WITH_TEST.items() if value is not None}
     raw["datasets"]["mine"] = {**entry, "near_duplicate": 1.0, "seen": 2, "valid": 3, "rows": 30}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
-    words = [sys.executable, "-m", "stages.prepare", "--dataset", "mine"]
+    words = ["-m", "stages.prepare", "--dataset", "mine"]
     environment = hub.environment(home, PYTHONPATH=str(REPO))
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = forked.python(*words, cwd=tmp_path, env=environment, libraries=forked.HUB)
     assert done.returncode == 0, done.stderr
     info = files.read_json(tmp_path / "data/prepared/mine/info.json")
     assert (info["source"], info["commit"], info["config"]) == ("me/news", hub.commit, "default")

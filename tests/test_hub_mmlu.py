@@ -1,10 +1,9 @@
 """The hub's questions are those of the CSV folder, of one commit, and what does not work is one message."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -251,9 +250,9 @@ def test_prepare_records_the_commit_and_gives_the_same_questions_as_the_folder(h
     assert info["mmlu"] == {"source": "csv"}
     for revision in (None, hub.commit):
         params({"hub": "cais/mmlu", **({"revision": revision} if revision else {})})
-        words = [sys.executable, "-m", "stages.prepare", "--dataset", "mine"]
+        words = ["-m", "stages.prepare", "--dataset", "mine"]
         environment = hub.environment(home, PYTHONPATH=str(REPO))
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        done = forked.python(*words, env=environment, libraries=forked.HUB)
         assert done.returncode == 0, done.stderr
         found, info = prepared()
         assert found == expected

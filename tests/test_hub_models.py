@@ -3,10 +3,9 @@ is one message, before the long download."""
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 from fake_hub import STRANGER, TOKEN, FakeHub, error
@@ -470,12 +469,13 @@ def run_stage(hub, home, folder, *entries):
         raw["models"], raw["run"]["models"] = {"mine": entry}, ["mine"]
         (made[-1] / "params.yaml").write_text(yaml.safe_dump(raw))
     environment = hub.environment(home, PYTHONPATH=str(REPO))
-    words = [sys.executable, "-c", STAGE, *map(str, made)]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    words = ["-c", STAGE, *map(str, made)]
+    done = forked.python(*words, env=environment, libraries=forked.HUB)
     assert done.returncode == 0, done.stderr
     return made, done.stdout
 
 
+@pytest.mark.slow
 def test_the_stage_records_the_commit_and_pinning_it_changes_no_byte(hub, checkpoint, tmp_path):
     known_code = json.loads((checkpoint / "config.json").read_text()) | {"auto_map": {"AutoConfig": "modeling_tiny.T"}}
     coded = tmp_path / "coded"
@@ -510,6 +510,7 @@ def test_the_stage_records_the_commit_and_pinning_it_changes_no_byte(hub, checkp
     assert not (untold / "models/base/mine").exists()
 
 
+@pytest.mark.slow
 def test_a_tokenizer_that_needs_code_of_its_own_is_refused_before_the_weights_are_downloaded(
     hub, checkpoint, variants, tmp_path
 ):
@@ -531,6 +532,7 @@ def test_a_tokenizer_that_needs_code_of_its_own_is_refused_before_the_weights_ar
     assert not downloads(hub, WEIGHTS)
 
 
+@pytest.mark.slow
 def test_no_template_to_keep_is_found_before_the_weights_are_downloaded(hub, variants, tmp_path):
     hub.publish("me/plain", variants("plain", **{"chat_template.jinja": None}), kind="model")
     entry = {"hub": "me/plain", "revision": "main", "prompt": "own"}
@@ -540,6 +542,7 @@ def test_no_template_to_keep_is_found_before_the_weights_are_downloaded(hub, var
 
 
 @needs("models/stories260k")
+@pytest.mark.slow
 def test_a_real_checkpoint_is_the_same_from_the_hub_as_from_its_folder(tmp_path):
     with FakeHub() as hub:
         hub.publish("karpathy/stories260k", STORIES, kind="model")

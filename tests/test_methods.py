@@ -85,6 +85,7 @@ def loss_on_train(work, model):
     return torch.nn.functional.cross_entropy(found[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten()).item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_ready_method_learns_and_comes_back_from_disk_as_it_was(work, trained, name, dtype):
@@ -105,6 +106,7 @@ def merged(work, name, method, folder, base="base", onto="trained_base"):
     return load_model(work / "merged", None, torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MERGEABLE)
 def test_every_mergeable_method_is_merged_without_loss(work, trained, name):
     folder, _ = trained(name)
@@ -152,6 +154,7 @@ def with_load(method, load):
     return replace(method, load=load, double_quant=None if load == "int8" else True, merge=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", ["int8", "nf4"])
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_gradients_on_a_quantised_base_are_those_on_the_dequantised_one_where_the_facts_say_so(work, name, load):
@@ -165,6 +168,7 @@ def test_gradients_on_a_quantised_base_are_those_on_the_dequantised_one_where_th
         assert (error < 1e-4) == (not refused), f"{name} on {load}: gradients are off by {error:.2g}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("load", "double_quant"), [("int8", None), ("nf4", True), ("nf4", False), ("fp4", True), ("fp4", False)]
 )
@@ -174,6 +178,7 @@ def test_every_quantised_base_gives_the_gradients_of_the_dequantised_one(work, l
     assert gradient_error(work, "lora", method, dtype) < tolerance
 
 
+@pytest.mark.slow
 def test_double_quantisation_changes_the_weights_and_merging_knows(work, trained):
     made = {}
     for load, double_quant in (("nf4", True), ("nf4", False), ("fp4", True), ("fp4", False)):
@@ -203,6 +208,7 @@ EMBEDDING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["base", "tied"])
 @pytest.mark.parametrize("name", EMBEDDING)
 def test_trained_embeddings_and_heads_are_saved_loaded_and_merged(work, trained, name, base):
@@ -225,6 +231,7 @@ def test_trained_embeddings_and_heads_are_saved_loaded_and_merged(work, trained,
 # --- what begins with a part of the base
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pissa", "olora"])
 def test_what_begins_with_a_part_of_the_base_is_saved_as_an_adapter_of_the_original_one(work, trained, name):
     folder, _ = trained(name)
@@ -289,6 +296,7 @@ def test_loraplus_gives_b_its_own_learning_rate(work):
     assert adapters.optimizer(model, METHODS["lora"], budget) is None, "the trainer's own"
 
 
+@pytest.mark.slow
 def test_the_ratio_reaches_the_training(trained):
     one, _ = trained("loraplus_1", method=replace(METHODS["loraplus"], loraplus_lr_ratio=1.0))
     other, _ = trained("loraplus")
@@ -318,6 +326,7 @@ def test_compute_dtype_is_the_machines_own_unless_it_is_said(monkeypatch):
     assert loading.compute_dtype(Method(full=True, compute_dtype="float16")) == torch.float16
 
 
+@pytest.mark.slow
 def test_compute_dtype_reaches_the_training(trained):
     """On a machine whose own type is bfloat16."""
     asked = replace(METHODS["lora"], compute_dtype="float32")

@@ -1,10 +1,9 @@
 """Pinning writes commits into the lines of params.yaml that hold a revision, and nothing else."""
 
 import hashlib
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 import yaml
 from fake_hub import FakeHub
@@ -85,9 +84,9 @@ def written(hub, tmp_path, monkeypatch):
 
 
 def pin(hub, *words, **environment):
-    command = [sys.executable, "-m", "tradeoffs.pin", *words]
+    command = ["-m", "tradeoffs.pin", *words]
     environment = hub.environment(Path("home"), PYTHONPATH=str(REPO), **environment)
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return forked.python(*command, env=environment, libraries=forked.HUB)
 
 
 def test_branches_and_tags_become_commits_and_every_other_byte_stays(hub, written):

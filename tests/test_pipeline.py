@@ -20,6 +20,7 @@ STAGES = SPEC["stages"]
 # Rooms that no output depends on: arguments, the clock, the error type, who is told of a training; and the reader of
 # params.yaml, whose values DVC tracks one by one. As deps, a comment in one of them would train every model again.
 PLUMBING = ("tradeoffs/plumbing/", "tradeoffs/params/")
+SLOW_FIXTURES = {"finished"}  # read by conftest.py
 CODE_DEPS = 60  # in dvc.yaml; each stands in dvc.lock once per cell
 
 

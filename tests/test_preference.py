@@ -149,6 +149,7 @@ def test_held_out_pairs_are_told_apart_after_a_few_steps(work):
 # --- whatever is tuned
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TRAINED)
 def test_every_method_goes_on_with_pairs_and_leaves_its_own_parts_only(work, name):
     method = METHODS[name]
@@ -178,6 +179,7 @@ def test_adalora_keeps_the_ranks_that_supervised_tuning_gave_it(work):
 # --- killed and resumed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", "qlora", "full", "adalora"])
 def test_a_run_that_is_killed_at_four_steps_ends_with_the_same_weights(work, name, capsys):
     method = METHODS[name]
@@ -200,6 +202,7 @@ def test_a_run_that_is_killed_at_four_steps_ends_with_the_same_weights(work, nam
         assert [one[key] for key in keys] == [other[key] for key in keys]
 
 
+@pytest.mark.slow
 def test_a_training_that_is_killed_in_both_of_its_stages_writes_the_same_bytes(work, capsys):
     method = replace(METHODS["lora"], train=None, stage="dpo", preference=Preference(SIGMOID.config, {"steps": 8}))
     budget = replace(BUDGET, steps=8)

@@ -2,10 +2,9 @@
 
 import csv
 import math
-import subprocess
-import sys
 from pathlib import Path
 
+import forked
 import pytest
 
 from tradeoffs import questions
@@ -140,8 +139,8 @@ def test_before_any_evaluation_the_way_to_one_is_named(tmp_path, monkeypatch):
 
 def test_it_runs_as_a_command(evaluated):
     def run(*words):
-        command = [sys.executable, "-m", "tradeoffs.questions", *words]
-        return subprocess.run(command, env={"PYTHONPATH": str(REPO)}, capture_output=True, text=True, check=False)
+        command = ["-m", "tradeoffs.questions", *words]
+        return forked.python(*command, env={"PYTHONPATH": str(REPO)})
 
     assert "interest q2  wrong: A, not D" in run(NAME, "--wrong").stdout
     wrong = run("demo-sums-lora-q40")

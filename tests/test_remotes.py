@@ -26,6 +26,7 @@ ALONE = {
     "GIT_CONFIG_GLOBAL": os.devnull,
     **{f"GIT_{who}_{what}": "team" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
 }
+SLOW_FIXTURES = {"origin"}  # read by conftest.py
 NOBODY_THERE = "http://127.0.0.1:9"  # the discard port: refused at once
 
 

@@ -1,14 +1,15 @@
 """The token that opens a gated model and a private data set of the hub is in nothing that a whole run leaves behind."""
 
+import os
 import shutil
-import sys
 from pathlib import Path
 
+import forked
 import pyarrow.parquet as pq
 import pytest
 import small_run
 from fake_hub import TOKEN, FakeHub
-from fake_pipeline import REPO, call, dvc
+from fake_pipeline import REPO, dvc, environment_with
 from tiny_gguf import make_checkpoint
 
 from tradeoffs.common import files
@@ -39,11 +40,16 @@ def run(tmp_path_factory):
         source = {"hub": "team/tiny", "revision": "main", "licence": "mit", "gated": True, "prompt": "own"}
         data = {"path": None, "hub": "team/sums", "revision": "main", "splits": {"train": "train"}}
         small_run.set_up({"tiny": source}, ["lora"], ["bf16"], ["f16"], [], **data)
-        environment = hub.environment(project / "hub", HF_TOKEN=TOKEN, OMP_NUM_THREADS="1")
-        del environment["PATH"]  # `call` puts this Python in front
         dvc("init", "--no-scm", "-q", cwd=project)
-        # Verbose: also what DVC tells only those who look for a fault.
-        done = call(sys.executable, "-m", "dvc", "repro", "-v", cwd=project, **environment)
+        environment = hub.environment(project / "hub", HF_TOKEN=TOKEN)
+        del environment["PATH"]  # `environment_with` puts this Python in front
+        environment = environment_with(**environment)
+        # Its stages are forks too, so that the libraries are imported once and not by each of them.
+        with forked.Server((*forked.DVC, *forked.STAGES), environment) as server:
+            server.command(folder / "bin")
+            environment["PATH"] = f"{folder}/bin{os.pathsep}{environment['PATH']}"
+            # Verbose: also what DVC tells only those who look for a fault.
+            done = server.python("-m", "dvc", "repro", "-v", cwd=project, env=environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return project, done.stdout + done.stderr
 

@@ -18,6 +18,7 @@ from tradeoffs.models import checkpoints
 
 pytestmark = [
     needs(*(f"tokenizers/{family}" for family in families.NAMES), zoo.TEXT),
+    pytest.mark.slow,
     pytest.mark.usefixtures("one_thread"),
 ]
 # These tokenizers compose characters (NFC) before they cut; llama.cpp takes a text as it is.
@@ -46,8 +47,12 @@ class Vocabulary(Gguf):
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory) -> Path:
-    return zoo.make(tmp_path_factory.mktemp("zoo") / "models")
+def models(tmp_path_factory, zoo_models) -> Path:
+    """The checkpoints, with room for a GGUF beside each."""
+    folder = tmp_path_factory.mktemp("zoo")
+    for checkpoint in zoo_models.iterdir():
+        (folder / checkpoint.name).symlink_to(checkpoint)
+    return folder
 
 
 @pytest.fixture(scope="module", params=families.NAMES)
