@@ -22,7 +22,7 @@ run: $(READY)  ## run what has changed (everything, the first time), then show w
 	@echo "Results: report/report.md (or report/report.html), metrics/, plots/"
 
 test: $(READY) lint  ## lint, types and tests, with the slowest named; ARGS='-m "not slow"' for the quick ones alone
-	$(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 30 $(ARGS)
+	$(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 30 $(ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -23,20 +23,22 @@ yaml.safe_load = partial(yaml.load, Loader=getattr(yaml, "CSafeLoader", yaml.Saf
 yaml.safe_dump = partial(yaml.dump, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper))
 
 # Files with slow tests, the longest first: none shall be left for one worker when the other has nothing to do.
-LONGEST = ("test_families", "test_finetune", "test_methods", "test_preference", "test_end_to_end", "test_remotes")
+LONGEST = (
+    *("test_families", "test_finetune", "test_methods", "test_preference", "test_end_to_end"),
+    *("test_remotes", "test_secrets", "test_hub_models", "test_zoo", "test_pipeline", "test_experiments"),
+)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Fast tests come first. A file's go to one worker, which makes their fixtures once, if they say nothing else
-    (`xdist_group`); its slow ones are a group of their own, and those are slow that need one of its SLOW_FIXTURES."""
+    """Files without slow tests come first, then the longest: a worker takes one file after the other, and makes its
+    fixtures once. Slow is also what needs one of the SLOW_FIXTURES of its file; in a file slow tests come last."""
     for item in items:
         if getattr(item.module, "SLOW_FIXTURES", set()).intersection(item.fixturenames):
             item.add_marker(pytest.mark.slow)
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}{'-slow' * _slow(item)}"))
-    ranks = {name: rank for rank, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: (_slow(item), _slow(item) and ranks.get(item.path.stem, len(LONGEST))))
+    ranks = {item.path.stem: len(LONGEST) for item in items if _slow(item)}
+    ranks |= {name: rank for rank, name in enumerate(LONGEST) if name in ranks}
+    items.sort(key=lambda item: (ranks.get(item.path.stem, -1), item.path, _slow(item)))
 
 
 def _slow(item: pytest.Item) -> bool:

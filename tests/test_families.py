@@ -33,9 +33,7 @@ PROMPTS = {
     "olmo2": ["chatml", "plain", "alpaca"],
 }
 FORMATTED = [
-    pytest.param((family, prompt), marks=pytest.mark.xdist_group(family), id=f"{family}-{prompt}")
-    for family, prompts in PROMPTS.items()
-    for prompt in prompts
+    pytest.param((family, prompt), id=f"{family}-{prompt}") for family, prompts in PROMPTS.items() for prompt in prompts
 ]
 METHODS = ["base", "full", "lora", "vblora", "qlora"]  # int8: tests/test_merge.py
 ROWS = [
@@ -89,8 +87,7 @@ def tokenized(model):
     tokenize.main(model, "sums")
 
 
-# Each family is a group of tests of its own: all of them would keep one worker busy for long.
-@pytest.fixture(scope="module", params=[pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in PROMPTS])
+@pytest.fixture(scope="module", params=PROMPTS)
 def model(workspace, request):
     """A family in its first prompt format, gone through every stage with every method."""
     name = f"{request.param}_{PROMPTS[request.param][0]}"
