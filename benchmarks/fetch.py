@@ -9,7 +9,6 @@ from its public source at a pinned commit, and its SHA-256 is checked before it 
 broke off goes on where it was. What is there and right stays; what is there and wrong is refused.
 """
 
-import argparse
 import hashlib
 import os
 import re
@@ -261,8 +260,8 @@ def _mb(size: int) -> str:
 
 
 def run() -> None:
-    """The command line. A UserError becomes its message on stderr and exit code 1."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """The command line."""
+    parser = cli.parser()
     parser.add_argument("names", nargs="*", metavar="NAME", help="an asset of --list (without any: all)")
     parser.add_argument("--into", type=Path, default=assets.FOLDER, help="the folder (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="what there is; fetches nothing")
