@@ -65,8 +65,6 @@ class File:
     @property
     def source(self) -> str:
         """Where it is from, for people to read."""
-        if self.unpublished:
-            return f"not published: {self.unpublished}"
         if not self.download:
             return f"written from {TABLE.relative_to(assets.ROOT)}"
         made = f" (made from it by {self.make} of benchmarks/making.py)" if self.make else ""
@@ -251,8 +249,13 @@ def listed(table: dict[str, list[File]]) -> str:
     lines = []
     for name, held in table.items():
         lines.append(f"{name}: {_mb(sum(file.size for file in held))}, {held[0].licence}")
-        lines += [f"  {file.path}: {_mb(file.size)}, {refusal(file) or file.source}" for file in held]
+        lines += [f"  {file.path}: {_mb(file.size)}, {_whence(file)}" for file in held]
     return "\n".join(lines)
+
+
+def _whence(file: File) -> str:
+    reason = refusal(file)
+    return f"not fetched: {reason}" if reason else file.source
 
 
 def _mb(size: int) -> str:
