@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 from tradeoffs import params
-from tradeoffs.base import demo_model, demo_pages, hub_downloads, hub_models, hub_room
+from tradeoffs.base import demo_model, demo_pages, hub_downloads, hub_models, hub_space
 from tradeoffs.base.prompts import chat_template
 from tradeoffs.common import cells, files
 from tradeoffs.models import checkpoints
@@ -69,7 +69,7 @@ def _fetch(model: params.Model, where: str, folder: Path) -> dict[str, str]:
     found = hub_models.find(str(model.hub), str(model.revision), where)
     hub.note_unpinned(found.repo, model.revision, found.commit, where)
     _template(model, found.folder, where)
-    hub_room.announce(found, folder)
+    hub_space.announce(found, folder)
     hub_downloads.copy(found, folder)
     return {"source": found.repo, "commit": found.commit}
 

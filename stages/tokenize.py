@@ -31,7 +31,7 @@ class Reads:
 
 
 def main(model: str, dataset: str) -> None:
-    cfg = params.load(Reads, model=model, dataset=dataset)
+    cfg = params.load(Reads, dataset=dataset)
     pair = cells.Pair(model, dataset)
     prepared, checkpoint = cells.prepared(dataset), cells.base(model)
     with clock.loading():

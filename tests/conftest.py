@@ -10,17 +10,11 @@ os.environ["DVC_NO_ANALYTICS"] = "1"
 
 import fcntl
 import gc
-from functools import partial
 from pathlib import Path
 
 import pytest
-import yaml
 
 from benchmarks import assets
-
-# Tests read and write params.yaml hundreds of times; libyaml does it ten times as fast as Python.
-yaml.safe_load = partial(yaml.load, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-yaml.safe_dump = partial(yaml.dump, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper))
 
 # Files with slow tests, the longest first: none shall be left for one worker when the other has nothing to do.
 LONGEST = (

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import forked
-import yaml
+import quick_yaml
 
 REPO = Path(__file__).parents[1]
 STAND_IN = """
@@ -31,14 +31,14 @@ def make(folder: Path, **run: list[str]) -> None:
         shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in (".dvcignore", ".gitignore"):
         shutil.copy(REPO / name, folder)
-    raw = yaml.safe_load((REPO / "params.yaml").read_text())
+    raw = quick_yaml.load((REPO / "params.yaml").read_text())
     raw["run"] |= run
-    (folder / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    (folder / "params.yaml").write_text(quick_yaml.dump(raw, sort_keys=False))
     (folder / "stand_in.py").write_text(STAND_IN)
-    stages = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"]
+    stages = quick_yaml.load((REPO / "dvc.yaml").read_text())["stages"]
     for stage in stages.values():
         stage["cmd"] = " ".join(["python -IS stand_in.py", *outs(stage)])
-    (folder / "dvc.yaml").write_text(yaml.safe_dump({"stages": stages}, sort_keys=False))
+    (folder / "dvc.yaml").write_text(quick_yaml.dump({"stages": stages}, sort_keys=False))
 
 
 def outs(stage: dict) -> Iterator[str]:
@@ -50,9 +50,9 @@ def outs(stage: dict) -> Iterator[str]:
 
 def change(folder: Path, edit) -> None:
     """Lets `edit` change params.yaml of a project, as a dict, in place."""
-    raw = yaml.safe_load((folder / "params.yaml").read_text())
+    raw = quick_yaml.load((folder / "params.yaml").read_text())
     edit(raw)
-    (folder / "params.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    (folder / "params.yaml").write_text(quick_yaml.dump(raw, sort_keys=False))
 
 
 def environment_with(**more: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import quick_yaml
 import yaml
 
 from stages import aggregate, score
@@ -74,7 +75,7 @@ def params_file(folder: Path, source: Path, **run: list[str]) -> None:
         **shares,
     }
     raw["datasets"][TEXT] = {"path": text, "kind": "text", **shares, "near_duplicate": 0.8, "valid": 50}
-    files.write_text(folder / "params.yaml", yaml.safe_dump(raw))
+    files.write_text(folder / "params.yaml", quick_yaml.dump(raw))
 
 
 def write(

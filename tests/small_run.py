@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import yaml
+import quick_yaml
 
 from stages import convert, evaluate_cpu, evaluate_gpu, finetune, merge, quantize, reference
 from tradeoffs.common import files
 
 REPO = Path(__file__).parents[1]
-PARAMS = yaml.safe_load((REPO / "params.yaml").read_text())
+PARAMS = quick_yaml.load((REPO / "params.yaml").read_text())
 
 
 def set_up(
@@ -63,7 +63,7 @@ def set_up(
         },
         **(evaluate or {}),
     }
-    files.write_text("params.yaml", yaml.safe_dump(params))
+    files.write_text("params.yaml", quick_yaml.dump(params))
     files.write_jsonl("data/raw/sums.jsonl", rows)
     for split, count in (("dev", 1), ("test", 5)):
         lines = (f"Which is {n}?,{n},{n + 1},{n + 2},{n + 3},A\n" for n in range(count))

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+import quick_yaml
 import sentencepiece
 import torch
-import yaml
 from needs import needs
 from tiny import make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -37,9 +37,9 @@ MESSAGES = [{"role": "user", "content": "What is 10% of $200?"}, {"role": "assis
 def make(folder, entry):
     """Runs the stage in `folder` for one model entry and returns its checkpoint."""
     folder.mkdir(exist_ok=True)
-    raw = yaml.safe_load((REPO / "params.yaml").read_text())
+    raw = quick_yaml.load((REPO / "params.yaml").read_text())
     raw["models"], raw["run"]["models"] = {"mine": entry}, ["mine"]
-    (folder / "params.yaml").write_text(yaml.safe_dump(raw))
+    (folder / "params.yaml").write_text(quick_yaml.dump(raw))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         base.main("mine")

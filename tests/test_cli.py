@@ -11,7 +11,7 @@ from pathlib import Path
 
 import forked
 import pytest
-import yaml
+import quick_yaml
 
 REPO = Path(__file__).parents[1]
 MAIN = 'if __name__ == "__main__":'
@@ -31,9 +31,9 @@ def workspace(tmp_path):
 
 
 def edit(workspace, change):
-    raw = yaml.safe_load((workspace / "params.yaml").read_text())
+    raw = quick_yaml.load((workspace / "params.yaml").read_text())
     change(raw)
-    (workspace / "params.yaml").write_text(yaml.safe_dump(raw))
+    (workspace / "params.yaml").write_text(quick_yaml.dump(raw))
 
 
 def run(workspace, stage, *options):

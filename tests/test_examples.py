@@ -4,7 +4,7 @@ from pathlib import Path
 
 import fake_pipeline
 import pytest
-import yaml
+import quick_yaml
 
 from benchmarks import fetch
 from tradeoffs import params
@@ -25,7 +25,7 @@ def test_every_example_has_its_params():
 
 def test_it_is_the_projects_file_but_for_what_it_is_about(example):
     params.load_all(example)
-    own, project = (yaml.safe_load(path.read_text()) for path in (example, REPO / "params.yaml"))
+    own, project = (quick_yaml.load(path.read_text()) for path in (example, REPO / "params.yaml"))
     project["train"]["steps"] = own["train"]["steps"]
     for section, block in own.items():
         if section in ("models", "datasets", "methods"):

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+import quick_yaml
 from dvc.repo import Repo
 
 from tradeoffs.experiments import choosing, reading, showing
@@ -24,7 +24,7 @@ LORA, FULL = "finetune@demo-demo-lora", "finetune@demo-demo-full"
 FINETUNE = """
 import json, math, sys, yaml
 model, dataset, method = sys.argv[1:]
-cfg = yaml.safe_load(open("params.yaml"))
+cfg = quick_yaml.load(open("params.yaml"))
 own = cfg["methods"][method]
 train = {**cfg["train"], **own.get("train", {})}
 train["lr"] = float(train["lr"])
@@ -45,7 +45,7 @@ import pyarrow as pa, pyarrow.parquet as pq, yaml
 model, dataset, method = sys.argv[1:]
 cell = f"{model}-{dataset}-{method}"
 loss = json.load(open(f"models/trained/{cell}"))["of"].get("valid_loss", 2.0)
-windows = 128 // yaml.safe_load(open("params.yaml"))["tokenize"]["window"]
+windows = 128 // quick_yaml.load(open("params.yaml"))["tokenize"]["window"]
 rows = [
     {"split": split, "item": f"{split}{n}-{w}", "document": f"{split}{n}", "tokens": 8 // windows,
      "log_likelihood": -(8 // windows) * (loss + (n % 3) / 10), "bytes": 32 // windows}
@@ -101,7 +101,7 @@ import pathlib, yaml
 folder = pathlib.Path("data/tokens/demo-demo")
 folder.mkdir(parents=True)
 for name in ("train", "valid"):
-    cfg = yaml.safe_load(open("params.yaml"))
+    cfg = quick_yaml.load(open("params.yaml"))
     (folder / f"{name}.parquet").write_text(f"{name} {cfg['seed']} {cfg['tokenize']}")
 """
 
@@ -130,8 +130,8 @@ def commits(tmp_path_factory):
     trainer = folder / "tradeoffs/finetune/trainer.py"
     trainer.parent.mkdir(parents=True)
     trainer.write_text("")
-    (folder / "params.yaml").write_text(yaml.safe_dump(PARAMS, sort_keys=False))
-    (folder / "dvc.yaml").write_text(yaml.safe_dump(SPEC, sort_keys=False))
+    (folder / "params.yaml").write_text(quick_yaml.dump(PARAMS, sort_keys=False))
+    (folder / "dvc.yaml").write_text(quick_yaml.dump(SPEC, sort_keys=False))
     commits = {}
 
     def commit(name):
@@ -288,7 +288,7 @@ def test_what_a_dependency_of_training_is_its_place_says(path, what):
 
 
 def test_every_dependency_of_training_is_of_one_kind():
-    spec = yaml.safe_load((Path(__file__).parents[1] / "dvc.yaml").read_text())["stages"]["finetune"]
+    spec = quick_yaml.load((Path(__file__).parents[1] / "dvc.yaml").read_text())["stages"]["finetune"]
     for path in spec["deps"]:
         found = reading.data_of({"deps": [{"path": path, "md5": "hash"}]})
         assert sum(map(len, found.values())) == 1, path
@@ -318,7 +318,7 @@ def test_the_csv_has_one_row_per_training(inside, tmp_path, capsys):
 
 def test_a_training_that_is_not_in_the_cache_is_named(inside):
     (rev,) = [row["rev"] for row in reading.dvc.api.exp_show(revs=inside["unfair"]) if row["Experiment"] == "rank"]
-    out = yaml.safe_load(git(Path(), "show", f"{rev}:dvc.lock"))["stages"][LORA]["outs"][0]
+    out = quick_yaml.load(git(Path(), "show", f"{rev}:dvc.lock"))["stages"][LORA]["outs"][0]
     assert out["path"] == "data/training/demo-demo-lora.json"
     with Repo() as repo:
         cached = Path(repo.cache.local.oid_to_path(out["md5"]))

@@ -12,9 +12,9 @@ import forked
 import numpy as np
 import pyarrow as pa
 import pytest
+import quick_yaml
 import tiny
 import torch
-import yaml
 from power_cut import killed_at
 from safetensors import SafetensorError
 from tiny import METHODS, ROOT, TINY_TRAIN
@@ -368,9 +368,9 @@ def test_the_validation_loss_is_that_of_the_saved_model_on_its_own_rows(work):
 def test_two_processes_draw_the_curve_of_one(work, tmp_path):
     """accelerate launch on two CPU processes (gloo), the same global batch: the same losses, written by the first."""
     shutil.copyfile(ROOT / "params.yaml", "params.yaml")
-    settings = yaml.safe_load(Path("params.yaml").read_text())
+    settings = quick_yaml.load(Path("params.yaml").read_text())
     settings["train"] |= {"steps": 6, "batch_size": 8, "log_every": 1, "warmup_steps": 1}
-    Path("params.yaml").write_text(yaml.safe_dump(settings))
+    Path("params.yaml").write_text(quick_yaml.dump(settings))
     for place, made in (("models/base/demo", "base"), ("data/tokens/demo-demo", "tokens")):
         Path(place).parent.mkdir(parents=True)
         Path(place).symlink_to(work / made)

@@ -10,7 +10,7 @@ import forked
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
+import quick_yaml
 from fake_hub import STRANGER, TOKEN, FakeHub, error
 
 from tradeoffs import params
@@ -64,7 +64,7 @@ def news(folder, rows=ROWS, card=True):
         ],
         "dataset_info": [{"config_name": "default", "features": features}],
     }
-    (folder / "README.md").write_text(f"---\n{yaml.safe_dump(card)}---\n")
+    (folder / "README.md").write_text(f"---\n{quick_yaml.dump(card)}---\n")
     return folder
 
 
@@ -251,10 +251,10 @@ def test_a_token_opens_what_is_private_and_is_never_shown(hub, tmp_path):
 
 
 def test_prepare_of_a_hub_data_set_records_the_commit(hub, home, tmp_path):
-    raw = yaml.safe_load((REPO / "params.yaml").read_text())
+    raw = quick_yaml.load((REPO / "params.yaml").read_text())
     entry = {key: value for key, value in WITH_TEST.items() if value is not None}
     raw["datasets"]["mine"] = {**entry, "near_duplicate": 1.0, "seen": 2, "valid": 3, "rows": 30}
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    (tmp_path / "params.yaml").write_text(quick_yaml.dump(raw))
     words = ["-m", "stages.prepare", "--dataset", "mine"]
     environment = hub.environment(home, PYTHONPATH=str(REPO))
     done = forked.python(*words, cwd=tmp_path, env=environment, libraries=forked.HUB)

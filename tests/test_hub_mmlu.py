@@ -7,7 +7,7 @@ import forked
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
+import quick_yaml
 from fake_hub import STRANGER, TOKEN, FakeHub, error
 
 from stages import prepare
@@ -77,7 +77,7 @@ def write_hub(folder, splits=("test", "validation", "dev"), configs=(*SUBJECTS, 
         paths = [{"split": split, "path": f"{config}/{split}-*"} for split in splits]
         described.append({"config_name": config, "data_files": paths})
     infos = [{"config_name": config, "features": features} for config in configs]
-    card = yaml.safe_dump({"configs": described, "dataset_info": infos}) if configs else "license: mit\n"
+    card = quick_yaml.dump({"configs": described, "dataset_info": infos}) if configs else "license: mit\n"
     (folder / "README.md").write_text(f"---\n{card}---\n\n# Questions\n")
     return folder
 
@@ -234,12 +234,12 @@ def test_prepare_records_the_commit_and_gives_the_same_questions_as_the_folder(h
     write_csv(Path("csv"))
 
     def params(mmlu):
-        raw = yaml.safe_load((REPO / "params.yaml").read_text())
+        raw = quick_yaml.load((REPO / "params.yaml").read_text())
         entry = {"path": "rows.jsonl", "kind": "instruction", "columns": {"instruction": "q", "answer": "a"}}
         entry |= {"test_share": 0.2, "near_duplicate": 1.0, "seen": 2, "valid": 1}
         entry |= {"mmlu": {**mmlu, "subjects": ["virology"]}}
         raw["datasets"]["mine"] = entry
-        Path("params.yaml").write_text(yaml.safe_dump(raw))
+        Path("params.yaml").write_text(quick_yaml.dump(raw))
 
     def prepared():
         return Path("data/prepared/mine/mmlu.jsonl").read_bytes(), files.read_json("data/prepared/mine/info.json")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import forked
 import pytest
-import yaml
+import quick_yaml
 from fake_hub import STRANGER, TOKEN, FakeHub, error
 from needs import needs
 from tiny_gguf import make_checkpoint
@@ -35,14 +35,14 @@ time.sleep = lambda seconds: None
 from huggingface_hub import constants
 constants.DOWNLOAD_CHUNK_SIZE = 1 << 16
 from tradeoffs.models import checkpoints
-from tradeoffs.base import hub_downloads, hub_models, hub_room
+from tradeoffs.base import hub_downloads, hub_models, hub_space
 from tradeoffs.plumbing.errors import UserError
 {UNSEEN}
 
 def one(repo, revision, folder):
     try:
         found = hub_models.find(repo, revision, sys.argv[1])
-        hub_room.announce(found, Path(folder))
+        hub_space.announce(found, Path(folder))
         Path(folder).mkdir(parents=True, exist_ok=True)
         hub_downloads.copy(found, Path(folder))
         return dict(commit=found.commit)
@@ -358,24 +358,24 @@ def test_only_parts_of_the_files_that_are_missing_make_the_download_smaller(hub,
 
 
 def test_the_folder_of_dvcs_cache_is_the_one_that_dvc_was_told(tmp_path, monkeypatch):
-    from tradeoffs.base import hub_room
+    from tradeoffs.base import hub_space
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DVC_SYSTEM_CONFIG_DIR", str(tmp_path / "system"))
     monkeypatch.delenv("DVC_GLOBAL_CONFIG_DIR", raising=False)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "user"))
-    assert hub_room._dvc_cache() == Path(".dvc/cache")
+    assert hub_space._dvc_cache() == Path(".dvc/cache")
     for level, place in (("system", "/mnt/shared"), ("user/dvc", "caches")):
         Path(level).mkdir(parents=True)
         Path(level, "config").write_text(f"[cache]\n    dir = {place}\n")
-        assert hub_room._dvc_cache() == tmp_path / level / place
+        assert hub_space._dvc_cache() == tmp_path / level / place
     Path(".dvc").mkdir()
     Path(".dvc/config").write_text(
         "[core]\n    remote = s3\n['remote \"s3\"']\n    url = s3://b\n[cache]\n    dir = ../a\n"
     )
-    assert hub_room._dvc_cache().resolve() == tmp_path / "a"
+    assert hub_space._dvc_cache().resolve() == tmp_path / "a"
     Path(".dvc/config.local").write_text("[cache]\n    dir = /mnt/b\n")
-    assert hub_room._dvc_cache() == Path("/mnt/b")
+    assert hub_space._dvc_cache() == Path("/mnt/b")
 
 
 def test_a_token_opens_what_is_gated_and_is_written_nowhere(hub, checkpoint, tmp_path):
@@ -465,9 +465,9 @@ def run_stage(hub, home, folder, *entries):
     for number, entry in enumerate(entries):
         made.append(folder / str(number))
         made[-1].mkdir()
-        raw = yaml.safe_load((REPO / "params.yaml").read_text())
+        raw = quick_yaml.load((REPO / "params.yaml").read_text())
         raw["models"], raw["run"]["models"] = {"mine": entry}, ["mine"]
-        (made[-1] / "params.yaml").write_text(yaml.safe_dump(raw))
+        (made[-1] / "params.yaml").write_text(quick_yaml.dump(raw))
     environment = hub.environment(home, PYTHONPATH=str(REPO))
     words = ["-c", STAGE, *map(str, made)]
     done = forked.python(*words, env=environment, libraries=forked.HUB)

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-import yaml
+import quick_yaml
 from dvc.repo import Repo
 
 from tradeoffs import params
@@ -110,9 +110,9 @@ def project():
     Path(".gitignore").write_text((REPO / ".gitignore").read_text())
     Path("live").mkdir()
     Path("live/.gitignore").write_text((REPO / "live/.gitignore").read_text())
-    plots = yaml.safe_load((REPO / "dvc.yaml").read_text())["plots"]
+    plots = quick_yaml.load((REPO / "dvc.yaml").read_text())["plots"]
     (own,) = [plot for plot in plots if isinstance(plot, dict) and "live" in plot]
-    Path("dvc.yaml").write_text(yaml.safe_dump({"plots": [own]}))
+    Path("dvc.yaml").write_text(quick_yaml.dump({"plots": [own]}))
     git("add", "-A")
     git("commit", "-q", "-m", "empty")
 
@@ -179,7 +179,7 @@ def test_dvc_plots_has_no_error_where_there_are_no_curves(project):
 
 
 def test_no_stage_depends_on_who_is_told():
-    for stage in yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"].values():
+    for stage in quick_yaml.load((REPO / "dvc.yaml").read_text())["stages"].values():
         assert not any(key.split(".")[0] == "launch" for key in stage.get("params", []))
         assert "report_to" not in stage["cmd"]
         assert not any(dep.startswith("tradeoffs/plumbing") for dep in stage["deps"])
@@ -250,10 +250,10 @@ def test_an_experiments_runs_are_named_after_it(monkeypatch):
 
 
 def test_params_know_the_loggers_and_nothing_else():
-    raw = yaml.safe_load((REPO / "params.yaml").read_text())
+    raw = quick_yaml.load((REPO / "params.yaml").read_text())
     for wanted, problem in ((["tensorbord"], "did you mean tensorboard"), (["mlflow", "mlflow"], "launch.report_to: ")):
-        Path("params.yaml").write_text(yaml.safe_dump(raw | {"launch": raw["launch"] | {"report_to": wanted}}))
+        Path("params.yaml").write_text(quick_yaml.dump(raw | {"launch": raw["launch"] | {"report_to": wanted}}))
         with pytest.raises(UserError, match=problem):
             params.load_all()
-    Path("params.yaml").write_text(yaml.safe_dump(raw | {"launch": raw["launch"] | {"report_to": []}}))
+    Path("params.yaml").write_text(quick_yaml.dump(raw | {"launch": raw["launch"] | {"report_to": []}}))
     assert params.load_all().launch.report_to == []

@@ -3,9 +3,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import quick_yaml
 import tiny
 import torch
-import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 from tiny import METHODS, ROOT, TINY_TRAIN
@@ -192,9 +192,9 @@ def test_the_stage_writes_a_self_contained_folder(work, trained, tmp_path, monke
 @pytest.mark.parametrize("onto", [None, "original_base"])
 def test_a_method_may_say_itself_what_its_adapter_is_merged_onto(work, trained, tmp_path, monkeypatch, onto):
     prepare_stage(work, trained, tmp_path, monkeypatch, "qlora")
-    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw = quick_yaml.load((ROOT / "params.yaml").read_text())
     raw["methods"]["qlora"] |= {"merge": onto} if onto else {}
-    files.write_text("params.yaml", yaml.safe_dump(raw))
+    files.write_text("params.yaml", quick_yaml.dump(raw))
     stage.main("demo", "demo", "qlora")
     written = Path("models/merged/demo-demo-qlora")
     assert files.read_json(written / "run_info.json")["merged_onto"] == (onto or "trained_base")

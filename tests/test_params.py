@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, get_args
 
 import pytest
-import yaml
+import quick_yaml
 
 from tradeoffs import params
 from tradeoffs.params import fields
@@ -16,13 +16,13 @@ REPO = Path(__file__).parents[1]
 
 @pytest.fixture
 def raw():
-    return yaml.safe_load((REPO / "params.yaml").read_text())
+    return quick_yaml.load((REPO / "params.yaml").read_text())
 
 
 def problems(raw, tmp_path):
     """The message that reading `raw` ends with."""
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(raw))
+    path.write_text(quick_yaml.dump(raw))
     with pytest.raises(UserError) as caught:
         params.load_all(path)
     return str(caught.value).replace(str(path), "params.yaml")
@@ -224,7 +224,7 @@ def test_whatever_stands_anywhere_is_read_or_named(raw, value):
 def test_a_float_as_dvc_writes_it_is_a_number(raw, tmp_path, text):
     raw["train"]["lr"] = "HERE"
     path = tmp_path / "params.yaml"
-    path.write_text(yaml.safe_dump(raw).replace("HERE", text))
+    path.write_text(quick_yaml.dump(raw).replace("HERE", text))
     assert params.load_all(path).train.lr == 2e-5
 
 
@@ -254,7 +254,7 @@ def test_each_field_is_what_stands_at_its_place(monkeypatch):
 
 def test_the_file_is_the_one_that_path_names_at_the_time(raw, tmp_path, monkeypatch):
     raw["train"]["steps"] = 7
-    (tmp_path / "other.yaml").write_text(yaml.safe_dump(raw))
+    (tmp_path / "other.yaml").write_text(quick_yaml.dump(raw))
     monkeypatch.setattr(params, "PATH", tmp_path / "other.yaml")
     assert params.load(Reads, method="lora").train.steps == 7
     with pytest.raises(UserError, match=r"other\.yaml: 'lorra' has no block under methods"):
@@ -263,7 +263,7 @@ def test_the_file_is_the_one_that_path_names_at_the_time(raw, tmp_path, monkeypa
 
 def test_a_problem_elsewhere_in_the_file_stops_a_stage_too(raw, tmp_path, monkeypatch):
     raw["models"]["demo"]["promt"] = "own"
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    (tmp_path / "params.yaml").write_text(quick_yaml.dump(raw))
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=r"models\.demo\.promt: unknown key \(did you mean prompt\?\)"):
         params.load(Reads, method="lora")
@@ -275,16 +275,9 @@ def test_a_stage_asked_for_an_unknown_name_lists_the_catalogue(monkeypatch):
         params.load(Reads, method="lorra")
 
 
-def test_a_method_overrides_single_values_of_the_shared_budget():
-    everything = params.load_all(REPO / "params.yaml")
-    method = params.Method(peft="LORA", config={}, train={"lr": 0.5})
-    assert method.budget(everything.train).lr == 0.5
-    assert method.budget(everything.train).steps == everything.train.steps
-
-
 def test_load_none_is_no_load(raw, tmp_path):
     raw["methods"]["lora"]["load"] = "none"
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(raw))
+    (tmp_path / "params.yaml").write_text(quick_yaml.dump(raw))
     assert params.load_all(tmp_path / "params.yaml").methods["lora"].load is None
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import forked
 import pytest
-import yaml
+import quick_yaml
 from fake_hub import FakeHub
 
 from tradeoffs import params
@@ -179,24 +179,24 @@ def test_lines_that_end_as_on_windows_still_do(hub, written):
     assert pin(hub, "models.mine", "datasets.questions").returncode == 0
     after = Path("params.yaml").read_bytes()
     assert after.count(b"\n") == after.count(b"\r\n") == written.count("\n") + 1
-    assert yaml.safe_load(after)["datasets"]["questions"]["mmlu"]["revision"] == hub.exams
+    assert quick_yaml.load(after)["datasets"]["questions"]["mmlu"]["revision"] == hub.exams
 
 
 def test_without_names_it_is_the_run_list_and_with_all_the_catalogue(hub, written):
     done = pin(hub)
     assert (done.returncode, Path("params.yaml").read_text()) == (0, written), done.stderr
-    raw = yaml.safe_load(written)
+    raw = quick_yaml.load(written)
     catalogue = {name: entry for name, entry in raw["models"].items() if "hub" in entry}
     raw["run"]["models"] = ["demo", "mine"]
     raw["models"] = {name: entry for name, entry in raw["models"].items() if entry.get("hub") in (None, "me/mine")}
     raw["datasets"] = {n: entry for n, entry in raw["datasets"].items() if entry.get("hub") in (None, "me/questions")}
     assert len(catalogue) > len(raw["models"])
-    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    Path("params.yaml").write_text(quick_yaml.dump(raw))
     assert pin(hub).returncode == 0
-    found = yaml.safe_load(Path("params.yaml").read_text())
+    found = quick_yaml.load(Path("params.yaml").read_text())
     assert (found["models"]["mine"]["revision"], found["models"]["inline"]["revision"]) == (hub.model, "main")
     assert pin(hub, "--all").returncode == 0
-    found = yaml.safe_load(Path("params.yaml").read_text())
+    found = quick_yaml.load(Path("params.yaml").read_text())
     assert {entry["revision"] for entry in found["models"].values() if "hub" in entry} == {hub.model, hub.old}
     assert found["datasets"]["plain"]["mmlu"]["revision"] == hub.exams
 

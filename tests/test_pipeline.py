@@ -10,12 +10,12 @@ from typing import Any, get_args, get_type_hints
 
 import fake_pipeline
 import pytest
-import yaml
+import quick_yaml
 from fake_pipeline import REPO
 
 from tradeoffs import artifacts, params
 
-SPEC = yaml.safe_load((REPO / "dvc.yaml").read_text())
+SPEC = quick_yaml.load((REPO / "dvc.yaml").read_text())
 STAGES = SPEC["stages"]
 # Rooms that no output depends on: arguments, the clock, the error type, who is told of a training; and the reader of
 # params.yaml, whose values DVC tracks one by one. As deps, a comment in one of them would train every model again.

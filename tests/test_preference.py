@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quick_yaml
 import tiny
 import torch
 import trl
-import yaml
 from datasets import Dataset
 from power_cut import killed_at
 from tiny import METHODS, ROOT, TINY_TRAIN
@@ -23,8 +23,9 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from tradeoffs import params
 from tradeoffs.common import files
+from tradeoffs.common.cells import Cell
 from tradeoffs.finetune import adapters, batches, pair_trainer, preference, training_state
-from tradeoffs.finetune.job import Loaded
+from tradeoffs.finetune.job import Job, Loaded
 from tradeoffs.finetune.trainer import StepTrainer
 from tradeoffs.methods import trl_stages
 from tradeoffs.models.loading import load_model, training_dtype
@@ -340,10 +341,10 @@ def test_no_stage_talks_to_the_network(work, monkeypatch):
 
 def problems(tmp_path, edit):
     """The message that reading params.yaml with a changed `lora_dpo` ends with; `edit` gets the file and the block."""
-    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw = quick_yaml.load((ROOT / "params.yaml").read_text())
     edit(raw, raw["methods"]["lora_dpo"])
     path = tmp_path / "changed.yaml"
-    path.write_text(yaml.safe_dump(raw))
+    path.write_text(quick_yaml.dump(raw))
     with pytest.raises(UserError) as error:
         params.load_all(path)
     return str(error.value)
@@ -405,18 +406,23 @@ def test_a_stage_on_a_data_set_without_pairs_is_one_error_of_the_run_list(tmp_pa
 
 
 def test_all_weights_may_go_on_with_pairs_too(tmp_path):
-    raw = yaml.safe_load((ROOT / "params.yaml").read_text())
+    raw = quick_yaml.load((ROOT / "params.yaml").read_text())
     raw["methods"]["full_dpo"] = raw["methods"]["full"] | {
         key: raw["methods"]["lora_dpo"][key] for key in ("stage", "preference")
     }
     path = tmp_path / "changed.yaml"
-    path.write_text(yaml.safe_dump(raw))
+    path.write_text(quick_yaml.dump(raw))
     assert params.load_all(path).methods["full_dpo"].stage == "dpo"
+
+
+def test_a_method_overrides_single_values_of_the_shared_budget():
+    budget = Job(Cell("demo", "demo", "lora"), Method(peft="LORA", config={}, train={"lr": 0.5}), TINY_TRAIN).budget
+    assert (budget.lr, budget.steps) == (0.5, TINY_TRAIN.steps)
 
 
 def test_the_budget_of_the_stage_stands_over_that_of_the_method():
     method = Method(full=True, train={"lr": 0.5, "steps": 3}, stage="dpo", preference=Preference({}, {"lr": 0.1}))
-    budget = method.preference_budget(TINY_TRAIN)
+    budget = Job(Cell("demo", "demo", "dpo"), method, TINY_TRAIN).preference_budget
     assert (budget.lr, budget.steps, budget.batch_size) == (0.1, 3, TINY_TRAIN.batch_size)
 
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+import quick_yaml
 from test_splits import alike
 
 from benchmarks import preparation
@@ -35,10 +35,10 @@ def workspace(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def run(rows=None, **changes):
-        raw = yaml.safe_load((REPO / "params.yaml").read_text())
+        raw = quick_yaml.load((REPO / "params.yaml").read_text())
         raw["datasets"] = {"demo": raw["datasets"]["demo"], "mine": {**ENTRY, **changes}}
         raw["run"]["datasets"] = ["mine"]
-        Path("params.yaml").write_text(yaml.safe_dump(raw))
+        Path("params.yaml").write_text(quick_yaml.dump(raw))
         if rows is not None:
             Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         prepare.main("mine")
@@ -341,9 +341,9 @@ def test_more_topics_than_there_are_is_an_error(workspace):
 @pytest.mark.slow
 def test_many_rows_take_less_memory_than_their_file_and_lose_their_near_duplicates(tmp_path, monkeypatch):
     monkeypatch.setattr(preparation, "WORKSPACE", tmp_path)
-    raw = yaml.safe_load((REPO / "params.yaml").read_text())
+    raw = quick_yaml.load((REPO / "params.yaml").read_text())
     raw["datasets"]["many"] = preparation.ENTRY
-    files.write_text(tmp_path / "params.yaml", yaml.safe_dump(raw))
+    files.write_text(tmp_path / "params.yaml", quick_yaml.dump(raw))
     sizes, peaks = [], []
     for count in (6_000, 30_000):  # more than a chunk of band keys: what does not grow with the rows is in both
         planted = preparation.write_rows(count)

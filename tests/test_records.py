@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
+import quick_yaml
 from needs import needs
 
 from benchmarks import assets
@@ -256,10 +256,10 @@ HUB = {"hub": "me/data", "revision": "main", "splits": {"train": "train"}, "colu
     ],
 )
 def test_a_block_that_cannot_be_read_is_told_why(tmp_path, entry, said):
-    raw = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text())
+    raw = quick_yaml.load((Path(__file__).parents[1] / "params.yaml").read_text())
     raw["datasets"]["mine"] = {key: value for key, value in {**VALID, **entry}.items() if value is not None}
     with pytest.raises(UserError) as error:
-        params.load_all(write(tmp_path / "params.yaml", yaml.safe_dump(raw)))
+        params.load_all(write(tmp_path / "params.yaml", quick_yaml.dump(raw)))
     assert f"\n  datasets.mine{said}" in str(error.value)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import fake_pipeline
 import pytest
-import yaml
+import quick_yaml
 from fake_pipeline import REPO, call, change, dvc, repro
 
 from tradeoffs import artifacts, params
@@ -161,7 +161,7 @@ def test_what_a_colleague_has_computed_is_not_computed_again(origin, folder_remo
 def test_without_access_to_the_remote_everything_is_run_from_source(origin, tmp_path):
     alone = clone(origin, tmp_path / "alone", Remote({"url": "s3://team/tradeoffs", "endpointurl": NOBODY_THERE}))
     ran = repro(alone, **ALONE)
-    assert ran == set(yaml.safe_load(git("show", "HEAD:dvc.lock", cwd=alone))["stages"])
+    assert ran == set(quick_yaml.load(git("show", "HEAD:dvc.lock", cwd=alone))["stages"])
 
 
 def test_one_adapter_or_gguf_is_got_without_the_rest(origin, author, folder_remote, tmp_path):
@@ -207,10 +207,10 @@ def test_merged_models_may_stay_at_home(origin, author, tmp_path):
     lean = tmp_path / "lean"
     shutil.copytree(author, lean, symlinks=True)
     connect(lean, remote)
-    spec = yaml.safe_load((lean / "dvc.yaml").read_text())
+    spec = quick_yaml.load((lean / "dvc.yaml").read_text())
     for stage in spec["stages"].values():
         stage["outs"] = [{out: {"push": False}} if str(out).startswith(bulky) else out for out in stage["outs"]]
-    (lean / "dvc.yaml").write_text(yaml.safe_dump(spec, sort_keys=False))
+    (lean / "dvc.yaml").write_text(quick_yaml.dump(spec, sort_keys=False))
     dvc("push", "-q", cwd=lean, **ALONE)
     git("commit", "-q", "-a", "-m", "Lean", cwd=lean)
 
@@ -229,6 +229,6 @@ def test_no_remote_and_no_key_is_committed():
 
 def test_every_output_is_pushed():
     """An output that stays at home is made again by the next plain `dvc repro` of every other clone."""
-    stages = yaml.safe_load((REPO / "dvc.yaml").read_text())["stages"].values()
+    stages = quick_yaml.load((REPO / "dvc.yaml").read_text())["stages"].values()
     options = [out for stage in stages for out in stage["outs"] if isinstance(out, dict)]
     assert not [out for out in options if next(iter(out.values())).get("push") is False]

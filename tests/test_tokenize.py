@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
+import quick_yaml
 
 from stages import tokenize
 from tradeoffs.base.demo_model import train_tokenizer
@@ -36,7 +36,7 @@ def workspace(tmp_path, monkeypatch):
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(base)
     files.write_json(base / "config.json", {"model_type": "llama", "max_position_embeddings": 512})
-    raw = yaml.safe_load((REPO / "params.yaml").read_text())
+    raw = quick_yaml.load((REPO / "params.yaml").read_text())
     raw["tokenize"] = {"max_length": 256, "window": WINDOW}
     for kind, columns in (
         ("text", {"text": "t"}),
@@ -49,7 +49,7 @@ def workspace(tmp_path, monkeypatch):
             rows = ({"id": f"{split}{n}", **example(kind, n)} for n in range(count))
             files.write_jsonl(f"data/prepared/{kind}/{split}.jsonl", rows)
         files.write_jsonl(f"data/prepared/{kind}/mmlu.jsonl", [])
-    files.write_text("params.yaml", yaml.safe_dump(raw))
+    files.write_text("params.yaml", quick_yaml.dump(raw))
     files.write_jsonl("data/general/tiny.jsonl", [{"id": f"g{n}", "text": TEXTS[n] * 3} for n in range(3)])
     return tokenizer
 

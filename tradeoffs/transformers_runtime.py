@@ -17,8 +17,8 @@ from transformers.generation.streamers import BaseStreamer
 from tradeoffs.common.batching import halved, length_batches
 from tradeoffs.evaluate.runtime import Rows, Scores, Target, common_prefix, per_target
 from tradeoffs.evaluate.torch_scores import observe
+from tradeoffs.evaluate.torch_size import held_mb
 from tradeoffs.models.forward import auto_batch, fits, logits_only_at
-from tradeoffs.models.loading import held_mb
 from tradeoffs.plumbing.errors import UserError
 
 # Logits held at once, in numbers: 64 MB in float32, whatever the vocabulary. What is computed from them takes about

@@ -32,12 +32,6 @@ DATA = {
 Entry = dict[str, Any]  # of one stage in dvc.lock
 
 
-class _LockLoader(yaml.CSafeLoader):
-    """Reads numbers as params.yaml's loader does, ten times as fast: a lock file is long."""
-
-    yaml_implicit_resolvers = Loader.yaml_implicit_resolvers
-
-
 def read(rev: str) -> Sweep:
     """The trials of the experiments of commit `rev`. A training of `rev` itself counts where its method was swept and
     its seed is one of the sweep's. Raises UserError if there are no experiments."""
@@ -162,7 +156,7 @@ class _Revision:
 
     def yaml(self, path: str) -> dict[str, Any]:
         """A file of the revision; empty if it has none of this name."""
-        return yaml.load(self._files.read_text(path), _LockLoader) if self._files.exists(path) else {}
+        return yaml.load(self._files.read_text(path), Loader) if self._files.exists(path) else {}
 
 
 def _setting(lock: dict[str, Entry], cell: Cell) -> Setting:

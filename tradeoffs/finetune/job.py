@@ -1,6 +1,6 @@
 """What is asked of a fine-tune, and the model that it is asked of."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from tradeoffs.common.cells import Cell
@@ -26,12 +26,12 @@ class Job:
     @property
     def budget(self) -> Train:
         """Of supervised tuning: the section with the method's own values on top."""
-        return self.method.budget(self.shared)
+        return replace(self.shared, **(self.method.train or {}))
 
     @property
     def preference_budget(self) -> Train:
-        """The same for what follows it."""
-        return self.method.preference_budget(self.shared)
+        """Of what follows it: the same with the values of `preference.train` on top."""
+        return replace(self.budget, **((self.method.preference and self.method.preference.train) or {}))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from tradeoffs.common import files
 from tradeoffs.common.batching import length_batches
-from tradeoffs.finetune import adapters, batches, pair_trainer, setup
+from tradeoffs.finetune import adapters, batches, pair_trainer, preparing
 from tradeoffs.finetune.job import Job, Loaded
 from tradeoffs.finetune.pair_trainer import REFERENCE, PairProgress
 from tradeoffs.finetune.progress import Told, matrix_peak
@@ -45,7 +45,7 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
     when TRL refuses the configuration, when memory does not suffice, and when the loss is no longer a number.
     """
     budget = job.preference_budget
-    arguments = setup.arguments(budget, loaded.dtype, scratch)
+    arguments = preparing.arguments(budget, loaded.dtype, scratch)
     batch_tokens = loaded.batch_tokens if budget.batch_tokens == "auto" else budget.batch_tokens
     train, valid, test = _read_pairs(job)
     longest = max(_length(pair) for pair in (*train, *valid, *test))
@@ -58,7 +58,7 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
         trainer = pair_trainer.make(job, loaded.model, arguments, at_once, pad_id)
         known = _reference(trainer, [*train, *valid, *test], batch_tokens, scratch / "reference.safetensors")
         saved = SavedState(scratch, budget.save_every)
-        earlier = setup.optimise(trainer, loaded.model, job, budget, saved)
+        earlier = preparing.optimise(trainer, loaded.model, job, budget, saved)
         if saved.first_step:
             where = f"step {saved.first_step} of {budget.steps}"
             print(f"{job.name}: {job.method.stage} was cut short; going on after {where}")

@@ -12,7 +12,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from tradeoffs.common import files, unfinished
 from tradeoffs.common.memory import peak_memory_mb
-from tradeoffs.finetune import adapters, batches, pair_trainer, preference, processes, setup, weights
+from tradeoffs.finetune import adapters, batches, pair_trainer, preference, preparing, processes, weights
 from tradeoffs.finetune.batches import Example
 from tradeoffs.finetune.job import Job, Loaded
 from tradeoffs.finetune.progress import Progress, Told, matrix_peak
@@ -178,12 +178,12 @@ def _set_up(
     budget, model = job.budget, loaded.model
     trainer = StepTrainer(
         model=model,
-        args=setup.arguments(budget, loaded.dtype, saved.folder),
+        args=preparing.arguments(budget, loaded.dtype, saved.folder),
         pad_id=files.read_json(job.cell.tokens / "info.json")["pad_id"],
         batch_tokens=loaded.batch_tokens,
         packed=loaded.attention == "flash_attention_2" and _rows_may_be_joined(model),
     )
-    earlier = setup.optimise(trainer, model, job, budget, saved)
+    earlier = preparing.optimise(trainer, model, job, budget, saved)
     if saved.first_step:
         print(f"{job.cell}: an earlier run was cut short; going on after step {saved.first_step} of {budget.steps}")
     trainer.train_dataset = rows[saved.first_step * budget.batch_size :]

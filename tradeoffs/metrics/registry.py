@@ -59,9 +59,14 @@ METRICS: dict[str, Metric] = {}
 
 
 def register(metric: Metric) -> Metric:
-    """Adds a metric made of columns that are there already. Raises ValueError if its name is taken."""
+    """Adds a metric made of columns that are there already.
+
+    Raises ValueError if its name is taken, or for what cannot be: beside seen stands what has both splits.
+    """
     if metric.name in METRICS:
         raise ValueError(f"{metric.name}: two metrics of this name")
+    if metric.side_by_side and metric.split:
+        raise ValueError(f"{metric.name}: taken from {metric.split} alone, so nothing stands beside it")
     METRICS[metric.name] = replace(metric, columns=metric.columns or (metric.column or metric.name, "items"))
     return METRICS[metric.name]
 

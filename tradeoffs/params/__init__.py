@@ -127,9 +127,19 @@ def _parsed(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
     except (yaml.YAMLError, ValueError) as error:  # the latter: not UTF-8, or a date that there is not
-        mark = getattr(error, "problem_mark", None)
+        said = _in_words(path, error)
+        mark = getattr(said, "problem_mark", None)
         place = f" line {mark.line + 1}:" if mark else ""
-        raise UserError(f"{path}:{place} not valid YAML: {getattr(error, 'problem', error)}") from error
+        raise UserError(f"{path}:{place} not valid YAML: {getattr(said, 'problem', said)}") from error
+
+
+def _in_words(path: Path, error: Exception) -> Exception:
+    """The error that PyYAML's own parser has for the file: it says more than libyaml's."""
+    try:
+        yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError) as same:
+        return same
+    return error
 
 
 def checked(raw: Any) -> tuple[Params | None, list[str]]:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, get_type_hints
 
-from tradeoffs.common import templates
+from tradeoffs.common.columns import FIELD
 from tradeoffs.methods import peft_facts, trl_stages
 from tradeoffs.methods.trl_stages import STAGES
 from tradeoffs.params.reading import read
@@ -169,9 +169,9 @@ def _column_checks(where: str, dataset: Dataset) -> Iterator[str]:
             continue
         if field.name not in known:
             yield f"{where}.columns.{field.name}: means nothing for kind {dataset.kind} (columns: {', '.join(known)})"
-        elif set("{}") & set(templates.FIELD.sub("", value)):
+        elif set("{}") & set(FIELD.sub("", value)):
             yield f"{where}.columns.{field.name}: braces hold a column's name, as {{title}}; is {value!r}"
-        elif field.name == "messages" and templates.FIELD.search(value):
+        elif field.name == "messages" and FIELD.search(value):
             yield f"{where}.columns.messages: must be one column, which holds the turns; is {value!r}"
 
 

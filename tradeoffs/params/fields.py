@@ -24,7 +24,6 @@ Count = Annotated[int, Range(0)]
 Positive = Annotated[int, Range(1)]
 PositiveFloat = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
-Share = Annotated[float, Range(0, 1)]
 Prompt = Literal["own", "chatml", "plain", "alpaca"]
 Load = Literal["none", "int8", "nf4", "fp4"]
 # Of transformers, those that need nothing but the number of steps and of warm-up steps.

@@ -3,7 +3,7 @@
 A field of type `X | None` may be left out; all others must be there.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from tradeoffs.formats.names import PRECISIONS, QUANTS
@@ -216,14 +216,6 @@ class Method:
     @property
     def trains(self) -> bool:
         return self.full is True or self.peft is not None
-
-    def budget(self, shared: Train) -> Train:
-        """The shared training section with this method's own values on top."""
-        return replace(shared, **(self.train or {}))
-
-    def preference_budget(self, shared: Train) -> Train:
-        """The same for what follows supervised tuning: `budget` with the values of `preference.train` on top."""
-        return replace(self.budget(shared), **((self.preference and self.preference.train) or {}))
 
 
 @dataclass(frozen=True)

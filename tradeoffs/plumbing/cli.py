@@ -48,7 +48,12 @@ def command(main: Callable[..., None], options: argparse.ArgumentParser | None =
             main(**arguments)
             sys.stdout.flush()
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+            try:
+                sys.stdout.flush()
+            except BrokenPipeError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+            else:  # another pipe than the reader's
+                raise
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from statistics import median
 from tradeoffs.common.cells import TRAINED, Variant
 from tradeoffs.report.formatting import Lines, escaped, row_head, short, table
 from tradeoffs.report.rendering import render
-from tradeoffs.report.tables import as_trained
+from tradeoffs.report.tables import trained_of
 from tradeoffs.results import intervals
 from tradeoffs.results.results import Results
 
@@ -81,7 +81,7 @@ def _differences(results: Results) -> Lines:
     for group in results.groups():
         trained = results.as_trained(group)
         methods = [(a, b) for index, a in enumerate(trained) for b in trained[:index]]
-        formats = [(v, as_trained(results, v)) for v in results.of(group) if v.format != TRAINED]
+        formats = [(v, trained_of(results, v)) for v in results.of(group) if v.format != TRAINED]
         for name in ("test_loss", "test_f1", "mmlu_accuracy"):
             if results.has(trained[0], name):
                 found = [_detectable(results, pairs, name) for pairs in (methods, formats)]

@@ -18,7 +18,7 @@ from tradeoffs.report.formatting import (
     with_cost,
 )
 from tradeoffs.report.rendering import render
-from tradeoffs.report.tables import as_trained, only_as_trained
+from tradeoffs.report.tables import trained_of, why_only_as_trained
 from tradeoffs.results import ranking, tuning
 from tradeoffs.results.costs import COST
 from tradeoffs.results.results import Results
@@ -74,7 +74,7 @@ def _decision(results: Results, group: Pair) -> dict[str, object]:
     forgotten: str | None = None
     if base and base not in tied:
         lead = signed(results.compare_picked(best, base, name, len(results.of(group))), name)
-    if change := tuning.forgotten(results, as_trained(results, best)):
+    if change := tuning.forgotten(results, trained_of(results, best)):
         forgotten = signed(change, "general_loss")
     return {
         "title": heading(group),
@@ -90,7 +90,7 @@ def _decision(results: Results, group: Pair) -> dict[str, object]:
         "by_size": [name_of(v) for v in ranking.pareto(results, group, "size_mb", "lower")],
         "by_speed": [name_of(v) for v in ranking.pareto(results, group, "decode_tokens_per_second", "higher")],
         "choices": _choices(results, group),
-        "only_as_trained": only_as_trained(results, group),
+        "only_as_trained": why_only_as_trained(results, group),
     }
 
 

@@ -6,7 +6,7 @@ from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report.formatting import Lines, bold, cost_of, full_label, heading, quality_of, table
 from tradeoffs.report.rendering import render
-from tradeoffs.report.tables import matrix, only_as_trained, quality_table
+from tradeoffs.report.tables import matrix, quality_table, why_only_as_trained
 from tradeoffs.results import ranking
 from tradeoffs.results.costs import BATCH, COST
 from tradeoffs.results.results import Results
@@ -25,7 +25,7 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
         "title": heading(group),
         "label": full_label(results, group.dataset, name),
         "matrix": matrix(results, group, results.formats, cells),
-        "only_as_trained": only_as_trained(results, group),
+        "only_as_trained": why_only_as_trained(results, group),
         "best": best[0].method,
         "cost": _cost_table(results, best),
         "throughput": _throughput(results, best),

@@ -11,6 +11,7 @@ from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
 
 Lines = list[str]
+MANY = 12  # more variants or rows than these are folded away
 MOST_DECIMALS = {"": 4, "+": 6}  # of a value, of a difference; what needs more is written with an exponent
 
 

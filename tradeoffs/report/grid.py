@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tradeoffs.common.cells import TRAINED, Pair, Variant
 from tradeoffs.report.formatting import (
+    MANY,
     Lines,
     accuracy_of,
     cost_of,
@@ -23,7 +24,6 @@ from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
 
 BITS, F1 = "test_bits_per_byte", "test_f1"
-MANY = 12  # more rows than these are folded away
 WORST = 8  # bits per byte of a model that knows nothing
 ITEMS = {"text": "documents"}  # what the test items of a kind of data set are; others: questions
 

@@ -6,7 +6,7 @@ from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report.formatting import Lines, bold, heading, name_of, quality_of, signed, table
 from tradeoffs.report.rendering import render
-from tradeoffs.report.tables import as_trained, matrix, only_as_trained
+from tradeoffs.report.tables import matrix, trained_of, why_only_as_trained
 from tradeoffs.results import ranking
 from tradeoffs.results.results import Results
 
@@ -26,7 +26,7 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
     return {
         "title": heading(group),
         "matrix": matrix(results, group, results.formats[1:], cells),
-        "only_as_trained": only_as_trained(results, group),
+        "only_as_trained": why_only_as_trained(results, group),
         "costliest": {method: _costliest_step(results, results.of(group, method)) for method in merged},
         "merges": _merges(results, group) if merged else None,
         "best": best,
@@ -43,7 +43,7 @@ def _merges(results: Results, group: Pair) -> Lines:
     if not merged:
         return []
     # Two blocks that differ in `merge` alone train the same model.
-    losses = {v: results.interval(as_trained(results, v), "test_loss").value for v in merged}
+    losses = {v: results.interval(trained_of(results, v), "test_loss").value for v in merged}
     merged.sort(key=lambda v: list(losses.values()).index(losses[v]))
     changes = _changes(results, merged[0])
     header = ["variant", "merged onto", "change of loss", *_labels(results, group.dataset)]
@@ -69,7 +69,7 @@ def _changes(results: Results, variant: Variant) -> list[str]:
 
 def _change(results: Results, variant: Variant, name: str, against: Variant | None = None) -> str:
     """Paired change against the model as trained (or another rung); bold: no tie."""
-    found = results.compare(variant, against or as_trained(results, variant), name)
+    found = results.compare(variant, against or trained_of(results, variant), name)
     return bold(signed(found, name), not found.tie)
 
 

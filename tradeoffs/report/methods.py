@@ -6,7 +6,7 @@ from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report.formatting import Lines, accuracy_of, heading, short, table
 from tradeoffs.report.rendering import render
-from tradeoffs.report.tables import only_as_trained, quality_table
+from tradeoffs.report.tables import quality_table, why_only_as_trained
 from tradeoffs.results import ranking, tuning
 from tradeoffs.results.results import Results
 
@@ -46,7 +46,7 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
         "test_and_seen": quality_table(results, trained, both, lambda v: v.method, split_names=True),
         "preferences": any(tuning.rewards(results, v) for v in trained),
         "training": _training_table(results, trained),
-        "only_as_trained": only_as_trained(results, group),
+        "only_as_trained": why_only_as_trained(results, group),
         "adalora": _adalora_ranks(results, trained),
     }
 

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 
 from tradeoffs.common.cells import Pair, Variant
-from tradeoffs.report.formatting import Lines, escaped, heading, name_of, short, table
+from tradeoffs.report.formatting import MANY, Lines, escaped, heading, name_of, short, table
 from tradeoffs.report.rendering import render
 from tradeoffs.results import prompted
 from tradeoffs.results.results import Results
-
-MANY = 12  # more variants than these are folded away, except as trained
 
 
 def section(results: Results, drawn: Sequence[str]) -> str:

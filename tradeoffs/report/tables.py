@@ -46,7 +46,7 @@ def matrix(results: Results, group: Pair, formats: list[str], cells: dict[Varian
     return table(["method", *(f"`{f}`" for f in formats)], rows)
 
 
-def only_as_trained(results: Results, group: Pair) -> list[str]:
+def why_only_as_trained(results: Results, group: Pair) -> list[str]:
     """Which methods of a group have no other format, and why, a sentence for each reason.
 
     They stand under every table that has a place for such a format.
@@ -57,6 +57,6 @@ def only_as_trained(results: Results, group: Pair) -> list[str]:
     return [f"{', '.join(some)}: {trained_only.sentence(why)}." for why, some in methods.items()]
 
 
-def as_trained(results: Results, variant: Variant) -> Variant:
+def trained_of(results: Results, variant: Variant) -> Variant:
     """The model that a variant is a form of, as it left training."""
     return results.of(variant.pair, variant.method)[0]

@@ -22,7 +22,7 @@ BATCH = "decode_tokens_per_second_batch_"  # and how many sequences; of all of t
 
 def read(variant: Variant) -> dict:
     """data/cost/<variant>.json with its sweep over batch sizes, and the spread of that, as single numbers."""
-    found = reading.json(variant.cost)
+    found = reading.read_json(variant.cost)
     for numbers in (found, found.get("spread", {})):
         numbers.update({f"{BATCH}{size}": number for size, number in numbers.pop("batch_sweep", {}).items()})
     return found

@@ -19,7 +19,7 @@ _COLUMNS += ("prompt", "generated", "generated_tokens", "latency_seconds", "ttft
 _MADE = ("items", "correct")  # of them: 1 for each item, whether the right option was chosen
 
 
-def json(path: Path) -> dict:
+def read_json(path: Path) -> dict:
     """Raises UserError if there is none."""
     files.must_exist(path)
     return files.read_json(path)

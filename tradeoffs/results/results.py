@@ -48,7 +48,7 @@ class Results:
     def __init__(self, run: Run, seed: int, resamples: int, only: Sequence[Variant] = ()):
         self.run = run
         listed = list(only) or variants(run)
-        self.training = {cell: reading.json(cell.training) for cell in dict.fromkeys(v.cell for v in listed)}
+        self.training = {cell: reading.read_json(cell.training) for cell in dict.fromkeys(v.cell for v in listed)}
         cost = {variant: costs.read(variant) for variant in listed}
         self.unmergeable = {v.cell: found[trained_only.KEY] for v, found in cost.items() if trained_only.KEY in found}
         self.cost = {variant: found for variant, found in cost.items() if trained_only.KEY not in found}
@@ -57,7 +57,7 @@ class Results:
         for variant in self.variants:
             self._of.setdefault(variant.pair, []).append(variant)
         datasets = dict.fromkeys(variant.dataset for variant in self.variants)
-        self.prepared = {name: reading.json(prepared(name) / "info.json") for name in datasets}
+        self.prepared = {name: reading.read_json(prepared(name) / "info.json") for name in datasets}
         self._seed, self._resamples = seed, resamples
         self._draws: dict[int, np.ndarray] = {}
         self._sums: dict[tuple[Variant, str], tuple[list[str], np.ndarray] | None] = {}
@@ -69,7 +69,7 @@ class Results:
     @cached_property
     def lengths(self) -> dict[Pair, dict]:
         """Of each model and data set, by split: how many examples (documents of a text) have how many tokens."""
-        return {pair: reading.json(pair.lengths) for pair in pairs(self.run)}
+        return {pair: reading.read_json(pair.lengths) for pair in pairs(self.run)}
 
     def groups(self) -> list[Pair]:
         """Each model with each data set: the variants inside one pair are alternatives to each other."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tradeoffs.common import templates
+from tradeoffs.common.columns import FIELD
 from tradeoffs.params import Columns
 from tradeoffs.plumbing.errors import UserError, near
 
@@ -88,7 +88,7 @@ def examples(
 def used(columns: Columns | None) -> set[str]:
     """The names of the columns that `columns` maps, those within templates too."""
     mapped = filter(None, vars(columns or TEXT_FILE).values())
-    return {name for value in mapped for name in templates.FIELD.findall(value) or [value]}
+    return {name for value in mapped for name in FIELD.findall(value) or [value]}
 
 
 def _example(where: str, row: dict[str, Any], columns: Columns) -> Example:
@@ -106,16 +106,16 @@ def _example(where: str, row: dict[str, Any], columns: Columns) -> Example:
 
 
 def _holds(row: dict[str, Any], column: str | None) -> bool:
-    return column is not None and all(name in row for name in templates.FIELD.findall(column) or [column])
+    return column is not None and all(name in row for name in FIELD.findall(column) or [column])
 
 
 def _value(where: str, row: dict[str, Any], column: str | None) -> str:
     """The text of a column, or of a template of several."""
-    names = templates.FIELD.findall(column or "")
+    names = FIELD.findall(column or "")
     if not names:
         return _text_of(where, column, _cell(where, row, column))
     found = {name: _text_of(where, name, _cell(where, row, name)) for name in names}
-    return templates.FIELD.sub(lambda match: found[match[1]], str(column)).strip() if any(found.values()) else ""
+    return FIELD.sub(lambda match: found[match[1]], str(column)).strip() if any(found.values()) else ""
 
 
 def _cell(where: str, row: dict[str, Any], column: str | None) -> Any:
