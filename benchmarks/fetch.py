@@ -12,7 +12,7 @@ broke off goes on where it was. What is there and right stays; what is there and
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
@@ -37,11 +37,11 @@ BLOCK = 1 << 16
 
 @dataclass(frozen=True)
 class Download:
-    """A published file. Size in bytes and SHA-256 may be unknown where something is made from it: that is checked."""
+    """A published file, its size in bytes; nothing is made of one that is not what its SHA-256 says."""
 
     url: str
-    size: int | None
-    sha256: str | None
+    size: int | None  # None: as much as the server gives
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,19 @@ def _file(asset: str, block: dict[str, Any], path: str, facts: dict[str, Any]) -
     found = File(asset, block["licence"], path, facts.pop("size"), facts.pop("sha256"))
     if url := facts.pop("url", None):
         published = facts.pop("download", {"size": found.size, "sha256": found.sha256})
-        found = replace(found, download=Download(url, published.get("size"), published.get("sha256")))
+        found = replace(found, download=Download(url, published.get("size"), published["sha256"]))
     return replace(found, **facts)
 
 
-def main(names: list[str], into: Path, table: dict[str, list[File]]) -> None:
+def main(names: Sequence[str], into: Path, list: bool) -> None:
+    table = read_table()
+    if list:
+        print(listed(table))
+    else:
+        bring(names, into, table)
+
+
+def bring(names: Sequence[str], into: Path, table: dict[str, list[File]]) -> None:
     """Fetches the assets of these names, or all that are published if there are none.
 
     Raises UserError, before anything is fetched, for a name that is not in the table, for a named asset that is not
@@ -206,7 +214,7 @@ def download(wanted: Download, part: Path) -> None:
                 raise UserError(
                     f"{wanted.url}: broke off after {_mb(size)}{of} ({error}); run again, and it goes on"
                 ) from error
-    if wanted.sha256 and (found := files.sha256(part)) != wanted.sha256:
+    if (found := files.sha256(part)) != wanted.sha256:
         part.unlink()
         raise UserError(
             f"{wanted.url}: what came is not what the table says (its SHA-256 is {found}, not {wanted.sha256}) "
@@ -262,20 +270,9 @@ def _mb(size: int) -> str:
     return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size:,} bytes"
 
 
-def run() -> None:
-    """The command line."""
+if __name__ == "__main__":
     parser = cli.parser()
     parser.add_argument("names", nargs="*", metavar="NAME", help="an asset of --list (without any: all)")
     parser.add_argument("--into", type=Path, default=assets.FOLDER, help="the folder (default: %(default)s)")
     parser.add_argument("--list", action="store_true", help="what there is; fetches nothing")
-    arguments = parser.parse_args()
-    table = read_table()
-    with cli.explained():
-        if arguments.list:
-            print(listed(table))
-        else:
-            main(arguments.names, arguments.into, table)
-
-
-if __name__ == "__main__":
-    run()
+    cli.command(main, parser)

@@ -1,6 +1,7 @@
 """How assets are made that are not published as they are used: each from one downloaded file, always the same bytes."""
 
 import io
+import re
 import struct
 import tarfile
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 Made = bytes | dict[str, bytes]  # a file, or the files of a folder by their path in it
+MMLU_FILE = re.compile(r"(dev|val|test)/[^/]+\.csv")
 
 
 def without_last_line_break(source: Path) -> bytes:
@@ -17,12 +19,15 @@ def without_last_line_break(source: Path) -> bytes:
 
 
 def mmlu_folder(source: Path) -> dict[str, bytes]:
-    """dev, val and test of MMLU's published archive, in which they lie in a folder `data`."""
+    """dev, val and test of MMLU's published archive, in which they lie in a folder `data`.
+
+    Nothing else of it is taken, so no name in it leads out of the folder that is made.
+    """
     found = {}
     with tarfile.open(source) as archive:
         for member in archive:
             name = member.name.removeprefix("data/")
-            if member.isfile() and name.endswith(".csv") and name.startswith(("dev/", "val/", "test/")):
+            if member.isfile() and MMLU_FILE.fullmatch(name):
                 content = archive.extractfile(member)
                 assert content is not None  # a plain file has content
                 found[name] = content.read()

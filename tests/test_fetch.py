@@ -99,7 +99,7 @@ def get(into: Path, *held: File, names: tuple[str, ...] = ()) -> None:
     table: dict[str, list[File]] = {}
     for file in held:
         table.setdefault(file.asset, []).append(file)
-    fetch.main(list(names), into, table)
+    fetch.bring(names, into, table)
 
 
 def problem(into: Path, *held: File, names: tuple[str, ...] = ()) -> str:
@@ -209,7 +209,7 @@ def test_a_server_that_does_not_answer_is_a_message(tmp_path):
 
 def test_a_name_that_is_not_in_the_table_gets_near_matches(tmp_path):
     with pytest.raises(UserError, match=r"^gpt: no such asset \(did you mean gpt2\?\)$"):
-        fetch.main(["gpt"], tmp_path, fetch.read_table())
+        fetch.bring(["gpt"], tmp_path, fetch.read_table())
 
 
 def test_what_is_not_published_or_not_pinned_is_left_out_and_refused_by_name(server, tmp_path, capsys):
@@ -225,7 +225,10 @@ def test_what_is_not_published_or_not_pinned_is_left_out_and_refused_by_name(ser
 
 def test_a_file_is_made_from_the_published_one_and_checked(server, tmp_path):
     server.files["lines.txt"] = b"one\ntwo\n"
-    made = {"download": Download(server.address("lines.txt"), 8, None), "make": "without_last_line_break"}
+    made = {
+        "download": Download(server.address("lines.txt"), 8, sha256(b"one\ntwo\n")),
+        "make": "without_last_line_break",
+    }
     get(tmp_path, entry(server, b"one\ntwo", "lines.txt", **made))
     assert (tmp_path / "data/lines.txt").read_bytes() == b"one\ntwo" and names_in(tmp_path) == ["data/lines.txt"]
     said = problem(tmp_path, File("thing", LICENCE, "wrong.txt", 5, sha256(b"three"), **made))
@@ -272,6 +275,7 @@ def test_every_file_of_the_table_has_a_pinned_source_or_says_why_not():
         assert fetch.refusal(file) in (None, file.unpublished), file.path
         assert not file.make or file.make in making.MAKERS, file.path
         assert not file.download or file.download.url.startswith("https://"), file.path
+        assert not file.download or len(file.download.sha256) == 64, file.path
     assert len({file.path for file in FILES}) == len(FILES)
     assert {file.asset for file in FILES if file.unpublished} == {"tinystories"}
 

@@ -1,8 +1,10 @@
 """What is made of published files is what is used, to the byte."""
 
 import hashlib
+import io
 import json
 import struct
+import tarfile
 
 import numpy as np
 from needs import needs
@@ -90,4 +92,18 @@ def test_the_tokenizer_of_pythia_is_made_to_the_byte(tmp_path):
     source = tmp_path / "tokenizer.json"
     source.write_bytes(made + b"\n")
     assert making.without_last_line_break(source) == made
+    assert hashlib.sha256(source.read_bytes()).hexdigest() == FILES["without_last_line_break"].download.sha256
     assert source.stat().st_size == FILES["without_last_line_break"].download.size
+
+
+def test_no_name_in_an_archive_leads_out_of_the_folder(tmp_path):
+    names = ["data/dev/a_dev.csv", "data/dev/../../../out.csv", "data/test/../out.csv", "/dev/out.csv", "dev//out.csv"]
+    with tarfile.open(tmp_path / "data.tar", "w") as archive:
+        for name in [*names, "data/val/deeper/out.csv", "data/other/out.csv", "data/val/out.txt"]:
+            member = tarfile.TarInfo(name)
+            member.size = 2
+            archive.addfile(member, io.BytesIO(b"1\n"))
+        link = tarfile.TarInfo("data/val/link.csv")
+        link.type, link.linkname = tarfile.SYMTYPE, "../../../out.csv"
+        archive.addfile(link)
+    assert making.mmlu_folder(tmp_path / "data.tar") == {"dev/a_dev.csv": b"1\n"}
