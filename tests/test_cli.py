@@ -103,7 +103,10 @@ def test_an_unknown_name_lists_the_catalogue(workspace):
 
 @pytest.mark.parametrize("stage", ["prepare", "quantize", "evaluate_cpu"])
 def test_help_says_what_goes_in_and_out(workspace, stage):
-    done = run(workspace, stage, "--help")
+    # As a user starts it: a new interpreter, which imports all that the stage does.
+    command = [sys.executable, "-m", f"stages.{stage}", "--help"]
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True)
     assert done.returncode == 0
     assert "IN " in done.stdout and "OUT " in done.stdout
 

@@ -1,6 +1,8 @@
 """Every method of params.yaml goes through every stage on a random two-layer model, and the numbers hang together."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import forked
@@ -149,10 +151,14 @@ print(int(sys.argv[1]) - left, "parts")
 """
 
 
-def run_killed(stage, after, *names):
-    environment = os.environ | {"PYTHONPATH": str(REPO)}
-    command = ["-c", KILLED.format(stage=stage), after, *names]
-    return forked.python(*command, env=environment)
+def new_interpreter(*words, env):
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, env=env, capture_output=True, text=True)
+
+
+def run_killed(stage, after, *names, run=forked.python):
+    """`stage`, killed in the part after so many; what goes on to the end does so in a new interpreter, no fork."""
+    return run("-c", KILLED.format(stage=stage), after, *names, env=os.environ | {"PYTHONPATH": str(REPO)})
 
 
 @pytest.mark.parametrize(("stage", "last"), [("evaluate_cpu", "q4_0"), ("reference", None)])
@@ -168,7 +174,7 @@ def test_an_evaluation_that_is_killed_goes_on_from_what_it_had_finished(finished
     for after in (0, count // 2, count // 2 - 1):  # together they stop in the middle, and just before the end
         cut = run_killed(stage, after, *names)
         assert cut.returncode == -9, cut.stderr
-    finish = run_killed(stage, 10**6, *names)
+    finish = run_killed(stage, 10**6, *names, run=new_interpreter)
     assert f"{variant}: an earlier run was cut short; going on after its {2 * (count // 2) - 1} finished parts" in (
         finish.stdout
     )
