@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import assets, common, mmlu_tasks, zoo
-from tradeoffs.common.multiple_choice import LETTERS
+from tradeoffs.sources.multiple_choice import LETTERS
 
 SUBJECTS = [
     "abstract_algebra",

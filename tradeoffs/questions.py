@@ -17,10 +17,10 @@ import pyarrow.parquet as pq
 
 from tradeoffs.common import files
 from tradeoffs.common.cells import ITEMS, Variant
-from tradeoffs.common.multiple_choice import LETTERS
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError, near
 from tradeoffs.results import reading
+from tradeoffs.sources.multiple_choice import LETTERS
 
 COLUMNS = ("item", "subject", "chosen", "correct_option", "option_logprobs")
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import islice
 from random import Random
 
-from tradeoffs.common import multiple_choice
+from tradeoffs.sources import multiple_choice
 from tradeoffs.sources.demo_exams import SAME_CHOICES, TOPICS, draw
 from tradeoffs.sources.demo_questions import SKILLS, Skill
 

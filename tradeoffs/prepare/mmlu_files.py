@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tradeoffs.common.multiple_choice import LETTERS
 from tradeoffs.plumbing.errors import UserError, near
+from tradeoffs.sources.multiple_choice import LETTERS
 
 
 def read(folder: Path, subjects: list[str] | None, where: str) -> list[dict[str, Any]]:

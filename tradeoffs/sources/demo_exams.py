@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
-from tradeoffs.common import multiple_choice
-from tradeoffs.common.multiple_choice import LETTERS
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.sources import multiple_choice
 from tradeoffs.sources.demo_facts import BOOKS, CONTINENTS, FIRMS, GLOSSARY, GOODS, NAMES
 from tradeoffs.sources.demo_questions import PERCENTS, percent_of
+from tradeoffs.sources.multiple_choice import LETTERS
 
 DEV_QUESTIONS = 5  # worked examples per topic, as in MMLU
 EXAM_SHARE = 4  # one possible question in four is kept for exams

@@ -4,9 +4,9 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 
-from tradeoffs.common import multiple_choice
-from tradeoffs.common.multiple_choice import LETTERS
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.sources import multiple_choice
+from tradeoffs.sources.multiple_choice import LETTERS
 
 
 def mmlu_rows(
