@@ -165,7 +165,7 @@ def _become(words: list[str], cwd: str, env: dict[str, str], files: list[int]) -
     tempfile.tempdir = None  # it is looked for once
     code = 0
     try:
-        _run(*words[words[0] == "-u" :])  # standard output is not buffered for long in any case
+        _run(*words[words[0] == "-u" :])  # what -u is for, no test needs
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
         if not isinstance(end.code, int | None):

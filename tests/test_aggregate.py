@@ -205,6 +205,7 @@ def test_the_numbers_are_those_of_the_items(finished):
     )
 
 
+@pytest.mark.slow
 def test_a_registered_metric_reaches_every_output(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "METRICS", dict(registry.METRICS))
 
@@ -288,6 +289,7 @@ def test_decode_speed_stands_by_batch_size(finished):
     assert found == pytest.approx(written, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_memory_that_a_gpu_reserved_stands_beside_what_it_used(copy):
     for name in ("lora-f16", "lora-q4_0"):
         path = copy / f"data/cost/demo-demo-{name}.json"
@@ -325,6 +327,7 @@ def test_every_answer_to_a_prompt_is_a_row_of_prompts_csv(finished):
     assert float(row["tokens_per_second"]) == pytest.approx(9 / 0.25)
 
 
+@pytest.mark.slow
 def test_prompts_change_no_metric_and_without_any_there_is_no_trace_of_them(finished, copy):
     run = params.load_all().run
     fake_results.write(copy, run, items=25, questions=10, prompts=())
@@ -421,6 +424,7 @@ def test_memory_within_two_percent_is_not_told_apart(results, monkeypatch):
     assert ranking.cheapest_tied(results, PAIR, "peak_memory_mb", "lower") == other
 
 
+@pytest.mark.slow
 def test_a_second_run_writes_the_same_bytes(finished, tmp_path, monkeypatch):
     prepare(tmp_path, monkeypatch)
     score.main()
@@ -432,6 +436,7 @@ def test_a_second_run_writes_the_same_bytes(finished, tmp_path, monkeypatch):
     assert (tmp_path / scores).read_bytes() == (finished / scores).read_bytes()
 
 
+@pytest.mark.slow
 def test_leftovers_of_a_longer_run_list_are_removed_and_not_reported(copy, capsys):
     for name in ("items/{}-bf16.parquet", "cost/{}-bf16.json", "training/{}.json"):
         shutil.copy(copy / "data" / name.format("demo-demo-lora"), copy / "data" / name.format("demo-demo-qlora"))
@@ -466,6 +471,7 @@ def test_variants_asked_different_items_are_not_compared(results):
         results.compare(ours, theirs, "test_loss")
 
 
+@pytest.mark.slow
 def test_text_without_answers_is_ranked_by_loss(tmp_path, monkeypatch):
     prepare(tmp_path, monkeypatch, kind="text")
     score.main()
@@ -478,6 +484,7 @@ def test_text_without_answers_is_ranked_by_loss(tmp_path, monkeypatch):
     assert "## Prompts" in text
 
 
+@pytest.mark.slow
 def test_without_base_there_is_no_cosine_to_base(tmp_path, monkeypatch):
     prepare(tmp_path, monkeypatch, methods=["lora"])
     score.main()

@@ -177,6 +177,7 @@ def test_another_seed_gives_other_weights(work):
     assert (one / "adapter_model.safetensors").read_bytes() != (two / "adapter_model.safetensors").read_bytes()
 
 
+@pytest.mark.slow
 def test_adalora_ends_with_exactly_its_rank_budget(work):
     method = Method(
         peft="ADALORA", config={"init_r": 6, "target_r": 4, "tinit": 0.1, "tfinal": 0.3, "target_modules": "all-linear"}

@@ -20,6 +20,7 @@ from tradeoffs.report.pictures import heatmaps
 from tradeoffs.results import intervals, ranking
 from tradeoffs.results.results import Results
 
+SLOW_FIXTURES = {"results"}  # read by conftest.py
 MODELS = ["demo", "stories260k"]
 DATASETS = [fake_results.TEXT, "instructions"]
 TOKENS = pa.schema([("id", pa.string()), ("ids", pa.list_(pa.int32()))])
@@ -187,6 +188,7 @@ def test_the_flat_table_names_the_cell_and_has_its_training_and_throughput(folde
         assert float(row[name]) > 0
 
 
+@pytest.mark.slow
 def test_a_large_grid_shows_each_models_best_and_folds_the_rest_away(tmp_path):
     made(
         tmp_path,
@@ -199,6 +201,7 @@ def test_a_large_grid_shows_each_models_best_and_folds_the_rest_away(tmp_path):
     assert len(re.findall(r"^\| `(?:demo|stories260k)` \| `", folded, re.MULTILINE)) == 14
 
 
+@pytest.mark.slow
 def test_one_model_on_several_data_sets_has_cells_and_no_winner(tmp_path):
     found = made(tmp_path, models=["demo"])
     text = (tmp_path / "report/report.md").read_text()
@@ -208,6 +211,7 @@ def test_one_model_on_several_data_sets_has_cells_and_no_winner(tmp_path):
     assert (tmp_path / "plots/bits_per_byte.png").is_file()
 
 
+@pytest.mark.slow
 def test_one_pair_has_no_grid(tmp_path):
     found = made(tmp_path, models=["demo"], datasets=["instructions"])
     assert not grid.is_one(found)
@@ -244,6 +248,7 @@ def test_the_best_model_of_a_data_set_is_framed_and_its_ties_are_dashed(results)
     assert frames == wanted
 
 
+@pytest.mark.slow
 def test_without_a_base_there_is_one_panel(tmp_path):
     found = made(tmp_path, methods=["lora", "full"])
     figure = heatmaps.bits_per_byte(found)

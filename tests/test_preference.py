@@ -136,6 +136,7 @@ def test_the_reference_is_the_tuned_model_and_not_the_base(work):
     assert (known - preference.load_file("other/reference.safetensors")["reference"]).abs().max() > 1
 
 
+@pytest.mark.slow
 def test_held_out_pairs_are_told_apart_after_a_few_steps(work):
     row = tune(work, tuned(work, METHODS["lora"]), METHODS["lora"], steps=20)
     assert len(row["reward_margins"]) == len(pairs_of(work, "test"))

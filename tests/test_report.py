@@ -231,6 +231,7 @@ def test_the_report_says_how_far_sampling_can_move_kld(results, text):
     assert f"`{worst}`" in line
 
 
+@pytest.mark.slow
 def test_merges_of_one_training_stand_under_each_other(tmp_path):
     """Three methods of which the first and the last were trained alike and merged onto different bases."""
     found = fake_results.finished(tmp_path, methods=["lora_8bit", "lora", "qlora"], precisions=["bf16"], quants=[])
@@ -261,6 +262,7 @@ def test_the_costliest_step_of_a_ladder_is_the_largest_one_that_is_no_tie(result
     assert f"- `lora`: loses most from `{step['below']}` to `{worst.format}`, {step['loss']} nats." in text
 
 
+@pytest.mark.slow
 def test_one_method_in_one_format_is_reported_too(tmp_path):
     fake_results.finished(tmp_path, methods=["lora"], precisions=[], quants=[])
     text = (tmp_path / "report/report.md").read_text()
@@ -315,6 +317,7 @@ def test_a_method_that_cannot_be_merged_is_compared_as_trained(mixed_folder, mix
     assert "`prompt_tuning trained`" in section(text, "Prompts: the answers side by side")
 
 
+@pytest.mark.slow
 def test_the_best_method_of_all_may_be_one_that_cannot_be_merged(tmp_path, monkeypatch):
     monkeypatch.setitem(fake_results.SKILL, "lora", 0.5)
     monkeypatch.setitem(fake_results.SKILL, "prompt_tuning", 0.9)
@@ -329,6 +332,7 @@ def test_the_best_method_of_all_may_be_one_that_cannot_be_merged(tmp_path, monke
     assert "What each format of `lora` costs" in text
 
 
+@pytest.mark.slow
 def test_a_run_of_nothing_that_can_be_merged_is_reported_too(tmp_path):
     fake_results.finished(tmp_path, methods=["prompt_tuning"], precisions=["bf16"], quants=["q4_0"])
     text = (tmp_path / "report/report.md").read_text()
@@ -350,6 +354,7 @@ def test_what_was_forgotten_is_the_paired_change_from_the_base_on_the_same_text(
     assert cells(rows, "`base`")[0][2:] == ["", ""]
 
 
+@pytest.mark.slow
 def test_without_general_text_or_without_base_the_report_says_that_forgetting_is_not_known(text, tmp_path):
     part = section(text, "What it forgot")
     assert "Not known: `models.stories260k` gives no general text." in part.split("### stories260k on demo")[1]
@@ -391,6 +396,7 @@ def test_the_leak_report_shows_what_was_dropped_and_what_it_is_like(text):
     assert "| duplicate | What is a bond? |  |" in part
 
 
+@pytest.mark.slow
 def test_what_preparation_did_not_drop_is_left_out(tmp_path, monkeypatch):
     monkeypatch.setattr(fake_results, "DROPPED", {"empty": 0, "duplicates": 0, "near_duplicates": 0})
     fake_results.finished(tmp_path, methods=["lora"], precisions=[], quants=[])

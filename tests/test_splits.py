@@ -158,6 +158,7 @@ def check_that_nothing_leaks(found, entry):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("own_test", [False, True], ids=["test by hash", "test of the source"])
 def test_no_seed_and_no_growth_brings_a_test_example_or_its_like_into_train(tmp_path, kind, own_test):
