@@ -19,6 +19,7 @@ from benchmarks import assets, common, zoo
 from benchmarks.common import ROOT, SCRATCH
 from benchmarks.gguf_scoring import TEXT
 from tradeoffs.common import files
+from tradeoffs.common.cells import Variant
 from tradeoffs.plumbing.errors import UserError
 
 WORKSPACE = SCRATCH / "memory"
@@ -55,12 +56,12 @@ def main(arguments: Namespace) -> None:
         write_params(items, window)
         for name, options, format_ in MEASURED:
             peak = stage(name, options)
-            variant = "-".join((*CELL.values(), format_))
-            rows = files.read_table(WORKSPACE / f"data/items/{variant}.parquet")
+            variant = Variant(**CELL, format=format_)
+            rows = files.read_table(WORKSPACE / variant.items)
             scored = sum(row["split"] == "test" for row in rows)
             if scored != items:
                 raise UserError(f"{variant}: {scored} items were scored, not {items}; {TEXT} is too short")
-            weights = files.read_json(WORKSPACE / f"data/cost/{variant}.json")["size_mb"]
+            weights = files.read_json(WORKSPACE / variant.cost)["size_mb"]
             found[format_] |= {"weights_mb": weights, f"peak_mb_{items}_items": peak}
             print(f"{name}, {items} items: {peak:.0f} MB at most, {weights:.0f} MB of weights", flush=True)
     shutil.rmtree(WORKSPACE)

@@ -22,7 +22,7 @@ import yaml
 
 from benchmarks import common
 from benchmarks.common import ROOT, SCRATCH
-from tradeoffs.common import files
+from tradeoffs.common import cells, files
 from tradeoffs.plumbing.errors import UserError
 
 WORKSPACE = SCRATCH / "preparation"
@@ -162,7 +162,7 @@ def run_stage() -> tuple[float, float, float]:
 
 def compare(planted: list[tuple[str, str, str]]) -> tuple[dict[str, float], dict[str, float]]:
     """Shares of the planted near-duplicates that were found and of the others that were dropped; and found by kind."""
-    prepared = WORKSPACE / "data/prepared/many"
+    prepared = WORKSPACE / cells.prepared("many")
     split_of: dict[str, str] = {}
     for split in ("train", "valid", "test"):
         with (prepared / f"{split}.jsonl").open(encoding="utf-8") as file:
