@@ -58,6 +58,20 @@ def test_every_option_in_the_docs_exists(page):
             block = block[part]
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
+def test_every_name_in_a_command_has_its_block(page):
+    """In params.yaml, or shown on the page, where it tells how to write one."""
+    import quick_yaml
+
+    params, text = quick_yaml.load((REPO / "params.yaml").read_text()), page.read_text()
+    axes = ("models", "datasets", "methods")
+    named = [(axis, name) for axis, names in re.findall(r"run\.(\w+)=\[([^]]*)\]", text) for name in names.split(",")]
+    cells = re.findall(r"@([a-z0-9_]+)-([a-z0-9_]+)-([a-z0-9_]+)", text)
+    named += [pair for cell in cells for pair in zip(axes, cell, strict=True)]
+    shown = set(re.findall(r"^ *([a-z0-9_]+):$", text, re.MULTILINE))
+    assert {(axis, name) for axis, name in named if axis in axes and name not in {*params[axis], *shown}} == set()
+
+
 @pytest.mark.parametrize(
     "page", [*PAGES, REPO / "params.yaml", REPO / "Makefile"], ids=lambda page: str(page.relative_to(REPO))
 )
