@@ -30,7 +30,7 @@ lint: $(READY)
 	$(BIN)/mypy
 
 # One after the other: timings of two at a time mean nothing. One that fails does not keep the others from running.
-bench: $(READY)  ## compare with the peers (needs python -m benchmarks.fetch first: benchmarks/README.md); ARGS=--quick only shows that it works
+bench: $(READY)  ## compare with the peers (benchmarks/README.md says what that needs); ARGS=--quick only shows that it works
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -r requirements-bench.lock
 	@failed=; for name in $(BENCHMARKS); do \
 		$(WITH_VENV) $(BIN)/python -m benchmarks.$$name $(ARGS) || failed="$$failed $$name"; \
