@@ -24,7 +24,7 @@ LORA, FULL = "finetune@demo-demo-lora", "finetune@demo-demo-full"
 FINETUNE = """
 import json, math, sys, yaml
 model, dataset, method = sys.argv[1:]
-cfg = quick_yaml.load(open("params.yaml"))
+cfg = yaml.safe_load(open("params.yaml"))
 own = cfg["methods"][method]
 train = {**cfg["train"], **own.get("train", {})}
 train["lr"] = float(train["lr"])
@@ -45,7 +45,7 @@ import pyarrow as pa, pyarrow.parquet as pq, yaml
 model, dataset, method = sys.argv[1:]
 cell = f"{model}-{dataset}-{method}"
 loss = json.load(open(f"models/trained/{cell}"))["of"].get("valid_loss", 2.0)
-windows = 128 // quick_yaml.load(open("params.yaml"))["tokenize"]["window"]
+windows = 128 // yaml.safe_load(open("params.yaml"))["tokenize"]["window"]
 rows = [
     {"split": split, "item": f"{split}{n}-{w}", "document": f"{split}{n}", "tokens": 8 // windows,
      "log_likelihood": -(8 // windows) * (loss + (n % 3) / 10), "bytes": 32 // windows}
@@ -101,7 +101,7 @@ import pathlib, yaml
 folder = pathlib.Path("data/tokens/demo-demo")
 folder.mkdir(parents=True)
 for name in ("train", "valid"):
-    cfg = quick_yaml.load(open("params.yaml"))
+    cfg = yaml.safe_load(open("params.yaml"))
     (folder / f"{name}.parquet").write_text(f"{name} {cfg['seed']} {cfg['tokenize']}")
 """
 

@@ -7,6 +7,7 @@ exit code 2; anything else is a bug of ours and keeps its traceback.
 import argparse
 import inspect
 import os
+import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -48,12 +49,16 @@ def command(main: Callable[..., None], options: argparse.ArgumentParser | None =
             main(**arguments)
             sys.stdout.flush()
         except BrokenPipeError:
-            try:
-                sys.stdout.flush()
-            except BrokenPipeError:
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
-            else:  # another pipe than the reader's
+            if not _reader_is_gone():  # another pipe
                 raise
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still in the buffer
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads standard output any more: poll(2) then says POLLERR of a pipe."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 @contextmanager
