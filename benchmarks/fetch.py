@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 import yaml
@@ -236,6 +236,10 @@ def _go_on(wanted: Download, part: Path) -> None:
         if error.code == 416 and begun:  # nothing comes after what is there
             return
         raise UserError(f"{url}: {error.code} {error.reason}") from error
+    except URLError as error:
+        if not begun:
+            part.unlink()
+        raise UserError(f"{url}: cannot be reached ({error.reason}); check the network, and run again") from error
     with response:
         # A server that cannot give a part gives the whole.
         kept = begun if response.status == 206 else 0

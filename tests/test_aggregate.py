@@ -85,7 +85,7 @@ def rows(folder: Path, name: str) -> list[dict]:
         return list(csv.DictReader(file))
 
 
-def test_quality_holds_exactly_the_names_of_the_contract(finished):
+def test_quality_holds_the_names_of_the_contract_and_of_metrics_registered_since(finished):
     of_a_split = (
         "loss",
         "perplexity",
@@ -101,6 +101,10 @@ def test_quality_holds_exactly_the_names_of_the_contract(finished):
         "cosine_to_base",
         "mmlu_accuracy",
     }
+    # What other tools read is there, and what is there beside it is a metric that was registered since.
+    registered = set(metrics.names("quality"))
+    assert names | {"kld", "same_top_token"} <= registered
+    names = registered - {"kld", "same_top_token"}
     quality = load(finished, "quality")
     assert set(quality) == {f"demo-demo-{m}-{f}" for m in ("base", "lora") for f in ("trained", "bf16", "f16", "q4_0")}
     assert set(quality["demo-demo-lora-trained"]) == names
@@ -209,12 +213,12 @@ def test_the_numbers_are_those_of_the_items(finished):
 def test_a_registered_metric_reaches_every_output(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "METRICS", dict(registry.METRICS))
 
-    def length_ratio(answer: str, expected: str) -> float:
+    def tried_ratio(answer: str, expected: str) -> float:
         return len(answer) / len(expected)
 
     definition = "characters of the answer over those of the expected one"
-    registry.per_answer(Metric("length_ratio", "length ratio", "", definition, decimals=2, side_by_side=True))(
-        length_ratio
+    registry.per_answer(Metric("tried_ratio", "tried ratio", "", definition, decimals=2, side_by_side=True))(
+        tried_ratio
     )
     registry.register(Metric("generated_tokens", "tokens", "lower", "tokens of the answer", split="test"))
     run = prepare(tmp_path, monkeypatch)
@@ -225,20 +229,20 @@ def test_a_registered_metric_reaches_every_output(tmp_path, monkeypatch):
     test = [row for row in files.read_table(variant.items) if row["split"] == "test"]
     ratios = [len(row["generated"]) / len(row["answer"]) for row in test]
     scores = [row for row in files.read_table("data/scores.parquet") if row["variant"] == str(variant)]
-    assert [row["length_ratio"] for row in scores if row["split"] == "test"] == ratios
+    assert [row["tried_ratio"] for row in scores if row["split"] == "test"] == ratios
     quality = load(tmp_path, "quality")[str(variant)]
-    assert quality["test_length_ratio"] == pytest.approx(np.mean(ratios), rel=1e-5)
+    assert quality["test_tried_ratio"] == pytest.approx(np.mean(ratios), rel=1e-5)
     assert quality["generated_tokens"] == pytest.approx(np.mean([row["generated_tokens"] for row in test]))
     (row,) = (row for row in rows(tmp_path, "summary") if row["variant"] == str(variant))
     assert {
         f"{name}{end}"
-        for name in ("test_length_ratio", "seen_length_ratio", "generated_tokens")
+        for name in ("test_tried_ratio", "seen_tried_ratio", "generated_tokens")
         for end in ("", "_low", "_high")
     } <= set(row)
 
     cfg = params.load_all()
     results = Results(run, cfg.seed, cfg.evaluate.bootstrap)
-    text, shown = Path("report/report.md").read_text(), f"{results.interval(variant, 'test_length_ratio').value:.2f} ["
+    text, shown = Path("report/report.md").read_text(), f"{results.interval(variant, 'test_tried_ratio').value:.2f} ["
     assert f"- **length ratio**: {definition}." in text
     assert "- **tokens** (lower is better): tokens of the answer." in text
     tables = [line for line in text.splitlines() if line.startswith("| ")]
