@@ -243,15 +243,15 @@ def test_a_registered_metric_reaches_every_output(tmp_path, monkeypatch):
     cfg = params.load_all()
     results = Results(run, cfg.seed, cfg.evaluate.bootstrap)
     text, shown = Path("report/report.md").read_text(), f"{results.interval(variant, 'test_tried_ratio').value:.2f} ["
-    assert f"- **length ratio**: {definition}." in text
+    assert f"- **tried ratio**: {definition}." in text
     assert "- **tokens** (lower is better): tokens of the answer." in text
     tables = [line for line in text.splitlines() if line.startswith("| ")]
-    assert any("| exact match |" in line and "| length ratio |" in line and "| tokens |" in line for line in tables)
+    assert any("| exact match |" in line and "| tried ratio |" in line and "| tokens |" in line for line in tables)
     assert any(f"| {shown}" in line for line in tables)
-    assert any("| test length ratio | seen length ratio |" in line for line in tables)
-    assert "length ratio (neither is better)" in [axes.get_title() for axes in bars.methods(results).axes]
+    assert any("| test tried ratio | seen tried ratio |" in line for line in tables)
+    assert "tried ratio (neither is better)" in [axes.get_title() for axes in bars.methods(results).axes]
     compared = compare.comparison(results, variant, Variant("demo", "demo", "base", "trained"))
-    assert any(line.startswith(f"| test length ratio | {shown}") for line in compared)
+    assert any(line.startswith(f"| test tried ratio | {shown}") for line in compared)
     assert any(line.startswith("| tokens |") for line in compared)
 
 
