@@ -58,9 +58,9 @@ def main(arguments: Namespace) -> None:
             peak = stage(name, options)
             variant = Variant(**CELL, format=format_)
             rows = files.read_table(WORKSPACE / variant.items)
-            scored = sum(row["split"] == "test" for row in rows)
+            scored = len({row["document"] for row in rows if row["split"] == "test"})
             if scored != items:
-                raise UserError(f"{variant}: {scored} items were scored, not {items}; {TEXT} is too short")
+                raise UserError(f"{variant}: {scored} documents were scored, not {items}; {TEXT} is too short")
             weights = files.read_json(WORKSPACE / variant.cost)["size_mb"]
             found[format_] |= {"weights_mb": weights, f"peak_mb_{items}_items": peak}
             print(f"{name}, {items} items: {peak:.0f} MB at most, {weights:.0f} MB of weights", flush=True)
@@ -77,7 +77,7 @@ def main(arguments: Namespace) -> None:
         quick=arguments.quick,
         at_most={"most_beside_the_weights_mb": BOUND_MB},
         processes=found,
-        compared=f"{few} and {10 * few} items of {window} tokens of {TEXT}, the Qwen2 of "
+        compared=f"{few} and {10 * few} documents of {TEXT} in windows of {window} tokens, the Qwen2 of "
         "benchmarks.families; peaks as the kernel reports them for each whole process, libraries included",
     )
 

@@ -14,16 +14,16 @@ import os
 import re
 import socket
 import struct
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import forked
+from loopback import Loopback
 
 REPO = Path(__file__).parents[1]
 TOKEN, STRANGER = "hf_letmein", "hf_stranger"  # opens what is private or gated; is known and opens nothing
@@ -44,7 +44,7 @@ class Repository:
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)  # commit -> files by path
 
 
-class FakeHub:
+class FakeHub(Loopback):
     """Serves what is published to it; `requests` are the methods and paths that it was asked, in order.
 
     To all without TOKEN a private repository looks as if it were not there. A token that it does not know is refused.
@@ -55,6 +55,7 @@ class FakeHub:
     """
 
     def __init__(self) -> None:
+        super().__init__(_Handler)
         self.requests: list[tuple[str, str]] = []
         self.ranges: list[tuple[str, str]] = []
         self.cuts: dict[str, list[int]] = {}
@@ -62,22 +63,6 @@ class FakeHub:
         self.silent: dict[str, int] = {}
         self.broken: dict[str, int] = {}
         self._repositories: dict[tuple[Kind, str], Repository] = {}
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
-    def __enter__(self) -> "FakeHub":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     def publish(
         self, repo: str, folder: Path, kind: Kind = "dataset", access: Access = "public", branch: str = "main"
@@ -193,7 +178,7 @@ class Answer:
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    hub: FakeHub
+    of: FakeHub
 
     def do_GET(self) -> None:
         self._reply()
@@ -206,15 +191,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _reply(self) -> None:
         parts = urlsplit(self.path)
-        self.hub.requests.append((self.command, unquote(parts.path)))
+        self.of.requests.append((self.command, unquote(parts.path)))
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         authorization = self.headers.get("Authorization")
         token = authorization.removeprefix("Bearer ") if authorization else None
-        answer = self.hub.answer(parts.path, parse_qs(parts.query), _asked_paths(body), token)
+        answer = self.of.answer(parts.path, parse_qs(parts.query), _asked_paths(body), token)
         status, content, headers = answer.status, answer.content, dict(answer.headers)
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         if wanted:
-            self.hub.ranges.append((unquote(parts.path), wanted[0]))
+            self.of.ranges.append((unquote(parts.path), wanted[0]))
         if wanted and status == 200:
             first, last = int(wanted[1]), min(int(wanted[2] or len(content) - 1), len(content) - 1)
             if first >= len(content):
@@ -231,18 +216,18 @@ class _Handler(BaseHTTPRequestHandler):
         name = unquote(parts.path).rsplit("/", 1)[-1]
         # Not the first bytes of a file of weights, which are asked for to know how large the model is.
         whole = not (wanted and wanted[1] == "0")
-        if whole and self.hub.silent.get(name):
-            self.hub.silent[name] -= 1
+        if whole and self.of.silent.get(name):
+            self.of.silent[name] -= 1
             self.rfile.read(1)  # nothing, once the connection is closed
             self.close_connection = True
             return
-        cut = self.hub.cuts[name].pop(0) if whole and self.hub.cuts.get(name) else None
+        cut = self.of.cuts[name].pop(0) if whole and self.of.cuts.get(name) else None
         with suppress(ConnectionError):  # of a client that did not wait
             self.wfile.write(content if cut is None else content[:cut])
             self.wfile.flush()
         if cut is not None:
             self.close_connection = True
-            if self.hub.reset:  # a socket that is closed with this option sends a reset instead of an end
+            if self.of.reset:  # a socket that is closed with this option sends a reset instead of an end
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     def log_message(self, *_: object) -> None:

@@ -3,12 +3,12 @@
 import hashlib
 import io
 import tarfile
-import threading
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
+from loopback import Loopback
 
 from benchmarks import assets, fetch, making
 from benchmarks.fetch import Download, File
@@ -19,46 +19,35 @@ CONTENT = bytes(range(256)) * 1000
 LICENCE = "CC-BY-4.0"
 
 
-class Server:
+class Server(Loopback):
     """Files by path on loopback. `asked` are path and Range header of every request, `sent` the bytes of each answer.
 
     `cuts` are the bytes after which the next answers break off; without `parts` it gives only whole files.
     """
 
     def __init__(self) -> None:
+        super().__init__(_Handler)
         self.files: dict[str, bytes] = {}
         self.asked: list[tuple[str, str | None]] = []
         self.sent: list[int] = []
         self.cuts: list[int] = []
         self.parts = True
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"held": self}))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
 
     def address(self, name: str) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}/{COMMIT}/{name}"
-
-    def __enter__(self) -> "Server":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        return f"{self.url}/{COMMIT}/{name}"
 
 
 class _Handler(BaseHTTPRequestHandler):
-    held: Server
+    of: Server
 
     def do_GET(self) -> None:
         name, wanted = self.path.rsplit("/", 1)[-1], self.headers.get("Range")
-        self.held.asked.append((name, wanted))
-        content = self.held.files.get(name)
+        self.of.asked.append((name, wanted))
+        content = self.of.files.get(name)
         if content is None:
             self.send_error(404)
             return
-        begun = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.held.parts else 0
+        begun = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.of.parts else 0
         if begun >= len(content):
             self.send_error(416)
             return
@@ -68,9 +57,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(content) - begun))
         self.end_headers()
         answer = content[begun:]
-        if self.held.cuts:
-            answer = answer[: self.held.cuts.pop(0)]
-        self.held.sent.append(len(answer))
+        if self.of.cuts:
+            answer = answer[: self.of.cuts.pop(0)]
+        self.of.sent.append(len(answer))
         with suppress(ConnectionError):
             self.wfile.write(answer)
 
