@@ -29,12 +29,15 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# One after the other: timings of two at a time mean nothing. One that fails does not keep the others from running.
+# One after the other: timings of two at a time mean nothing. One that fails does not keep the others from running. Which
+# code each result measured is written down and shown at the end.
 bench: $(READY)  ## compare with the peers (benchmarks/README.md says what that needs); ARGS=--quick only shows that it works
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -r requirements-bench.lock
 	@failed=; for name in $(BENCHMARKS); do \
 		$(WITH_VENV) $(BIN)/python -m benchmarks.$$name $(ARGS) || failed="$$failed $$name"; \
-	done; test -z "$$failed" || { echo "error: these benchmarks failed:$$failed" >&2; exit 1; }
+	done; \
+	$(BIN)/python -m benchmarks.status || failed="$$failed status"; \
+	test -z "$$failed" || { echo "error: these benchmarks failed:$$failed" >&2; exit 1; }
 
 clean:  ## remove the environment, outputs, unfinished work and scratch files; committed results and DVC's cache stay
 	rm -rf .venv .scratch .pytest_cache .ruff_cache .mypy_cache

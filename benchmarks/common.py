@@ -1,27 +1,23 @@
-"""What every comparison needs: the same model and data for both sides, fair timing, and the file with the result."""
+"""What every comparison needs: the same model and data for all sides, fair timing, and the file with the result."""
 
 import argparse
 import json
 import os
+import random
 import shlex
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import chdir
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from benchmarks import assets
+from benchmarks import assets, measured
 from tradeoffs.common import files
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
-
-if TYPE_CHECKING:
-    from tradeoffs.params import Method, Train
 
 ROOT = assets.ROOT
 SCRATCH = ROOT / ".scratch" / "benchmarks"  # models made once, and the results of quick runs
@@ -90,65 +86,68 @@ def smollm2_135m(folder: Path) -> Path:
     return folder
 
 
-def train(base: Path, tokens: Path, folder: Path, name: str, method: "Method", budget: "Train") -> dict[str, Any]:
-    """Trains `method` on any checkpoint and tokens into `folder`, as stages.finetune does; the row of data/training."""
-    from tradeoffs.common.cells import Cell
-    from tradeoffs.finetune import training
-    from tradeoffs.finetune.job import Job
-
-    job, folder = Job(Cell("base", "tokens", name), method, budget), folder.resolve()
-    inputs = {job.cell.base: base.resolve(), job.cell.tokens: tokens.resolve()}
-    SCRATCH.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=SCRATCH) as workspace, chdir(workspace):
-        for path, found in inputs.items():
-            path.parent.mkdir(parents=True)
-            path.symlink_to(found)
-        return training.train(job, folder)
-
-
-def gguf(checkpoint: Path, quant: str) -> Path:
-    """`checkpoint` as a GGUF beside it, by the project's converter and quantiser; made unless it is there."""
-    target = checkpoint.with_name(f"{checkpoint.name}-{quant}.gguf")
-    converted = checkpoint.with_name(f"{checkpoint.name}.gguf")
-    if not target.is_file():
-        from stages.quantize import quantize
-        from tradeoffs.convert import gguf_converter
-
-        if not converted.is_file():
-            with files.new_file(converted) as unfinished:
-                gguf_converter.convert(checkpoint, unfinished)
-        with files.new_file(target) as unfinished:
-            quantize(converted, unfinished, quant)
-    return target
-
-
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: seconds of each repetition, and what its last one printed (stdout and stderr)."""
+    """One side of a comparison: seconds of each repetition, and what each printed (stdout and stderr)."""
 
     seconds: list[float]
-    output: str
+    outputs: list[str]
 
     @property
     def median(self) -> float:
         return statistics.median(self.seconds)
 
+    @property
+    def output(self) -> str:
+        """That of the last repetition."""
+        return self.outputs[-1]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """The peer's median seconds by the name of its setting; the first one is its defaults.
+
+    `not_counted` are settings that do not do the same work as ours, and why.
+    """
+
+    seconds: Mapping[str, float]
+    not_counted: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def defaults(self) -> str:
+        return next(iter(self.seconds))
+
+    @property
+    def best(self) -> str:
+        """The fastest setting of those that count; the defaults, where none does."""
+        counted = [name for name in self.seconds if name not in self.not_counted]
+        return min(counted or [self.defaults], key=lambda name: self.seconds[name])
+
 
 def take_turns(commands: Mapping[str, Sequence[Command]], repetitions: int) -> dict[str, Side]:
     """Times whole processes. `commands`: per side the processes that follow each other, as argument lists.
 
-    Sides take turns, and who begins changes with every repetition: what slows the machine down for a while, or warms
-    its file cache, then meets them all. Raises UserError with the end of its output if a process fails.
+    Sides take turns, in the order of `turns`. Raises UserError with the end of its output if a process fails.
     """
     seconds: dict[str, list[float]] = {side: [] for side in commands}
-    outputs: dict[str, str] = {}
+    outputs: dict[str, list[str]] = {side: [] for side in commands}
     for repetition in range(repetitions):
-        for side in sorted(commands, reverse=repetition % 2 == 1):
+        for side in turns(commands, repetition):
             begun = time.perf_counter()
-            outputs[side] = "".join(output_of(command) for command in commands[side])
+            outputs[side].append("".join(output_of(command) for command in commands[side]))
             seconds[side].append(time.perf_counter() - begun)
             print(f"{side}: {seconds[side][-1]:.2f} s", flush=True)
     return {side: Side(seconds[side], outputs[side]) for side in commands}
+
+
+def turns(sides: Iterable[str], repetition: int) -> list[str]:
+    """The order of the sides in a repetition: drawn for every second one, and that one backwards for the next.
+
+    What slows the machine down for a while, or warms its file cache, then meets them all. Same arguments, same order.
+    """
+    order = sorted(sides)
+    random.Random(repetition // 2).shuffle(order)
+    return order[::-1] if repetition % 2 else order
 
 
 def output_of(command: Command) -> str:
@@ -193,32 +192,38 @@ def machine() -> dict[str, Any]:
 def write(
     name: str,
     ours_seconds: float | None,
-    peer_seconds: float | None,
+    theirs: Peer | None,
     agreement: Any,
     quick: bool = False,
     at_least: Mapping[str, float] | None = None,
     at_most: Mapping[str, float] | None = None,
+    stages: Iterable[str] = (),
     **facts: Any,
 ) -> Path:
     """Writes `results/<name>.json`, or the scratch copy of a quick run; prints its head. The file.
 
-    `ratio` is peer / ours: above 1, ours is faster. What is None is left out. `at_least` and `at_most` (of the absolute
-    value) are the targets, of `agreement` (or of parts of it by name), of `ratio` and of `facts`. `facts` say what was
-    compared. Paths in the checkout become relative ones, so that the file holds for any machine.
+    `ratio` is the peer in its best setting / ours: above 1, ours is faster; `ratio_defaults` the same of its defaults.
+    What is None is left out. `at_least` and `at_most` (of the absolute value) are the targets, of `agreement` (or of
+    parts of it by name), of the ratios and of `facts`. `facts` say what was compared. `stages` are the names of those
+    that ran as processes. Paths in the checkout become relative ones, so that the file holds for any machine.
 
     Raises UserError, once the file is written, if a target of `agreement` is missed: the other figures then mean
     nothing. Any other one, a speed, that is missed is printed: it depends on the machine.
     """
-    head: dict[str, Any] = {
-        "ours_seconds": ours_seconds,
-        "peer_seconds": peer_seconds,
-        "ratio": peer_seconds / ours_seconds if ours_seconds and peer_seconds else None,
-        "agreement": agreement,
-    }
+    head: dict[str, Any] = {"ours_seconds": ours_seconds, "agreement": agreement}
+    if ours_seconds and theirs:
+        head |= {
+            "peer_seconds": theirs.seconds[theirs.best],
+            "peer_best": theirs.best,
+            "ratio": theirs.seconds[theirs.best] / ours_seconds,
+            "ratio_defaults": theirs.seconds[theirs.defaults] / ours_seconds,
+            "not_counted": theirs.not_counted or None,
+        }
     at_least, at_most = at_least or {}, at_most or {}
     head = {key: value for key, value in head.items() if value is not None} | {"target": {**at_least, **at_most}}
     path = (SCRATCH if quick else RESULTS) / f"{name}.json"
-    files.write_json(path, json.loads(_relative(json.dumps(head | facts | machine(), default=str))))
+    code = {"code": measured.facts(f"benchmarks/{name}.py", *(f"stages/{stage}.py" for stage in stages))}
+    files.write_json(path, json.loads(_relative(json.dumps(head | facts | code | machine(), default=str))))
     print(f"{name}: {json.dumps(files.rounded(head))}\n{path.relative_to(ROOT)}")
 
     parts = agreement if isinstance(agreement, Mapping) else {"agreement": agreement}

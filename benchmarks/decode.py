@@ -3,7 +3,8 @@
     python -m benchmarks.decode [--quick]
 
 Both read the same f16 file, take in a prompt of 512 tokens, and go on from an empty cache token by token. Both keep to
-what they time inside: loading and starting count on neither side.
+what they time inside: loading and starting count on neither side. llama-bench runs with its defaults, and with flash
+attention off and on; of each kind of speed the best one is compared.
 """
 
 import json
@@ -13,43 +14,45 @@ from argparse import Namespace
 
 import numpy as np
 
-from benchmarks import common, peers
+from benchmarks import common, ggufs, peers
 from benchmarks.common import SCRATCH
 from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
 
 INSIDE = 5  # measurements within a process, which are its median
+SETTINGS: dict[str, list[object]] = {
+    "defaults": [],
+    "flash attention off": ["-fa", 0],
+    "flash attention on": ["-fa", 1],
+}
 
 
 def main(arguments: Namespace) -> None:
     prompt, new = (128, 16) if arguments.quick else (512, 64)
     checkpoint = common.smollm2_135m(SCRATCH / "smollm2-135m")
-    model = common.gguf(checkpoint, "f16")
+    model = ggufs.made(checkpoint, "f16")
+    bench = [peers.tool("llama-bench"), "-m", model, "-p", prompt, "-n", new, "-t", peers.threads(), "-r", INSIDE]
     commands: dict[str, list[object]] = {
         "ours": [sys.executable, "-m", "benchmarks.decode", "ours", model, prompt, new],
-        "peer": [
-            *(peers.tool("llama-bench"), "-m", model, "-p", prompt, "-n", new),
-            *("-t", peers.threads(), "-r", INSIDE, "-o", "json"),
-        ],
+        **{setting: [*bench, "-o", "json", *options] for setting, options in SETTINGS.items()},
     }
-    found: dict[str, list[dict[str, float]]] = {side: [] for side in commands}
-    read = {"ours": common.said, "peer": speeds}
-    for repetition in range(arguments.repetitions):
-        for side in sorted(commands, reverse=repetition % 2 == 1):
-            found[side].append(read[side](common.output_of(commands[side])))
-            print(f"{side}: {found[side][-1]}", flush=True)
+    sides = common.take_turns({side: [command] for side, command in commands.items()}, arguments.repetitions)
+    found = {
+        side: [(common.said if side == "ours" else speeds)(text) for text in sides[side].outputs] for side in sides
+    }
     speed = {
         side: {kind: statistics.median(row[kind] for row in found[side]) for kind in ("prefill", "decode")}
         for side in commands
     }
     seconds = {side: prompt / speed[side]["prefill"] + new / speed[side]["decode"] for side in speed}
+    best = {kind: max(speed[setting][kind] for setting in SETTINGS) for kind in ("prefill", "decode")}
     common.write(
         "decode",
         seconds["ours"],
-        seconds["peer"],
+        common.Peer({setting: seconds[setting] for setting in SETTINGS}),
         None,  # of speeds alone there is nothing to agree on
         quick=arguments.quick,
-        prefill_ratio=speed["ours"]["prefill"] / speed["peer"]["prefill"],
-        decode_ratio=speed["ours"]["decode"] / speed["peer"]["decode"],
+        prefill_ratio=speed["ours"]["prefill"] / best["prefill"],
+        decode_ratio=speed["ours"]["decode"] / best["decode"],
         at_least={"prefill_ratio": 0.95, "decode_ratio": 0.95},
         tokens_per_second=speed,
         repetitions=found,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import common, peers
+from benchmarks import common, ggufs, peers
 from benchmarks.common import SCRATCH
-from benchmarks.gguf_scoring import TEXT, WINDOW, excerpt, find, make_targets, perplexity_tool
+from benchmarks.gguf_scoring import SETTINGS, TEXT, WINDOW, excerpt, find, make_targets, perplexity_tool
 from tradeoffs import params
 from tradeoffs.evaluate import kld
 from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
@@ -27,17 +27,21 @@ def main(arguments: Namespace) -> None:
     cfg = params.load_all().evaluate
     windows = 4 if arguments.quick else 20
     checkpoint = common.smollm2_135m(SCRATCH / "smollm2-135m")
-    base, quantised = common.gguf(checkpoint, "f16"), common.gguf(checkpoint, QUANT)
+    base, quantised = ggufs.made(checkpoint, "f16"), ggufs.made(checkpoint, QUANT)
     text = excerpt(windows)
     their_file, our_file = SCRATCH / "llama-perplexity.kld", SCRATCH / "reference.safetensors"
     module = [sys.executable, "-m", "benchmarks.gguf_kld"]
     common_part = [checkpoint, text, windows, our_file]
+    kept = ["--kl-divergence-base", their_file]
     commands: dict[str, list[list[object]]] = {
         "ours": [[*module, "reference", base, *common_part], [*module, "divergence", quantised, *common_part]],
-        "peer": [
-            [*perplexity_tool(base), "-f", text, "--chunks", windows, "--kl-divergence-base", their_file],
-            [*perplexity_tool(quantised), "--kl-divergence", "--kl-divergence-base", their_file],
-        ],
+        **{
+            setting: [
+                [*perplexity_tool(base), *options, "-f", text, "--chunks", windows, *kept],
+                [*perplexity_tool(quantised), *options, "--kl-divergence", *kept],
+            ]
+            for setting, options in SETTINGS.items()
+        },
     }
     try:
         sides = common.take_turns(commands, arguments.repetitions)
@@ -45,21 +49,24 @@ def main(arguments: Namespace) -> None:
     finally:
         for path in (their_file, our_file):
             path.unlink(missing_ok=True)
-    ours, theirs = common.said(sides["ours"].output), float(find(r"Mean +KLD: +([0-9.]+)", sides["peer"].output))
-    same_top = float(find(r"Same top p: +([0-9.]+)", sides["peer"].output)) / 100
+    ours = common.said(sides["ours"].output)
+    theirs = common.Peer({setting: sides[setting].median for setting in SETTINGS})
+    divergences = {setting: float(find(r"Mean +KLD: +([0-9.]+)", sides[setting].output)) for setting in SETTINGS}
+    same_top = float(find(r"Same top p: +([0-9.]+)", sides[theirs.best].output)) / 100
     common.write(
         "gguf_kld",
         sides["ours"].median,
-        sides["peer"].median,
+        theirs,
         {
             "kld_ours": ours["kld"],
-            "kld_peer": theirs,
-            "off_by": ours["kld"] / theirs - 1,
+            "kld_peer": divergences[theirs.best],
+            "off_by": ours["kld"] / divergences[theirs.best] - 1,
             "same_top_token_ours": ours["same_top_token"],
             "same_top_token_peer": same_top,
         },
         quick=arguments.quick,
         at_most={"off_by": 0.01},
+        divergences=divergences,
         kld_standard_error_of_sampling=ours["standard_error"],
         kld_of_top_k_and_rest_alone=ours["kld"] - ours["kld_tail"],
         reference_mb=megabytes,
@@ -69,7 +76,7 @@ def main(arguments: Namespace) -> None:
         "SmolLM2-135M's shape with random weights",
         peer=f"llama-perplexity of llama-cpp-python {peers.VERSION}",
         threads=peers.threads(),
-        same_instructions=peers.instructions(sides["peer"].output) == peers.instructions(),
+        same_instructions=peers.instructions(sides[theirs.best].output) == peers.instructions(),
         commands={side: [common.shown(command) for command in commands[side]] for side in commands},
     )
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer
 
-from benchmarks import assets, common, peers
+from benchmarks import assets, common, ggufs, peers
 from benchmarks.common import SCRATCH
 from tradeoffs.common import files
 from tradeoffs.evaluate.runtime import Target
@@ -25,32 +25,46 @@ from tradeoffs.plumbing.errors import UserError
 
 WINDOW = 512
 TEXT = "data/wikitext2/wikitext2_train_5k.txt"
+# What of llama-perplexity is varied: the tokens that it computes at once, and flash attention. Its defaults come first.
+SETTINGS: dict[str, list[object]] = {
+    "defaults": [],
+    "ubatch 2048": ["-ub", 2048],
+    "flash attention off": ["-fa", "off"],
+    "flash attention on": ["-fa", "on"],
+}
 
 
 def main(arguments: Namespace) -> None:
     windows = 4 if arguments.quick else 40
     checkpoint = common.smollm2_135m(SCRATCH / "smollm2-135m")
-    model, text = common.gguf(checkpoint, "f16"), excerpt(windows)
+    model, text = ggufs.made(checkpoint, "f16"), excerpt(windows)
     commands: dict[str, list[object]] = {
         "ours": [sys.executable, "-m", "benchmarks.gguf_scoring", "ours", model, checkpoint, text, windows],
-        "peer": [*perplexity_tool(model), "-f", text, "--chunks", windows],
+        **{
+            setting: [*perplexity_tool(model), "-f", text, "--chunks", windows, *options]
+            for setting, options in SETTINGS.items()
+        },
     }
     sides = common.take_turns({side: [command] for side, command in commands.items()}, arguments.repetitions)
-    ours, theirs = common.said(sides["ours"].output), perplexity(sides["peer"].output)
+    ours = common.said(sides["ours"].output)
+    perplexities = {setting: perplexity(sides[setting].output) for setting in SETTINGS}
+    theirs = common.Peer({setting: sides[setting].median for setting in SETTINGS})
+    best = perplexities[theirs.best]
     common.write(
         "gguf_scoring",
         sides["ours"].median,
-        sides["peer"].median,
-        {"perplexity_ours": ours["perplexity"], "perplexity_peer": theirs, "off_by": ours["perplexity"] / theirs - 1},
+        theirs,
+        {"perplexity_ours": ours["perplexity"], "perplexity_peer": best, "off_by": ours["perplexity"] / best - 1},
         quick=arguments.quick,
         at_least={"ratio": 0.9},
         at_most={"off_by": 0.001},
+        perplexities=perplexities,
         seconds={side: sides[side].seconds for side in sides},
         parts_of_ours={key: value for key, value in ours.items() if key.endswith("_seconds")},
         compared=f"{windows} windows of {WINDOW} tokens of {TEXT}, SmolLM2-135M's shape with random weights, f16",
         peer=f"llama-perplexity of llama-cpp-python {peers.VERSION}",
         threads=peers.threads(),
-        same_instructions=peers.instructions(sides["peer"].output) == peers.instructions(),
+        same_instructions=peers.instructions(sides[theirs.best].output) == peers.instructions(),
         commands={side: common.shown(command) for side, command in commands.items()},
     )
 
@@ -102,7 +116,7 @@ def make_targets(checkpoint: Path, text: Path, windows: int) -> list[Target]:
 
 
 def perplexity_tool(model: Path) -> list[object]:
-    """llama-perplexity with its defaults (four windows in one decode) and as many threads as ours."""
+    """llama-perplexity, four windows in one decode as by default, and as many threads as ours."""
     return [peers.tool("llama-perplexity"), "-m", model, "-c", WINDOW, "-t", peers.threads()]
 
 

@@ -76,6 +76,7 @@ def main(arguments: Namespace) -> None:
         },
         quick=arguments.quick,
         at_most={"most_beside_the_weights_mb": BOUND_MB},
+        stages=[*dict(ONCE), *(name for name, _, _ in MEASURED)],
         processes=found,
         compared=f"{few} and {10 * few} documents of {TEXT} in windows of {window} tokens, the Qwen2 of "
         "benchmarks.families; peaks as the kernel reports them for each whole process, libraries included",

@@ -88,6 +88,7 @@ def tried(name: str, method: Method, budget: Train, base: Path, tokens: Path, fo
     """What became of one method: losses in nats per token, changes of a logit. Raises what the stages would raise."""
     import torch
 
+    from benchmarks import tuning
     from tradeoffs.finetune import batches
     from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
     from tradeoffs.models.loading import load_model, load_trained
@@ -96,7 +97,7 @@ def tried(name: str, method: Method, budget: Train, base: Path, tokens: Path, fo
     trained, merged, gguf = folder / "trained", folder / "merged", folder / "f16.gguf"
     for path in (trained, merged):
         path.mkdir(parents=True)
-    row = common.train(base, tokens, trained, name, method, budget)
+    row = tuning.train(base, tokens, trained, name, method, budget)
     windows = [ids for ids, _ in batches.read_examples(tokens / "valid.parquet")]
     before = logits(load_model(base, method.load, torch.float32, double_quant=bool(method.double_quant)), windows)
     after = logits(load_trained(base, trained, method, torch.float32), windows)

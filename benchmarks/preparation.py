@@ -81,6 +81,7 @@ def main(arguments: Namespace) -> None:
         quick=arguments.quick,
         at_least={"found": 0.99},
         at_most={"others_dropped": 0.001, "peak_mb": 3000, "ours_seconds": 600},
+        stages=["prepare"],
         cpu_seconds=cpu,
         rows=count,
         megabytes=megabytes,

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks import assets, common, families
+from benchmarks import assets, common, families, ggufs
 from benchmarks.common import SCRATCH
 from tradeoffs import merging, params
 from tradeoffs.common import files
@@ -45,10 +45,10 @@ def main(arguments: Namespace) -> None:
         base = models / family
         tuned = tune(base, base.with_name(f"{family}-lora"), skip=windows * length)
         rows[family] = {
-            name: compare(checkpoint, common.gguf(checkpoint, "f16"), windows, length)
+            name: compare(checkpoint, ggufs.made(checkpoint, "f16"), windows, length)
             for name, checkpoint in (("base", base), ("lora", tuned))
         }
-        rows[family]["quants"] = [quant for quant in QUANTS if loads(common.gguf(tuned, quant))]
+        rows[family]["quants"] = [quant for quant in QUANTS if loads(ggufs.made(tuned, quant))]
         print(f"{family}: {files.rounded(rows[family])}", flush=True)
     compared = [row[name] for row in rows.values() for name in ("base", "lora")]
     common.write(
@@ -88,6 +88,8 @@ def tune(base: Path, merged: Path, skip: int) -> Path:
     are left out."""
     if merged.is_dir():
         return merged
+    from benchmarks import tuning  # imports the trainer, for seconds; the models may be there
+
     everything = params.load_all(common.ROOT / "params.yaml")
     method = everything.methods["lora"]
     budget = replace(everything.train, steps=STEPS, lr=LR, batch_size=8, warmup_steps=2, log_every=STEPS)
@@ -99,7 +101,7 @@ def tune(base: Path, merged: Path, skip: int) -> Path:
     files.write_table(tokens / "valid.parquet", rows[ROWS:], schema)
     files.write_json(tokens / "info.json", {"pad_id": 0})
     with files.new_folder(trained) as folder:
-        common.train(base, tokens, folder, "lora", method, budget)
+        tuning.train(base, tokens, folder, "lora", method, budget)
     with files.new_folder(merged) as folder:
         merging.merge(base, trained, "lora", method, "trained_base", folder)
         checkpoints.copy_companions(base, folder)

@@ -1,6 +1,5 @@
 """dvc.yaml and the code say the same: params, modules, commands; and a change reruns what it must and nothing else."""
 
-import ast
 import inspect
 import shutil
 from dataclasses import replace
@@ -13,42 +12,13 @@ import pytest
 import quick_yaml
 from fake_pipeline import REPO
 
+from benchmarks.measured import closure
 from tradeoffs import artifacts, params
 
 SPEC = quick_yaml.load((REPO / "dvc.yaml").read_text())
 STAGES = SPEC["stages"]
-# Rooms that no output depends on: arguments, the clock, the error type, who is told of a training; and the reader of
-# params.yaml, whose values DVC tracks one by one. As deps, a comment in one of them would train every model again.
-PLUMBING = ("tradeoffs/plumbing/", "tradeoffs/params/")
 SLOW_FIXTURES = {"finished"}  # read by conftest.py
 CODE_DEPS = 60  # in dvc.yaml; each stands in dvc.lock once per cell
-
-
-def imports(path: str) -> set[str]:
-    """Project modules that a file imports, at the top or within a function, as paths relative to the repository."""
-    found = set()
-    for node in ast.walk(ast.parse((REPO / path).read_text())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        paths = [name.replace(".", "/") for name in names if name.split(".")[0] in ("stages", "tradeoffs")]
-        found |= {f"{path}.py" for path in paths} | {f"{path}/__init__.py" for path in paths}
-    # An empty __init__.py is there for Python alone.
-    return {name for name in found if (REPO / name).is_file() and (REPO / name).stat().st_size}
-
-
-def closure(path: str) -> set[str]:
-    """The files that `path` lives off, itself among them, less the plumbing."""
-    seen, todo = set(), [path]
-    while todo:
-        name = todo.pop()
-        if name not in seen and not name.startswith(PLUMBING):
-            seen.add(name)
-            todo += imports(name)
-    return seen
 
 
 def code_deps(stage: str) -> set[str]:

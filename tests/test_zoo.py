@@ -10,7 +10,7 @@ from needs import needs
 from tiny_gguf import SAMPLE, Gguf
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from benchmarks import common, families, zoo
+from benchmarks import families, ggufs, zoo
 from tradeoffs.convert import gguf_converter
 from tradeoffs.convert.gguf_converter import SAMPLES
 from tradeoffs.llama_cpp import native
@@ -62,7 +62,7 @@ def checkpoint(request, models) -> Path:
 
 @pytest.fixture(scope="module")
 def gguf(checkpoint) -> Path:
-    return common.gguf(checkpoint, "f16")
+    return ggufs.made(checkpoint, "f16")
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_rows_of_the_embedding_beyond_the_tokenizers_last_token_stay(models, tmp
         model.get_output_embeddings().weight[size:] = model.get_output_embeddings().weight[:27]
     model.save_pretrained(tmp_path / "padded")
     checkpoints.copy_companions(models / "pythia", tmp_path / "padded")
-    gguf = common.gguf(tmp_path / "padded", "f16")
+    gguf = ggufs.made(tmp_path / "padded", "f16")
     found = zoo.compare(tmp_path / "padded", gguf, windows=2, length=70, dtypes=["float32"])
     assert abs(found["loss_difference"]) < 0.002
 
@@ -154,5 +154,5 @@ def test_a_vocabulary_is_freed_also_when_a_text_cannot_be_tokenised(models, monk
     monkeypatch.setattr(native.llama_cpp, "llama_model_free", lambda model: (freed.append(model), free(model)))
     monkeypatch.setattr(gguf_converter, "_tokens", fails)
     with pytest.raises(RuntimeError, match="no tokens"):
-        gguf_converter.tokenisation(models / "gpt2", common.gguf(models / "gpt2", "f16"))
+        gguf_converter.tokenisation(models / "gpt2", ggufs.made(models / "gpt2", "f16"))
     assert len(freed) == 1
