@@ -61,7 +61,7 @@ def main(arguments: Namespace) -> None:
             scored = len({row["document"] for row in rows if row["split"] == "test"})
             if scored != items:
                 raise UserError(f"{variant}: {scored} documents were scored, not {items}; {TEXT} is too short")
-            weights = files.read_json(WORKSPACE / variant.cost)["size_mb"]
+            weights = files.read_json(WORKSPACE / variant.facts)["size_mb"]
             found[format_] |= {"weights_mb": weights, f"peak_mb_{items}_items": peak}
             print(f"{name}, {items} items: {peak:.0f} MB at most, {weights:.0f} MB of weights", flush=True)
     shutil.rmtree(WORKSPACE)

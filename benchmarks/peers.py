@@ -6,7 +6,6 @@ The wheel of llama-cpp-python is a Release build for the machine's own instructi
 CMAKE_ARGS said otherwise; so is this one. `instructions` shows what a side really uses.
 """
 
-import os
 import re
 import shutil
 import subprocess
@@ -16,7 +15,7 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmarks.common import ROOT
-from tradeoffs.common import files
+from tradeoffs.common import cores, files
 from tradeoffs.convert import fetch_converter
 from tradeoffs.llama_cpp.native import llama_cpp
 from tradeoffs.plumbing import cli
@@ -53,7 +52,7 @@ def build() -> None:
         with tarfile.open(fetch_converter.download(VERSION, Path(temporary))) as archive:
             archive.extractall(source, filter="data")
         _run("cmake", "-S", source / f"llama_cpp_python-{VERSION}/vendor/llama.cpp", "-B", made, *OPTIONS)
-        _run("cmake", "--build", made, "--parallel", os.cpu_count() or 1, "--target", *TOOLS)
+        _run("cmake", "--build", made, "--parallel", cores.usable(), "--target", *TOOLS)
         for name in TOOLS:
             shutil.copy2(made / "bin" / name, unfinished / name)
 
@@ -66,7 +65,7 @@ def _run(*command: object) -> None:
 
 def threads() -> int:
     """As many as LlamaCppRuntime takes."""
-    return os.cpu_count() or 1
+    return cores.usable()
 
 
 def instructions(output: str | None = None) -> str:

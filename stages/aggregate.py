@@ -1,7 +1,7 @@
 """Joins everything that was measured: metrics, tables, pictures and the report.
 
-IN   data/items/    data/scores.parquet    data/cost/    data/training/    data/prepared/<dataset>/info.json
-     data/lengths/
+IN   data/items/    data/scores.parquet    data/facts/    data/cost.json    data/training/
+     data/prepared/<dataset>/info.json    data/lengths/
 OUT  metrics/{training,quality,cost,mmlu}.json    metrics/{summary,ladder}.csv    plots/
      report/ (Markdown, HTML; with prompts in params.yaml also the answers to them, prompts.csv)
      python -m stages.aggregate
@@ -32,7 +32,7 @@ class Reads:
 
 def main() -> None:
     cfg = params.load(Reads)
-    files.remove_leftovers([variant.cost for variant in variants(cfg.run)])
+    files.remove_leftovers([variant.facts for variant in variants(cfg.run)])
     files.remove_leftovers([cell.training for cell in cells(cfg.run)])
     files.remove_leftovers([prepared(dataset) for dataset in cfg.run.datasets])
     files.remove_leftovers([pair.lengths for pair in pairs(cfg.run)])

@@ -1,7 +1,7 @@
 """A GGUF file by llama.cpp, in process, on the CPU: the same questions and the same token ids as on transformers.
 
 IN   models/gguf/<variant>.gguf    data/tokens/<model>-<dataset>/    data/reference/<cell>/
-OUT  data/items/<variant>.parquet    data/cost/<variant>.json
+OUT  data/items/<variant>.parquet    data/facts/<variant>.json
      python -m stages.evaluate_cpu --model demo --dataset demo --method lora --quant q4_k_m
 """
 
@@ -23,9 +23,8 @@ def main(model: str, dataset: str, method: str, quant: str) -> None:
     if why_not := trained_only.reason(gguf.with_suffix(".json")):
         trained_only.write_evaluation(variant, ITEMS, why_not)
         return
-    runtime, cost = evaluation.load(variant, lambda: LlamaCppRuntime(gguf, cfg.batch_tokens))
-    with runtime:
-        evaluation.evaluate_format(runtime, variant, [gguf], cfg, cost)
+    with evaluation.load(variant, lambda: LlamaCppRuntime(gguf, cfg.batch_tokens)) as runtime:
+        evaluation.evaluate_format(runtime, variant, [gguf], cfg, {})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """A merged checkpoint in one precision, by transformers and bitsandbytes: on CUDA, or on the CPU where there is none.
 
 IN   models/merged/<cell>/    data/tokens/<model>-<dataset>/    data/reference/<cell>/
-OUT  data/items/<variant>.parquet    data/cost/<variant>.json
+OUT  data/items/<variant>.parquet    data/facts/<variant>.json
      python -m stages.evaluate_gpu --model demo --dataset demo --method lora --precision nf4
 """
 
@@ -34,10 +34,9 @@ def main(model: str, dataset: str, method: str, precision: str) -> None:
         loaded = load_model(merged, PRECISIONS[precision], torch.bfloat16)
         return TransformersRuntime(loaded, cfg.batch_tokens, pad_id)
 
-    runtime, cost = evaluation.load(variant, make)
+    runtime = evaluation.load(variant, make)
     onto = files.read_json(merged / "run_info.json").get("merged_onto")  # of an adapter trained on a quantised base
-    cost |= {"merged_onto": onto} if onto else {}
-    evaluation.evaluate_format(runtime, variant, [merged], cfg, cost)
+    evaluation.evaluate_format(runtime, variant, [merged], cfg, {"merged_onto": onto} if onto else {})
 
 
 if __name__ == "__main__":

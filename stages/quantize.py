@@ -5,13 +5,12 @@ OUT  models/gguf/<model>-<dataset>-<method>-<quant>.gguf, .json
      python -m stages.quantize --model demo --dataset demo --method lora --quant q4_k_m
 """
 
-import os
 import re
 import shutil
 from pathlib import Path
 
 from tradeoffs import params
-from tradeoffs.common import files
+from tradeoffs.common import cores, files
 from tradeoffs.common.cells import Cell
 from tradeoffs.formats import trained_only
 from tradeoffs.formats.names import QUANTS
@@ -65,7 +64,7 @@ def quantize(source: Path, target: Path, quant: str) -> list[dict[str, str | int
         return []
     native.start_log()
     options = llama_cpp.llama_model_quantize_default_params()
-    options.nthread = os.cpu_count() or 1
+    options.nthread = cores.usable()
     options.ftype = getattr(llama_cpp, QUANTS[quant])
     if llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), options) != 0:
         raise UserError(f"{source}: llama.cpp cannot quantise it to {quant}{native.last_lines()}")

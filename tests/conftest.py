@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import assets
+from tradeoffs.common import cores
 
 # Files with slow tests, the longest first: none shall be left for one worker when the other has nothing to do.
 LONGEST = (
@@ -55,7 +56,7 @@ def elsewhere(tmp_path, monkeypatch):
 def one_thread():
     """Models this small only make llama.cpp's threads wait for each other, for long if the machine is busy."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "cpu_count", lambda: 1)
+        patch.setattr(cores, "usable", lambda: 1)
         yield
 
 

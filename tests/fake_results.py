@@ -1,6 +1,6 @@
 """A finished run without any model: items, cost, training and prepared files of a run list, random but seeded."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -94,13 +94,15 @@ def write(
     for variant in variants(run):
         if variant.method in UNMERGEABLE and variant.format != TRAINED:
             files.write_table(folder / f"data/items/{variant}.parquet", [], ITEMS)
-            files.write_json(folder / f"data/cost/{variant}.json", {"unmergeable": UNMERGEABLE[variant.method]})
+            files.write_json(folder / f"data/facts/{variant}.json", {"unmergeable": UNMERGEABLE[variant.method]})
             continue
         rows = item_rows(variant, items, questions, kinds[variant.dataset], prompts)
         files.write_table(folder / f"data/items/{variant}.parquet", rows, ITEMS)
-        files.write_json(folder / f"data/cost/{variant}.json", cost(variant))
+        files.write_json(folder / f"data/facts/{variant}.json", facts(variant))
         if variant.format == TRAINED:
             files.write_json(folder / f"data/training/{variant.cell}.json", training(variant.method))
+    texts = [dataset for dataset, named in kinds.items() if named == "text"]
+    files.write_json(folder / "data/cost.json", cost(run, items, texts))
     for dataset in run.datasets:
         info = {
             "kind": kinds[dataset],
@@ -201,35 +203,67 @@ def lengths(model: str, dataset: str) -> dict:
     return found
 
 
-def cost(variant: Variant) -> dict:
-    noise = np.random.default_rng([ord(letter) for letter in f"cost {variant}"])
-    speed = SPEED[variant.format] * float(noise.normal(1, 0.04))
-    spread = [speed * float(noise.normal(1, 0.03)) for _ in range(5)]
-    # The largest format leaves no room for sixteen at a time.
-    gains = {"4": 3.1} if variant.format == TRAINED else {"4": 3.1, "16": 6.5}
-    sweep = {size: [gain * s for s in spread] for size, gain in gains.items()}
+def shapes(variant: Variant) -> str:
+    """Merged models of one base are of one shape in each format; as trained, adapters differ and `full` is the base."""
+    kind = variant.method if variant.format == TRAINED and variant.method != "full" else "base"
+    return f"{variant.model} {kind} {variant.format}"
+
+
+def facts(variant: Variant) -> dict:
+    speed = SPEED[variant.format]
     asked = (
         {} if variant.dataset in ("instructions", TEXT) else {"mmlu_seconds": {"wall": 400 / speed, "cpu": 800 / speed}}
     )
     return asked | {
         "size_mb": SIZE[variant.format],
+        "shapes": shapes(variant),
+        **({"merged_onto": MERGED_ONTO[variant.method]} if variant.method in MERGED_ONTO else {}),
+        "device": "cpu",
+        "runtime": "llama.cpp" if speed > 100 else "transformers",
+    }
+
+
+def cost(run: params.Run, items: int, texts: Collection[str]) -> dict:
+    """data/cost.json of a run list, in which data sets in `texts` have no prompts."""
+    things: dict[tuple[str, str], list[Variant]] = {}
+    for variant in variants(run):
+        if variant.method not in UNMERGEABLE or variant.format == TRAINED:
+            things.setdefault((str(variant.pair), shapes(variant)), []).append(variant)
+    return {
+        "hardware": {"processor": "Abacus", "machine": "wood", "cores": 2},
+        "max_new_tokens": 48,
+        "calm": 0.03,
+        "things": [
+            {
+                "pair": pair,
+                "shapes": form,
+                "members": [str(member) for member in members],
+                "prompts": [f"test{n:04}" for n in range(min(items, 5))] if members[0].dataset not in texts else [],
+                "rounds": [cost_round(members[0], number, members[0].dataset in texts) for number in range(5)],
+            }
+            for (pair, form), members in things.items()
+        ],
+    }
+
+
+def cost_round(variant: Variant, number: int, is_text: bool) -> dict:
+    noise = np.random.default_rng([ord(letter) for letter in f"cost {variant} {number}"])
+    speed = SPEED[variant.format] * float(noise.normal(1, 0.03))
+    # The largest format leaves no room for sixteen at a time.
+    gains = {"4": 3.1} if variant.format == TRAINED else {"4": 3.1, "16": 6.5}
+    memory = 10 * SIZE[variant.format] * float(noise.normal(1, 0.01))
+    prompts = {"prompts_ttft_seconds": [3 / speed + 0.001 * n for n in range(5)], "seconds_per_token": 1 / speed}
+    return ({} if is_text else prompts) | {
+        "member": str(variant),
         "load_seconds": 0.4,
         "prefill_tokens_per_second": 9 * speed,
         "decode_tokens_per_second": speed,
-        "ttft_seconds": 3 / speed,
-        "latency_p50_seconds": 15 / speed,
-        "latency_p95_seconds": 25 / speed,
         "eval_samples_per_second": speed / 3,
-        "peak_memory_mb": 600 + 10 * SIZE[variant.format] - (400 if SPEED[variant.format] > 100 else 0),
-        "batch_sweep": {size: float(np.median(speeds)) for size, speeds in sweep.items()},
-        **({"merged_onto": MERGED_ONTO[variant.method]} if variant.method in MERGED_ONTO else {}),
-        "spread": {
-            "prefill_tokens_per_second": [9 * s for s in spread],
-            "decode_tokens_per_second": spread,
-            "batch_sweep": sweep,
-        },
+        "model_memory_mb": memory,
+        "peak_memory_mb": 600 + memory - (400 if SPEED[variant.format] > 100 else 0),
+        "batch_sweep": {size: gain * speed for size, gain in gains.items()},
         "device": "cpu",
-        "runtime": "llama.cpp" if SPEED[variant.format] > 100 else "transformers",
+        "waited": 0.05 if number == 2 else 0.001,
     }
 
 

@@ -55,10 +55,12 @@ def set_up(
         "prompts": ["What is 7 and 1?"],
         "mmlu": {"shots": 1, "questions": 5},
         "cost": {
+            "rounds": 2,
             "latency_prompts": 2,
             "prefill_tokens": 16,
             "decode_tokens": 4,
             "batch_sizes": [2],
+            "scored_sequences": 4,
             "repetitions": 2,
         },
         **(evaluate or {}),

@@ -20,6 +20,7 @@ from tradeoffs.metrics.registry import Metric
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.report.pictures import bars
 from tradeoffs.results import prompted, ranking
+from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
 
 REPO = Path(__file__).parents[1]
@@ -78,6 +79,10 @@ def results(finished, monkeypatch):
 
 def load(folder: Path, name: str) -> dict:
     return json.loads((folder / f"metrics/{name}.json").read_text())
+
+
+def cost_file(folder: Path) -> dict:
+    return files.read_json(folder / "data/cost.json")
 
 
 def rows(folder: Path, name: str) -> list[dict]:
@@ -287,18 +292,23 @@ def test_the_summary_says_how_much_of_kld_is_estimated_and_how_well(finished):
 
 
 def test_decode_speed_stands_by_batch_size(finished):
-    written = files.read_json(finished / "data/cost/demo-demo-lora-f16.json")["batch_sweep"]
+    (thing,) = (thing for thing in cost_file(finished)["things"] if "demo-demo-lora-f16" in thing["members"])
     cost = load(finished, "cost")["demo-demo-lora-f16"]
     found = {name.rpartition("_")[2]: value for name, value in cost.items() if "_batch_" in name}
-    assert found == pytest.approx(written, rel=1e-5)
+    for size in ("4", "16"):
+        speeds = [one["batch_sweep"][size] for one in thing["rounds"]]
+        assert found.pop(size) == pytest.approx(np.median(speeds), rel=1e-5)
+    assert not found
 
 
 @pytest.mark.slow
 def test_memory_that_a_gpu_reserved_stands_beside_what_it_used(copy):
-    for name in ("lora-f16", "lora-q4_0"):
-        path = copy / f"data/cost/demo-demo-{name}.json"
-        memory = {"peak_gpu_memory_mb": 512, "peak_gpu_memory_reserved_mb": 768}
-        files.write_json(path, files.read_json(path) | memory)
+    written = cost_file(copy)
+    for thing in written["things"]:
+        if "demo-demo-lora-f16" in thing["members"]:
+            for one in thing["rounds"]:
+                one |= {"peak_gpu_memory_mb": 512, "peak_gpu_memory_reserved_mb": 768}
+    files.write_json(copy / "data/cost.json", written)
     aggregate.main()
     cost = load(copy, "cost")
     assert cost["demo-demo-lora-f16"]["peak_gpu_memory_reserved_mb"] == 768
@@ -406,17 +416,13 @@ def test_a_tie_of_a_tie_does_not_make_a_variant_worth_its_cost(results, monkeypa
 
 def test_of_tied_variants_whose_speeds_overlap_the_better_one_is_named(results, monkeypatch):
     best, other, slow = results.of(PAIR)[:3]
-    runs = {best: [90, 95, 99], other: [94, 96, 105], slow: [50, 55, 60]}
-    cost = {
-        v: {"decode_tokens_per_second": some[1], "spread": {"decode_tokens_per_second": some}}
-        for v, some in runs.items()
-    }
     monkeypatch.setattr(ranking, "tied_with_best", lambda results, group: [best, slow, other])
-    monkeypatch.setattr(results, "cost", cost)
-    fastest = (PAIR, "decode_tokens_per_second", "higher")
-    assert ranking.cheapest_tied(results, *fastest) == best
-    runs[other][:] = [100, 103, 105]
-    assert ranking.cheapest_tied(results, *fastest) == other
+    name = "decode_tokens_per_second"
+    for of_other, named in (((80, 120, 140), best), ((115, 120, 140), other)):
+        for variant, (low, value, high) in {best: (90, 95, 99), slow: (50, 55, 60), other: of_other}.items():
+            results.cost[variant][name] = value
+            results.costs.intervals[variant] = {name: Interval(value, low, high, 1.0)}
+        assert ranking.cheapest_tied(results, PAIR, name, "higher") == named
 
 
 def test_memory_within_two_percent_is_not_told_apart(results, monkeypatch):
@@ -442,7 +448,7 @@ def test_a_second_run_writes_the_same_bytes(finished, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_leftovers_of_a_longer_run_list_are_removed_and_not_reported(copy, capsys):
-    for name in ("items/{}-bf16.parquet", "cost/{}-bf16.json", "training/{}.json"):
+    for name in ("items/{}-bf16.parquet", "facts/{}-bf16.json", "training/{}.json"):
         shutil.copy(copy / "data" / name.format("demo-demo-lora"), copy / "data" / name.format("demo-demo-qlora"))
     shutil.copytree(copy / "data/prepared/demo", copy / "data/prepared/qlora_questions")
     score.main()
@@ -452,7 +458,7 @@ def test_leftovers_of_a_longer_run_list_are_removed_and_not_reported(copy, capsy
     assert not any("qlora" in path.read_text() for path in (copy / "metrics").iterdir())
 
 
-@pytest.mark.parametrize("missing", ["items/demo-demo-lora-f16.parquet", "cost/demo-demo-lora-f16.json"])
+@pytest.mark.parametrize("missing", ["items/demo-demo-lora-f16.parquet", "facts/demo-demo-lora-f16.json"])
 def test_a_missing_file_is_named_and_nothing_is_written(copy, missing):
     (copy / "data" / missing).unlink()
     for name in OUTPUTS:

@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("runtimes, which answer what an evaluation asks", ("transformers_runtime", "llama_cpp")),
     (
         "the code of one stage, which knows of no other stage's",
-        ("prepare", "base", "tokenize", "finetune", "merging", "convert", "results"),
+        ("prepare", "base", "tokenize", "finetune", "merging", "convert", "measure", "results"),
     ),
     ("what aggregate shows of the results", ("report",)),
     ("scripts, one for each stage", ("stages",)),
@@ -38,7 +38,8 @@ STAGES_OF = {
     "finetune": {"finetune"},
     "merging": {"merge"},
     "convert": {"convert"},
-    "evaluate": {"reference", "evaluate_gpu", "evaluate_cpu"},
+    "evaluate": {"reference", "evaluate_gpu", "evaluate_cpu", "measure"},
+    "measure": {"measure"},
     "metrics": {"score", "aggregate"},
     "results": {"aggregate"},
     "report": {"aggregate"},

@@ -77,7 +77,7 @@ def test_accuracies_have_mcnemars_p_and_nothing_else_does(results):
 def test_costs_are_ratios_of_the_first_to_the_second(results):
     found = rows("\n".join(compare.comparison(results, LORA, BASE)))
     assert found["size MB"][-1] == formatting.short(results.cost[LORA]["size_mb"] / results.cost[BASE]["size_mb"])
-    assert {"decode tok/s", "prefill tok/s", "p50 latency s", "memory MB"} <= set(found)
+    assert {"decode tok/s", "prefill tok/s", "p50 latency s", "memory of the model MB"} <= set(found)
     assert "GPU memory MB" not in found
 
 
@@ -99,12 +99,12 @@ def test_what_counts_tokens_is_left_out_between_tokenizers(results):
 
 
 def test_only_the_two_are_read(finished, tmp_path, monkeypatch, capsys):
-    for name in ("data/items/{}.parquet", "data/cost/{}.json"):
+    for name in ("data/items/{}.parquet", "data/facts/{}.json"):
         for variant in (LORA, BASE):
             path = tmp_path / name.format(variant)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.symlink_to(finished / name.format(variant))
-    for name in ("params.yaml", "data/scores.parquet", "data/training", "data/prepared"):
+    for name in ("params.yaml", "data/scores.parquet", "data/cost.json", "data/training", "data/prepared"):
         (tmp_path / name).symlink_to(finished / name)
     monkeypatch.chdir(tmp_path)
     compare.main(str(LORA), str(BASE))

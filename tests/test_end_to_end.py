@@ -11,7 +11,7 @@ import small_run
 from small_run import PARAMS, REPO
 from tiny_gguf import make_checkpoint
 
-from stages import aggregate, evaluate_cpu, evaluate_gpu, prepare, score, tokenize
+from stages import aggregate, evaluate_cpu, evaluate_gpu, measure, prepare, score, tokenize
 from tradeoffs.common import files
 from tradeoffs.evaluate import items
 from tradeoffs.methods import peft_facts
@@ -85,7 +85,7 @@ def test_a_method_that_cannot_be_merged_is_evaluated_as_trained_and_its_other_fo
     assert asked == {"test", "seen", "general", "mmlu", "prompt"}
     for name in (*PRECISIONS, *QUANTS):
         assert files.read_table(f"data/items/{cell}-{name}.parquet") == []
-        assert set(files.read_json(f"data/cost/{cell}-{name}.json")) == {"unmergeable"}
+        assert set(files.read_json(f"data/facts/{cell}-{name}.json")) == {"unmergeable"}
 
 
 def test_the_gguf_is_the_merged_model(cell):
@@ -106,16 +106,21 @@ def test_the_ladder_shows_what_merging_onto_the_original_base_costs(finished):
     merged_onto = {}
     for method in ("qlora", "qlora_original"):
         variant = f"tiny-sums-{method}-bf16"
-        merged_onto[files.read_json(f"data/cost/{variant}.json")["merged_onto"]] = mean(scored(variant), "kld")
+        merged_onto[files.read_json(f"data/facts/{variant}.json")["merged_onto"]] = mean(scored(variant), "kld")
     assert merged_onto["original_base"] > 10 * merged_onto["trained_base"]
 
 
-def test_cost_comes_from_the_same_load(cell):
-    for name in ("trained", *PRECISIONS, *QUANTS):
-        cost = files.read_json(f"data/cost/{cell}-{name}.json")
-        assert all(cost[key] > 0 for key in ("size_mb", "load_seconds", "ttft_seconds", "decode_tokens_per_second"))
-        assert cost["batch_sweep"]["2"] > 0
-        assert cost["latency_p50_seconds"] <= cost["latency_p95_seconds"]
+def test_what_costs_the_same_has_the_same_shapes_and_size_and_nothing_else_has(finished):
+    def known(method, name):
+        facts = files.read_json(f"data/facts/{'-'.join((*CELL, method))}-{name}.json")
+        return facts["shapes"], facts["size_mb"]
+
+    merged = [method for method in METHODS if method not in ONLY_AS_TRAINED]
+    of_format = [{known(method, name) for method in merged} for name in (*PRECISIONS, *QUANTS)]
+    assert all(len(found) == 1 for found in of_format)
+    assert known("full", "trained") == known("base", "trained")
+    adapters = [{known(method, "trained")} for method in ("base", "lora", "lora_8bit", "qlora", "adalora", "vblora")]
+    assert len({shapes for found in (*of_format, *adapters) for shapes, _ in found}) == len(of_format) + len(adapters)
 
 
 def test_an_evaluation_gives_the_same_quality_twice(cell):
@@ -211,6 +216,7 @@ def test_a_reference_made_for_other_tokens_stops_the_evaluation(finished):
 
 
 def test_the_aggregates_hold_every_variant(finished):
+    measure.main()
     score.main()
     aggregate.main()
     names = {
@@ -221,6 +227,12 @@ def test_the_aggregates_hold_every_variant(finished):
     }
     quality, cost = files.read_json("metrics/quality.json"), files.read_json("metrics/cost.json")
     assert set(quality) == set(cost) == names
+    speeds = ("load_seconds", "ttft_seconds", "decode_tokens_per_second", "decode_tokens_per_second_batch_2")
+    for numbers in cost.values():
+        assert all(numbers[key] > 0 for key in ("size_mb", "model_memory_mb", *speeds))
+        assert numbers["latency_p50_seconds"] <= numbers["latency_p95_seconds"]
+        assert numbers["model_memory_mb"] < numbers["peak_memory_mb"]
+    assert not Path(".scratch/unfinished/measure").exists()
     assert set(files.read_json("metrics/training.json")) == {f"tiny-sums-{method}" for method in METHODS}
     assert (finished / "report/report.md").stat().st_size > 1000
     assert "kld" in quality["tiny-sums-lora-q4_0"] and "kld" not in quality["tiny-sums-lora-trained"]

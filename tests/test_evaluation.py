@@ -68,7 +68,7 @@ def test_what_cannot_be_merged_is_not_evaluated_and_says_why(tmp_path, monkeypat
     stage.main("m", "d", "prompt", name)
     table = pq.read_table(f"data/items/m-d-prompt-{name}.parquet")
     assert table.num_rows == 0 and table.schema.equals(items.ITEMS)
-    assert files.read_json(f"data/cost/m-d-prompt-{name}.json") == {"unmergeable": "it trains vectors"}
+    assert files.read_json(f"data/facts/m-d-prompt-{name}.json") == {"unmergeable": "it trains vectors"}
 
 
 class Cpu:

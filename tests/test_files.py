@@ -1,6 +1,8 @@
 """Outputs are whole or absent, and their numbers finite."""
 
+import hashlib
 import json
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -57,3 +59,39 @@ def test_a_table_comes_back_with_nulls_for_what_was_not_said(tmp_path):
 def test_run_info_is_the_same_twice():
     assert files.run_info(seed=1) == files.run_info(seed=1)
     assert files.run_info(seed=1)["versions"]["transformers"]
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """A workspace with two outputs, and a `dvc` that names its cache; what is stored there is kept by DVC."""
+    monkeypatch.chdir(tmp_path)
+    files.write_text("bin/dvc", f"#!/bin/sh\necho {tmp_path / 'cache'}\n")
+    (tmp_path / "bin/dvc").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/bin:/usr/bin")
+    files.write_text("models/old/weights", "a")
+    files.write_text("models/old/config", "b")
+    files.write_text("models/new", "c")
+
+    def store(text):
+        digest = hashlib.md5(text.encode()).hexdigest()
+        files.write_text(tmp_path / "cache/files/md5" / digest[:2] / digest[2:], text)
+
+    return store
+
+
+def test_leftovers_go_if_dvc_keeps_all_of_their_files(cache, tmp_path, capsys):
+    wanted = [Path("models/new")]
+    cache("a")
+    files.remove_leftovers(wanted, only_kept_by_dvc=True)
+    assert Path("models/old/weights").exists() and "stays" in capsys.readouterr().out
+    cache("b")
+    files.remove_leftovers(wanted, only_kept_by_dvc=True)
+    assert not Path("models/old").exists() and Path("models/new").exists()
+
+
+def test_without_dvc_nothing_is_removed_that_nobody_is_known_to_keep(cache, tmp_path):
+    (tmp_path / "bin/dvc").unlink()
+    files.remove_leftovers([Path("models/new")], only_kept_by_dvc=True)
+    assert Path("models/old").exists()
+    files.remove_leftovers([Path("models/new")])
+    assert not Path("models/old").exists()

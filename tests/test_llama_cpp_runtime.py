@@ -12,7 +12,7 @@ from tiny_gguf import CONTEXT, VOCABULARY, make_checkpoint
 
 from tradeoffs.convert.gguf_converter import convert
 from tradeoffs.evaluate.runtime import Rows, Target
-from tradeoffs.llama_cpp import context
+from tradeoffs.llama_cpp import context, native
 from tradeoffs.llama_cpp import runtime as llama_cpp_runtime
 from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
 from tradeoffs.llama_cpp.scores import score_rows
@@ -239,8 +239,10 @@ def test_after_a_cache_that_found_no_memory_smaller_ones_still_do(made, prompts,
         assert fresh.generate(prompts[:1], 3, [2]) == before
 
 
-def test_size_and_context_are_those_of_the_file(made, runtime):
-    assert runtime.size_mb == made[1].stat().st_size / 1e6
+def test_size_is_that_of_the_tensors_and_the_context_that_of_the_file(made, runtime):
+    bytes_of = {"f32": 4, "f16": 2}
+    held = sum(tensor.rows * tensor.row_length * bytes_of[tensor.type] for tensor in native.tensors(made[1]))
+    assert runtime.size_mb == held / 1e6 < made[1].stat().st_size / 1e6
     assert runtime.context == CONTEXT and runtime.vocabulary == VOCABULARY
 
 

@@ -14,7 +14,7 @@ from tradeoffs.common import files
 from tradeoffs.common.cells import Pair
 from tradeoffs.report import comparisons, decision, formats, formatting, ladder, page, rendering
 from tradeoffs.report.pictures import PICTURES
-from tradeoffs.results import ranking, tuning
+from tradeoffs.results import costs, ranking, tuning
 
 
 @pytest.fixture(scope="module")
@@ -208,14 +208,14 @@ def test_the_decision_states_the_lead_over_the_base_as_its_table_does(three):
     assert any(f"| {behind} |" in line for line in decision._choices(three, PAIR))
 
 
-def test_throughput_has_its_spread_and_a_batch_that_did_not_fit_is_empty(results):
+def test_throughput_has_its_intervals_and_a_batch_that_did_not_fit_is_empty(results):
     first, other = results.of(PAIR, "lora")[:2]
     lines = formats._throughput(results, [first, other]).splitlines()
     assert "Empty: so many did not fit the memory." in lines
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| `")]
     assert [row[-1] == "" for row in rows] == [True, False]
-    speeds = results.cost[other]["spread"]["decode_tokens_per_second_batch_16"]
-    assert rows[1][-1].endswith(f" [{formatting.short(min(speeds))}, {formatting.short(max(speeds))}]")
+    found = costs.interval(results, other, "decode_tokens_per_second_batch_16")
+    assert rows[1][-1].endswith(f" [{formatting.short(found.low)}, {formatting.short(found.high)}]")
     assert "Empty: so many did not fit the memory." not in formats._throughput(results, [other])
 
 
@@ -236,7 +236,7 @@ def test_merges_of_one_training_stand_under_each_other(tmp_path):
     """Three methods of which the first and the last were trained alike and merged onto different bases."""
     found = fake_results.finished(tmp_path, methods=["lora_8bit", "lora", "qlora"], precisions=["bf16"], quants=[])
     first, other, last = (found.of(PAIR, method) for method in ("lora_8bit", "lora", "qlora"))
-    found.cost[other[1]]["merged_onto"] = "trained_base"
+    found.facts[other[1]]["merged_onto"] = "trained_base"
     found._values[last[0], "test_loss"] = found._resampled(first[0], "test_loss")
     rows = [line for line in ladder._merges(found, PAIR) if line.startswith("| `")]
     assert [row.split("|")[1].strip() for row in rows] == ["`lora_8bit bf16`", "`qlora bf16`", "`lora bf16`"]

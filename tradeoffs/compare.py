@@ -13,7 +13,7 @@ from tradeoffs.common.cells import Variant, variants
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError, near
 from tradeoffs.report.formatting import Lines, cost_of, full_label, quality_of, short, table, verdict
-from tradeoffs.results import reading
+from tradeoffs.results import costs, reading
 from tradeoffs.results.results import Results
 
 
@@ -67,7 +67,7 @@ def comparison(results: Results, ours: Variant, theirs: Variant) -> Lines:
     rows = [[full_label(results, ours.dataset, n), *_quality(results, ours, theirs, n)] for n in names]
     lines += ["", *table(["", "first", "second", "difference", "p"], rows), ""]
     rows = [
-        [label, cost_of(results, ours, key, spread=True), cost_of(results, theirs, key, spread=True), found]
+        [label, cost_of(results, ours, key, bounds=True), cost_of(results, theirs, key, bounds=True), found]
         for key, label in results.cost_labels.items()
         if (found := _ratio(results, ours, theirs, key)) is not None
     ]
@@ -88,17 +88,19 @@ def _ratio(results: Results, ours: Variant, theirs: Variant, key: str) -> str | 
     first, second = results.cost[ours].get(key), results.cost[theirs].get(key)
     if first is None and second is None:
         return None
-    return short(first / second) if first is not None and second else ""
+    if first is None or not second:
+        return ""
+    ratio = short(first / second)
+    if key in costs.CHEAPER and not costs.told_apart(results, ours, theirs, key):
+        return f"{ratio}, not told apart"
+    return ratio
 
 
 def _machines(results: Results, ours: Variant, theirs: Variant) -> Lines:
-    """What each was measured with, since costs compare only within one machine."""
-    costs = results.cost[ours], results.cost[theirs]
-    first, second = (f"{cost['runtime']} on {cost['device']}" for cost in costs)
-    lines = [f"Measured with {first}." if first == second else f"Measured with {first}, and with {second}."]
-    if costs[0].get("hardware") != costs[1].get("hardware"):
-        lines.append("The two were measured on different machines: their costs do not compare.")
-    return lines
+    """What each was measured with, on the one machine that measured all costs."""
+    devices = results.costs.machine["devices"]
+    first, second = (f"{results.facts[v]['runtime']} on {devices[v]}" for v in (ours, theirs))
+    return [f"Measured with {first}." if first == second else f"Measured with {first}, and with {second}."]
 
 
 def main(first: str, second: str) -> None:

@@ -4,7 +4,7 @@ import copy
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, Literal
 
 import numpy as np
@@ -15,9 +15,9 @@ from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
 from tradeoffs.common.batching import halved, length_batches
+from tradeoffs.evaluate import torch_weights
 from tradeoffs.evaluate.runtime import Rows, Scores, Target, common_prefix, per_target
 from tradeoffs.evaluate.torch_scores import observe
-from tradeoffs.evaluate.torch_size import held_mb
 from tradeoffs.models.forward import auto_batch, fits, logits_only_at
 from tradeoffs.plumbing.errors import UserError
 
@@ -37,7 +37,7 @@ class TransformersRuntime:
     name = "transformers"
 
     def __init__(self, model: PreTrainedModel, batch_tokens: int | Literal["auto"], pad_id: int):
-        self.pad_id, self.size_mb = pad_id, held_mb(model)
+        self.pad_id, self.size_mb = pad_id, torch_weights.held_mb(model)
         self.on = next(model.parameters()).device
         self.device = torch.cuda.get_device_name(self.on) if self.on.type == "cuda" else "cpu"
         adapter = getattr(model, "active_peft_config", None)
@@ -45,12 +45,18 @@ class TransformersRuntime:
         self._whole_rows = bool(getattr(adapter, "alora_invocation_tokens", None))
         self._first: DynamicCache | None = None
         self.model: Any = model.eval()
+        self._whole = model  # with its adapter, also where that is no part of `model`
         if adapter is not None and adapter.is_prompt_learning:
             self.model, self._first = self.model.get_base_model(), virtual_cache(model)
         self.virtual = self._first.get_seq_length() if self._first else 0
         self.context: int = model.config.get_text_config().max_position_embeddings - self.virtual
         self.vocabulary: int = model.config.get_text_config().vocab_size
         self.batch_tokens = self._auto_batch() if batch_tokens == "auto" else batch_tokens
+
+    @cached_property
+    def shapes(self) -> str:
+        """See `Runtime.shapes`."""
+        return torch_weights.shapes(self._whole, self.name, self.device)
 
     @torch.inference_mode()
     def score(self, targets: Sequence[Target], top_k: int = 0, tail_samples: int = 0) -> list[Scores]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tradeoffs.params import Run
 
 TRAINED = "trained"
-ITEMS, SCORES = Path("data/items"), Path("data/scores.parquet")
+ITEMS, SCORES, COST = Path("data/items"), Path("data/scores.parquet"), Path("data/cost.json")
 
 
 def base(model: str) -> Path:
@@ -143,9 +143,9 @@ class Variant:
         return ITEMS / f"{self}.parquet"
 
     @property
-    def cost(self) -> Path:
-        """What it costs."""
-        return Path("data/cost", f"{self}.json")
+    def facts(self) -> Path:
+        """What is known of it beside its items: what runs it, its size and shapes; or why there is none."""
+        return Path("data/facts", f"{self}.json")
 
     def __str__(self) -> str:
         return f"{self.cell}-{self.format}"

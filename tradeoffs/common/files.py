@@ -3,15 +3,16 @@
 import hashlib
 import json
 import math
-import os
 import platform
 import shutil
+import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tradeoffs.common import cores
 from tradeoffs.plumbing.errors import UserError
 
 LIBRARIES = (
@@ -103,19 +104,42 @@ def must_exist(path: Path) -> None:
         raise UserError(f"{path}: missing, though params.yaml (run) asks for it; run `dvc repro`, which makes it")
 
 
-def remove_leftovers(wanted: Sequence[Path]) -> None:
+def remove_leftovers(wanted: Sequence[Path], only_kept_by_dvc: bool = False) -> None:
     """Deletes what earlier, longer run lists left beside the `wanted` outputs of a folder: it cannot pass for a result.
 
-    DVC keeps it in its cache: what comes back to the run list is checked out, not computed again.
+    DVC keeps it in its cache: what comes back to the run list is checked out, not computed again. With
+    `only_kept_by_dvc` that is looked up first, and what is not there stays: it may be work that nothing brings back.
     """
-    for path in sorted(wanted[0].parent.glob("[!.]*")):
-        if path in wanted:
+    left = [path for path in sorted(wanted[0].parent.glob("[!.]*")) if path not in wanted]
+    cache = _dvc_cache() if left and only_kept_by_dvc else None
+    for path in left:
+        if only_kept_by_dvc and not (cache and _is_kept(path, cache)):
+            print(f"note: {path}: not in the run list, and not in DVC's cache, so it stays")
             continue
         print(f"removed {path}: not in the run list")
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def _dvc_cache() -> Path | None:
+    """Where DVC keeps the content of files, by their MD5; None without DVC."""
+    try:
+        said = subprocess.run(["dvc", "cache", "dir"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return Path(said.strip(), "files", "md5")
+
+
+def _is_kept(path: Path, cache: Path) -> bool:
+    """Whether DVC's cache holds every file of an output."""
+    for file in [path] if path.is_file() else (found for found in path.rglob("*") if found.is_file()):
+        with file.open("rb") as content:
+            digest = hashlib.file_digest(content, "md5").hexdigest()
+        if not (cache / digest[:2] / digest[2:]).is_file():
+            return False
+    return True
 
 
 def rounded(value: Any) -> Any:
@@ -157,7 +181,7 @@ def run_info(**facts: Any) -> dict[str, Any]:
             versions[library] = metadata.version(library)
         except metadata.PackageNotFoundError:  # an extra that is not installed
             continue
-    hardware = {"machine": platform.machine(), "processor": _processor(), "cores": os.cpu_count()}
+    hardware = {"machine": platform.machine(), "processor": _processor(), "cores": cores.usable()}
     return {**facts, "hardware": hardware, "python": platform.python_version(), "versions": versions}
 
 

@@ -42,7 +42,7 @@ ITEMS = pa.schema(
         ("answer", pa.string()),
         ("generated", pa.string()),
         ("generated_tokens", pa.int32()),
-        ("latency_seconds", pa.float64()),  # of those answered one at a time
+        ("latency_seconds", pa.float64()),  # of the user's prompts, which are answered one at a time
         ("ttft_seconds", pa.float64()),
         ("chosen", pa.int32()),
         ("correct_option", pa.int32()),
@@ -225,18 +225,14 @@ def choose(runtime: Runtime, questions: list[Row]) -> list[Row]:
 
 def write(path: Path, done: Unfinished, parts: list[list[str]]) -> None:
     """Puts the finished parts together, a chunk at a time; `parts` are names of those whose rows belong together."""
-    timed = {row["item"]: row for row in done.read("latency")} if done.has("latency") else {}
     with files.new_file(path) as target, pq.ParquetWriter(target, ITEMS, compression="zstd") as to:
         for names in parts:
-            to.write_table(pa.Table.from_pylist(_joined([done.read(name) for name in names], timed), ITEMS))
+            to.write_table(pa.Table.from_pylist(_joined([done.read(name) for name in names]), ITEMS))
 
 
-def _joined(parts: list[list[Row]], timed: dict[str, Row]) -> list[Row]:
-    """Rows of parts about the same items as one row per item, with the latency of those that were timed."""
-    rows = []
-    for same in zip(*parts, strict=True):
-        row = {key: value for part in same for key, value in part.items() if value is not None}
-        if row["split"] == "test" and row["item"] in timed:
-            row |= {key: timed[row["item"]][key] for key in ("ttft_seconds", "latency_seconds")}
-        rows.append(row)
-    return rows
+def _joined(parts: list[list[Row]]) -> list[Row]:
+    """Rows of parts about the same items as one row per item."""
+    return [
+        {key: value for part in same for key, value in part.items() if value is not None}
+        for same in zip(*parts, strict=True)
+    ]

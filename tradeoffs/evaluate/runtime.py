@@ -105,7 +105,16 @@ class Runtime(Protocol):
     name: str  # "transformers" or "llama.cpp"
     device: str  # "cpu" or the GPU's name
     context: int  # longest sequence, in tokens
-    size_mb: float  # weights as they are held, in 1e6 bytes
+    vocabulary: int
+    size_mb: float  # the weights as they are held, in 1e6 bytes; no tokenizer, no other metadata
+
+    @property
+    def shapes(self) -> str:
+        """A digest of what decides the cost: two models that have the same one cost the same.
+
+        Runtime and device, how the model is put together, and name, shape and type of all that it holds.
+        """
+        ...
 
     def score(self, targets: Sequence[Target], top_k: int = 0, tail_samples: int = 0) -> list[Scores]:
         """Scores in the order of `targets`.

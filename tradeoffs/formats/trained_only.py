@@ -29,9 +29,9 @@ def write_gguf(gguf: Path, why: str) -> None:
 
 
 def write_evaluation(variant: Variant, schema: "pa.Schema", why: str) -> None:
-    """No items, by the schema that items have, and the reason in place of what they cost."""
+    """No items, by the schema that items have, and the reason in place of facts."""
     files.write_table(variant.items, [], schema)
-    files.write_json(variant.cost, {KEY: why})
+    files.write_json(variant.facts, {KEY: why})
     print(f"{variant}: {sentence(why)}")
 
 

@@ -3,17 +3,18 @@
 Works on the low-level API (`context`). Needs numpy and llama_cpp only, so it starts quickly.
 """
 
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 from tqdm import tqdm
 
+from tradeoffs.common import cores, files
 from tradeoffs.common.batching import HOST_BATCH, fitting_batch, length_batches
 from tradeoffs.evaluate.runtime import Rows, Scores, Target, common_prefix, per_target
 from tradeoffs.llama_cpp import native
@@ -27,7 +28,7 @@ CHUNK_ELEMENTS = 1 << 18  # logits per softmax task: 1 MB, so that its passes st
 
 
 class LlamaCppRuntime:
-    """llama.cpp on the CPU with all cores.
+    """llama.cpp on the CPU with all cores that may be used.
 
     The layers stay on the CPU even if llama.cpp was built for a GPU: `device` must be what was measured. Flash
     attention is left to llama.cpp, which turns it on on a CPU: it leaves out masked parts of the cache, so sequences
@@ -59,8 +60,8 @@ class LlamaCppRuntime:
         self.path = path
         self.batch_tokens = self._auto_batch() if batch_tokens == "auto" else batch_tokens
         self.context = context or llama_cpp.llama_model_n_ctx_train(self._model)
-        self.size_mb = path.stat().st_size / 1e6
-        threads = os.cpu_count() or 1
+        self.size_mb = llama_cpp.llama_model_size(self._model) / 1e6
+        threads = cores.usable()
         self._pool = ThreadPoolExecutor(threads)
         self._llama = Context(self._model, path, threads)
         self.vocabulary = self._llama.vocabulary
@@ -78,6 +79,13 @@ class LlamaCppRuntime:
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+    @cached_property
+    def shapes(self) -> str:
+        """See `Runtime.shapes`."""
+        heads = [llama_cpp.llama_model_n_head(self._model), llama_cpp.llama_model_n_head_kv(self._model)]
+        built = [native.description(self._model), f"{heads}", *sorted(map(str, native.tensors(self.path)))]
+        return files.content_id(self.name, self.device, *built)
 
     def score(self, targets: Sequence[Target], top_k: int = 0, tail_samples: int = 0) -> list[Scores]:
         """See `Runtime.score`. Raises UserError if a sequence is longer than the context."""

@@ -12,6 +12,7 @@ from tradeoffs.params import Method
 from tradeoffs.params.fields import Load
 from tradeoffs.plumbing.errors import UserError
 
+AS_LOADED = ("full", "peft", "load", "double_quant")  # of a Method: what load_trained reads
 # PEFT still asks transformers by the old name.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 

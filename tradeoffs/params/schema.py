@@ -82,10 +82,12 @@ class Mmlu:
 
 @dataclass(frozen=True)
 class Cost:
+    rounds: Annotated[int, Range(2)]
     latency_prompts: Positive
     prefill_tokens: Positive
     decode_tokens: Positive
     batch_sizes: list[Annotated[int, Range(2, 64)]]
+    scored_sequences: Positive
     repetitions: Positive
 
 

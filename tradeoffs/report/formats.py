@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
-from tradeoffs.report.formatting import Lines, bold, cost_of, full_label, heading, quality_of, table
+from tradeoffs.report.formatting import Lines, bold, cost_of, counted, full_label, heading, quality_of, table
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import matrix, quality_table, why_only_as_trained
 from tradeoffs.results import ranking
@@ -13,7 +13,8 @@ from tradeoffs.results.results import Results
 
 
 def section(results: Results, drawn: Sequence[str]) -> str:
-    return render("formats.md.j2", drawn, groups=[_group(results, group) for group in results.groups()])
+    groups = [_group(results, group) for group in results.groups()]
+    return render("formats.md.j2", drawn, groups=groups, rounds=results.costs.machine["rounds"])
 
 
 def _group(results: Results, group: Pair) -> dict[str, object]:
@@ -27,10 +28,21 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
         "matrix": matrix(results, group, results.formats, cells),
         "only_as_trained": why_only_as_trained(results, group),
         "best": best[0].method,
+        "pooled": _pooled(results, group),
         "cost": _cost_table(results, best),
         "throughput": _throughput(results, best),
         "methods": [_method(results, results.of(group, method)) for method in results.run.methods],
     }
+
+
+def _pooled(results: Results, group: Pair) -> str:
+    """How many variants of a group are how many things, by format."""
+    found = []
+    for name in results.formats:
+        mine = [v for v in results.of(group) if v.format == name]
+        things = {results.facts[v]["shapes"] for v in mine}
+        found.append(f"{counted(mine, 'variant')} in `{name}` {'is' if len(mine) == 1 else 'are'} {len(things)}")
+    return ", ".join(found)
 
 
 def _method(results: Results, cell: list[Variant]) -> dict[str, object]:
@@ -47,7 +59,7 @@ def _throughput(results: Results, variants: list[Variant]) -> str:
     if not results.batch_sizes:
         return ""
     keys = ["decode_tokens_per_second", *(f"{BATCH}{size}" for size in results.batch_sizes)]
-    rows = [[f"`{v.format}`", *(cost_of(results, v, key, spread=True) for key in keys)] for v in variants]
+    rows = [[f"`{v.format}`", *(cost_of(results, v, key, bounds=True) for key in keys)] for v in variants]
     return render(
         "throughput.md.j2",
         method=variants[0].method,
@@ -60,6 +72,6 @@ def _cost_table(results: Results, variants: list[Variant]) -> Lines:
     present = {k: label for k, label in COST.items() if any(k in results.cost[v] for v in variants)}
     rows = []
     for variant in variants:
-        runs_on = f"{results.cost[variant]['runtime']}, {results.cost[variant]['device']}"
-        rows.append([f"`{variant.format}`", runs_on, *(cost_of(results, variant, k, spread=True) for k in present)])
+        runs_on = f"{results.facts[variant]['runtime']}, {results.costs.machine['devices'][variant]}"
+        rows.append([f"`{variant.format}`", runs_on, *(cost_of(results, variant, k, bounds=True) for k in present)])
     return table(["format", "runs on", *present.values()], rows)

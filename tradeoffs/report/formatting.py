@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
+from tradeoffs.results import costs
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
 
@@ -103,10 +104,10 @@ def verdict(found: Interval, name: str) -> str:
     return f"{signed(found, name)}, {word}"
 
 
-def cost_of(results: Results, variant: Variant, key: str, spread: bool = False) -> str:
-    cost = results.cost[variant]
-    repeated = cost.get("spread", {}).get(key) if spread else None
-    return short(cost.get(key)) + (f" [{short(min(repeated))}, {short(max(repeated))}]" if repeated else "")
+def cost_of(results: Results, variant: Variant, key: str, bounds: bool = False) -> str:
+    """A cost number, with `bounds` and its interval over the rounds; nothing where there is none."""
+    found = costs.interval(results, variant, key) if bounds else None
+    return short(results.cost[variant].get(key)) + (f" [{short(found.low)}, {short(found.high)}]" if found else "")
 
 
 def with_cost(results: Results, variant: Variant, key: str, unit: str) -> str:

@@ -39,7 +39,7 @@ def _merges(results: Results, group: Pair) -> Lines:
 
     Nothing where bf16 is not listed: what is made from `trained` then is changed by its own format too.
     """
-    merged = [v for v in results.of(group) if v.format == "bf16" and "merged_onto" in results.cost[v]]
+    merged = [v for v in results.of(group) if v.format == "bf16" and "merged_onto" in results.facts[v]]
     if not merged:
         return []
     # Two blocks that differ in `merge` alone train the same model.
@@ -50,7 +50,7 @@ def _merges(results: Results, group: Pair) -> Lines:
     header += [f"change of {results.label(group.dataset, name)}" for name in changes]
     rows = []
     for variant in merged:
-        onto = MERGED_ONTO[results.cost[variant]["merged_onto"]]
+        onto = MERGED_ONTO[results.facts[variant]["merged_onto"]]
         row = [name_of(variant), onto, _change(results, variant, "test_loss")]
         row += [quality_of(results, variant, name) for name in metrics.columns("ladder")]
         rows.append([*row, *(_change(results, variant, name) for name in changes)])

@@ -7,9 +7,22 @@ from tradeoffs.results.results import Results
 
 
 def section(results: Results, drawn: Sequence[str]) -> str:
-    runs = dict.fromkeys(f"{cost['runtime']} on {cost['device']}" for cost in results.cost.values())
-    machines = dict.fromkeys(
-        f"{hardware['processor']}, {hardware['machine']}, {hardware['cores']} cores"
-        for hardware in (cost["hardware"] for cost in results.cost.values() if "hardware" in cost)
+    """Costs are of one machine; quality is the same on all, so several may have computed it."""
+    machine = results.costs.machine
+    runs = dict.fromkeys(f"{results.facts[v]['runtime']} on {machine['devices'][v]}" for v in results.variants)
+    others = dict.fromkeys(_written(found["hardware"]) for found in results.facts.values() if "hardware" in found)
+    measured = _written(machine["hardware"])
+    return render(
+        "machine.md.j2",
+        drawn,
+        runs=list(runs),
+        measured=measured,
+        others=[other for other in others if other != measured],
+        rounds=machine["rounds"],
+        busy=None if machine["busy"] is None else f"{machine['busy']:.0%}",
+        calm=f"{machine['calm']:.0%}",
     )
-    return render("machine.md.j2", drawn, runs=list(runs), machines=list(machines))
+
+
+def _written(hardware: dict) -> str:
+    return f"{hardware['processor']}, {hardware['machine']}, {hardware['cores']} cores"

@@ -34,7 +34,7 @@ def _table(results: Results, variants: list[Variant], name: Callable[[Variant], 
     total = str(sum(count for _, count in first.values()))
     rows.append(["**all**", total, *(quality_of(results, v, "mmlu_accuracy") for v in variants)])
     for clock, label in CLOCKS.items():
-        seconds = [results.cost[v]["mmlu_seconds"].get(clock) for v in variants]
+        seconds = [results.facts[v]["mmlu_seconds"].get(clock) for v in variants]
         if any(value is not None for value in seconds):
             rows.append([label, "", *map(short, seconds)])
     return table(["subject", "questions", *(f"`{name(v)}`" for v in variants)], rows)

@@ -1,7 +1,25 @@
-"""What a variant costs: the numbers of data/cost and what tables call them."""
+"""What a variant costs: the rounds of data/cost.json, pooled over all that has the same shapes, as numbers.
 
+A value is the median over the rounds, its interval a 95 % bootstrap over rounds. Variants with the same shapes share
+speed, load time, size and memory; what depends on the prompts is shared within a pair, and only how long an answer is,
+in the latency to its end, is a variant's own.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from tradeoffs.common import files
+from tradeoffs.common.cells import COST as FILE
 from tradeoffs.common.cells import Variant
-from tradeoffs.results import reading
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.results import intervals
+from tradeoffs.results.intervals import Interval
+
+if TYPE_CHECKING:
+    from tradeoffs.results.results import Results
 
 # Names in metrics/cost.json, which other tools read; and the labels.
 COST = {
@@ -12,17 +30,159 @@ COST = {
     "ttft_seconds": "first token s",
     "latency_p50_seconds": "p50 latency s",
     "latency_p95_seconds": "p95 latency s",
+    "answer_tokens_p50": "p50 answer tokens",
     "eval_samples_per_second": "scored items/s",
-    "peak_memory_mb": "memory MB",
+    "model_memory_mb": "memory of the model MB",
+    "peak_memory_mb": "memory of the process MB",
     "peak_gpu_memory_mb": "GPU memory MB",
     "peak_gpu_memory_reserved_mb": "GPU memory reserved MB",
 }
 BATCH = "decode_tokens_per_second_batch_"  # and how many sequences; of all of them together
+# Which end of a cost is the cheaper one; how long answers are is no cost.
+CHEAPER: dict[str, Literal["lower", "higher"]] = {
+    name: "higher" if name.endswith("_per_second") else "lower" for name in COST if name != "answer_tokens_p50"
+}
+# Differences below these parts of the larger number are nothing to decide by: what a file holds beside its weights,
+# pages of libraries, and what the speed of one and the same file differs by from one hour to the next.
+TOLERANCES = {"size": 0.001, "memory": 0.05, "other": 0.10}
+RESAMPLES, SEED = 1000, 0  # of the rounds
+
+Numbers = dict[str, float]
+Intervals = dict[str, Interval]
 
 
-def read(variant: Variant) -> dict:
-    """data/cost/<variant>.json with its sweep over batch sizes, and the spread of that, as single numbers."""
-    found = reading.read_json(variant.cost)
-    for numbers in (found, found.get("spread", {})):
-        numbers.update({f"{BATCH}{size}": number for size, number in numbers.pop("batch_sweep", {}).items()})
+@dataclass(frozen=True)
+class Costs:
+    """Numbers of each variant by their names, the intervals of those that have one, and where they were measured.
+
+    machine: `hardware`; `busy`, the part of all measurements whose threads waited for a core for more than `calm` of
+    their time, where the kernel tells; `devices`, of each variant.
+    """
+
+    numbers: dict[Variant, Numbers]
+    intervals: dict[Variant, Intervals]
+    machine: dict[str, Any]
+
+
+def read(facts: Mapping[Variant, dict], columns: Mapping[Variant, dict[str, np.ndarray]]) -> Costs:
+    """data/cost.json of the variants whose `facts` and items are given. Raises UserError if it does not hold them."""
+    files.must_exist(FILE)
+    found = files.read_json(FILE)
+    alike: dict[str, list[dict]] = {}
+    own: dict[str, dict] = {}
+    for thing in found["things"]:
+        alike.setdefault(thing["shapes"], []).append(thing)
+        own |= dict.fromkeys(thing["members"], thing)
+    shared = {shapes: _shared(some) for shapes, some in alike.items()}
+    numbers, bounds, devices = {}, {}, {}
+    for variant, known in facts.items():
+        thing = own.get(str(variant))
+        if thing is None or thing["shapes"] != known["shapes"]:
+            raise UserError(f"{FILE}: not measured with the present {variant.facts}; run `dvc repro`")
+        of_pair = _of_prompts(thing) | _latency(thing, columns[variant], found["max_new_tokens"])
+        bounds[variant] = shared[thing["shapes"]] | of_pair
+        numbers[variant] = {"size_mb": known["size_mb"]} | {key: one.value for key, one in bounds[variant].items()}
+        if (length := _answer_tokens(thing, columns[variant])) is not None and "ttft_seconds" in of_pair:
+            numbers[variant]["answer_tokens_p50"] = float(np.median(length))
+        devices[variant] = thing["rounds"][0]["device"]
+    return Costs(numbers, bounds, _machine(found) | {"devices": devices})
+
+
+def interval(results: "Results", variant: Variant, key: str) -> Interval | None:
+    """Over the rounds; None where a cost is absent, or exact as a size is."""
+    return results.costs.intervals[variant].get(key)
+
+
+def told_apart(results: "Results", ours: Variant, theirs: Variant, key: str) -> bool:
+    """Whether two cost by a number that differs: beyond its tolerance, and with intervals that do not overlap."""
+    mine, other = results.cost[ours].get(key), results.cost[theirs].get(key)
+    if mine is None or other is None or abs(mine - other) <= tolerance(key) * max(mine, other):
+        return False
+    one, two = interval(results, ours, key), interval(results, theirs, key)
+    return one is None or two is None or one.high < two.low or two.high < one.low
+
+
+def cheaper(results: "Results", ours: Variant, theirs: Variant, key: str) -> bool:
+    """Whether `ours` costs less by a number, told apart."""
+    if not told_apart(results, ours, theirs, key):
+        return False
+    less = results.cost[ours][key] < results.cost[theirs][key]
+    return less == (CHEAPER.get(key, "higher") == "lower")  # a speed of batches has no name of its own there
+
+
+def tolerance(key: str) -> float:
+    """The part of a cost that is nothing to decide by."""
+    return next((part for word, part in TOLERANCES.items() if word in key), TOLERANCES["other"])
+
+
+def _draws(rounds: int) -> np.ndarray:
+    """Which rounds each resample holds; int64 (1 + RESAMPLES, rounds), each of them once in row 0."""
+    drawn = np.random.default_rng(SEED).integers(0, rounds, (RESAMPLES, rounds))
+    return np.vstack([np.arange(rounds), drawn])
+
+
+def _shared(alike: Sequence[dict]) -> Intervals:
+    """What things of the same shapes share, over the rounds of all of them: those of one round are drawn together."""
+    rows = [[_flat(thing["rounds"][number]) for thing in alike] for number in range(len(alike[0]["rounds"]))]
+    names = [*COST, *(name for name in rows[0][0] if name.startswith(BATCH))]
+    found = {}
+    for name in names:
+        if all(name in one for row in rows for one in row):
+            values = np.array([[one[name] for one in row] for row in rows])
+            found[name] = _pooled(values)
     return found
+
+
+def _flat(measured: dict) -> dict:
+    """What a process found that does not depend on the prompts, each as a single number."""
+    found = {name: measured[name] for name in COST if name in measured and name != "eval_samples_per_second"}
+    return found | {f"{BATCH}{size}": speed for size, speed in measured["batch_sweep"].items()}
+
+
+def _pooled(values: np.ndarray) -> Interval:
+    """The median of all values, shape (rounds, things), and its interval over rounds."""
+    drawn = values[_draws(len(values))]  # (1 + RESAMPLES, rounds, things)
+    return intervals.interval(np.median(drawn.reshape(len(drawn), -1), axis=1))
+
+
+def _of_prompts(thing: dict) -> Intervals:
+    """What depends on the prompts and items of a pair, over the rounds of one thing."""
+    rounds = thing["rounds"]
+    found = {"eval_samples_per_second": _pooled(np.array([[one["eval_samples_per_second"]] for one in rounds]))}
+    if thing["prompts"]:
+        found["ttft_seconds"] = _pooled(np.array([[np.median(one["prompts_ttft_seconds"])] for one in rounds]))
+    return found
+
+
+def _answer_tokens(thing: dict, columns: dict[str, np.ndarray]) -> np.ndarray | None:
+    """How long a variant's answers to the timed prompts are, in tokens; None where it has not answered them all."""
+    mine = columns["split"] == "test"
+    lengths = dict(zip(columns["item"][mine], columns["generated_tokens"][mine], strict=True))
+    found = np.array([lengths.get(item, np.nan) for item in thing["prompts"]], np.float64)
+    return found if len(found) and not np.isnan(found).any() else None
+
+
+def _latency(thing: dict, columns: dict[str, np.ndarray], limit: int) -> Intervals:
+    """To the end of a variant's own answer: time to its first token, and for each further one what such a one takes.
+
+    Both are medians over the rounds, pooled over all members. An answer that ended by itself took a step more than it
+    has tokens, that which says so; the first token came with the prompt.
+    """
+    tokens = _answer_tokens(thing, columns)
+    if tokens is None or not all("seconds_per_token" in one for one in thing["rounds"]):
+        return {}
+    first = np.array([one["prompts_ttft_seconds"] for one in thing["rounds"]])  # (rounds, prompts)
+    further = np.array([one["seconds_per_token"] for one in thing["rounds"]])
+    steps = np.where(tokens < limit, tokens, tokens - 1)
+    draws = _draws(len(further))
+    whole = np.median(first[draws], axis=1) + steps * np.median(further[draws], axis=1)[:, None]
+    return {
+        f"latency_p{percent}_seconds": intervals.interval(np.percentile(whole, percent, axis=1)) for percent in (50, 95)
+    }
+
+
+def _machine(found: dict) -> dict[str, Any]:
+    waited = [one["waited"] for thing in found["things"] for one in thing["rounds"] if "waited" in one]
+    busy = sum(share > found["calm"] for share in waited) / len(waited) if waited else None
+    rounds = len(found["things"][0]["rounds"]) if found["things"] else 0
+    return {"hardware": found["hardware"], "calm": found["calm"], "busy": busy, "rounds": rounds}

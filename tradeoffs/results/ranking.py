@@ -5,10 +5,8 @@ from itertools import combinations
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
-from tradeoffs.results import intervals
+from tradeoffs.results import costs, intervals
 from tradeoffs.results.results import Results
-
-MEMORY_NOISE = 0.02
 
 
 def headline(results: Results, pair: Pair) -> str:
@@ -80,13 +78,5 @@ def cheapest_tied(results: Results, pair: Pair, cost: str, cheaper: str) -> Vari
 
 
 def same_cost(results: Results, ours: Variant, theirs: Variant, cost: str) -> bool:
-    """Whether a cost number of two is not told apart.
-
-    Speeds: their repetitions overlap. Memory, which depends on what else a process loads: within MEMORY_NOISE.
-    Other numbers: equal.
-    """
-    repeated = [results.cost[v].get("spread", {}).get(cost) for v in (ours, theirs)]
-    if all(repeated):
-        return max(map(min, repeated)) <= min(map(max, repeated))
-    one, other = results.cost[ours][cost], results.cost[theirs][cost]
-    return abs(one - other) <= (MEMORY_NOISE * other if "memory" in cost else 0)
+    """Whether a cost number of two is not told apart."""
+    return not costs.told_apart(results, ours, theirs, cost)

@@ -1,4 +1,4 @@
-"""What lies in data/ of a run list, read as it is needed: items and scores as arrays, cost and training as numbers."""
+"""What lies in data/ of a run list, read as it is needed: items and scores as arrays, training as numbers."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def read_json(path: Path) -> dict:
 
 def must_be_made(variant: Variant) -> None:
     """Raises UserError if a variant was never made because its method cannot be merged."""
-    if why := trained_only.reason(variant.cost):
+    if why := trained_only.reason(variant.facts):
         sentence, other = trained_only.sentence(why), variant.cell.variant(TRAINED)
         raise UserError(f"{variant}: there is none, its method exists {sentence}; name {other}")
 

@@ -41,7 +41,8 @@ class Results:
     """Everything measured for a run list, or for `only` some of its variants.
 
     `seed` and `resamples` decide the bootstrap. `variants` are those that were made; why a method has none but the one
-    as trained is in `unmergeable`, by its cell. `columns` are the items of each variant, by the names of their columns.
+    as trained is in `unmergeable`, by its cell. `facts` are what is known of each, `cost` what it costs, by
+    the names of the numbers, `costs` the intervals of these. `columns` are the items of each variant, by their columns.
     Raises UserError if a file of a variant is missing.
     """
 
@@ -49,10 +50,10 @@ class Results:
         self.run = run
         listed = list(only) or variants(run)
         self.training = {cell: reading.read_json(cell.training) for cell in dict.fromkeys(v.cell for v in listed)}
-        cost = {variant: costs.read(variant) for variant in listed}
-        self.unmergeable = {v.cell: found[trained_only.KEY] for v, found in cost.items() if trained_only.KEY in found}
-        self.cost = {variant: found for variant, found in cost.items() if trained_only.KEY not in found}
-        self.variants = list(self.cost)
+        facts = {variant: reading.read_json(variant.facts) for variant in listed}
+        self.unmergeable = {v.cell: found[trained_only.KEY] for v, found in facts.items() if trained_only.KEY in found}
+        self.facts = {variant: found for variant, found in facts.items() if trained_only.KEY not in found}
+        self.variants = list(self.facts)
         self._of: dict[Pair, list[Variant]] = {}
         for variant in self.variants:
             self._of.setdefault(variant.pair, []).append(variant)
@@ -65,6 +66,8 @@ class Results:
         self._subjects: dict[Variant, dict[str, tuple[Interval, int]]] = {}
         scores, self.embedding = reading.scores()
         self.columns = {variant: reading.columns(variant, scores.get(str(variant))) for variant in self.variants}
+        self.costs = costs.read(self.facts, self.columns)
+        self.cost = self.costs.numbers
 
     @cached_property
     def lengths(self) -> dict[Pair, dict]:

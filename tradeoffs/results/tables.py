@@ -9,7 +9,7 @@ from typing import Any
 from tradeoffs import metrics
 from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED, Variant, cells
-from tradeoffs.results import prompted, tuning
+from tradeoffs.results import costs, prompted, tuning
 from tradeoffs.results.costs import COST
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
@@ -48,14 +48,14 @@ def mmlu(results: Results) -> dict[str, dict]:
     for variant in results.variants:
         subjects = results.subjects(variant)
         if subjects:
-            seconds = results.cost[variant]["mmlu_seconds"]
+            seconds = results.facts[variant]["mmlu_seconds"]
             table[str(variant)] = {"accuracy": {name: found.value for name, (found, _) in subjects.items()}}
             table[str(variant)] |= {f"{clock}_seconds": value for clock, value in seconds.items()}
     return table
 
 
 def summary(results: Results) -> list[dict]:
-    """One row per variant with every number there is; quality metrics with `_low` and `_high`."""
+    """One row per variant with every number there is; what has an interval with `_low` and `_high`."""
     by_subject = mmlu(results)
     rows = []
     for variant in results.variants:
@@ -68,7 +68,9 @@ def summary(results: Results) -> list[dict]:
         for subject, (accuracy, _) in results.subjects(variant).items():
             row |= _spread(f"mmlu_{subject}", accuracy)
         row |= {f"mmlu_{k}": seconds for k, seconds in by_subject.get(str(variant), {}).items() if k != "accuracy"}
-        row |= _present(results.cost_labels, results.cost[variant])
+        for name in (name for name in results.cost_labels if name in results.cost[variant]):
+            bounds = costs.interval(results, variant, name)
+            row |= _spread(name, bounds) if bounds else {name: results.cost[variant][name]}
         if variant.format == TRAINED and (forgotten := tuning.forgotten(results, variant)):
             row |= _spread("general_loss_change", forgotten)
         # The peaks of training and those of inference share their names in the JSON files.

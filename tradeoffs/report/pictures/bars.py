@@ -83,7 +83,8 @@ def _training_bars(axes: Axes, results: Results, trained: list[Variant], places:
 
 
 def memory(results: Results) -> Figure:
-    """Peak memory of the process: each method's training, each format's answering of one prompt at a time."""
+    """Peak memory of each method's training, and what each format needs to answer one prompt at a time, beside the
+    process that it is loaded into."""
     groups = results.groups()
     figure = new_figure(10, 0.34 * max(len(results.run.methods), len(results.formats)) * len(groups) + 1.4)
     grid = figure.subplots(len(groups), 2, squeeze=False)
@@ -93,9 +94,9 @@ def memory(results: Results) -> Figure:
         _memory_bars(row[0], rows)
         row[0].set(title=title_of("Training, by method", group), xlabel="peak memory of the process (MB)")
         by_format = {name: [v for v in results.of(group) if v.format == name] for name in results.formats}
-        peaks = {name: [results.cost[v]["peak_memory_mb"] for v in mine] for name, mine in by_format.items() if mine}
-        _memory_bars(row[1], [(name, found, "#8aa9bf") for name, found in peaks.items()])
-        row[1].set(title="Inference, by format (range over methods)", xlabel="peak memory of the process (MB)")
+        needed = {name: [results.cost[v]["model_memory_mb"] for v in mine] for name, mine in by_format.items() if mine}
+        _memory_bars(row[1], [(name, found, "#8aa9bf") for name, found in needed.items()])
+        row[1].set(title="Inference, by format (range over methods)", xlabel="memory of the model (MB)")
     return figure
 
 

@@ -1,5 +1,7 @@
 """Lines: how a training went, speed by batch size, how long examples are."""
 
+from typing import Any
+
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -9,6 +11,7 @@ from tradeoffs.common.cells import Pair
 from tradeoffs.report.pictures.style import (
     COLOURS,
     colour_of,
+    error_bar,
     label_logarithmic,
     legend_beside,
     marker_of,
@@ -17,7 +20,7 @@ from tradeoffs.report.pictures.style import (
     stacked,
     title_of,
 )
-from tradeoffs.results import ranking
+from tradeoffs.results import costs, ranking
 from tradeoffs.results.costs import BATCH
 from tradeoffs.results.results import Results
 
@@ -53,7 +56,10 @@ def preference_curves(results: Results) -> Figure | None:
 
 
 def throughput(results: Results) -> Figure | None:
-    """Decode speed of all sequences together by how many there are: the formats of each group's best method."""
+    """Decode speed of all sequences together by how many there are: the formats of each group's best method.
+
+    Bars: intervals over the rounds.
+    """
     if not results.batch_sizes:
         return None
     figure, panels = stacked(results.groups(), width=7, height=3.4)
@@ -62,9 +68,12 @@ def throughput(results: Results) -> Figure | None:
     for group, axes in zip(results.groups(), panels, strict=True):
         best = ranking.best_shipped(results, group)
         for variant, colour in zip(results.of(group, best), colours, strict=False):
-            speeds = {size: results.cost[variant][key] for size, key in keys.items() if key in results.cost[variant]}
-            marker = marker_of(results, variant.format)
-            axes.plot(list(speeds), list(speeds.values()), marker=marker, color=colour, label=variant.format)
+            found = {size: costs.interval(results, variant, key) for size, key in keys.items()}
+            speeds = {size: bounds for size, bounds in found.items() if bounds}
+            style: dict[str, Any] = {"marker": marker_of(results, variant.format), "color": colour, "capsize": 2}
+            bars = np.hstack([error_bar(bounds) for bounds in speeds.values()])
+            values = [bounds.value for bounds in speeds.values()]
+            axes.errorbar(list(speeds), values, yerr=bars, label=variant.format, **style)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xticks(list(keys), [str(size) for size in keys])

@@ -1,0 +1,68 @@
+"""What every variant costs on this machine: speed and memory, measured alone and in interleaved rounds.
+
+IN   models/gguf/    models/merged/    models/trained/    models/base/    data/tokens/    data/facts/
+OUT  data/cost.json
+     python -m stages.measure
+
+Leave the machine alone while it runs. On another machine, or once more: `dvc repro -f measure`, which scores nothing
+anew.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from tradeoffs import params
+from tradeoffs.common import cores, files
+from tradeoffs.common.cells import base, cells, pairs, variants
+from tradeoffs.measure import rounds
+from tradeoffs.measure.processes import has_gpu
+from tradeoffs.measure.things import asked, things
+from tradeoffs.measure.waiting import CALM
+from tradeoffs.params.fields import Dtype
+from tradeoffs.plumbing import cli
+
+
+@dataclass(frozen=True)
+class Reads:
+    run: params.Run
+    seed: int
+    cost: Annotated[params.Cost, "evaluate.cost"]
+    max_new_tokens: Annotated[int, "evaluate.max_new_tokens"]
+    batch_tokens: Annotated[int | Literal["auto"], "evaluate.batch_tokens"]
+    reference_dtype: Annotated[Dtype, "evaluate.reference_dtype"]
+
+
+def main() -> None:
+    cfg = params.load(Reads)
+    remove_leftovers(cfg.run)
+    some = things(cfg.run)
+    given = {pair: asked(pair, cfg.cost.latency_prompts, cfg.cost.scored_sequences) for pair in pairs(cfg.run)}
+    gpu = has_gpu()
+    how = rounds.How(cfg.cost, cfg.batch_tokens, cfg.reference_dtype, cfg.seed)
+    alike = sum(len(thing.members) for thing in some)
+    print(f"{alike} variants are {len(some)} things, of {cfg.cost.rounds} rounds each, by {cores.usable()} threads")
+    found = rounds.measure(some, given, how, gpu)
+    print(f"measured on {', '.join(sorted({one['device'] for one in found[0]}))}")
+    hardware = files.run_info()["hardware"]
+    rounds.write(some, given, found, hardware=hardware, max_new_tokens=cfg.max_new_tokens, calm=CALM)
+    rounds.finish()
+
+
+def remove_leftovers(run: params.Run) -> None:
+    """What longer run lists left in the folders that this stage depends on would be taken for a change of them."""
+    listed = variants(run)
+    quants = [v.gguf for v in listed if v.format in run.quants]
+    for wanted in (
+        [*quants, *(path.with_suffix(".json") for path in quants)],
+        [cell.merged for cell in cells(run)] if {*run.precisions, *run.quants} else [],
+        [cell.trained for cell in cells(run)],
+        [base(model) for model in run.models],
+        [pair.tokens for pair in pairs(run)],
+        [v.facts for v in listed],
+    ):
+        if wanted:
+            files.remove_leftovers(wanted, only_kept_by_dvc=True)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,297 @@
+"""Costs are measured alone, in interleaved rounds, each thing once in each; what cannot be measured stops the stage."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from tiny_gguf import make_checkpoint
+
+from tradeoffs.common import files
+from tradeoffs.common.cells import Pair, Variant
+from tradeoffs.convert.gguf_converter import convert
+from tradeoffs.measure import processes, rounds, speed, things, waiting
+from tradeoffs.measure.things import Asked, Thing
+from tradeoffs.measure.work import Settings, Work
+from tradeoffs.params import Cost
+from tradeoffs.plumbing.errors import UserError
+
+PAIR = Pair("m", "d")
+REPO = Path(__file__).parents[1]
+SETTINGS = Settings(prefill_tokens=8, decode_tokens=4, batch_sizes=[2, 4], repetitions=2)
+WORK = Work(
+    {"gguf": "a.gguf"}, 512, 0, [1, 5, 6, 7], [[1, 5], [1, 6, 7]], [([1, 5, 6], [False, True, True])], 1, SETTINGS
+)
+COST = Cost(
+    rounds=4,
+    latency_prompts=2,
+    prefill_tokens=8,
+    decode_tokens=4,
+    batch_sizes=[2],
+    scored_sequences=1,
+    repetitions=1,
+)
+
+
+class FakeRuntime:
+    """A runtime that takes as long as it says, and remembers what it was asked in which order."""
+
+    name, device, context, vocabulary = "fake", "cpu", 64, 10
+
+    def __init__(self, fits=64):
+        self.calls, self.fits = [], fits
+
+    def prefill(self, ids):
+        self.calls.append("prefill")
+        return 0.5
+
+    def decode(self, ids, tokens, sequences=1):
+        self.calls.append(f"decode {sequences}")
+        if sequences > self.fits:
+            raise UserError("no memory")
+        return 0.25 * sequences
+
+    def stream(self, prompt, max_new_tokens, stop_ids):
+        self.calls.append("stream")
+        assert stop_ids == [self.vocabulary], "no answer ends early"
+        return [5] * max_new_tokens, 0.1 * len(prompt), 0.1 * len(prompt) + 0.02 * (max_new_tokens - 1)
+
+    def score(self, targets):
+        self.calls.append("score")
+
+    def gpu_memory(self):
+        self.calls.append("memory")
+        return {"peak_gpu_memory_mb": 3.0}
+
+
+@pytest.fixture
+def calm(monkeypatch):
+    """No thread ever waits for a core."""
+    monkeypatch.setattr(waiting, "waited", lambda: 0.0)
+
+
+def test_a_process_measures_one_at_a_time_then_reads_memory_then_measures_batches(calm):
+    runtime = FakeRuntime()
+    found = speed.measure(runtime, WORK, before_mb=0.0, load_seconds=1.5)
+    order = [call for place, call in enumerate(runtime.calls) if [call] != runtime.calls[place - 1 : place]]
+    assert order == ["decode 1", "prefill", "decode 1", "stream", "memory", "decode 2", "decode 4", "score"]
+    assert found["load_seconds"] == 1.5
+    assert found["prefill_tokens_per_second"] == 16 and found["decode_tokens_per_second"] == 16
+    assert found["batch_sweep"] == {"2": 16, "4": 16}
+    assert found["prompts_ttft_seconds"] == pytest.approx([0.2, 0.3])
+    assert found["seconds_per_token"] == pytest.approx(0.02)
+    assert found["peak_gpu_memory_mb"] == 3.0 and found["waited"] == 0
+    assert 0 < found["model_memory_mb"] == found["peak_memory_mb"]
+    assert speed.measure(runtime, WORK, found["peak_memory_mb"], 0)["model_memory_mb"] < found["peak_memory_mb"]
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_left_out(calm, capsys):
+    assert speed.measure(FakeRuntime(fits=2), WORK, 0, 0)["batch_sweep"] == {"2": 16}
+    assert "no decode speed of 4 sequences: no memory" in capsys.readouterr().out
+
+
+def test_a_text_has_no_prompts_and_so_no_latency(calm):
+    found = speed.measure(FakeRuntime(), replace(WORK, prompts=[]), 0, 0)
+    assert not {"prompts_ttft_seconds", "seconds_per_token"} & set(found)
+
+
+def test_work_comes_back_from_json():
+    assert Work.of_json(WORK.as_json()) == replace(WORK, scored=[[[1, 5, 6], [False, True, True]]])
+    (target,) = WORK.targets()
+    assert target.true.tolist() == [5, 6]
+
+
+class Neighbour:
+    """Makes the threads of each of some calls wait for half of a second, and takes a second for each of all."""
+
+    def __init__(self, monkeypatch, *busy):
+        self.calls, self.busy, self.clock, self.lost = 0, busy, 0.0, 0.0
+        monkeypatch.setattr(waiting, "waited", lambda: self.lost)
+        monkeypatch.setattr(waiting.time, "perf_counter", lambda: self.clock)
+
+    def work(self):
+        self.calls += 1
+        self.clock += 1
+        self.lost += self.busy[self.calls - 1] if self.calls <= len(self.busy) else self.busy[-1]
+        return float(self.calls)
+
+
+def test_what_waited_for_a_core_is_measured_again(monkeypatch):
+    neighbour, clock = Neighbour(monkeypatch, 0.5, 0.5, 0.0), waiting.Clock()
+    assert clock.calm(neighbour.work) == 3
+    assert (clock.seconds, clock.waited) == (1, 0)
+
+
+def test_beside_a_neighbour_that_never_rests_the_calmest_of_a_few_counts(monkeypatch):
+    neighbour, clock = Neighbour(monkeypatch, 0.5, 0.2, 0.5), waiting.Clock()
+    assert clock.calm(neighbour.work) == 2
+    assert neighbour.calls == 1 + waiting.AGAIN
+    assert clock.waited == pytest.approx(0.2)
+
+
+def test_where_the_kernel_does_not_tell_nothing_is_repeated(tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "TASKS", tmp_path)
+    (tmp_path / "7").mkdir()
+    clock = waiting.Clock()
+    assert waiting.waited() is None and not clock.known
+    assert clock.median(iter([3.0, 1.0, 2.0]).__next__, 3) == 2
+    assert "waited" not in speed.measure(FakeRuntime(), WORK, 0, 0)
+
+
+def test_waiting_is_added_over_all_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(waiting, "TASKS", tmp_path)
+    for task, text in {"7": "100 2000000000 5", "8": "1 500000000 1", "9": "broken"}.items():
+        files.write_text(tmp_path / task / "schedstat", text)
+    assert waiting.waited() == 2.5
+
+
+def write_facts(**shapes):
+    for name, form in shapes.items():
+        variant = Variant("m", "d", *name.split("__"))
+        files.write_json(variant.facts, {"unmergeable": "so"} if form is None else {"shapes": form, "size_mb": 1.0})
+
+
+class Run:
+    models, datasets, methods, precisions, quants = ["m"], ["d"], ["base", "lora"], [], ["q4_0"]
+
+
+def test_variants_of_the_same_shapes_are_one_thing_and_what_is_not_listed_is_none(elsewhere):
+    write_facts(base__trained="a", base__q4_0="b", lora__trained="c", lora__q4_0="b", vblora__trained="d")
+    found = things.things(Run)
+    assert [[str(v) for v in thing.members] for thing in found] == [
+        ["m-d-base-trained"],
+        ["m-d-base-q4_0", "m-d-lora-q4_0"],
+        ["m-d-lora-trained"],
+    ]
+    assert found[1].name == "m-d-base-q4_0 and 1 like it"
+
+
+def test_what_was_never_made_is_not_measured(elsewhere):
+    write_facts(base__trained="a", base__q4_0="b", lora__trained="c", lora__q4_0=None)
+    assert [len(thing.members) for thing in things.things(Run)] == [1, 1, 1]
+
+
+def test_missing_facts_are_named(elsewhere):
+    with pytest.raises(UserError, match=r"data/facts/m-d-base-trained\.json: missing"):
+        things.things(Run)
+
+
+@pytest.fixture
+def some(elsewhere):
+    """Three things, the last of three members."""
+    made = [Thing(PAIR, name, {Variant("m", "d", name, "q4_0"): {}}) for name in "ab"]
+    made.append(Thing(PAIR, "c", {Variant("m", "d", f"c{n}", "q4_0"): {} for n in range(3)}))
+    for thing in made:
+        for variant in thing.members:
+            files.write_text(variant.gguf, "weights")
+            files.write_json(variant.facts, {})
+    files.write_text("data/tokens/m-d/info.json", "{}")
+    return made
+
+
+HOW = rounds.How(COST, 512, "float32", seed=1)
+GIVEN = {PAIR: Asked(0, [1], ["t0"], [[1]], [([1, 5], [False, True])], 1)}
+
+
+def measured(monkeypatch, some, how=HOW, stop_at=None):
+    """Names in the order in which they were measured; the `stop_at`th measurement ends the stage."""
+    order = []
+
+    def measure(work, name, gpu):
+        if len(order) == stop_at:
+            raise UserError(f"{name}: no memory")
+        order.append(name)
+        return {"device": "cpu", "from": work.loaded["gguf"]}
+
+    monkeypatch.setattr(processes, "measure", measure)
+    try:
+        return order, rounds.measure(some, GIVEN, how, gpu=False)
+    except UserError as error:
+        return order, str(error)
+
+
+def test_each_round_measures_each_thing_once_in_an_order_of_its_own_and_members_take_turns(some, monkeypatch):
+    order, found = measured(monkeypatch, some)
+    each = [order[start : start + 3] for start in range(0, 12, 3)]
+    of_thing = [[name.split("-")[2][0] for name in names] for names in each]
+    assert all(sorted(names) == ["a", "b", "c"] for names in of_thing)
+    assert len({tuple(names) for names in of_thing}) > 1
+    turns = [next(name for name in names if "-c" in name) for names in each]
+    assert turns == [f"m-d-c{n}-q4_0" for n in (0, 1, 2, 0)]
+    assert [one[2]["member"] for one in found] == turns, "results stand in the order of the things"
+    assert found[1][2]["from"] == "models/gguf/m-d-c1-q4_0.gguf"
+
+
+def test_the_seed_draws_the_order(some, monkeypatch):
+    first = measured(monkeypatch, some)[0]
+    rounds.finish()
+    again = measured(monkeypatch, some)[0]
+    rounds.finish()
+    assert first == again != measured(monkeypatch, some, replace(HOW, seed=2))[0]
+
+
+def test_a_run_that_was_cut_short_goes_on_after_its_finished_rounds(some, monkeypatch, capsys):
+    order, message = measured(monkeypatch, some, stop_at=7)
+    assert message.endswith("no memory") and len(order) == 7
+    rest, found = measured(monkeypatch, some)
+    assert "going on after its 2 finished rounds" in capsys.readouterr().out
+    assert len(rest) == 6 and len(found) == 4
+    rounds.finish()
+    assert not Path(".scratch/unfinished/measure").exists()
+
+
+def test_rounds_of_another_model_are_not_gone_on_with(some, monkeypatch):
+    measured(monkeypatch, some, stop_at=7)
+    files.write_text(next(iter(some[0].members)).gguf, "other weights")
+    assert len(measured(monkeypatch, some)[0]) == 12
+
+
+@pytest.fixture(scope="module")
+def gguf(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("gguf")
+    make_checkpoint(folder / "checkpoint")
+    convert(folder / "checkpoint", folder / "tiny.gguf")
+    return folder / "tiny.gguf"
+
+
+def test_the_process_of_a_gguf_imports_nothing_heavy(gguf):
+    """What it would import counts as memory of the process, and takes seconds in every round."""
+    code = (
+        "import json, sys; from tradeoffs.measure import child; found = json.loads(child.measured(sys.stdin.read()));"
+        "print(json.dumps([found, sorted({name.partition('.')[0] for name in sys.modules})]))"
+    )
+    work = replace(WORK, loaded={"gguf": str(gguf)})
+    done = subprocess.run(
+        [sys.executable, "-c", code], input=work.as_json(), capture_output=True, text=True, check=True, cwd=REPO
+    )
+    found, modules = json.loads(done.stdout.splitlines()[-1])
+    assert found["decode_tokens_per_second"] > 0 and found["model_memory_mb"] > 0
+    assert {"llama_cpp", "numpy"} <= set(modules)
+    assert not {"torch", "transformers", "tokenizers", "pyarrow", "datasets", "bitsandbytes"} & set(modules)
+
+
+def test_a_process_that_fails_ends_the_stage_with_its_message(tmp_path):
+    work = replace(WORK, loaded={"gguf": str(tmp_path / "none.gguf")})
+    with pytest.raises(UserError, match=r"m-d-a-q4_0: .*none.gguf: not found"):
+        processes.measure(work, "m-d-a-q4_0", gpu=False)
+    with pytest.raises(UserError, match=r"(?s)m-d-a-q4_0: the process that measures it failed.*TypeError"):
+        processes.measure(replace(WORK, loaded={"gguf": 7}), "m-d-a-q4_0", gpu=True)
+
+
+def test_what_is_asked_are_the_first_test_items_and_of_a_text_windows(elsewhere):
+    rows = [
+        {"id": f"a-{n}" if n < 3 else "b-0", "ids": [1, 5 + n, 2], "scored": [False, True, True], "prompt_tokens": 2}
+        for n in range(4)
+    ]
+    files.write_table("data/tokens/m-d/test.parquet", rows, pa.Table.from_pylist(rows).schema)
+    for kind, prompts, count in (("instruction", 3, 2), ("text", 0, 2 / 3)):
+        files.write_json("data/tokens/m-d/info.json", {"kind": kind, "pad_id": 0})
+        found = things.asked(PAIR, latency_prompts=3, scored_sequences=2)
+        assert len(found.prompts) == len(found.items) == prompts
+        assert len(found.scored) == 2 and found.count == pytest.approx(count)
+        assert found.sample == [1, 5, 2]
+    assert np.array(found.scored[1][1]).sum() == 2

@@ -1,0 +1,55 @@
+"""How many cores this process may use: not all that the machine has, in a container or under a batch scheduler."""
+
+import os
+from pathlib import Path
+
+
+def usable(root: Path = Path("/")) -> int:
+    """Cores that this process may run on (sched_setaffinity(2)), at most what its control groups pay for; at least 1.
+
+    A quota of a core and a half is one: a second thread would be stopped half of the time, and the first wait for it.
+    `root` holds proc/ and sys/; where there is no such thing (macOS, Windows), all cores count.
+    """
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:
+        count = os.cpu_count() or 1
+    return max(1, min([count, *(int(quota) for quota in _quotas(root))]))
+
+
+def _quotas(root: Path) -> list[float]:
+    """Cores' worth of time that each control group above this process allows, of those that limit it (cgroups(7))."""
+    try:
+        groups = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in groups:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        mounts = (f"sys/fs/cgroup/{name}" for name in ({"cpu", controllers} if controllers else {"", "unified"}))
+        for mount in (root / name for name in mounts):
+            group = mount / path.strip("/")
+            # In a container the path may be that of the host: its own group is then what lies at the mount.
+            for folder in (group, *group.parents):
+                if not folder.is_relative_to(mount):
+                    break
+                found += [quota for quota in (_version_2(folder), _version_1(folder)) if quota]
+    return found
+
+
+def _version_2(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+        return int(quota) / int(period)
+    except (OSError, ValueError):  # not there, or `max`
+        return None
+
+
+def _version_1(folder: Path) -> float | None:
+    try:
+        quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+    except (OSError, ValueError):
+        return None
+    return quota / period if quota > 0 else None  # -1: no limit

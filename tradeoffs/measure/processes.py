@@ -1,0 +1,76 @@
+"""A process for each measurement.
+
+A GGUF gets one that has imported numpy and llama_cpp alone: subprocess, since what multiprocessing starts also imports
+the stage's own module and all that hangs on it. On a CPU a model of transformers gets a fork of a process that has
+imported the heavy libraries and has done nothing else (multiprocessing's forkserver), so that a round costs no import.
+With CUDA each is started afresh: a fork of a process that has touched a GPU cannot use it.
+"""
+
+import json
+import multiprocessing
+import subprocess
+import sys
+from collections.abc import Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from tradeoffs.measure import child
+from tradeoffs.measure.work import Work
+from tradeoffs.plumbing.errors import UserError
+
+HEAVY = ["tradeoffs.measure.torch_things", "peft", "bitsandbytes", "accelerate"]
+LAST = 2000  # characters of what a process that failed had to say
+
+
+def has_gpu() -> bool:
+    """Whether there is a CUDA GPU; asked here, since those who fork must not have asked."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def prepare(more: Sequence[str]) -> None:
+    """Says what the process that others are forked from imports, before it is started: HEAVY, and `more`."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload([*HEAVY, *more])
+
+
+def measure(work: Work, name: str, gpu: bool) -> dict[str, Any]:
+    """What a process of its own finds of this work. Raises UserError with its message if it fails."""
+    text = _afresh(work, name) if gpu or "gguf" in work.loaded else _forked(work, name)
+    found = json.loads(text)
+    if "error" in found:
+        raise UserError(f"{name}: {found['error']}")
+    return found
+
+
+def _afresh(work: Work, name: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", child.__name__], input=work.as_json(), capture_output=True, text=True, errors="replace"
+    )
+    if done.returncode != 0:
+        raise _failed(name, done.returncode, done.stderr)
+    return done.stdout.splitlines()[-1]
+
+
+def _forked(work: Work, name: str) -> str:
+    context = multiprocessing.get_context("forkserver")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(work.as_json(), theirs))
+    process.start()
+    theirs.close()
+    try:
+        text: str = ours.recv()
+    except EOFError:  # it ended without a word: multiprocessing has printed why, or it was killed
+        process.join()
+        raise _failed(name, int(process.exitcode or 0), "") from None
+    process.join()
+    return text
+
+
+def _child(text: str, answer: Connection) -> None:
+    answer.send(child.measured(text))
+
+
+def _failed(name: str, code: int, said: str) -> UserError:
+    how = f"was ended by signal {-code} (9: there may have been no memory for it)" if code < 0 else "failed"
+    return UserError(f"{name}: the process that measures it {how}\n{said[-LAST:]}".rstrip())

@@ -1,0 +1,90 @@
+"""Interleaved rounds: each measures every thing once, in an order drawn anew, so that a slow minute meets all alike."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from tradeoffs.common import files, unfinished
+from tradeoffs.common.cells import COST, Pair
+from tradeoffs.measure import processes, things
+from tradeoffs.measure.things import Asked, Thing
+from tradeoffs.measure.work import Settings, Work
+from tradeoffs.params import Cost
+
+NAME = "measure"
+Found = dict[str, Any]  # what a process said of a thing
+
+
+@dataclass(frozen=True)
+class How:
+    """What holds for all things: `dtype` of models as trained."""
+
+    cost: Cost
+    batch_tokens: int | Literal["auto"]
+    dtype: str
+    seed: int
+
+
+def measure(some: Sequence[Thing], asked: dict[Pair, Asked], how: How, gpu: bool) -> list[list[Found]]:
+    """Per round, per thing what was found; a run that was killed goes on after the rounds that it had finished."""
+    inputs = [path for thing in some for variant in thing.members for path in (*things.weights(variant), variant.facts)]
+    inputs += [pair.tokens for pair in asked]
+    # The measuring processes import other code than this one does.
+    inputs += sorted(Path(__file__).parents[1].rglob("*.py"))
+    folder = unfinished.workplace(NAME, dict.fromkeys(inputs), how, [thing.shapes for thing in some])
+    kept = [folder / f"round-{number}.json" for number in range(how.cost.rounds)]
+    done = sum(path.is_file() for path in kept)
+    if done:
+        print(f"{NAME}: an earlier run was cut short; going on after its {done} finished rounds")
+    processes.prepare(things.architectures(list(some)))
+    with tqdm(total=len(kept) * len(some), initial=done * len(some), desc=NAME) as bar:
+        for number, path in enumerate(kept):
+            if not path.is_file():
+                files.write_json(path, _round(number, some, asked, how, gpu, bar))
+    return [files.read_json(path) for path in kept]
+
+
+def finish() -> None:
+    """What was kept of the rounds goes: the result is there."""
+    unfinished.remove(NAME)
+
+
+def _round(
+    number: int, some: Sequence[Thing], asked: dict[Pair, Asked], how: How, gpu: bool, bar: "tqdm[Any]"
+) -> list[Found]:
+    """Every thing once; of several members that are one thing it is another one's turn in each round."""
+    found: list[Found] = [{} for _ in some]
+    for place in np.random.default_rng([how.seed, number]).permutation(len(some)):
+        thing = some[place]
+        member = list(thing.members)[number % len(thing.members)]
+        work = _work(things.loaded(member, thing.members[member], how.dtype), asked[thing.pair], how)
+        found[place] = {"member": str(member)} | processes.measure(work, str(member), gpu)
+        bar.update()
+    return found
+
+
+def _work(loaded: dict[str, Any], asked: Asked, how: How) -> Work:
+    cost = how.cost
+    settings = Settings(cost.prefill_tokens, cost.decode_tokens, cost.batch_sizes, cost.repetitions)
+    return Work(
+        loaded, how.batch_tokens, asked.pad_id, asked.sample, asked.prompts, asked.scored, asked.count, settings
+    )
+
+
+def write(some: Sequence[Thing], asked: dict[Pair, Asked], rounds: list[list[Found]], **facts: Any) -> None:
+    """data/cost.json: what all rounds found of each thing, as it was found; `results.costs` makes numbers of it."""
+    measured = [
+        {
+            "pair": str(thing.pair),
+            "shapes": thing.shapes,
+            "members": [str(variant) for variant in thing.members],
+            "prompts": asked[thing.pair].items,
+            "rounds": [found[place] for found in rounds],
+        }
+        for place, thing in enumerate(some)
+    ]
+    files.write_json(COST, {**facts, "things": measured})

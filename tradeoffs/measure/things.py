@@ -1,0 +1,110 @@
+"""What there is to measure: variants of a pair whose files have the same shapes cost the same and are one thing."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tradeoffs.common import files
+from tradeoffs.common.cells import TRAINED, Pair, Variant, variants
+from tradeoffs.evaluate.items import Row, prompt
+from tradeoffs.formats import trained_only
+from tradeoffs.formats.names import PRECISIONS
+from tradeoffs.params import Run
+
+
+@dataclass(frozen=True)
+class Thing:
+    """`members`: the variants that have these shapes, in the order of the run list, each with its facts."""
+
+    pair: Pair
+    shapes: str
+    members: dict[Variant, dict[str, Any]]
+
+    @property
+    def name(self) -> str:
+        """Of its first member, and how many others it stands for."""
+        first, *others = self.members
+        return f"{first}" + (f" and {len(others)} like it" if others else "")
+
+
+def things(run: Run) -> list[Thing]:
+    """Of the run list alone: what lies in data/ besides is not measured. Raises UserError if facts are missing."""
+    found: dict[tuple[Pair, str], dict[Variant, dict[str, Any]]] = {}
+    for variant in variants(run):
+        files.must_exist(variant.facts)
+        facts = files.read_json(variant.facts)
+        if trained_only.KEY not in facts:
+            found.setdefault((variant.pair, facts["shapes"]), {})[variant] = facts
+    return [Thing(pair, shapes, members) for (pair, shapes), members in found.items()]
+
+
+def weights(variant: Variant) -> list[Path]:
+    """The files and folders that a variant is loaded from."""
+    if variant.format == TRAINED:
+        return [variant.cell.base, variant.cell.trained]
+    return [variant.cell.merged if variant.format in PRECISIONS else variant.gguf]
+
+
+def loaded(variant: Variant, facts: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """See `Work.loaded`. `dtype` is what models as trained are computed in."""
+    paths = [str(path) for path in weights(variant)]
+    if variant.format == TRAINED:
+        return {"base": paths[0], "trained": paths[1], "method": facts["method"], "dtype": dtype}
+    if variant.format in PRECISIONS:
+        return {"checkpoint": paths[0], "precision": variant.format}
+    return {"gguf": paths[0]}
+
+
+def architectures(some: list[Thing]) -> list[str]:
+    """The modules of transformers that these things are made of."""
+    configs = {thing.pair.cell("base").base / "config.json" for thing in some}
+    kinds = sorted({json.loads(path.read_text())["model_type"] for path in configs if path.is_file()})
+    return [f"transformers.models.{kind}.modeling_{kind}" for kind in kinds]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What all things of a pair are given: token ids of its first test items.
+
+    `items` are those whose prompts are answered one at a time. `count`: how many items the `scored` sequences are, of
+    which a document's windows are so many parts.
+    """
+
+    pad_id: int
+    sample: list[int]
+    items: list[str]
+    prompts: list[list[int]]
+    scored: list[tuple[list[int], list[bool]]]
+    count: float
+
+
+def asked(pair: Pair, latency_prompts: int, scored_sequences: int) -> Asked:
+    info = files.read_json(pair.tokens / "info.json")
+    rows = list(_first(pair.tokens / "test.parquet", max(latency_prompts, scored_sequences)))
+    answered = rows[:latency_prompts] if info["kind"] != "text" else []
+    scored, count = rows[:scored_sequences], 0.0
+    if info["kind"] == "text":
+        windows = Counter(_document(row) for row in files.read_table(pair.tokens / "test.parquet", ["id"]))
+        count = sum(1 / windows[_document(row)] for row in scored)
+    return Asked(
+        info["pad_id"],
+        rows[0]["ids"],
+        [row["id"] for row in answered],
+        [prompt(row).tolist() for row in answered],
+        [(row["ids"], row["scored"]) for row in scored],
+        count or len(scored),
+    )
+
+
+def _document(window: Row) -> str:
+    return window["id"].rpartition("-")[0]
+
+
+def _first(table: Path, most: int) -> Iterator[Row]:
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(table) as file:
+        yield from next(file.iter_batches(most)).to_pylist()
