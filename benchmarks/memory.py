@@ -86,7 +86,7 @@ def main(arguments: Namespace) -> None:
 def write_params(items: int, window: int) -> None:
     """The project's params.yaml with the model, the text and the number of items of this benchmark."""
     changed = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    changed["run"] = {"models": ["qwen2"], "datasets": ["text"], "methods": ["base"], "precisions": [], "quants": []}
+    changed["run"] |= {"models": ["qwen2"], "datasets": ["text"], "methods": ["base"], "precisions": [], "quants": []}
     changed["models"]["qwen2"] = {"path": str(zoo.MODELS / "qwen2"), "prompt": "own"}
     changed["datasets"]["text"] = {
         "path": str(assets.find(TEXT)),

@@ -45,7 +45,7 @@ def main(arguments: Namespace) -> None:
         if method.trains:
             budget = replace(everything.train, steps=STEPS, batch_size=8, warmup_steps=2, log_every=STEPS)
             method = replace(method, compute_dtype="float32")  # so that only its own arithmetic is compared
-            rows[name] = tried(name, method, budget, base, tokens, work / name)
+            rows[name] = tried(name, method, budget, base, tokens, work / name, everything.run.seeds[0])
             print(f"{name}: {files.rounded(rows[name])}", flush=True)
             shutil.rmtree(work / name)
     shutil.rmtree(work)
@@ -84,7 +84,9 @@ def largest(rows: dict[str, dict[str, Any]], int8: bool) -> float:
     return max((row["merge_change_relative"] for row in own), default=0.0)
 
 
-def tried(name: str, method: Method, budget: Train, base: Path, tokens: Path, folder: Path) -> dict[str, Any]:
+def tried(
+    name: str, method: Method, budget: Train, base: Path, tokens: Path, folder: Path, seed: int
+) -> dict[str, Any]:
     """What became of one method: losses in nats per token, changes of a logit. Raises what the stages would raise."""
     import torch
 
@@ -97,7 +99,7 @@ def tried(name: str, method: Method, budget: Train, base: Path, tokens: Path, fo
     trained, merged, gguf = folder / "trained", folder / "merged", folder / "f16.gguf"
     for path in (trained, merged):
         path.mkdir(parents=True)
-    row = tuning.train(base, tokens, trained, name, method, budget)
+    row = tuning.train(base, tokens, trained, name, method, budget, seed)
     windows = [ids for ids, _ in batches.read_examples(tokens / "valid.parquet")]
     before = logits(load_model(base, method.load, torch.float32, double_quant=bool(method.double_quant)), windows)
     after = logits(load_trained(base, trained, method, torch.float32), windows)

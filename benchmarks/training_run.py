@@ -121,13 +121,12 @@ def ours(method: str, checkpoint: str, steps: str) -> None:
         gradient_checkpointing=False,
         attention="auto",
         compile=False,
-        seed=SEED,
         log_every=1,
         save_every=10**6,
     )
     tuned = Method(full=True) if method == "full" else Method(peft="LORA", config=LORA)
     with files.new_folder(SCRATCH / f"trained-{method}") as out:
-        row = tuning.train(Path(checkpoint), TOKENS, out, method, tuned, budget)
+        row = tuning.train(Path(checkpoint), TOKENS, out, method, tuned, budget, SEED)
     tokens = [sum(len(examples[i][0]) for i in order[at : at + BATCH]) for at in range(0, len(order), BATCH)]
     seconds = [count / point["tokens_per_second"] for count, point in zip(tokens, row["curve"], strict=True)]
     common.say(

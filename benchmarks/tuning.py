@@ -12,9 +12,11 @@ from tradeoffs.finetune.job import Job
 from tradeoffs.params import Method, Train
 
 
-def train(base: Path, tokens: Path, folder: Path, name: str, method: Method, budget: Train) -> dict[str, Any]:
+def train(
+    base: Path, tokens: Path, folder: Path, name: str, method: Method, budget: Train, seed: int
+) -> dict[str, Any]:
     """Trains `method` on `base` and `tokens` into `folder`, as stages.finetune does; the row of data/training."""
-    job, folder = Job(Cell("base", "tokens", name), method, budget), folder.resolve()
+    job, folder = Job(Cell("base", "tokens", name).training(seed), method, budget), folder.resolve()
     inputs = {job.cell.base: base.resolve(), job.cell.tokens: tokens.resolve()}
     SCRATCH.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=SCRATCH) as workspace, chdir(workspace):

@@ -101,7 +101,7 @@ def tune(base: Path, merged: Path, skip: int) -> Path:
     files.write_table(tokens / "valid.parquet", rows[ROWS:], schema)
     files.write_json(tokens / "info.json", {"pad_id": 0})
     with files.new_folder(trained) as folder:
-        tuning.train(base, tokens, folder, "lora", method, budget)
+        tuning.train(base, tokens, folder, "lora", method, budget, everything.run.seeds[0])
     with files.new_folder(merged) as folder:
         merging.merge(base, trained, "lora", method, "trained_base", folder)
         checkpoints.copy_companions(base, folder)

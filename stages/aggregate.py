@@ -1,6 +1,6 @@
 """Joins everything that was measured: metrics, tables, pictures and the report.
 
-IN   data/items/    data/scores.parquet    data/facts/    data/cost.json    data/training/
+IN   data/items/    data/seeds/    data/scores.parquet    data/facts/    data/cost.json    data/training/
      data/prepared/<dataset>/info.json    data/lengths/
 OUT  metrics/{training,quality,cost,mmlu}.json    metrics/{summary,ladder}.csv    plots/
      report/ (Markdown, HTML; with prompts in params.yaml also the answers to them, prompts.csv)
@@ -33,7 +33,10 @@ class Reads:
 def main() -> None:
     cfg = params.load(Reads)
     files.remove_leftovers([variant.facts for variant in variants(cfg.run)])
-    files.remove_leftovers([cell.training for cell in cells(cfg.run)])
+    trainings = [[cell.training(seed).facts for seed in cfg.run.seeds] for cell in cells(cfg.run)]
+    files.remove_leftovers([facts[0].parent for facts in trainings])
+    for facts in trainings:
+        files.remove_leftovers(facts)
     files.remove_leftovers([prepared(dataset) for dataset in cfg.run.datasets])
     files.remove_leftovers([pair.lengths for pair in pairs(cfg.run)])
     results = Results(cfg.run, cfg.seed, cfg.bootstrap)

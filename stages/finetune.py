@@ -1,9 +1,9 @@
 """Tunes a base model on a dataset with one method; the method `base` trains nothing and just says so.
 
 IN   models/base/<model>/, data/tokens/<model>-<dataset>/
-OUT  models/trained/<model>-<dataset>-<method>/   adapter or full weights, run_info.json
-     data/training/<model>-<dataset>-<method>.json   size, time, memory, loss, training curve
-     python -m stages.finetune --model demo --dataset demo --method lora
+OUT  models/trained/<model>-<dataset>-<method>/<seed>/   adapter or full weights, run_info.json
+     data/training/<model>-<dataset>-<method>/<seed>.json   size, time, memory, loss, training curve
+     python -m stages.finetune --model demo --dataset demo --method lora --seed 42
 """
 
 import shutil
@@ -26,14 +26,14 @@ class Reads:
     method: Annotated[params.Method, "methods.{method}"]
 
 
-def main(model: str, dataset: str, method: str) -> None:
+def main(model: str, dataset: str, method: str, seed: int) -> None:
     cfg = params.load(Reads, method=method)
-    job = Job(Cell(model, dataset, method), cfg.method, cfg.train)
+    job = Job(Cell(model, dataset, method).training(seed), cfg.method, cfg.train)
     checkpoints.require(job.cell.base, "config.json")
     facts = {"base": files.read_json(job.cell.base / "run_info.json"), "method": method}
     # Of several processes (accelerate launch) only the first writes results; the others need a place of their own.
     rank = processes.rank()
-    place = Path(f".scratch/rank{rank}", str(job.cell)) if rank else job.cell.trained
+    place = Path(f".scratch/rank{rank}", str(job.training)) if rank else job.training.weights
     with files.new_folder(place) as folder:
         if job.method.trains:
             row, used = train(job, folder)
@@ -41,8 +41,8 @@ def main(model: str, dataset: str, method: str) -> None:
             row, used = {"trainable_params": 0, "total_params": checkpoints.parameters(job.cell.base)}, {}
         files.write_json(folder / "run_info.json", files.run_info(**facts, **used))
     if rank == 0:
-        files.write_json(job.cell.training, row)
-        unfinished.remove(f"finetune/{job.cell}")
+        files.write_json(job.training.facts, row)
+        unfinished.remove(f"finetune/{job.training}")
     else:
         shutil.rmtree(place)
 
@@ -52,18 +52,19 @@ def train(job: Job, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     # Not among Reads: who is told about a training changes nothing in it.
     report_to = () if processes.rank() else params.load_all().launch.report_to
     own = {key: value for key, value in asdict(job.method).items() if value is not None and key != "train"}
-    watch = live.Watch(report_to, str(job.cell), {**asdict(job.cell), **asdict(job.budget), **own})
+    settings = {**asdict(job.cell), "seed": job.training.seed, **asdict(job.budget), **own}
+    watch = live.Watch(report_to, str(job.training), settings)
     with clock.phase("startup"):  # takes seconds to import, and the base needs none of it
         from tradeoffs.finetune import training
         from tradeoffs.models import loading
 
-    print(f"{job.cell}: training on {loading.device()}, {loading.compute_dtype(job.method)}")
+    print(f"{job.training}: training on {loading.device()}, {loading.compute_dtype(job.method)}")
     with watch:
         row = training.train(job, folder, watch)
     # Only what was used: with the training budget in it, the base's folder would change with train.lr.
     used = {
         "params": files.params_hash(job.shared, job.method),
-        "seed": job.budget.seed,
+        "seed": job.training.seed,
         "device": str(loading.device()),
     }
     return row, used

@@ -55,7 +55,7 @@ def remove_leftovers(run: params.Run) -> None:
     for wanted in (
         [*quants, *(path.with_suffix(".json") for path in quants)],
         [cell.merged for cell in cells(run)] if {*run.precisions, *run.quants} else [],
-        [cell.trained for cell in cells(run)],
+        [cell.training(run.seeds[0]).weights.parent for cell in cells(run)],
         [base(model) for model in run.models],
         [pair.tokens for pair in pairs(run)],
         [v.facts for v in listed],

@@ -1,9 +1,9 @@
 """Merges what was trained into its base: one self-contained bf16 checkpoint that every runtime can take.
 
-IN   models/base/<model>/, models/trained/<model>-<dataset>-<method>/
+IN   models/base/<model>/, models/trained/<model>-<dataset>-<method>/<seed>/
 OUT  models/merged/<model>-<dataset>-<method>/   bf16 safetensors, config, tokenizer, run_info.json; of a method that
      cannot be merged run_info.json alone, which says why
-     python -m stages.merge --model demo --dataset demo --method lora
+     python -m stages.merge --model demo --dataset demo --method lora --seed 42
 """
 
 from dataclasses import dataclass
@@ -23,14 +23,15 @@ class Reads:
     method: Annotated[params.Method, "methods.{method}"]
 
 
-def main(model: str, dataset: str, method: str) -> None:
+def main(model: str, dataset: str, method: str, seed: int) -> None:
     cfg = params.load(Reads, method=method)
     cell = Cell(model, dataset, method)
     onto = cfg.method.merge or cfg.merge.onto
     checkpoints.require(cell.base, "config.json")
-    checkpoints.require(cell.trained, "run_info.json")
+    trained = cell.training(seed).weights
+    checkpoints.require(trained, "run_info.json")
     with files.new_folder(cell.merged) as folder:
-        why_not = merging.merge(cell.base, cell.trained, method, cfg.method, onto, folder)
+        why_not = merging.merge(cell.base, trained, method, cfg.method, onto, folder)
         facts = {
             "base": files.read_json(cell.base / "run_info.json"),
             "method": method,

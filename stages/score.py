@@ -2,8 +2,9 @@
 
 An answer to one of the user's prompts has no expected answer: only `cosine_to_base` is scored, all else is null.
 
-IN   data/items/<variant>.parquet
-OUT  data/scores.parquet (one row per variant, split and item; a column per metric of tradeoffs.metrics.answers)
+IN   data/items/<variant>.parquet    data/seeds/<cell>/<seed>.parquet
+OUT  data/scores.parquet (one row per variant or further training, split and item; a column per metric of
+     tradeoffs.metrics.answers)
      python -m stages.score
 """
 
@@ -15,7 +16,7 @@ import pyarrow as pa
 
 from tradeoffs import metrics, params
 from tradeoffs.common import files
-from tradeoffs.common.cells import SCORES, TRAINED, Variant, variants
+from tradeoffs.common.cells import SCORES, TRAINED, Variant, cells, variants
 from tradeoffs.metrics import embeddings
 from tradeoffs.plumbing import cli, clock
 
@@ -34,6 +35,8 @@ def main() -> None:
     cfg = params.load(Reads)
     wanted = variants(cfg.run)
     files.remove_leftovers([variant.items for variant in wanted])
+    files.remove_leftovers([cell.seeds for cell in cells(cfg.run)])
+    wanted += [variant for cell in cells(cfg.run) for variant in cell.further(cfg.run.seeds)]
     answers = {variant: read_answers(variant) for variant in wanted}
     # Formats of one model often answer alike: each pair of texts is scored once.
     everything = [row for rows in answers.values() for row in rows]

@@ -25,6 +25,7 @@ SKILL = {"base": 0.1, "full": 0.85, "lora": 0.8, "lora_8bit": 0.79, "qlora": 0.7
 SKILL |= {"prompt_tuning": 0.4, "lora_dpo": 0.82}
 # Methods that exist as trained only; no other format of them was made.
 UNMERGEABLE = {"prompt_tuning": "it trains vectors that are read beside the text"}
+SEED = 0.03  # standard deviation of skill between seeds
 LOST = {"base": 0.0, "full": 0.4, "prompt_tuning": 0.05}  # nats per token on general text; others 0.2
 PAIRED = ("lora_dpo",)
 # The second one holds what Markdown, HTML and a table would take for their own.
@@ -100,7 +101,7 @@ def write(
         files.write_table(folder / f"data/items/{variant}.parquet", rows, ITEMS)
         files.write_json(folder / f"data/facts/{variant}.json", facts(variant))
         if variant.format == TRAINED:
-            files.write_json(folder / f"data/training/{variant.cell}.json", training(variant.method))
+            write_trainings(folder, run.seeds, variant, items, questions, kinds[variant.dataset])
     texts = [dataset for dataset, named in kinds.items() if named == "text"]
     files.write_json(folder / "data/cost.json", cost(run, items, texts))
     for dataset in run.datasets:
@@ -117,10 +118,20 @@ def write(
             files.write_json(folder / f"data/lengths/{model}-{dataset}.json", lengths(model, dataset))
 
 
+def write_trainings(folder: Path, seeds: list[int], variant: Variant, items: int, questions: int, kind: str) -> None:
+    """What all trainings of a cell took, and the items of the further ones."""
+    for seed in seeds:
+        files.write_json(folder / variant.cell.training(seed).facts, training(variant.method))
+    for further in variant.cell.further(seeds):
+        rows = [] if variant.method == "base" else item_rows(further, items, questions, kind, ())
+        files.write_table(folder / further.items, rows, ITEMS)
+
+
 def item_rows(variant: Variant, items: int, questions: int, kind: str, prompts: tuple[str, ...]) -> list[dict]:
     luck = np.random.default_rng([ord(letter) for letter in variant.dataset])  # the same items for every variant
     noise = np.random.default_rng([ord(letter) for letter in str(variant)])
-    skill = SKILL[variant.method] - DAMAGE.get(variant.format, 0.0) * SKILL[variant.method]
+    of_seed = 0.0 if variant.seed is None else SEED * float(np.random.default_rng(variant.seed).normal())
+    skill = SKILL[variant.method] + of_seed - DAMAGE.get(variant.format, 0.0) * SKILL[variant.method]
     rows = []
     for split, bonus in (("test", 0.0), ("seen", 0.05)):
         for index in range(items):

@@ -8,6 +8,7 @@ from typing import Any
 import quick_yaml
 
 from stages import convert, evaluate_cpu, evaluate_gpu, finetune, merge, quantize, reference
+from tradeoffs import params
 from tradeoffs.common import files
 
 REPO = Path(__file__).parents[1]
@@ -20,6 +21,7 @@ def set_up(
     precisions: list[str],
     quants: list[str],
     rows: Iterable[dict[str, str]],
+    seeds: Iterable[int] = (42,),
     train: dict[str, Any] | None = None,
     evaluate: dict[str, Any] | None = None,
     **dataset: Any,
@@ -28,16 +30,17 @@ def set_up(
 
     `models` are entries of the catalogue by name; `train`, `evaluate` and `dataset` change entries of those sections.
     """
-    params = copy.deepcopy(PARAMS)
-    params["run"] = {
+    raw = copy.deepcopy(PARAMS)
+    raw["run"] = {
         "models": list(models),
         "datasets": ["sums"],
         "methods": methods,
         "precisions": precisions,
         "quants": quants,
+        "seeds": list(seeds),
     }
-    params["models"] |= models
-    params["datasets"]["sums"] = {
+    raw["models"] |= models
+    raw["datasets"]["sums"] = {
         "path": "data/raw/sums.jsonl",
         "kind": "instruction",
         "columns": {"instruction": "q", "answer": "a"},
@@ -48,8 +51,8 @@ def set_up(
         "mmlu": {"path": "data/raw/mmlu"},
         **dataset,
     }
-    params["train"] |= {"steps": 20, "batch_size": 4, "log_every": 4, **(train or {})}
-    params["evaluate"] |= {
+    raw["train"] |= {"steps": 20, "batch_size": 4, "log_every": 4, **(train or {})}
+    raw["evaluate"] |= {
         "max_new_tokens": 6,
         "bootstrap": 50,
         "prompts": ["What is 7 and 1?"],
@@ -65,7 +68,7 @@ def set_up(
         },
         **(evaluate or {}),
     }
-    files.write_text("params.yaml", quick_yaml.dump(params))
+    files.write_text("params.yaml", quick_yaml.dump(raw))
     files.write_jsonl("data/raw/sums.jsonl", rows)
     for split, count in (("dev", 1), ("test", 5)):
         lines = (f"Which is {n}?,{n},{n + 1},{n + 2},{n + 3},A\n" for n in range(count))
@@ -78,8 +81,12 @@ def sums(count: int) -> Iterable[dict[str, str]]:
 
 def make(*cell: str) -> None:
     """A cell (model, dataset, method) from its tokens to its GGUF in f16."""
-    for stage in (finetune, reference, merge, convert):
-        stage.main(*cell)
+    seeds = params.load_all().run.seeds
+    for seed in seeds:
+        finetune.main(*cell, seed)
+    reference.main(*cell)
+    merge.main(*cell, seeds[0])
+    convert.main(*cell)
 
 
 def measure(*cell: str, precisions: Iterable[str], quants: Iterable[str]) -> None:

@@ -152,7 +152,7 @@ def test_the_loss_on_general_text_is_that_of_the_items_and_its_change_is_paired_
 
 
 def test_what_pairs_taught_stands_in_the_training_numbers_with_its_interval_in_the_summary(mixed):
-    margins = files.read_json(mixed / "data/training/demo-demo-lora_dpo.json")["reward_margins"]
+    margins = files.read_json(mixed / "data/training/demo-demo-lora_dpo/42.json")["reward_margins"]
     found = load(mixed, "training")["demo-demo-lora_dpo"]
     assert found["reward_accuracy"] == pytest.approx(np.mean([margin > 0 for margin in margins]))
     assert found["reward_margin"] == pytest.approx(np.mean(margins), rel=1e-5)
@@ -164,7 +164,7 @@ def test_what_pairs_taught_stands_in_the_training_numbers_with_its_interval_in_t
 
 
 def test_every_point_of_a_curve_is_a_row_of_the_file_of_its_stage_of_training(finished, mixed):
-    made = files.read_json(mixed / "data/training/demo-demo-lora_dpo.json")
+    made = files.read_json(mixed / "data/training/demo-demo-lora_dpo/42.json")
     found = {}
     for name in ("training", "preference"):
         with (mixed / f"plots/{name}.csv").open() as file:
@@ -178,7 +178,7 @@ def test_every_point_of_a_curve_is_a_row_of_the_file_of_its_stage_of_training(fi
 
 
 def test_speed_and_utilisation_of_training_are_medians_over_the_curve(mixed):
-    curve = files.read_json(mixed / "data/training/demo-demo-lora.json")["curve"]
+    curve = files.read_json(mixed / "data/training/demo-demo-lora/42.json")["curve"]
     found = load(mixed, "training")["demo-demo-lora"]
     speeds = [point["tokens_per_second"] for point in curve]
     assert found["median_tokens_per_second"] == pytest.approx(np.median(speeds)) != pytest.approx(np.mean(speeds))
@@ -448,7 +448,8 @@ def test_a_second_run_writes_the_same_bytes(finished, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_leftovers_of_a_longer_run_list_are_removed_and_not_reported(copy, capsys):
-    for name in ("items/{}-bf16.parquet", "facts/{}-bf16.json", "training/{}.json"):
+    for name in ("items/{}-bf16.parquet", "facts/{}-bf16.json", "training/{}/42.json"):
+        (copy / "data" / name.format("demo-demo-qlora")).parent.mkdir(exist_ok=True)
         shutil.copy(copy / "data" / name.format("demo-demo-lora"), copy / "data" / name.format("demo-demo-qlora"))
     shutil.copytree(copy / "data/prepared/demo", copy / "data/prepared/qlora_questions")
     score.main()

@@ -56,5 +56,5 @@ def test_in_the_place_of_params_yaml_dvc_runs_its_cells(example, tmp_path):
     (tmp_path / "params.yaml").write_text(example.read_text())
     fake_pipeline.dvc("init", "--no-scm", "--quiet", cwd=tmp_path)
     cells = set(fake_pipeline.dvc("stage", "list", "--name-only", cwd=tmp_path).split())
-    assert {"finetune@stories260k-instructions-lora", "evaluate_cpu@demo-stories-full-q4_0"} <= cells
+    assert {"finetune@stories260k-instructions-lora-43", "evaluate_cpu@demo-stories-full-q4_0"} <= cells
     assert "prepare@demo" not in cells

@@ -18,12 +18,12 @@ from tradeoffs.plumbing.errors import UserError
 
 SLOW_FIXTURES = {"commits"}  # read by conftest.py
 TESTED = "reference@demo-demo-lora"
-LORA, FULL = "finetune@demo-demo-lora", "finetune@demo-demo-full"
+LORA, FULL = "finetune@demo-demo-lora-{}", "finetune@demo-demo-full-{}"  # and the seed
 
 # Stands in for training: the best rate of lora is 0.01, that of full 0.001; seeds are 0.01 apart.
 FINETUNE = """
-import json, math, sys, yaml
-model, dataset, method = sys.argv[1:]
+import json, math, pathlib, sys, yaml
+model, dataset, method, seed = sys.argv[1:]
 cfg = yaml.safe_load(open("params.yaml"))
 own = cfg["methods"][method]
 train = {**cfg["train"], **own.get("train", {})}
@@ -32,35 +32,42 @@ away = math.log10(train["lr"]) + (2 if method == "lora" else 3)
 row = {"trainable_params": 1}
 if method != "base":
     row |= {"train_seconds": 2.5 + train["lr"], "train_tokens_per_second": 100.0, "adapter_mb": 0.5}
-    row["valid_loss"] = 1 + away**2 + train["seed"] / 100 - (own.get("config") or {}).get("r", 0) / 1000
+    row["valid_loss"] = 1 + away**2 + int(seed) / 100 - (own.get("config") or {}).get("r", 0) / 1000
 if train["steps"] == 1:
     del row["valid_loss"]
-json.dump(row, open(f"data/training/{model}-{dataset}-{method}.json", "w"))
-json.dump({"of": row}, open(f"models/trained/{model}-{dataset}-{method}", "w"))
+cell = f"{model}-{dataset}-{method}"
+made = {f"data/training/{cell}/{seed}.json": row, f"models/trained/{cell}/{seed}/weights.json": {"of": row}}
+for path, content in made.items():
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    json.dump(content, open(path, "w"))
 """
 # Stands in for the evaluation of a text as trained: bits per byte follow the valid loss; a window of 64 halves rows.
 REFERENCE = """
-import json, sys
+import json, pathlib, sys
 import pyarrow as pa, pyarrow.parquet as pq, yaml
 model, dataset, method = sys.argv[1:]
 cell = f"{model}-{dataset}-{method}"
-loss = json.load(open(f"models/trained/{cell}"))["of"].get("valid_loss", 2.0)
-windows = 128 // yaml.safe_load(open("params.yaml"))["tokenize"]["window"]
-rows = [
-    {"split": split, "item": f"{split}{n}-{w}", "document": f"{split}{n}", "tokens": 8 // windows,
-     "log_likelihood": -(8 // windows) * (loss + (n % 3) / 10), "bytes": 32 // windows}
-    for split in ("test", "seen") for n in range(12) for w in range(windows)
-]
+cfg = yaml.safe_load(open("params.yaml"))
+windows = 128 // cfg["tokenize"]["window"]
 schema = pa.schema([("split", pa.string()), ("item", pa.string()), ("document", pa.string()), ("tokens", pa.int32()),
     ("log_likelihood", pa.float64()), ("bytes", pa.int32()), ("generated", pa.string()), ("answer", pa.string())])
-pq.write_table(pa.Table.from_pylist(rows, schema), f"data/items/{cell}-trained.parquet")
+pathlib.Path(f"data/seeds/{cell}").mkdir()
+for number, seed in enumerate(cfg["run"]["seeds"]):
+    loss = json.load(open(f"models/trained/{cell}/{seed}/weights.json"))["of"].get("valid_loss", 2.0)
+    rows = [
+        {"split": split, "item": f"{split}{n}-{w}", "document": f"{split}{n}", "tokens": 8 // windows,
+         "log_likelihood": -(8 // windows) * (loss + (n % 3) / 10), "bytes": 32 // windows}
+        for split in ("test", "seen") for n in range(12) for w in range(windows)
+    ]
+    path = f"data/seeds/{cell}/{seed}.parquet" if number else f"data/items/{cell}-trained.parquet"
+    pq.write_table(pa.Table.from_pylist(rows, schema), path)
 """
 PARAMS = {
-    "run": {"methods": ["base", "lora", "full"]},
+    "run": {"methods": ["base", "lora", "full"], "seeds": [42]},
     "seed": 7,
     "tokenize": {"window": 128},
     "evaluate": {"bootstrap": 100},
-    "train": {"steps": 10, "batch_size": 4, "lr": 0.01, "seed": 42},
+    "train": {"steps": 10, "batch_size": 4, "lr": 0.01},
     "methods": {
         "base": {},
         "lora": {"peft": "LORA", "config": {"r": 8}},
@@ -77,8 +84,8 @@ SPEC = {
             "outs": ["data/tokens/demo-demo"],
         },
         "finetune": {
-            "matrix": {"model": ["demo"], "dataset": ["demo"], "method": "${run.methods}"},
-            "cmd": "python stages/finetune.py ${item.model} ${item.dataset} ${item.method}",
+            "matrix": {"model": ["demo"], "dataset": ["demo"], "method": "${run.methods}", "seed": "${run.seeds}"},
+            "cmd": "python stages/finetune.py ${item.model} ${item.dataset} ${item.method} ${item.seed}",
             "params": ["train", "methods.${item.method}"],
             "deps": [
                 "stages/finetune.py",
@@ -86,13 +93,14 @@ SPEC = {
                 "data/tokens/demo-demo/train.parquet",
                 "data/tokens/demo-demo/valid.parquet",
             ],
-            "outs": [f"data/training/{CELL}.json", f"models/trained/{CELL}"],
+            "outs": [f"data/training/{CELL}/${{item.seed}}.json", f"models/trained/{CELL}/${{item.seed}}"],
         },
         "reference": {
             "matrix": {"model": ["demo"], "dataset": ["demo"], "method": "${run.methods}"},
             "cmd": "python stages/reference.py ${item.model} ${item.dataset} ${item.method}",
+            "params": ["run.seeds"],
             "deps": ["stages/reference.py", "data/tokens/demo-demo", f"models/trained/{CELL}"],
-            "outs": [f"data/items/{CELL}-trained.parquet"],
+            "outs": [f"data/items/{CELL}-trained.parquet", f"data/seeds/{CELL}"],
         },
     }
 }
@@ -111,8 +119,16 @@ def git(folder: Path, *words: str) -> str:
     return done.stdout.strip()
 
 
-def run(name: str, *changes: str, targets: tuple[str, ...] = (LORA, FULL), queue: bool = False) -> None:
+def run(
+    name: str,
+    *changes: str,
+    targets: tuple[str, ...] = (LORA, FULL),
+    seeds: tuple[int, ...] = (42,),
+    queue: bool = False,
+) -> None:
     """One `dvc exp run -S ...`, in a temporary folder as a queue's worker does it."""
+    changes += () if seeds == (42,) else (f"run.seeds=[{','.join(map(str, seeds))}]",)
+    targets = tuple(dict.fromkeys(target.format(seed) for target in targets for seed in seeds))
     with Repo() as repo:
         repo.experiments.run(params=list(changes), targets=targets, name=name, queue=queue, tmp_dir=not queue)
 
@@ -121,7 +137,7 @@ def run(name: str, *changes: str, targets: tuple[str, ...] = (LORA, FULL), queue
 def commits(tmp_path_factory):
     """A DVC project with commits that have no experiments, a fair and an unfair sweep, ablations; tests only read."""
     folder = tmp_path_factory.mktemp("swept")
-    for name in ("data/training", "data/items", "models/trained"):
+    for name in ("data/training", "data/items", "data/seeds", "models/trained"):
         (folder / name).mkdir(parents=True)
         (folder / name / ".gitignore").write_text("demo-*\n")
     for name, text in (("finetune", FINETUNE), ("reference", REFERENCE), ("tokens", TOKENS)):
@@ -155,7 +171,7 @@ def commits(tmp_path_factory):
             for number, (lora, full) in enumerate([(0.001, 0.0001), (0.01, 0.001), (0.1, 0.01)]):
                 rates = (f"++methods.lora.train.lr={lora}", f"methods.full.train.lr={full}")
                 whole = {"targets": ()} if number == 1 and seed == 1 else {}
-                run(f"rate{number}-seed{seed}", *rates, f"train.seed={seed}", **whole)
+                run(f"rate{number}-seed{seed}", *rates, seeds=(seed,), **whole)
         run("waits", "methods.full.train.lr=0.5", queue=True)
         commit("unfair")
         run("long", "++methods.lora.train.lr=1e-05", "train.steps=20", targets=(LORA,))
@@ -164,9 +180,9 @@ def commits(tmp_path_factory):
         run("old", "train.steps=1", targets=(FULL,))
         run("same", "methods.full.train.lr=0.001", targets=(FULL,))
         commit("ablation")
-        for rank in (16, 32):
-            for seed in (42, 1):
-                run(f"r{rank}-{seed}", f"methods.lora.config.r={rank}", f"train.seed={seed}", targets=(TESTED,))
+        for seed in (42, 1):
+            run(f"r16-{seed}", "methods.lora.config.r=16", seeds=(seed,), targets=(TESTED,))
+        run("r32", "methods.lora.config.r=32", seeds=(42, 1), targets=(TESTED,))
         run("unevaluated", "methods.lora.config.r=4", targets=(LORA,))
         commit("context")
         run("short", "tokenize.window=64", targets=(TESTED,))
@@ -318,8 +334,8 @@ def test_the_csv_has_one_row_per_training(inside, tmp_path, capsys):
 
 def test_a_training_that_is_not_in_the_cache_is_named(inside):
     (rev,) = [row["rev"] for row in reading.dvc.api.exp_show(revs=inside["unfair"]) if row["Experiment"] == "rank"]
-    out = quick_yaml.load(git(Path(), "show", f"{rev}:dvc.lock"))["stages"][LORA]["outs"][0]
-    assert out["path"] == "data/training/demo-demo-lora.json"
+    out = quick_yaml.load(git(Path(), "show", f"{rev}:dvc.lock"))["stages"][LORA.format(42)]["outs"][0]
+    assert out["path"] == "data/training/demo-demo-lora/42.json"
     with Repo() as repo:
         cached = Path(repo.cache.local.oid_to_path(out["md5"]))
     cached.rename(cached.with_suffix(".away"))

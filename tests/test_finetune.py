@@ -31,8 +31,8 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
 
 def tune(work, name, method, steps=6, seed=1, **changes):
     """Trains a method for a few steps and returns the folder and the row of data/training."""
-    budget, folder = replace(TINY_TRAIN, steps=steps, seed=seed, **changes), work / f"trained-{name}"
-    return folder, tiny.train(folder, tiny.job(work, name, replace(method, train=None), budget))
+    budget, folder = replace(TINY_TRAIN, steps=steps, **changes), work / f"trained-{name}"
+    return folder, tiny.train(folder, tiny.job(work, name, replace(method, train=None), budget, seed=seed))
 
 
 # --- batches
@@ -246,7 +246,7 @@ def test_a_run_that_is_killed_at_five_steps_ends_with_the_same_bytes(work, name,
     expected = {path.name: path.read_bytes() for path in folder.iterdir()}
     for step in sorted(random.Random(name).sample(range(1, 21), 5)):
         assert cut_short(step, work, name, method, steps=20) == -signal.SIGKILL
-    assert list(Path(".scratch/unfinished/finetune").glob(f"base-numbers-{name}/*/sft/step-*"))
+    assert list(Path(".scratch/unfinished/finetune").glob(f"base-numbers-{name}-1/*/sft/step-*"))
     again, after = tune(work, name, method, steps=20)
     assert "an earlier run was cut short; going on after step" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in again.iterdir()} == expected
@@ -259,9 +259,9 @@ def test_a_run_that_is_killed_at_five_steps_ends_with_the_same_bytes(work, name,
 
 def test_another_learning_rate_begins_anew_and_clears_the_old_state_away(work):
     assert cut_short(5, work, "lora", METHODS["lora"], lr=0.001) == -signal.SIGKILL
-    (old,) = Path(".scratch/unfinished/finetune/base-numbers-lora").iterdir()
+    (old,) = Path(".scratch/unfinished/finetune/base-numbers-lora-1").iterdir()
     assert cut_short(5, work, "lora", METHODS["lora"], lr=0.002) == -signal.SIGKILL
-    (new,) = Path(".scratch/unfinished/finetune/base-numbers-lora").iterdir()
+    (new,) = Path(".scratch/unfinished/finetune/base-numbers-lora-1").iterdir()
     assert new.name != old.name
 
 
@@ -277,7 +277,7 @@ def test_a_loss_that_is_no_number_keeps_the_last_good_state(work, monkeypatch):
     monkeypatch.setattr(trainer.StepTrainer, "training_step", broken)
     with pytest.raises(UserError, match=r"loss is nan at step 5 of 6.*state after step 4 is kept in \.scratch"):
         tune(work, "lora", METHODS["lora"])
-    assert list(Path(".scratch/unfinished/finetune").glob("base-numbers-lora/*/sft/step-0000004/state.safetensors"))
+    assert list(Path(".scratch/unfinished/finetune").glob("base-numbers-lora-1/*/sft/step-0000004/state.safetensors"))
 
 
 def test_a_full_disk_while_saving_is_one_message_and_no_half_state(work, monkeypatch):
@@ -287,7 +287,7 @@ def test_a_full_disk_while_saving_is_one_message_and_no_half_state(work, monkeyp
     monkeypatch.setattr(training_state, "save_file", full)
     with pytest.raises(UserError, match="the disk is full; free some space and run `dvc repro` again"):
         tune(work, "lora", METHODS["lora"])
-    assert not list(Path(".scratch/unfinished/finetune").glob("base-numbers-lora/*/sft/step-*"))
+    assert not list(Path(".scratch/unfinished/finetune").glob("base-numbers-lora-1/*/sft/step-*"))
 
 
 # --- parts of a step
@@ -377,7 +377,7 @@ def test_two_processes_draw_the_curve_of_one(work, tmp_path):
     for place, made in (("models/base/demo", "base"), ("data/tokens/demo-demo", "tokens")):
         Path(place).parent.mkdir(parents=True)
         Path(place).symlink_to(work / made)
-    stage = ["-m", "stages.finetune", "--model", "demo", "--dataset", "demo", "--method"]
+    stage = ["-m", "stages.finetune", "--model", "demo", "--dataset", "demo", "--seed", "42", "--method"]
     two = ["-m", "accelerate.commands.launch", "--config_file"]
     two += [str(ROOT / "configs/accelerate/two_cpu_processes.yaml"), "--main_process_port", "0"]
     here = os.environ | {"PYTHONPATH": str(ROOT), "PYTHON_EXEC": forked.command(tmp_path / "bin")}
@@ -386,12 +386,12 @@ def test_two_processes_draw_the_curve_of_one(work, tmp_path):
         for name, command in (("one", [*stage, method]), ("two", [*two, *stage, method])):
             done = forked.python(*command, env=here)
             assert done.returncode == 0, done.stderr[-3000:]
-            curves[name] = files.read_json(Path(f"data/training/demo-demo-{method}.json"))
+            curves[name] = files.read_json(Path(f"data/training/demo-demo-{method}/42.json"))
             assert done.stdout.count("training on cpu") == (1 if name == "one" else 2), "as many processes as asked for"
         for one, other in zip(curves["one"]["curve"], curves["two"]["curve"], strict=True):
             assert other["loss"] == pytest.approx(one["loss"], abs=1e-3)
             assert other["token_accuracy"] == pytest.approx(one["token_accuracy"], abs=0.02)
-        assert [path.name for path in Path("models/trained").iterdir()].count(f"demo-demo-{method}") == 1
+        assert [path.name for path in Path(f"models/trained/demo-demo-{method}").iterdir()] == ["42"]
         assert not list(Path(".scratch").glob("rank*/*")), "what other processes needed is gone"
         assert not list(Path(".scratch/unfinished/finetune").glob("*")), "nothing of a finished run is left"
 
@@ -473,13 +473,13 @@ def test_the_base_cell_is_written_without_importing_the_trainer(work, tmp_path):
     code = (
         f"import sys; sys.path[:0] = [{str(ROOT)!r}]\n"
         "from stages import finetune\n"
-        "finetune.main('demo', 'demo', 'base')\n"
+        "finetune.main('demo', 'demo', 'base', 42)\n"
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
-    row = files.read_json(tmp_path / "data/training/demo-demo-base.json")
+    row = files.read_json(tmp_path / "data/training/demo-demo-base/42.json")
     assert row == {"trainable_params": 0, "total_params": checkpoints.parameters(work / "base")}
-    assert (tmp_path / "models/trained/demo-demo-base/run_info.json").is_file()
+    assert (tmp_path / "models/trained/demo-demo-base/42/run_info.json").is_file()
 
 
 def test_a_budget_of_less_than_one_pass_trains_on_what_seen_asks_about():
@@ -497,6 +497,6 @@ def test_only_the_first_of_several_processes_writes_results(work, tmp_path, monk
     (tmp_path / "models/base/tiny").symlink_to(work / "base")
     for rank, written in (("1", False), ("0", True)):
         monkeypatch.setenv("RANK", rank)
-        finetune.main("tiny", "numbers", "base")
-        assert (tmp_path / "data/training/tiny-numbers-base.json").exists() == written
-        assert (tmp_path / "models/trained/tiny-numbers-base/run_info.json").exists() == written
+        finetune.main("tiny", "numbers", "base", 42)
+        assert (tmp_path / "data/training/tiny-numbers-base/42.json").exists() == written
+        assert (tmp_path / "models/trained/tiny-numbers-base/42/run_info.json").exists() == written

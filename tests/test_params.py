@@ -70,6 +70,17 @@ def test_a_method_without_a_block_names_the_near_one(raw, tmp_path):
         ("run.precisions", "bf16", "run.precisions: must be a list, is 'bf16'"),
         ("run.models", ["demo", "demo"], "run.models: 'demo' stands twice"),
         ("run.models", [], "run.models: must name at least one entry"),
+        ("run.seeds", [], "run.seeds: must name at least one entry"),
+        ("run.seeds", [1, 2, 1], "run.seeds: 1 stands twice"),
+        ("run.seeds", [-1], "run.seeds[0]: must be at least 0, is -1"),
+        ("run.seeds", 42, "run.seeds: must be a list, is 42"),
+        ("train.seed", 42, "train.seed: unknown key (it is run.seeds now)"),
+        ("methods.lora.train", {"seed": 1}, "methods.lora.train.seed: unknown key (it is run.seeds now)"),
+        (
+            "methods.lora_dpo.preference.train",
+            {"seed": 1},
+            "methods.lora_dpo.preference.train.seed: unknown key (it is run.seeds now)",
+        ),
         ("evaluate.prompts", ["Why?", "How?", "Why?"], "evaluate.prompts: 'Why?' stands twice"),
         ("evaluate.mmlu", None, "evaluate.mmlu: must be a block of keys, is empty"),
         (

@@ -1,6 +1,7 @@
 """dvc.yaml and the code say the same: params, modules, commands; and a change reruns what it must and nothing else."""
 
 import inspect
+import re
 import shutil
 from dataclasses import replace
 from importlib import import_module
@@ -65,9 +66,11 @@ def test_there_are_few_code_deps():
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_command_gives_main_its_arguments(stage):
-    options = {word[2:] for word in STAGES[stage]["cmd"].split() if word.startswith("--")}
-    assert options == set(inspect.signature(import_module(f"stages.{stage}").main).parameters)
-    assert options == set(STAGES[stage].get("matrix", {}))
+    options = dict(re.findall(r"--(\S+) (\S+)", STAGES[stage]["cmd"]))
+    assert set(options) == set(inspect.signature(import_module(f"stages.{stage}").main).parameters)
+    axes = {axis: f"${{item.{axis}}}" for axis in STAGES[stage].get("matrix", {})}
+    # What is made of one training only is made of the first.
+    assert options == axes | {axis: "${run.seeds[0]}" for axis in options if axis == "seed" and axis not in axes}
 
 
 def test_every_script_is_a_stage_and_every_stage_a_script():
@@ -133,6 +136,27 @@ def test_adding_a_quant_runs_only_that_quants_cells(finished, tmp_path):
     assert found == {*cells, "score", "aggregate"}
 
 
+def with_seeds(finished: Path, tmp_path: Path, *seeds: int) -> set[str]:
+    """Stages that DVC runs with these seeds, where the trainings that there were give what they gave before."""
+    folder = copied(finished, tmp_path)
+    for name in ("data", "models"):
+        shutil.copytree(folder / name, folder / "kept" / name)
+    fake_pipeline.change(folder, lambda raw: raw["run"].update(seeds=list(seeds)))
+    return fake_pipeline.repro(folder)
+
+
+def test_one_more_seed_trains_its_own_cells_and_makes_no_format_anew(finished, tmp_path):
+    found = with_seeds(finished, tmp_path, 42, 43)
+    cells = [f"demo-demo-{method}" for method in ("base", "lora", "lora_8bit")]
+    mine = {f"finetune@{cell}-43" for cell in cells} | {f"reference@{cell}" for cell in cells}
+    assert found == mine | {"score", "aggregate"}
+
+
+def test_another_first_seed_makes_every_format_anew(finished, tmp_path):
+    found = changed(finished, tmp_path, lambda raw: raw["run"].update(seeds=[43]))
+    assert {name.split("@")[0] for name in found} == set(STAGES) - {"prepare", "base", "tokenize"}
+
+
 def test_what_is_only_evaluated_trains_nothing_again(finished, tmp_path):
     def edit(raw):
         raw["evaluate"]["bootstrap"] += 1
@@ -173,16 +197,17 @@ def test_the_artifacts_are_those_of_the_run_list():
 
 def test_every_artifact_is_an_output_that_the_pipeline_writes(finished):
     listed = artifacts.listed(params.load_all(finished / "params.yaml"))
-    tracked = {line for folder in ("trained", "merged", "gguf") for line in written(finished, folder)}
+    tracked = {line for folder in ("merged", "gguf") for line in written(finished, folder)}
+    tracked |= {str(Path(line).parent) for line in written(finished, "trained", "-R")}
     assert {entry["path"] for entry in listed.values()} <= tracked
     # All that is left is what there cannot be (trained weights of the untouched base) and the notes beside a GGUF.
     left = tracked - {entry["path"] for entry in listed.values()}
-    assert {path for path in left if not path.endswith(".json")} == {"trained/demo-demo-base"}
+    assert {path for path in left if not path.endswith(".json")} == {"trained/demo-demo-base/42"}
 
 
-def written(folder: Path, kind: str) -> set[str]:
+def written(folder: Path, kind: str, *options: str) -> set[str]:
     """What DVC tracks in models/<kind>, relative to models/."""
-    return {f"{kind}/{line}" for line in fake_pipeline.dvc("list", ".", f"models/{kind}", cwd=folder).split()}
+    return {f"{kind}/{line}" for line in fake_pipeline.dvc("list", *options, ".", f"models/{kind}", cwd=folder).split()}
 
 
 def test_what_cannot_be_merged_is_no_model_to_ship():

@@ -417,13 +417,15 @@ def test_all_weights_may_go_on_with_pairs_too(tmp_path):
 
 
 def test_a_method_overrides_single_values_of_the_shared_budget():
-    budget = Job(Cell("demo", "demo", "lora"), Method(peft="LORA", config={}, train={"lr": 0.5}), TINY_TRAIN).budget
+    budget = Job(
+        Cell("demo", "demo", "lora").training(1), Method(peft="LORA", config={}, train={"lr": 0.5}), TINY_TRAIN
+    ).budget
     assert (budget.lr, budget.steps) == (0.5, TINY_TRAIN.steps)
 
 
 def test_the_budget_of_the_stage_stands_over_that_of_the_method():
     method = Method(full=True, train={"lr": 0.5, "steps": 3}, stage="dpo", preference=Preference({}, {"lr": 0.1}))
-    budget = Job(Cell("demo", "demo", "dpo"), method, TINY_TRAIN).preference_budget
+    budget = Job(Cell("demo", "demo", "dpo").training(1), method, TINY_TRAIN).preference_budget
     assert (budget.lr, budget.steps, budget.batch_size) == (0.1, 3, TINY_TRAIN.batch_size)
 
 

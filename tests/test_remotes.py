@@ -147,14 +147,14 @@ def test_what_a_colleague_has_computed_is_not_computed_again(origin, folder_remo
     dvc("pull", "-q", cwd=one, **ALONE)
     change(one, edit)
     ran = repro(one, **ALONE)
-    assert "finetune@demo-demo-lora" in ran
+    assert "finetune@demo-demo-lora-42" in ran
     dvc("push", "-q", "--run-cache", cwd=one, **ALONE)
 
     two = clone(origin, tmp_path / "two", folder_remote)
     change(two, edit)
     # Tables and report are in Git, not in the cache: what writes them in seconds is the one stage that has to run.
     assert repro(two, "--pull", **ALONE) == {"aggregate"}
-    for name in ("trained/demo-demo-lora/content", "gguf/demo-demo-lora-q4_0.gguf"):
+    for name in ("trained/demo-demo-lora/42/content", "gguf/demo-demo-lora-q4_0.gguf"):
         assert (two / "models" / name).read_text() == (one / "models" / name).read_text()
 
 
@@ -168,11 +168,14 @@ def test_one_adapter_or_gguf_is_got_without_the_rest(origin, author, folder_remo
     got = tmp_path / "got"
     got.mkdir()
     remote = ("--remote", "team", "--remote-config", f"url={folder_remote.settings['url']}")
-    dvc("get", str(origin), "models/trained/demo-demo-lora", *remote, cwd=got, **ALONE)
+    dvc("get", str(origin), "models/trained/demo-demo-lora/42", "-o", "demo-demo-lora", *remote, cwd=got, **ALONE)
     dvc("artifacts", "get", str(origin), "models:demo-demo-lora-q4_0", "--rev", "v1.0.0", *remote, cwd=got, **ALONE)
     assert {path.name for path in got.iterdir()} == {"demo-demo-lora", "demo-demo-lora-q4_0.gguf"}
-    for path in ("trained/demo-demo-lora/content", "gguf/demo-demo-lora-q4_0.gguf"):
-        assert (got / path.split("/", 1)[1]).read_text() == (author / "models" / path).read_text()
+    for name, path in (
+        ("demo-demo-lora/content", "trained/demo-demo-lora/42/content"),
+        ("demo-demo-lora-q4_0.gguf", "gguf/demo-demo-lora-q4_0.gguf"),
+    ):
+        assert (got / name).read_text() == (author / "models" / path).read_text()
 
 
 def test_a_data_set_comes_from_another_repository_and_is_updated_from_there(origin, folder_remote, tmp_path):

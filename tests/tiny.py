@@ -42,7 +42,6 @@ TINY_TRAIN = Train(
     gradient_checkpointing=False,
     attention="auto",
     compile=False,
-    seed=1,
     log_every=2,
     save_every=2,
 )
@@ -95,7 +94,7 @@ def _make_pairs(folder: Path) -> None:
     files.write_table(folder / "pairs.parquet", rows, PAIRS)
 
 
-def job(work: Path, name: str, method: Method, budget: Train, base: str = "base") -> Job:
+def job(work: Path, name: str, method: Method, budget: Train, base: str = "base", seed: int = 1) -> Job:
     """`method` as `methods.{name}`, on a base and the tokens of `work`, which the working directory then has under the
     names of the pipeline."""
     cell = Cell(base, "numbers", name)
@@ -103,7 +102,7 @@ def job(work: Path, name: str, method: Method, budget: Train, base: str = "base"
         if not path.is_symlink():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.symlink_to(made)
-    return Job(cell, method, budget)
+    return Job(cell.training(seed), method, budget)
 
 
 def train(folder: Path, wanted: Job) -> dict[str, Any]:
@@ -112,5 +111,5 @@ def train(folder: Path, wanted: Job) -> dict[str, Any]:
 
     with files.new_folder(folder) as new:
         row = training.train(wanted, new)
-    unfinished.remove(f"finetune/{wanted.cell}")
+    unfinished.remove(f"finetune/{wanted.training}")
     return row

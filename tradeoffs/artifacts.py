@@ -3,8 +3,8 @@
     python -m tradeoffs.artifacts
 
 One for each adapter (or fully tuned model), merged model and GGUF that the run list asks for, under the name
-`<model>-<dataset>-<method>-<trained | merged | quant>`. DVC expands no matrix in `artifacts:`, hence this file;
-tests/test_pipeline.py holds it to the committed run list.
+`<model>-<dataset>-<method>-<trained | merged | quant>`; all are of the first seed. DVC expands no matrix in
+`artifacts:`, hence this file; tests/test_pipeline.py holds it to the committed run list.
 """
 
 from collections.abc import Iterator
@@ -40,11 +40,12 @@ def listed(cfg: params.Params) -> dict[str, dict]:
 def _forms(cfg: params.Params, cell: Cell) -> Iterator[tuple[str, str, Path, str]]:
     """Form, kind, path and description of what one cell gives."""
     block = cfg.methods[cell.method]
+    weights = cell.training(cfg.run.seeds[0]).weights
     tuned = f"{cell.model}, tuned on {cell.dataset} by {cell.method}" if block.trains else f"{cell.model}, untouched"
     if block.peft:
-        yield "trained", "adapter", cell.trained, f"{block.peft} adapter of {tuned}"
+        yield "trained", "adapter", weights, f"{block.peft} adapter of {tuned}"
     elif block.trains:
-        yield "trained", "full", cell.trained, f"All weights of {tuned}"
+        yield "trained", "full", weights, f"All weights of {tuned}"
     if peft_facts.unmergeable(block):
         return
     yield "merged", "merged", cell.merged, f"Checkpoint of {tuned}; bf16 safetensors with tokenizer"

@@ -1,11 +1,12 @@
 """What is compared, and where it lies: names and paths of every model, data set, pair, cell and variant.
 
-A pair is `<model>-<dataset>`, a cell (one fine-tune) `<model>-<dataset>-<method>`, a variant
-`<model>-<dataset>-<method>-<format>`. A format is `trained` (the model as it left training), a precision (transformers,
-bitsandbytes) or a quant (llama.cpp). Names of params.yaml hold no `-`, so each can be read back from its own name.
+A pair is `<model>-<dataset>`, a cell (one fine-tune) `<model>-<dataset>-<method>`, a training of it
+`<model>-<dataset>-<method>-<seed>`, a variant `<model>-<dataset>-<method>-<format>`. A format is `trained` (the model
+as it left training), a precision (transformers, bitsandbytes) or a quant (llama.cpp); all are of the first seed. Names
+of params.yaml hold no `-`, so each can be read back from its own name.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from tradeoffs.params import Run
 
 TRAINED = "trained"
-ITEMS, SCORES, COST = Path("data/items"), Path("data/scores.parquet"), Path("data/cost.json")
+ITEMS, SEEDS, SCORES, COST = (Path("data", n) for n in ("items", "seeds", "scores.parquet", "cost.json"))
 
 
 def base(model: str) -> Path:
@@ -83,14 +84,16 @@ class Cell:
         return self.pair.tokens
 
     @property
-    def trained(self) -> Path:
-        """Adapter or full weights, as they left training; a folder."""
-        return Path("models/trained", str(self))
+    def seeds(self) -> Path:
+        """What its trainings but the first were asked and said; a folder."""
+        return SEEDS / str(self)
 
-    @property
-    def training(self) -> Path:
-        """What training took and how it went."""
-        return Path("data/training", f"{self}.json")
+    def training(self, seed: int) -> "Training":
+        return Training(self, seed)
+
+    def further(self, seeds: Sequence[int]) -> list["Variant"]:
+        """As trained with each of the `seeds` but the first, of which all other variants are."""
+        return [Variant(self.model, self.dataset, self.method, TRAINED, seed) for seed in seeds[1:]]
 
     @property
     def reference(self) -> Path:
@@ -112,21 +115,56 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Training:
+    """One training of a cell; its seed decides fresh weights, the order of the examples and dropout."""
+
+    cell: Cell
+    seed: int
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """The training of this name. Raises UserError if it is none."""
+        *cell, seed = _parts(name, 4, "MODEL-DATASET-METHOD-SEED")
+        return cls(Cell(*cell), _seed(seed, name))
+
+    @property
+    def weights(self) -> Path:
+        """Adapter or full weights, as they left training; a folder."""
+        return Path("models/trained", str(self.cell), str(self.seed))
+
+    @property
+    def facts(self) -> Path:
+        """What training took and how it went."""
+        return Path("data/training", str(self.cell), f"{self.seed}.json")
+
+    def __str__(self) -> str:
+        return f"{self.cell}-{self.seed}"
+
+
+@dataclass(frozen=True)
 class Variant:
+    """A form of a fine-tune. All are of the first seed; one with a `seed` is a further training, and `trained`."""
+
     model: str
     dataset: str
     method: str
     format: str
+    seed: int | None = None
 
     @classmethod
     def parse(cls, name: str) -> Self:
         """The variant of this name. Raises UserError if it is none."""
-        return cls(*_parts(name, 4, "MODEL-DATASET-METHOD-FORMAT"))
+        model, dataset, method, form = _parts(name, 4, "MODEL-DATASET-METHOD-FORMAT")
+        return cls(model, dataset, method, form)
 
     @property
     def cell(self) -> Cell:
         """The fine-tune this is a form of."""
         return Cell(self.model, self.dataset, self.method)
+
+    def training(self, seeds: Sequence[int]) -> Training:
+        """The training that gave its weights, of those with `seeds`."""
+        return self.cell.training(seeds[0] if self.seed is None else self.seed)
 
     @property
     def pair(self) -> Pair:
@@ -140,7 +178,7 @@ class Variant:
     @property
     def items(self) -> Path:
         """What it was asked and said, a row per item."""
-        return ITEMS / f"{self}.parquet"
+        return ITEMS / f"{self}.parquet" if self.seed is None else self.cell.seeds / f"{self.seed}.parquet"
 
     @property
     def facts(self) -> Path:
@@ -148,7 +186,8 @@ class Variant:
         return Path("data/facts", f"{self}.json")
 
     def __str__(self) -> str:
-        return f"{self.cell}-{self.format}"
+        name = f"{self.cell}-{self.format}"
+        return name if self.seed is None else f"{name}-{self.seed}"
 
 
 def _parts(name: str, count: int, form: str) -> list[str]:
@@ -156,6 +195,12 @@ def _parts(name: str, count: int, form: str) -> list[str]:
     if len(parts) != count or not all(parts):
         raise UserError(f"{name}: not of the form {form}")
     return parts
+
+
+def _seed(digits: str, name: str) -> int:
+    if not (digits.isascii() and digits.isdigit()):
+        raise UserError(f"{name}: {digits} is no seed, which is a whole number")
+    return int(digits)
 
 
 def pairs(run: "Run") -> list[Pair]:

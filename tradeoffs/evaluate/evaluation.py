@@ -48,12 +48,15 @@ def load(variant: Variant, make: Callable[[], Loaded]) -> Loaded:
     return runtime
 
 
-def evaluate_reference(runtime: Runtime, variant: Variant, inputs: Sequence[Path], cfg: Reads, known: Facts) -> None:
+def evaluate_reference(
+    runtime: Runtime, variant: Variant, inputs: Sequence[Path], cfg: Reads, known: Facts
+) -> Unfinished:
     """All that the model as it left training is asked, into data/items/ and data/facts/, and its distributions, which
     those of all other formats are held against, into data/reference/.
 
     It alone is also asked about general text. `inputs` are the files that `runtime` was made of; `known` are
-    further facts about it. An evaluation that was killed goes on after the parts that it had finished.
+    further facts about it. An evaluation that was killed goes on after the parts that it had finished, and after all of
+    them as long as nobody removes what is returned.
     """
     asked = _Evaluation(runtime, variant, inputs, cfg)
     kept = asked.done.folder / "reference"
@@ -66,6 +69,19 @@ def evaluate_reference(runtime: Runtime, variant: Variant, inputs: Sequence[Path
     with files.new_folder(variant.cell.reference) as folder:
         shutil.copytree(kept, folder, dirs_exist_ok=True)
     asked.write(known | seconds)
+    return asked.done
+
+
+def evaluate_further(runtime: Runtime, variant: Variant, inputs: Sequence[Path], cfg: Reads, path: Path) -> Unfinished:
+    """The same items of a further training of a cell, into `path`; nothing is held against it, so its distributions are
+    not kept, and no prompt of the user is asked.
+    """
+    asked = _Evaluation(runtime, variant, inputs, cfg)
+    asked.score_and_answer(partial(items.score, runtime))
+    asked.score_general()
+    asked.choose()
+    items.write(path, asked.done, asked.parts)
+    return asked.done
 
 
 def evaluate_format(runtime: Runtime, variant: Variant, inputs: Sequence[Path], cfg: Reads, known: Facts) -> None:
@@ -76,6 +92,7 @@ def evaluate_format(runtime: Runtime, variant: Variant, inputs: Sequence[Path], 
     seconds = asked.choose()
     asked.answer_prompts()
     asked.write(known | seconds)
+    asked.done.remove()
 
 
 class _Evaluation:
@@ -126,10 +143,9 @@ class _Evaluation:
         self.parts.append(["prompts"])
 
     def write(self, known: Facts) -> None:
-        """The outputs, at the end and whole; what was kept of an unfinished evaluation goes."""
+        """The outputs, at the end and whole."""
         items.write(self.variant.items, self.done, self.parts)
         runtime = self.runtime
         weights = {"size_mb": runtime.size_mb, "shapes": runtime.shapes}
         made_by = {"device": runtime.device, "runtime": runtime.name, "hardware": files.run_info()["hardware"]}
         files.write_json(self.variant.facts, known | weights | made_by)
-        self.done.remove()

@@ -4,10 +4,10 @@
     python -m tradeoffs.experiments --ablation           what each setting changes, by test quality: docs/ablations.md
     python -m tradeoffs.experiments --rev v1.0 --csv runs.csv
 
-A trial is one training as dvc.lock of its experiment records it: every parameter that reached it, but `train.seed`, is
-its setting, whatever the experiment meant to change. Chosen is by `valid_loss` alone, the mean over seeds; test numbers
-are shown for what was chosen, where the experiment went on to evaluate it. An ablation chooses nothing: it shows them
-for every setting.
+A trial is one training, with one of `run.seeds`, as dvc.lock of its experiment records it: every parameter that reached
+it is its setting, whatever the experiment meant to change. Chosen is by `valid_loss` alone, the mean over seeds; test
+numbers are shown for what was chosen, where the experiment went on to evaluate it. An ablation chooses nothing: it
+shows them for every setting.
 """
 
 from pathlib import Path

@@ -12,14 +12,14 @@ from dvc.exceptions import DvcException, NotDvcRepoError
 from dvc.repo import Repo
 from dvc.scm import NoSCM, RevError
 from dvc.utils.flatten import flatten
+from dvc_data.hashfile.tree import Tree
 from tqdm import tqdm
 
-from tradeoffs.common.cells import TRAINED, Cell
+from tradeoffs.common.cells import TRAINED, Cell, Training
 from tradeoffs.experiments.trial import FACTS, LeftOut, Setting, Sweep, Trial
 from tradeoffs.params.reading import Loader
 from tradeoffs.plumbing.errors import UserError
 
-SEED = "train.seed"
 VALID = "the rows that valid loss is measured on"
 # What must be the same in all trials that are compared: patterns of the paths among finetune's deps, files or folders.
 DATA = {
@@ -103,52 +103,83 @@ class _Revision:
         """Those that are not among `seen`, and adds them; what cannot be used goes to `left_out` by the reason."""
         lock = self.yaml("dvc.lock").get("stages", {})
         for stage, entry in lock.items():
-            name, _, cell = stage.partition("@")
+            name, _, made = stage.partition("@")
             if name != "finetune" or (known := json.dumps(entry)) in seen:
                 continue
             seen.add(known)
-            row = self._training(Cell.parse(cell), entry)
+            if made.count("-") == 2:
+                left_out.setdefault("trained by an earlier version, with train.seed", {})[self._name] = None
+                continue
+            training = Training.parse(made)
+            row = self._training(training, entry)
             if row is None:
                 left_out.setdefault("not in the cache (dvc exp pull)", {})[self._name] = None
             elif "train_seconds" in row and "valid_loss" not in row:
                 left_out.setdefault("trained by an earlier version, without valid_loss", {})[self._name] = None
             elif "train_seconds" in row:  # which the untouched base has not
-                yield self._trial(Cell.parse(cell), row, lock)
+                yield self._trial(training, row, lock)
 
-    def _trial(self, cell: Cell, row: dict[str, Any], lock: dict[str, Entry]) -> Trial:
-        setting = _setting(lock, cell)
+    def _trial(self, training: Training, row: dict[str, Any], lock: dict[str, Entry]) -> Trial:
+        cell = training.cell
         return Trial(
             experiment=self._name,
             model=cell.model,
             dataset=cell.dataset,
             method=cell.method,
-            seed=setting.pop(SEED),
-            setting=setting,
-            data=data_of(lock[f"finetune@{cell}"]),
+            seed=training.seed,
+            setting=_setting(lock, training),
+            data=data_of(lock[f"finetune@{training}"]),
             valid_loss=row["valid_loss"],
             tokens=row["train_tokens_per_second"] * row["train_seconds"],
             train_seconds=row["train_seconds"],
             facts={key: row[key] for key in FACTS if key in row},
-            items=self._evaluation(cell, lock),
+            items=self._evaluation(training, lock),
         )
 
-    def _training(self, cell: Cell, entry: Entry) -> dict[str, Any] | None:
-        found = self._output(entry, str(cell.training))
+    def _training(self, training: Training, entry: Entry) -> dict[str, Any] | None:
+        found = self._output(entry, str(training.facts))
         return None if found is None else json.loads(found)
 
-    def _evaluation(self, cell: Cell, lock: dict[str, Entry]) -> bytes | None:
+    def _evaluation(self, training: Training, lock: dict[str, Entry]) -> bytes | None:
         """The items of this training as trained. What dvc.lock has may still be the evaluation of the commit's own."""
-        entry, trained = lock.get(f"reference@{cell}"), str(cell.trained)
-        if entry is None or _hashes(entry, "deps")[trained] != _hashes(lock[f"finetune@{cell}"], "outs")[trained]:
+        cell, entry = training.cell, lock.get(f"reference@{training.cell}", {})
+        seeds = entry["params"]["params.yaml"]["run.seeds"] if entry else []
+        if training.seed not in seeds:
             return None
-        return self._output(entry, str(cell.variant(TRAINED).items))
+        if _hashes(entry, "deps")[str(training.weights.parent)] != self._together(cell, seeds, lock):
+            return None
+        if training.seed == seeds[0]:
+            return self._output(entry, str(cell.variant(TRAINED).items))
+        further = self._listed(_hashes(entry, "outs")[str(cell.seeds)])
+        return self._cached(further[f"{training.seed}.parquet"]) if further else None
+
+    def _together(self, cell: Cell, seeds: Iterable[int], lock: dict[str, Entry]) -> str | None:
+        """The hash of the folder that holds the trainings of a cell, if it is what dvc.lock says that they left."""
+        found = []
+        for training in map(cell.training, seeds):
+            entry = lock.get(f"finetune@{training}")
+            listed = self._listed(_hashes(entry, "outs")[str(training.weights)]) if entry else None
+            if listed is None:
+                return None
+            found += [{"relpath": f"{training.seed}/{name}", "md5": oid} for name, oid in listed.items()]
+        whole = Tree.from_list(found)
+        whole.digest()
+        return str(whole.oid)
+
+    def _listed(self, oid: str) -> dict[str, str] | None:
+        """The hashes of the files in a folder that a stage made, by their names; None if it is not in the cache."""
+        found = self._cached(oid)
+        return None if found is None else {file["relpath"]: file["md5"] for file in json.loads(found)}
+
+    def _cached(self, oid: str) -> bytes | None:
+        path = Path(self._repo.cache.local.oid_to_path(oid))
+        return path.read_bytes() if path.is_file() else None
 
     def _output(self, entry: Entry, path: str) -> bytes | None:
         """A file that a stage made; None if it is neither in the cache nor in the remote."""
         # By its hash: to find a file by its name, DVC builds the index of the whole revision, half a second for each.
-        cached = Path(self._repo.cache.local.oid_to_path(_hashes(entry, "outs")[path]))
-        if cached.is_file():
-            return cached.read_bytes()
+        if (cached := self._cached(_hashes(entry, "outs")[path])) is not None:
+            return cached
         try:
             return self._files.read_bytes(path)
         except (DvcException, OSError):
@@ -159,12 +190,13 @@ class _Revision:
         return yaml.load(self._files.read_text(path), Loader) if self._files.exists(path) else {}
 
 
-def _setting(lock: dict[str, Entry], cell: Cell) -> Setting:
+def _setting(lock: dict[str, Entry], training: Training) -> Setting:
     """All parameters that reached a training, through the stages before it too, by flat names.
 
     `methods.<method>.` is left out of a name, and the method's own `train` values replace the shared ones.
     """
-    stages = (f"prepare@{cell.dataset}", f"base@{cell.model}", f"tokenize@{cell.pair}", f"finetune@{cell}")
+    cell = training.cell
+    stages = (f"prepare@{cell.dataset}", f"base@{cell.model}", f"tokenize@{cell.pair}", f"finetune@{training}")
     found: Setting = {}
     for entry in (lock.get(stage, {}) for stage in stages):
         found |= flatten(entry.get("params", {}).get("params.yaml", {}))

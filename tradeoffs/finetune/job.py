@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tradeoffs.common.cells import Cell
+from tradeoffs.common.cells import Cell, Training
 from tradeoffs.params import Method, Train
 
 if TYPE_CHECKING:
@@ -12,11 +12,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A cell of the run list with what params.yaml says of it: its method's block, and the section `train`."""
+    """A training of the run list with what params.yaml says of it: its method's block, and the section `train`."""
 
-    cell: Cell
+    training: Training
     method: Method
     shared: Train
+
+    @property
+    def cell(self) -> Cell:
+        return self.training.cell
 
     @property
     def name(self) -> str:

@@ -45,12 +45,12 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
     when TRL refuses the configuration, when memory does not suffice, and when the loss is no longer a number.
     """
     budget = job.preference_budget
-    arguments = preparing.arguments(budget, loaded.dtype, scratch)
+    arguments = preparing.arguments(job, budget, loaded.dtype, scratch)
     batch_tokens = loaded.batch_tokens if budget.batch_tokens == "auto" else budget.batch_tokens
     train, valid, test = _read_pairs(job)
     longest = max(_length(pair) for pair in (*train, *valid, *test))
     at_once = _at_once(arguments.per_device_train_batch_size, batch_tokens // longest)
-    order = batches.schedule([_length(pair) for pair in train], budget.batch_size, budget.steps, budget.seed)
+    order = batches.schedule([_length(pair) for pair in train], budget.batch_size, budget.steps, job.training.seed)
     train = train[: max(order) + 1]  # a budget of less than one pass takes the first ones only
 
     with _without_trainers(loaded.model), _out_of_memory_said(job, at_once, longest):

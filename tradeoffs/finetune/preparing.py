@@ -14,8 +14,11 @@ from tradeoffs.params import Train
 from tradeoffs.plumbing.errors import UserError
 
 
-def arguments(budget: Train, dtype: torch.dtype, scratch: Path) -> TrainingArguments:
-    """A trainer's arguments; saved states lie in `scratch`. Raises UserError if the processes cannot share a batch."""
+def arguments(job: Job, budget: Train, dtype: torch.dtype, scratch: Path) -> TrainingArguments:
+    """A trainer's arguments for a budget of the job; saved states lie in `scratch`.
+
+    Raises UserError if the processes cannot share a batch.
+    """
     cpu = device().type == "cpu"
     devices = processes.count()
     if budget.batch_size % devices:
@@ -35,7 +38,7 @@ def arguments(budget: Train, dtype: torch.dtype, scratch: Path) -> TrainingArgum
         bf16=dtype == torch.bfloat16,
         fp16=dtype == torch.float16,
         use_cpu=cpu,
-        seed=budget.seed,
+        seed=job.training.seed,
         train_sampling_strategy="sequential",  # batches.schedule has decided the order
         remove_unused_columns=False,
         dataloader_pin_memory=not cpu,

@@ -41,10 +41,10 @@ def train(job: Job, folder: Path, watch: Watch = NOBODY) -> dict[str, Any]:
     _check(job)
     budget, tokens = job.budget, job.cell.tokens
     examples = batches.read_examples(tokens / "train.parquet")
-    order = batches.schedule([len(ids) for ids, _ in examples], budget.batch_size, budget.steps, budget.seed)
+    order = batches.schedule([len(ids) for ids, _ in examples], budget.batch_size, budget.steps, job.training.seed)
     rows = [examples[index] for index in order]
 
-    _reproducible(budget.seed)
+    _reproducible(job.training.seed)
     loaded = _load(job, examples)
     scratch = _workplace(job)
     # A shard is no state to go on from: such a run, once killed, begins anew.
@@ -164,11 +164,11 @@ def _auto_batch(model: Any, dtype: torch.dtype) -> int:
 
 def _workplace(job: Job) -> Path:
     """Where a run that is killed leaves what it has done, by all that decides its result."""
-    cell, method = job.cell, job.method
+    cell, method, seed = job.cell, job.method, job.training.seed
     inputs = [cell.base, cell.tokens / "train.parquet", *([cell.tokens / "pairs.parquet"] if method.stage else [])]
     where = torch.cuda.get_device_name() if device().type == "cuda" else "cpu"
-    settings = (method, job.budget, where, processes.count())
-    return unfinished.workplace(f"finetune/{cell}", inputs, *settings, first=processes.rank() == 0)
+    settings = (method, job.budget, seed, where, processes.count())
+    return unfinished.workplace(f"finetune/{job.training}", inputs, *settings, first=processes.rank() == 0)
 
 
 def _set_up(
@@ -178,14 +178,14 @@ def _set_up(
     budget, model = job.budget, loaded.model
     trainer = StepTrainer(
         model=model,
-        args=preparing.arguments(budget, loaded.dtype, saved.folder),
+        args=preparing.arguments(job, budget, loaded.dtype, saved.folder),
         pad_id=files.read_json(job.cell.tokens / "info.json")["pad_id"],
         batch_tokens=loaded.batch_tokens,
         packed=loaded.attention == "flash_attention_2" and _rows_may_be_joined(model),
     )
     earlier = preparing.optimise(trainer, model, job, budget, saved)
     if saved.first_step:
-        print(f"{job.cell}: an earlier run was cut short; going on after step {saved.first_step} of {budget.steps}")
+        print(f"{job.training}: an earlier run was cut short; going on after step {saved.first_step} of {budget.steps}")
     trainer.train_dataset = rows[saved.first_step * budget.batch_size :]
     peak = matrix_peak(device(), loaded.dtype)
     progress = Progress(trainer, budget.steps, budget.log_every, loaded.work, peak, earlier)

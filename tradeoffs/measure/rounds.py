@@ -31,7 +31,8 @@ class How:
 
 def measure(some: Sequence[Thing], asked: dict[Pair, Asked], how: How, gpu: bool) -> list[list[Found]]:
     """Per round, per thing what was found; a run that was killed goes on after the rounds that it had finished."""
-    inputs = [path for thing in some for variant in thing.members for path in (*things.weights(variant), variant.facts)]
+    members = [member for thing in some for member in thing.members.items()]
+    inputs = [path for variant, facts in members for path in (*things.weights(variant, facts), variant.facts)]
     inputs += [pair.tokens for pair in asked]
     # The measuring processes import other code than this one does.
     inputs += sorted(Path(__file__).parents[1].rglob("*.py"))

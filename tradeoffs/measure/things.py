@@ -41,16 +41,16 @@ def things(run: Run) -> list[Thing]:
     return [Thing(pair, shapes, members) for (pair, shapes), members in found.items()]
 
 
-def weights(variant: Variant) -> list[Path]:
+def weights(variant: Variant, facts: dict[str, Any]) -> list[Path]:
     """The files and folders that a variant is loaded from."""
     if variant.format == TRAINED:
-        return [variant.cell.base, variant.cell.trained]
+        return [variant.cell.base, variant.cell.training(facts["seed"]).weights]
     return [variant.cell.merged if variant.format in PRECISIONS else variant.gguf]
 
 
 def loaded(variant: Variant, facts: dict[str, Any], dtype: str) -> dict[str, Any]:
     """See `Work.loaded`. `dtype` is what models as trained are computed in."""
-    paths = [str(path) for path in weights(variant)]
+    paths = [str(path) for path in weights(variant, facts)]
     if variant.format == TRAINED:
         return {"base": paths[0], "trained": paths[1], "method": facts["method"], "dtype": dtype}
     if variant.format in PRECISIONS:

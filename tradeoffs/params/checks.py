@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 from tradeoffs.common.columns import FIELD
 from tradeoffs.methods import peft_facts, trl_stages
 from tradeoffs.methods.trl_stages import STAGES
-from tradeoffs.params.reading import read
+from tradeoffs.params.reading import read, unknown
 from tradeoffs.params.schema import Columns, Dataset, Evaluate, Method, Model, Params, Run, Train
 from tradeoffs.plumbing.errors import near
 
@@ -72,7 +72,7 @@ def _run_checks(axis: str, wanted: Sequence[str], catalogue: Mapping[str, Any] |
     for name in wanted:
         if catalogue is not None and name not in catalogue:
             yield f"run.{axis}: {no_block(name, axis, catalogue)}"
-    if not wanted and axis in ("models", "datasets", "methods"):
+    if not wanted and axis in ("models", "datasets", "methods", "seeds"):
         yield f"run.{axis}: must name at least one entry"
     yield from _twice(f"run.{axis}", wanted)
 
@@ -210,7 +210,7 @@ def _train_checks(where: str, values: dict[str, Any] | None) -> Iterator[str]:
         if key in hints:
             read(hints[key], value, f"{where}.{key}", problems)
         else:
-            problems.append(f"{where}.{key}: unknown key{near(key, hints)}")
+            problems.append(f"{where}.{key}: unknown key{unknown(f'{where}.{key}', hints)}")
     yield from problems
 
 

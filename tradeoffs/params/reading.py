@@ -1,6 +1,7 @@
 """A value of YAML as a type of the schema; what does not fit is named with its place, all of it at once."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import is_dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -25,6 +26,8 @@ Loader.add_implicit_resolver(
 )
 
 EXPECTED = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+# Keys that there were, by the ends of their places, and what has taken their part.
+MOVED = {"train.seed": "run.seeds"}
 
 
 def read(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
@@ -95,18 +98,26 @@ def _block(value: Any, where: str, problems: list[str]) -> dict[Any, Any] | None
 def _read_dataclass(kind: Any, block: dict[Any, Any], where: str, problems: list[str]) -> Any:
     hints = get_type_hints(kind, include_extras=True)
     prefix = f"{where}." if where else ""
-    unknown = {key: near(key, hints) for key in block if key not in hints}
-    problems += [f"{prefix}{key}: unknown key{hint}" for key, hint in unknown.items()]
+    hinted = {key: unknown(f"{prefix}{key}", hints) for key in block if key not in hints}
+    problems += [f"{prefix}{key}: unknown key{hint}" for key, hint in hinted.items()]
     found = {}
     for name, hint in hints.items():
         if name in block:
             found[name] = read(hint, block[name], prefix + name, problems)
-        elif NoneType not in get_args(hint) and f" (did you mean {name}?)" not in unknown.values():
+        elif NoneType not in get_args(hint) and f" (did you mean {name}?)" not in hinted.values():
             problems.append(f"{prefix}{name}: missing")
     try:
         return kind(**found)
     except TypeError:  # a required field is missing: already among the problems
         return None
+
+
+def unknown(where: str, known: Iterable[str]) -> str:
+    """What is said of a key at `where` that is none of the `known` ones: what has its part now, or the near match."""
+    for place, now in MOVED.items():
+        if f".{where}".endswith(f".{place}"):
+            return f" (it is {now} now)"
+    return near(where.rpartition(".")[2], known)
 
 
 def _describe(value: Any) -> str:

@@ -30,6 +30,7 @@ class Run:
     methods: list[str]
     precisions: list[Literal[tuple(PRECISIONS)]]  # type: ignore[valid-type]
     quants: list[Literal[tuple(QUANTS)]]  # type: ignore[valid-type]
+    seeds: list[Count]
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,6 @@ class Train:
     gradient_checkpointing: bool
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"]
     compile: bool
-    seed: Count
     log_every: Positive
     save_every: Positive
 

@@ -26,13 +26,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def run(main: Callable[..., None]) -> None:
-    """Call a stage's `main` with one required option per parameter (`main(model, dataset)` -> --model, --dataset).
+    """Call a stage's `main` with one required option per parameter (`main(model, seed)` -> --model, --seed).
 
     The times of a stage that succeeds are recorded.
     """
     options = parser()
-    for parameter in inspect.signature(main).parameters:
-        options.add_argument(f"--{parameter}", required=True, help="a name from params.yaml")
+    for name, parameter in inspect.signature(main).parameters.items():
+        number = parameter.annotation is int
+        what = "a number of params.yaml" if number else "a name from params.yaml"
+        options.add_argument(f"--{name}", required=True, type=int if number else str, help=what)
     arguments = vars(options.parse_args())
     with explained(), clock.stage(_started().rpartition(".")[2]):
         main(**arguments)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
-from tradeoffs.report.formatting import Lines, accuracy_of, heading, short, table
+from tradeoffs.report.formatting import Lines, accuracy_of, full_label, heading, short, table
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import quality_table, why_only_as_trained
 from tradeoffs.results import ranking, tuning
@@ -28,6 +28,9 @@ TRAINING = {
     "reward_margin": "reward margin",
 }
 
+# What stands for each seed; values without intervals, which say nothing about seeds.
+OF_A_SEED = ("test_f1", "test_exact_match", "test_loss", "mmlu_accuracy", "general_loss")
+
 
 def section(results: Results, drawn: Sequence[str]) -> str:
     return render("methods.md.j2", drawn, groups=[_group(results, group) for group in results.groups()])
@@ -46,6 +49,7 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
         "test_and_seen": quality_table(results, trained, both, lambda v: v.method, split_names=True),
         "preferences": any(tuning.rewards(results, v) for v in trained),
         "training": _training_table(results, trained),
+        "seeds": _seeds_table(results, trained),
         "only_as_trained": why_only_as_trained(results, group),
         "adalora": _adalora_ranks(results, trained),
     }
@@ -64,6 +68,23 @@ def _training_table(results: Results, trained: list[Variant]) -> Lines:
         [f"`{v.method}`", *(found.get(key, "") for key in columns)] for v, found in zip(trained, facts, strict=True)
     ]
     return table(["method", *columns.values()], rows)
+
+
+def _seeds_table(results: Results, trained: list[Variant]) -> Lines:
+    """Each training by its seed, and how far those of a method lie apart; no lines where each was trained once."""
+    trainings = [v for first in trained for v in results.trainings(first.cell)]
+    if len(trainings) == len(trained):
+        return []
+    names = [name for name in OF_A_SEED if any(results.has(v, name) for v in trainings)]
+    rows = []
+    for first in trained:
+        for variant in results.trainings(first.cell):
+            values = [results.interval(variant, n).value if results.has(variant, n) else None for n in names]
+            rows.append([f"`{variant.method}`", str(variant.training(results.run.seeds).seed), *map(short, values)])
+        apart = [tuning.between_seeds(results, first.cell, name) for name in names]
+        if any(sd is not None for sd in apart):
+            rows.append([f"`{first.method}`", "sd", *map(short, apart)])
+    return table(["method", "seed", *(full_label(results, trained[0].dataset, name) for name in names)], rows)
 
 
 def _adalora_ranks(results: Results, trained: list[Variant]) -> list[dict[str, str]]:

@@ -8,11 +8,12 @@ document of a text: its windows are no independent samples, and every tokenizer 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 
 from tradeoffs import metrics
-from tradeoffs.common.cells import TRAINED, Pair, Variant, pairs, prepared, variants
+from tradeoffs.common.cells import TRAINED, Cell, Pair, Variant, pairs, prepared, variants
 from tradeoffs.formats import trained_only
 from tradeoffs.params import Run
 from tradeoffs.plumbing.errors import UserError
@@ -41,19 +42,25 @@ class Results:
     """Everything measured for a run list, or for `only` some of its variants.
 
     `seed` and `resamples` decide the bootstrap. `variants` are those that were made; why a method has none but the one
-    as trained is in `unmergeable`, by its cell. `facts` are what is known of each, `cost` what it costs, by
-    the names of the numbers, `costs` the intervals of these. `columns` are the items of each variant, by their columns.
+    as trained is in `unmergeable`, by its cell. `facts` are what is known of each, `cost` what it costs, by the names of
+    the numbers, `costs` the intervals of these. `training` is the row of data/training of each cell for its first seed.
+    `columns` are the items of each variant and of each further training, by the names of their columns.
     Raises UserError if a file of a variant is missing.
     """
 
     def __init__(self, run: Run, seed: int, resamples: int, only: Sequence[Variant] = ()):
         self.run = run
         listed = list(only) or variants(run)
-        self.training = {cell: reading.read_json(cell.training) for cell in dict.fromkeys(v.cell for v in listed)}
         facts = {variant: reading.read_json(variant.facts) for variant in listed}
         self.unmergeable = {v.cell: found[trained_only.KEY] for v, found in facts.items() if trained_only.KEY in found}
         self.facts = {variant: found for variant, found in facts.items() if trained_only.KEY not in found}
         self.variants = list(self.facts)
+        self._trainings = {
+            cell.training(seed): reading.read_json(cell.training(seed).facts)
+            for cell in dict.fromkeys(v.cell for v in listed)
+            for seed in run.seeds
+        }
+        self.training = {t.cell: found for t, found in self._trainings.items() if t.seed == run.seeds[0]}
         self._of: dict[Pair, list[Variant]] = {}
         for variant in self.variants:
             self._of.setdefault(variant.pair, []).append(variant)
@@ -65,7 +72,11 @@ class Results:
         self._values: dict[tuple[Variant, str], tuple[list[str], np.ndarray] | None] = {}
         self._subjects: dict[Variant, dict[str, tuple[Interval, int]]] = {}
         scores, self.embedding = reading.scores()
-        self.columns = {variant: reading.columns(variant, scores.get(str(variant))) for variant in self.variants}
+        # Where nothing was trained there is one model, whatever the seed.
+        again = {cell: run.seeds if "train_seconds" in row else () for cell, row in self.training.items()}
+        self._further = {cell: cell.further(seeds) for cell, seeds in again.items()}
+        asked = [*self.variants, *chain.from_iterable(self._further.values())]
+        self.columns = {variant: reading.columns(variant, scores.get(str(variant))) for variant in asked}
         self.costs = costs.read(self.facts, self.columns)
         self.cost = self.costs.numbers
 
@@ -90,6 +101,14 @@ class Results:
     def as_trained(self, pair: Pair) -> list[Variant]:
         """Each method of a pair as it left training, in the order of the run list."""
         return [variant for variant in self.of(pair) if variant.format == TRAINED]
+
+    def trainings(self, cell: Cell) -> list[Variant]:
+        """A cell as trained with each seed: the variant `trained`, then one with a `seed` for each of the others."""
+        return [cell.variant(TRAINED), *self._further[cell]]
+
+    def trained(self, variant: Variant) -> dict:
+        """The row of data/training of the training that gave a variant its weights."""
+        return self._trainings[variant.training(self.run.seeds)]
 
     def untouched(self, pair: Pair) -> Variant | None:
         """The base of a pair as it is, if the run list has it."""

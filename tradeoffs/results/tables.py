@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from tradeoffs import metrics
@@ -20,15 +21,29 @@ POINT = ("step", "loss", "token_accuracy", "reward_accuracy", "reward_margin", "
 
 
 def training(results: Results) -> dict[str, dict]:
-    """Numbers of each cell's training, and the loss on general text after it with its change from the base's."""
+    """Numbers of each cell's training, and the loss on general text after it with its change from the base's.
+
+    Of several trainings, which differ in their seeds alone, the means.
+    """
     table = {}
-    for variant in (v for v in results.variants if v.format == TRAINED):
-        table[str(variant.cell)] = tuning.numbers(results, variant)
-        if results.has(variant, "general_loss"):
-            table[str(variant.cell)]["general_loss"] = results.interval(variant, "general_loss").value
-        if forgotten := tuning.forgotten(results, variant):
-            table[str(variant.cell)]["general_loss_change"] = forgotten.value
+    for cell in results.training:
+        rows = [_trained(results, variant) for variant in results.trainings(cell)]
+        table[str(cell)] = {name: _mean([row[name] for row in rows if name in row]) for name in rows[0]}
     return table
+
+
+def _trained(results: Results, variant: Variant) -> dict[str, float]:
+    found = tuning.numbers(results, variant)
+    if results.has(variant, "general_loss"):
+        found["general_loss"] = results.interval(variant, "general_loss").value
+    if forgotten := tuning.forgotten(results, variant):
+        found["general_loss_change"] = forgotten.value
+    return found
+
+
+def _mean(values: list[float]) -> float:
+    """Of equal ones the value itself: a count stays a whole number."""
+    return values[0] if len(set(values)) == 1 else fmean(values)
 
 
 def quality(results: Results) -> dict[str, dict]:
@@ -63,6 +78,8 @@ def summary(results: Results) -> list[dict]:
         for name in (*metrics.names("quality"), *metrics.names("summary")):
             if results.has(variant, name):
                 row |= _spread(name, results.interval(variant, name))
+                if variant.format == TRAINED and (sd := tuning.between_seeds(results, variant.cell, name)) is not None:
+                    row[f"{name}_seed_sd"] = sd
         for name in (name for name in metrics.names("value") if results.has(variant, name)):
             row[name] = results.interval(variant, name).value
         for subject, (accuracy, _) in results.subjects(variant).items():
@@ -103,11 +120,13 @@ def ladder(results: Results) -> list[dict]:
 
 
 def curves(results: Results, key: str) -> list[dict]:
-    """Every point of the curves `key` (curve, preference_curve), in long form: cell, step, and what was measured."""
+    """Every point of the curves `key` (curve, preference_curve), in long form: training, step, what was measured."""
     return [
-        {"model": cell.model, "dataset": cell.dataset, "method": cell.method} | _present(POINT, point)
-        for cell in cells(results.run)
-        for point in results.training[cell].get(key, [])
+        {"model": v.model, "dataset": v.dataset, "method": v.method, "seed": v.training(results.run.seeds).seed}
+        | _present(POINT, point)
+        for cell in results.training
+        for v in results.trainings(cell)
+        for point in results.trained(v).get(key, [])
     ]
 
 

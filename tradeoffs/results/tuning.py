@@ -1,8 +1,10 @@
 """What tuning took, what it learnt and what it forgot."""
 
+import statistics
+
 import numpy as np
 
-from tradeoffs.common.cells import Variant
+from tradeoffs.common.cells import Cell, Variant
 from tradeoffs.results import intervals
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
@@ -25,7 +27,7 @@ MEDIANS = {"tokens_per_second": "median_tokens_per_second", "utilisation": "medi
 
 def numbers(results: Results, variant: Variant) -> dict[str, float]:
     """What is known of a variant's training as single numbers, by their names in metrics/training.json."""
-    row = results.training[variant.cell]
+    row = results.trained(variant)
     found = {name: row[name] for name in TRAINING if name in row}
     for key, name in MEDIANS.items():
         points = [point[key] for point in row.get("curve", []) if key in point]
@@ -36,12 +38,20 @@ def numbers(results: Results, variant: Variant) -> dict[str, float]:
     return found
 
 
+def between_seeds(results: Results, cell: Cell, name: str) -> float | None:
+    """Standard deviation (n - 1) of a quality metric between the trainings of a cell; None for a single one."""
+    trainings = results.trainings(cell)
+    if len(trainings) == 1 or not all(results.has(v, name) for v in trainings):
+        return None
+    return statistics.stdev(results.interval(v, name).value for v in trainings)
+
+
 def rewards(results: Results, variant: Variant) -> dict[str, Interval]:
     """Of a method that learnt from pairs of answers, over the held-out pairs; empty for any other.
 
     `reward_accuracy` is the share whose chosen answer has the higher reward, `reward_margin` the mean difference.
     """
-    margins = np.array(results.training[variant.cell].get("reward_margins", []), np.float64)
+    margins = np.array(results.trained(variant).get("reward_margins", []), np.float64)
     if not len(margins):
         return {}
     measured = {"reward_accuracy": (margins > 0).astype(np.float64), "reward_margin": margins}
