@@ -19,7 +19,7 @@ from benchmarks import assets, common, zoo
 from benchmarks.common import ROOT, SCRATCH
 from benchmarks.gguf_scoring import TEXT
 from tradeoffs.common import files
-from tradeoffs.common.cells import Variant
+from tradeoffs.common.cells import Cell
 from tradeoffs.plumbing.errors import UserError
 
 WORKSPACE = SCRATCH / "memory"
@@ -28,8 +28,8 @@ ONCE: tuple[tuple[str, dict[str, str]], ...] = (
     ("prepare", {"dataset": "text"}),
     ("base", {"model": "qwen2"}),
     ("tokenize", {"model": "qwen2", "dataset": "text"}),
-    ("finetune", CELL),
-    ("merge", CELL),
+    ("finetune", CELL | {"seed": "42"}),
+    ("merge", CELL | {"seed": "42"}),
     ("convert", CELL),
     ("quantize", CELL | {"quant": "q4_0"}),
 )
@@ -56,7 +56,7 @@ def main(arguments: Namespace) -> None:
         write_params(items, window)
         for name, options, format_ in MEASURED:
             peak = stage(name, options)
-            variant = Variant(**CELL, format=format_)
+            variant = Cell(**CELL).variant(format_)
             rows = files.read_table(WORKSPACE / variant.items)
             scored = len({row["document"] for row in rows if row["split"] == "test"})
             if scored != items:
@@ -87,6 +87,7 @@ def write_params(items: int, window: int) -> None:
     """The project's params.yaml with the model, the text and the number of items of this benchmark."""
     changed = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     changed["run"] |= {"models": ["qwen2"], "datasets": ["text"], "methods": ["base"], "precisions": [], "quants": []}
+    changed["run"]["seeds"] = [42]
     changed["models"]["qwen2"] = {"path": str(zoo.MODELS / "qwen2"), "prompt": "own"}
     changed["datasets"]["text"] = {
         "path": str(assets.find(TEXT)),

@@ -127,7 +127,8 @@ def require(folder: Path, file: str) -> None:
         return
     present = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else None
     there = "the folder does not exist" if present is None else f"there are: {', '.join(present) or 'no files'}"
-    maker = MADE_BY.get(folder.parent.name)
+    # A training lies one folder deeper, by its seed.
+    maker = next((MADE_BY[parent.name] for parent in folder.parents[:2] if parent.name in MADE_BY), None)
     way_out = f"run `dvc repro` to make it (stage {maker})" if maker else f"give a folder that holds {file}"
     raise UserError(f"{folder}: no {file} ({there}); {way_out}")
 
