@@ -119,12 +119,14 @@ def with_seeds(*seeds: int) -> None:
     Path("params.yaml").write_text(quick_yaml.dump(raw))
 
 
-def test_the_reference_is_the_first_seeds_and_what_left_the_list_is_gone(copy, capsys):
+def test_the_reference_is_the_first_seeds_and_what_left_the_list_is_gone(copy, monkeypatch, capsys):
     def kept():
         return {path.name: files.sha256(path) for path in LORA.reference.iterdir()}
 
     before = kept()
     with_seeds(42)
+    monkeypatch.setattr(files, "_dvc_cache", Path)
+    monkeypatch.setattr(files, "_is_kept", lambda path, cache: True)
     reference.main("tiny", "sums", "lora")
     assert kept() == before
     assert list(LORA.seeds.iterdir()) == []

@@ -42,9 +42,9 @@ class Results:
     """Everything measured for a run list, or for `only` some of its variants.
 
     `seed` and `resamples` decide the bootstrap. `variants` are those that were made; why a method has none but the one
-    as trained is in `unmergeable`, by its cell. `facts` are what is known of each, `cost` what it costs, by the names of
-    the numbers, `costs` the intervals of these. `training` is the row of data/training of each cell for its first seed.
-    `columns` are the items of each variant and of each further training, by the names of their columns.
+    as trained is in `unmergeable`, by its cell. `facts` are what is known of each, `cost` what it costs, by the names
+    of the numbers, `costs` the intervals of these. `training` is the row of data/training of each cell for its first
+    seed. `columns` are the items of each variant and of each further training, by the names of their columns.
     Raises UserError if a file of a variant is missing.
     """
 
