@@ -47,7 +47,7 @@ def main(arguments: Namespace) -> None:
         theirs,
         same[theirs.best],
         quick=arguments.quick,
-        at_least={"ratio": 1.5, "agreement": 1},
+        at_least={"ratio": 1.2, "agreement": 1},
         agreement_by_setting=same,
         seconds={side: sides[side].seconds for side in sides},
         work_seconds={side: [run["work_seconds"] for run in found[side]] for side in sides},
