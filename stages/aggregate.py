@@ -1,7 +1,7 @@
 """Joins everything that was measured: metrics, tables, pictures and the report.
 
-IN   data/items/    data/seeds/    data/scores.parquet    data/facts/    data/cost.json    data/training/
-     data/prepared/<dataset>/info.json    data/lengths/
+IN   data/items/    data/seeds/    data/copying/    data/scores.parquet    data/facts/    data/cost.json
+     data/training/    data/prepared/<dataset>/info.json    data/lengths/
 OUT  metrics/{training,quality,cost,mmlu}.json    metrics/{summary,ladder}.csv    plots/
      report/ (Markdown, HTML; with prompts in params.yaml also the answers to them, prompts.csv)
      python -m stages.aggregate

@@ -13,7 +13,7 @@ from tradeoffs import params
 from tradeoffs.common import cells, files
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.prepare import hub_mmlu, mmlu_files, records, splits
+from tradeoffs.prepare import answer_patterns, hub_mmlu, mmlu_files, records, splits
 from tradeoffs.sources import demo_exams, demo_questions, hub
 
 
@@ -36,12 +36,15 @@ def main(dataset: str) -> None:
         made, dropped = splits.divide(rows, wanted, where)
         for name, numbers in made.items():
             rows.write(folder / f"{name}.jsonl", numbers)
+        if wanted.answer_pattern:
+            answer_patterns.check(folder, wanted.answer_pattern, f"{where}.answer_pattern")
         files.write_jsonl(folder / "mmlu.jsonl", mmlu)
         counts = {"read": rows.read} | {name: len(numbers) for name, numbers in made.items()}
         counts |= {f"mmlu_{split}": sum(row["split"] == split for row in mmlu) for split in ("dev", "test")}
         subjects = list(dict.fromkeys(row["subject"] for row in mmlu))
         info = {"kind": wanted.kind, **source.facts, "counts": counts, "subjects": subjects, "dropped": dropped}
         info |= {"mmlu": mmlu_source} if mmlu_source else {}
+        info |= {"answer_pattern": wanted.answer_pattern} if wanted.answer_pattern else {}
         files.write_json(folder / "info.json", info)
     for path in (wanted.path, wanted.test_path, wanted.mmlu and wanted.mmlu.path):
         if path:

@@ -21,7 +21,8 @@ from pathlib import Path
 for out in map(Path, sys.argv[1:]):
     folder = out if not out.suffix else out.parent
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("train.parquet", "valid.parquet", "pairs.parquet", "content") if not out.suffix else (out.name,):
+    parts = ["train.parquet", "valid.parquet", "pairs.parquet", "train.jsonl", "test.jsonl", "content"]
+    for name in parts if not out.suffix else (out.name,):
         kept = Path("kept", folder, name)
         (folder / name).write_text(kept.read_text() if kept.is_file() else os.urandom(8).hex())
 """

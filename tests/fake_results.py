@@ -5,11 +5,13 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import quick_yaml
 import yaml
 
 from stages import aggregate, score
+from stages.copying import COPIED
 from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED, Variant, variants
@@ -105,6 +107,8 @@ def write(
     texts = [dataset for dataset, named in kinds.items() if named == "text"]
     files.write_json(folder / "data/cost.json", cost(run, items, texts))
     for dataset in run.datasets:
+        first = item_rows(Variant(run.models[0], dataset, "base", TRAINED), items, 0, kinds[dataset], ())
+        files.write_table(folder / f"data/copying/{dataset}.parquet", *copying(first))
         info = {
             "kind": kinds[dataset],
             "source": "generated" if dataset == "demo" else f"data/raw/{dataset}.json",
@@ -157,7 +161,7 @@ def item_rows(variant: Variant, items: int, questions: int, kind: str, prompts: 
                 row |= {"kld_tail": 0.1 * row["kld"], "kld_variance": (0.02 * row["kld"]) ** 2}
             wrong = ["", "It grows.", f"The rate is {numbers[2]} percent."][int(hard * 97) % 3]
             row |= {"prompt": f"Question {index}?", "answer": answer, "generated": answer if right else wrong}
-            rows.append(row | {"generated_tokens": 12})
+            rows.append(row | {"generated_tokens": 12, "answer_tokens": 12})
     text, moved = (
         np.random.default_rng([ord(letter) for letter in of]) for of in (variant.model, f"general {variant}")
     )
@@ -181,6 +185,17 @@ def item_rows(variant: Variant, items: int, questions: int, kind: str, prompts: 
         row = {"split": "prompt", "item": f"prompt{index}", "prompt": prompt, "generated": says}
         rows.append(row | {"generated_tokens": 9, "latency_seconds": 0.25, "ttft_seconds": 0.05})
     return rows
+
+
+def copying(rows: list[dict]) -> tuple[list[dict], pa.Schema]:
+    """What copying answers to the test items of a variant: every fourth question right."""
+    found = [
+        {key: row[key] for key in ("split", "item", "prompt", "answer")}
+        | {"generated": row["answer"] if number % 4 == 0 else "The interest is 3 dollars.", "similarity": 0.9}
+        | {"example": f"train{number:04}", "question": f"Another | question {number}?"}
+        for number, row in enumerate(row for row in rows if row["split"] == "test" and "answer" in row)
+    ]
+    return found, COPIED.with_metadata({"searched": "4000", "training": "5000"})
 
 
 def windows(
@@ -228,6 +243,7 @@ def facts(variant: Variant) -> dict:
     return asked | {
         "size_mb": SIZE[variant.format],
         "shapes": shapes(variant),
+        "max_new_tokens": 48,
         **({"merged_onto": MERGED_ONTO[variant.method]} if variant.method in MERGED_ONTO else {}),
         "device": "cpu",
         "runtime": "llama.cpp" if speed > 100 else "transformers",

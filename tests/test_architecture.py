@@ -30,7 +30,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("scripts, one for each stage", ("stages",)),
     ("commands, no stage", ("experiments", "compare", "questions", "pin", "artifacts", "readme")),
 )
-# Of the rooms of one stage, by whose scripts each is used; score fills the columns that a metric is made of.
+# Of the rooms of one stage, by whose scripts each is used; score fills the columns that a metric is made of, copying
+# finds its answers by the same embeddings.
 STAGES_OF = {
     "prepare": {"prepare"},
     "base": {"base"},
@@ -40,7 +41,7 @@ STAGES_OF = {
     "convert": {"convert"},
     "evaluate": {"reference", "evaluate_gpu", "evaluate_cpu", "measure"},
     "measure": {"measure"},
-    "metrics": {"score", "aggregate"},
+    "metrics": {"copying", "score", "aggregate"},
     "results": {"aggregate"},
     "report": {"aggregate"},
 }

@@ -11,7 +11,7 @@ import small_run
 from small_run import PARAMS, REPO
 from tiny_gguf import make_checkpoint
 
-from stages import aggregate, evaluate_cpu, evaluate_gpu, measure, prepare, score, tokenize
+from stages import aggregate, copying, evaluate_cpu, evaluate_gpu, measure, prepare, score, tokenize
 from tradeoffs.common import files
 from tradeoffs.evaluate import items
 from tradeoffs.methods import peft_facts
@@ -217,6 +217,7 @@ def test_a_reference_made_for_other_tokens_stops_the_evaluation(finished):
 
 def test_the_aggregates_hold_every_variant(finished):
     measure.main()
+    copying.main("sums")
     score.main()
     aggregate.main()
     names = {

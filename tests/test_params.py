@@ -130,6 +130,24 @@ def test_a_method_without_a_block_names_the_near_one(raw, tmp_path):
             {"path": "x", "revision": "main"},
             "datasets.demo.mmlu.revision: means nothing without hub",
         ),
+        ("evaluate.copying", -1, "evaluate.copying: must be at least 0, is -1"),
+        (
+            "datasets.gsm8k.answer_pattern",
+            "#### (",
+            "datasets.gsm8k.answer_pattern: no regular expression: missing ), unterminated subpattern at position 5",
+        ),
+        (
+            "datasets.gsm8k.answer_pattern",
+            "#### [0-9]+",
+            "datasets.gsm8k.answer_pattern: needs exactly one group, (...), which holds what exact match compares, and "
+            "has 0; (?:...) is a group that holds nothing",
+        ),
+        ("datasets.gsm8k.answer_pattern", "(a)(b)", "datasets.gsm8k.answer_pattern: needs exactly one group"),
+        (
+            "datasets.tinystories.answer_pattern",
+            "(a)",
+            "datasets.tinystories.answer_pattern: means nothing for kind text",
+        ),
         ("methods.lora.train", {"stepz": 1}, "methods.lora.train.stepz: unknown key (did you mean steps?)"),
         ("models.demo.path", "x", "models.demo: needs exactly one of generate, path, hub (has generate and path)"),
         ("models.gpt2.path", "x", "models.gpt2: needs exactly one of generate, path, hub (has path and hub)"),

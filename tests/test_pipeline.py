@@ -19,7 +19,7 @@ from tradeoffs import artifacts, params
 SPEC = quick_yaml.load((REPO / "dvc.yaml").read_text())
 STAGES = SPEC["stages"]
 SLOW_FIXTURES = {"finished"}  # read by conftest.py
-CODE_DEPS = 60  # in dvc.yaml; each stands in dvc.lock once per cell
+CODE_DEPS = 70  # in dvc.yaml; each stands in dvc.lock once per cell
 
 
 def code_deps(stage: str) -> set[str]:
@@ -164,7 +164,16 @@ def test_what_is_only_evaluated_trains_nothing_again(finished, tmp_path):
         raw["evaluate"]["embedding"] = "another"
 
     found = {name.split("@")[0] for name in changed(finished, tmp_path, edit)}
-    assert found == {"reference", "evaluate_gpu", "evaluate_cpu", "score", "aggregate"}
+    assert found == {"reference", "evaluate_gpu", "evaluate_cpu", "copying", "score", "aggregate"}
+
+
+def test_another_answer_pattern_trains_and_evaluates_nothing_again():
+    """It is part of a data set's block, so prepare and tokenize run; what follows reads files of theirs that it is not
+    in, or scores by it."""
+    assert not any("datasets" in str(STAGES[stage].get("params")) for stage in set(STAGES) - {"prepare", "tokenize"})
+    assert "data/prepared" in STAGES["score"]["deps"]
+    info = {dep for dep in STAGES["copying"]["deps"] if dep.startswith("data/prepared/")}
+    assert all(dep.endswith(".jsonl") for dep in info)
 
 
 def test_a_comment_in_the_report_reruns_aggregate_alone(finished, tmp_path):

@@ -364,3 +364,41 @@ def test_preparing_from_files_needs_no_slow_import():
 def test_what_is_left_out_for_its_length_is_said(workspace, capsys):
     workspace([*rows(60), {"ask": "long " * 50, "reply": "yes"}], max_characters=100)
     assert "; 1 rows of train longer than max_characters" in capsys.readouterr().out
+
+
+PATTERN = r"answer (\d+)"
+
+
+@pytest.mark.parametrize("kind", ["instruction", "preference", "chat"])
+def test_an_answer_pattern_is_noted_where_it_finds_something_in_every_expected_answer(workspace, kind):
+    if kind == "chat":
+        said = [[row["ask"], row["reply"]] for row in rows(60)]
+        talks = [[{"role": r, "content": c} for r, c in zip(("user", "assistant"), s, strict=True)] for s in said]
+        columns = {"messages": "talk"}
+        workspace([{"talk": talk} for talk in talks], kind=kind, columns=columns, answer_pattern=PATTERN)
+    elif kind == "preference":
+        workspace(pairs(60), **PAIRS, answer_pattern=PATTERN)
+    else:
+        workspace(rows(60), answer_pattern=PATTERN)
+    assert info()["answer_pattern"] == PATTERN
+
+
+def test_an_expected_answer_in_which_the_pattern_finds_nothing_is_named(workspace):
+    some = rows(60)
+    evaluated = workspace(some)["test"]
+    wrong = next(row for row in some if row["ask"] == evaluated[1]["prompt"])
+    wrong["reply"] = "I do not know."
+    with pytest.raises(UserError) as error:
+        workspace(some, answer_pattern=PATTERN)
+    assert str(error.value).startswith(
+        f"datasets.mine.answer_pattern: {PATTERN!r} finds nothing in 1 of {len(evaluated)} expected answers of test, "
+        f"first in the row that asks {wrong['ask']!r}, whose answer ends with 'I do not know.'"
+    )
+
+
+def test_an_answer_that_is_only_trained_on_need_not_have_what_the_pattern_finds(workspace):
+    some = rows(60)
+    made = workspace(some)
+    asked = {row["prompt"] for row in made["train"]} - {row["prompt"] for row in made["seen"]}
+    next(row for row in some if row["ask"] in asked)["reply"] = "I do not know."
+    workspace(some, answer_pattern=PATTERN)

@@ -9,7 +9,7 @@ of params.yaml hold no `-`, so each can be read back from its own name.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from tradeoffs.plumbing.errors import UserError
 
@@ -33,6 +33,23 @@ def general(model: str) -> Path:
 def prepared(dataset: str) -> Path:
     """A data set, cleaned and split."""
     return Path("data/prepared", dataset)
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What answering by copying comes to: of each test question of a data set, the answer of the most similar training
+    question. It is scored as a variant is, on the same items, and is of no model."""
+
+    dataset: str
+    model: ClassVar[str] = ""
+
+    @property
+    def items(self) -> Path:
+        """What was asked and what was copied, a row per test question; none where nothing is answered."""
+        return Path("data/copying", f"{self.dataset}.parquet")
+
+    def __str__(self) -> str:
+        return f"{self.dataset}-copying"
 
 
 @dataclass(frozen=True)

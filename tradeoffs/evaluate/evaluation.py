@@ -148,4 +148,5 @@ class _Evaluation:
         runtime = self.runtime
         weights = {"size_mb": runtime.size_mb, "shapes": runtime.shapes}
         made_by = {"device": runtime.device, "runtime": runtime.name, "hardware": files.run_info()["hardware"]}
+        weights |= {"max_new_tokens": self.answering.limit} if self.answers else {}
         files.write_json(self.variant.facts, known | weights | made_by)

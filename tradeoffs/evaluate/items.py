@@ -41,7 +41,8 @@ ITEMS = pa.schema(
         ("prompt", pa.string()),
         ("answer", pa.string()),
         ("generated", pa.string()),
-        ("generated_tokens", pa.int32()),
+        ("generated_tokens", pa.int32()),  # without the token that ends it; as many as there may be: it was cut
+        ("answer_tokens", pa.int32()),  # of the expected answer, counted in the same way
         ("latency_seconds", pa.float64()),  # of the user's prompts, which are answered one at a time
         ("ttft_seconds", pa.float64()),
         ("chosen", pa.int32()),
@@ -180,6 +181,7 @@ def answer(runtime: Runtime, chunk: Chunk, answering: Answering) -> list[Row]:
             "answer": item["answer"],
             "generated": answering.text(ids),
             "generated_tokens": len(ids),
+            "answer_tokens": len(item["ids"]) - item["prompt_tokens"] - 1,
         }
         for item, ids in zip(chunk.items, found, strict=True)
     ]

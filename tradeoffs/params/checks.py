@@ -131,6 +131,26 @@ def _dataset_checks(where: str, dataset: Dataset) -> Iterator[str]:
         yield f"{where}.kind: a .txt file has no columns; it can only be of kind text"
     if dataset.kind != "instruction" and dataset.generate:
         yield f"{where}.kind: what is generated are questions and answers; it can only be of kind instruction"
+    if dataset.answer_pattern is not None:
+        yield from _pattern_checks(f"{where}.answer_pattern", dataset)
+
+
+def _pattern_checks(where: str, dataset: Dataset) -> Iterator[str]:
+    """One group, which holds what exact match compares."""
+    pattern = str(dataset.answer_pattern)
+    if dataset.kind == "text":
+        yield f"{where}: means nothing for kind text, where nothing is answered; leave it out"
+        return
+    try:
+        groups = re.compile(pattern).groups
+    except re.error as error:
+        yield f"{where}: no regular expression: {error}; is {pattern!r}"
+        return
+    if groups != 1:
+        yield (
+            f"{where}: needs exactly one group, (...), which holds what exact match compares, and has {groups}; "
+            f"(?:...) is a group that holds nothing; is {pattern!r}"
+        )
 
 
 def _split_checks(where: str, dataset: Dataset) -> Iterator[str]:

@@ -103,6 +103,7 @@ class Evaluate:
     mmlu: Mmlu
     cost: Cost
     embedding: str
+    copying: Count
     bootstrap: Annotated[int, Range(20)]
 
 
@@ -188,6 +189,7 @@ class Dataset:
     rows: Positive | None = None
     max_characters: Positive | None = None
     columns: Columns | None = None
+    answer_pattern: str | None = None
     mmlu: MmluSource | None = None
 
 

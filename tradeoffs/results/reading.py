@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 
 from tradeoffs import metrics
 from tradeoffs.common import files
-from tradeoffs.common.cells import SCORES, TRAINED, Variant
+from tradeoffs.common.cells import SCORES, TRAINED, Copied, Variant
 from tradeoffs.formats import trained_only
 from tradeoffs.plumbing.errors import UserError
 
 # Besides those that metrics are made of.
 _COLUMNS: tuple[str, ...] = ("split", "item", "document", "subject", "tokens", "bytes", "chosen", "correct_option")
-_COLUMNS += ("prompt", "generated", "generated_tokens", "latency_seconds", "ttft_seconds")
+_COLUMNS += ("prompt", "generated", "generated_tokens", "answer_tokens", "latency_seconds", "ttft_seconds")
 _MADE = ("items", "correct")  # of them: 1 for each item, whether the right option was chosen
 
 
@@ -64,6 +64,23 @@ def columns(variant: Variant, scored: pa.Table | None) -> dict[str, np.ndarray]:
         found[name] = np.full(table.num_rows, np.nan)
         found[name][answered] = values
     return found
+
+
+def copied(floor: Copied, scored: pa.Table | None) -> dict[str, np.ndarray]:
+    """The test items of what copying answers, as `columns` has those of a variant; without what only a model has."""
+    files.must_exist(floor.items)
+    table = pq.read_table(floor.items)
+    found = {name: table[name].to_numpy() for name in table.column_names}
+    found["items"] = np.ones(table.num_rows)
+    if (scored["item"].to_pylist() if scored else []) != found["item"].tolist():
+        raise UserError(f"{SCORES}: not made from the present {floor.items}; run `dvc repro`")
+    return found | (_score_columns(scored) if scored else {})
+
+
+def searched(floor: Copied) -> tuple[int, int]:
+    """How many training questions were searched for similar ones, and of how many."""
+    found = pq.read_schema(floor.items).metadata
+    return int(found[b"searched"]), int(found[b"training"])
 
 
 def _score_columns(scored: pa.Table) -> dict[str, np.ndarray]:

@@ -13,7 +13,7 @@ from itertools import chain
 import numpy as np
 
 from tradeoffs import metrics
-from tradeoffs.common.cells import TRAINED, Cell, Pair, Variant, pairs, prepared, variants
+from tradeoffs.common.cells import TRAINED, Cell, Copied, Pair, Variant, pairs, prepared, variants
 from tradeoffs.formats import trained_only
 from tradeoffs.params import Run
 from tradeoffs.plumbing.errors import UserError
@@ -23,6 +23,8 @@ from tradeoffs.results.intervals import Interval
 # How each format is made: the rung of the ladder below it, or the nearest one of these that the run list has.
 MADE_FROM = {"bf16": (TRAINED,), "int8": ("bf16", TRAINED), "nf4": ("bf16", TRAINED), "f16": ("bf16", TRAINED)}
 QUANT_MADE_FROM = ("f16", "bf16", TRAINED)
+
+Judged = Variant | Copied  # whose answers have metrics, of which a Copied has those of answers alone
 
 
 @dataclass(frozen=True)
@@ -68,17 +70,20 @@ class Results:
         self.prepared = {name: reading.read_json(prepared(name) / "info.json") for name in datasets}
         self._seed, self._resamples = seed, resamples
         self._draws: dict[int, np.ndarray] = {}
-        self._sums: dict[tuple[Variant, str], tuple[list[str], np.ndarray] | None] = {}
-        self._values: dict[tuple[Variant, str], tuple[list[str], np.ndarray] | None] = {}
+        self._sums: dict[tuple[Judged, str], tuple[list[str], np.ndarray] | None] = {}
+        self._values: dict[tuple[Judged, str], tuple[list[str], np.ndarray] | None] = {}
         self._subjects: dict[Variant, dict[str, tuple[Interval, int]]] = {}
         scores, self.embedding = reading.scores()
         # Where nothing was trained there is one model, whatever the seed.
         again = {cell: run.seeds if "train_seconds" in row else () for cell, row in self.training.items()}
         self._further = {cell: cell.further(seeds) for cell, seeds in again.items()}
         asked = [*self.variants, *chain.from_iterable(self._further.values())]
-        self.columns = {variant: reading.columns(variant, scores.get(str(variant))) for variant in asked}
-        self.costs = costs.read(self.facts, self.columns)
+        of_models = {variant: reading.columns(variant, scores.get(str(variant))) for variant in asked}
+        self.costs = costs.read(self.facts, of_models)
         self.cost = self.costs.numbers
+        floors = [] if only else [Copied(name) for name in datasets]
+        copied = {floor: reading.copied(floor, scores.get(str(floor))) for floor in floors}
+        self.columns: dict[Judged, dict[str, np.ndarray]] = {**of_models, **copied}
 
     @cached_property
     def lengths(self) -> dict[Pair, dict]:
@@ -114,6 +119,11 @@ class Results:
         """The base of a pair as it is, if the run list has it."""
         return next((v for v in self.as_trained(pair) if v.method == "base"), None)
 
+    def floor(self, pair: Pair) -> Copied | None:
+        """What copying the answer of the most similar training question comes to; None where nothing was copied."""
+        floor = Copied(pair.dataset)
+        return floor if floor in self.columns and len(self.columns[floor]["item"]) else None
+
     def made_from(self, variant: Variant) -> Variant:
         """The rung of the ladder that this format was made from."""
         listed = {v.format: v for v in self.of(variant.pair, variant.method)}
@@ -140,29 +150,30 @@ class Results:
         made_here = self.prepared[dataset].get("mmlu", {}).get("source") == "generated"
         return "multiple choice" if name == "mmlu_accuracy" and made_here else metrics.metric(name)[1].label
 
-    def has(self, variant: Variant, name: str) -> bool:
+    def has(self, variant: Judged, name: str) -> bool:
         """Whether a quality metric was measured for a variant."""
         return self._resampled(variant, name) is not None
 
-    def values(self, variant: Variant, name: str) -> np.ndarray:
+    def values(self, variant: Judged, name: str) -> np.ndarray:
         """A quality metric per resample, float64 (1 + resamples,), the value itself first."""
         return self._measured(variant, name)[1]
 
-    def count(self, variant: Variant, name: str) -> int:
+    def count(self, variant: Judged, name: str) -> int:
         """Number of items behind a metric."""
         return len(self._measured(variant, name)[0])
 
-    def interval(self, variant: Variant, name: str) -> Interval:
+    def interval(self, variant: Judged, name: str) -> Interval:
         return intervals.interval(self.values(variant, name))
 
-    def compare(self, ours: Variant, theirs: Variant, name: str) -> Interval:
+    def compare(self, ours: Judged, theirs: Judged, name: str) -> Interval:
         """Paired difference ours - theirs. Raises UserError if the two were not asked the same items.
 
         Of two models it is over the items that both have, should one have items in which it has nothing to score (a
         document that is a single token to its tokenizer).
         """
         mine, other = self._measured(ours, name), self._measured(theirs, name)
-        if ours.model != theirs.model and mine[0] != other[0]:
+        models = {ours.model, theirs.model} - {Copied.model}
+        if len(models) > 1 and mine[0] != other[0]:
             there = set(other[0])
             common = [item for item in mine[0] if item in there]
             if common:
@@ -174,7 +185,7 @@ class Results:
         """Paired difference of two that were picked out of `among` variants by their values: a wider interval."""
         return intervals.simultaneous(self.compare(ours, theirs, name), among * (among - 1) // 2)
 
-    def mcnemar(self, ours: Variant, theirs: Variant, name: str) -> float:
+    def mcnemar(self, ours: Judged, theirs: Judged, name: str) -> float:
         """p-value that the two are right equally often, by a metric of right or wrong. Raises as `compare`."""
         require_same(name, ours, self._measured(ours, name)[0], theirs, self._measured(theirs, name)[0])
         split, metric = metrics.metric(name)
@@ -195,6 +206,26 @@ class Results:
         tokens, size = (int(mine[column][rows].sum()) for column in ("tokens", "bytes"))
         return Scored(len(set(mine["item"][rows])), tokens, size)
 
+    def cut(self, variant: Variant) -> tuple[int, int]:
+        """How many answers to test questions did not end by themselves, and of how many."""
+        lengths = self._test_lengths(variant, "generated_tokens")
+        return int((lengths >= self.longest_answer(variant.pair)).sum()), len(lengths)
+
+    def too_long(self, pair: Pair) -> tuple[int, int]:
+        """How many expected answers of a pair's test questions no generated one can be as long as, and of how many."""
+        lengths = self._test_lengths(self.of(pair)[0], "answer_tokens")
+        return int((lengths > self.longest_answer(pair)).sum()), len(lengths)
+
+    def longest_answer(self, pair: Pair) -> int:
+        """At so many tokens a generated answer was cut."""
+        return self.facts[self.of(pair)[0]]["max_new_tokens"]
+
+    def _test_lengths(self, variant: Variant, column: str) -> np.ndarray:
+        """Tokens of each answer to a test question; none of a text."""
+        mine = self.columns[variant]
+        found = mine[column][mine["split"] == "test"]
+        return found[~np.isnan(found)]
+
     def subjects(self, variant: Variant) -> dict[str, tuple[Interval, int]]:
         """Accuracy and number of questions per multiple-choice subject, in their order."""
         if variant not in self._subjects:
@@ -208,7 +239,7 @@ class Results:
             }
         return self._subjects[variant]
 
-    def _measured(self, variant: Variant, name: str, only: list[str] | None = None) -> tuple[list[str], np.ndarray]:
+    def _measured(self, variant: Judged, name: str, only: list[str] | None = None) -> tuple[list[str], np.ndarray]:
         """What _resampled gives, or the same of `only` some items. Raises ValueError if the metric is not there."""
         found = self._resampled(variant, name) if only is None else self._item_sums(variant, name)
         if found is None:
@@ -218,14 +249,14 @@ class Results:
         places = {item: place for place, item in enumerate(found[0])}
         return only, self._of_sums(name, found[1][[places[item] for item in only]])
 
-    def _resampled(self, variant: Variant, name: str) -> tuple[list[str], np.ndarray] | None:
+    def _resampled(self, variant: Judged, name: str) -> tuple[list[str], np.ndarray] | None:
         """Item ids behind a metric and the metric per resample."""
         if (variant, name) not in self._values:
             found = self._item_sums(variant, name)
             self._values[variant, name] = found and (found[0], self._of_sums(name, found[1]))
         return self._values[variant, name]
 
-    def _item_sums(self, variant: Variant, name: str) -> tuple[list[str], np.ndarray] | None:
+    def _item_sums(self, variant: Judged, name: str) -> tuple[list[str], np.ndarray] | None:
         """Item ids behind a metric, and per item what the metric is made of; float64 (items, columns)."""
         if (variant, name) not in self._sums:
             split, metric = metrics.metric(name)
@@ -251,7 +282,7 @@ class Results:
         return self._draws[count]
 
 
-def require_same(what: str, ours: Variant, mine: list[str], theirs: Variant, other: list[str]) -> None:
+def require_same(what: str, ours: Judged, mine: list[str], theirs: Judged, other: list[str]) -> None:
     """Raises UserError if two variants were not asked the same items."""
     if mine != other:
         raise UserError(

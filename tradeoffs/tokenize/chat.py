@@ -9,6 +9,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
 from tradeoffs.common import files
+from tradeoffs.common.examples import question
 from tradeoffs.plumbing.errors import UserError
 
 
@@ -37,7 +38,7 @@ def instruction_rows(
             "ids": ids,
             "scored": [any(begin <= at < end for begin, end in answers) for at in range(len(ids))],
             "prompt_tokens": answers[-1][0],
-            "prompt": example["prompt"] if "prompt" in example else _said(messages[:-1]),
+            "prompt": question(example),
             "answer": texts[-1],
             "bytes": sum(len(text.encode()) for text in texts),
         }
@@ -91,13 +92,6 @@ def _answers(
             "choose another `prompt` for this model in params.yaml"
         ) from error
     return ids[: spans[-1][1]], spans
-
-
-def _said(messages: list[dict]) -> str:
-    """A conversation for people to read: the only message, or all of them with who says each."""
-    if len(messages) == 1:
-        return messages[0]["content"]
-    return "\n".join(f"{message['role']}: {message['content']}" for message in messages)
 
 
 def pair_rows(

@@ -1,0 +1,31 @@
+"""What an example of a prepared data set asks, what it expects, and what an `answer_pattern` finds in an answer."""
+
+import re
+from typing import Any
+
+_COMMAS = re.compile(r"(?<=\d),|,(?=\d)")
+
+
+def question(example: dict[str, Any]) -> str:
+    """All that stands before the answer that is evaluated: the question, or a conversation with who says each turn."""
+    if "prompt" in example:
+        return example["prompt"]
+    *before, _ = example["messages"]
+    if len(before) == 1:
+        return before[0]["content"]
+    return "\n".join(f"{message['role']}: {message['content']}" for message in before)
+
+
+def answer(example: dict[str, Any]) -> str:
+    """The answer that is evaluated: of a conversation the last one, of a pair the chosen one."""
+    return example["answer"] if "answer" in example else example["messages"][-1]["content"]
+
+
+def picked(pattern: str, text: str) -> str | None:
+    """What the one group of a pattern holds where it matches last; None where it matches nowhere or holds nothing.
+
+    Without the commas of a number, as GSM8K's authors read `1,234` (grade-school-math, dataset.py), and without a full
+    stop behind it, as lm-evaluation-harness does.
+    """
+    found = [match[1] or "" for match in re.finditer(pattern, text)]
+    return _COMMAS.sub("", found[-1]).strip().removesuffix(".").strip() or None if found else None
