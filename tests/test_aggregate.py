@@ -14,10 +14,12 @@ import sacrebleu
 from stages import aggregate, score
 from tradeoffs import compare, metrics, params
 from tradeoffs.common import files
-from tradeoffs.common.cells import Pair, Variant
+from tradeoffs.common.cells import Copied, Pair, Variant
+from tradeoffs.evaluate.items import ITEMS
 from tradeoffs.metrics import answers, registry
 from tradeoffs.metrics.registry import Metric
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.report import methods
 from tradeoffs.report.pictures import bars
 from tradeoffs.results import prompted, ranking
 from tradeoffs.results.intervals import Interval
@@ -130,7 +132,8 @@ def test_a_method_that_cannot_be_merged_has_numbers_as_trained_and_no_others(mix
     assert [row["variant"] for row in rows(mixed, "summary") if cell in row["variant"]] == [f"{cell}-trained"]
     assert not any(row["method"] == "prompt_tuning" for row in rows(mixed, "ladder"))
     assert load(mixed, "training")[cell]["trainable_params"] > 0
-    assert {row["variant"] for row in files.read_table(mixed / "data/scores.parquet")} == set(load(mixed, "quality"))
+    scored = {row["variant"] for row in files.read_table(mixed / "data/scores.parquet")}
+    assert scored == {*load(mixed, "quality"), "demo-copying"}
 
 
 def test_the_loss_on_general_text_is_that_of_the_items_and_its_change_is_paired_with_the_base(mixed):
@@ -451,6 +454,7 @@ def test_leftovers_of_a_longer_run_list_are_removed_and_not_reported(copy, capsy
     for name in ("items/{}-bf16.parquet", "facts/{}-bf16.json", "training/{}/42.json"):
         (copy / "data" / name.format("demo-demo-qlora")).parent.mkdir(exist_ok=True)
         shutil.copy(copy / "data" / name.format("demo-demo-lora"), copy / "data" / name.format("demo-demo-qlora"))
+    shutil.copy(copy / "data/copying/demo.parquet", copy / "data/copying/qlora_questions.parquet")
     shutil.copytree(copy / "data/prepared/demo", copy / "data/prepared/qlora_questions")
     score.main()
     aggregate.main()
@@ -501,3 +505,105 @@ def test_without_base_there_is_no_cosine_to_base(tmp_path, monkeypatch):
     score.main()
     aggregate.main()
     assert "cosine_to_base" not in load(tmp_path, "quality")["demo-demo-lora-bf16"]
+
+
+def test_copied_answers_are_scored_as_those_of_a_variant(finished, results):
+    copied = files.read_table(finished / "data/copying/demo.parquet")
+    scores = [row for row in files.read_table(finished / "data/scores.parquet") if row["variant"] == "demo-copying"]
+    assert [row["item"] for row in scores] == [row["item"] for row in copied]
+    right = [answers.f1(row["generated"], row["answer"]) for row in copied]
+    assert [row["f1"] for row in scores] == right and 0 < np.mean(right) < 1
+    floor = results.floor(PAIR)
+    assert floor == Copied("demo")
+    assert results.interval(floor, "test_f1").value == pytest.approx(np.mean(right))
+    assert all(results.has(floor, f"test_{name}") for name in ("exact_match", "bleu", "rouge_l", "bertscore", "cosine"))
+    assert not any(results.has(floor, name) for name in ("test_loss", "seen_f1", "mmlu_accuracy", "cosine_to_base"))
+
+
+def test_any_variant_is_compared_with_copying_on_the_same_items(results):
+    floor, (variant, *_) = results.floor(PAIR), results.of(PAIR, "lora")
+    found = results.compare(variant, floor, "test_f1")
+    assert found.value == pytest.approx(
+        results.interval(variant, "test_f1").value - results.interval(floor, "test_f1").value
+    )
+    back = results.compare(floor, variant, "test_f1")
+    assert (back.value, back.low, back.high) == pytest.approx((-found.value, -found.high, -found.low))
+    assert found.error < results.interval(variant, "test_f1").error + results.interval(floor, "test_f1").error
+    assert results.mcnemar(variant, floor, "test_exact_match") < 0.05
+    results.columns[variant]["item"] = results.columns[variant]["item"].copy()
+    results.columns[variant]["item"][0] = "another"
+    results._sums.clear()
+    results._values.clear()
+    with pytest.raises(UserError, match="different items"):
+        results.compare(variant, floor, "test_f1")
+
+
+def test_copying_is_no_variant_of_the_metrics_files(finished):
+    assert not any("copying" in path.read_text() for path in (finished / "metrics").iterdir())
+
+
+def test_of_a_text_nothing_is_copied(tmp_path, monkeypatch):
+    run = prepare(tmp_path, monkeypatch, kind="text", precisions=[], quants=[])
+    score.main()
+    results = Results(run, 1, 20)
+    assert results.floor(PAIR) is None
+    assert results.cut(results.of(PAIR)[0]) == results.too_long(PAIR) == (0, 0)
+
+
+def test_with_an_answer_pattern_exact_match_compares_what_it_finds(copy):
+    path, pattern = copy / "data/prepared/demo/info.json", r"interest is (\d+)"
+    files.write_json(path, files.read_json(path) | {"answer_pattern": pattern})
+    before = files.read_table("data/scores.parquet")
+    score.main()
+    after = files.read_table("data/scores.parquet")
+    items = {
+        (name, row["split"], row["item"]): row
+        for name in ("demo-demo-lora-q4_0", "demo-demo-base-trained")
+        for row in files.read_table(f"data/items/{name}.parquet")
+    }
+    of_both = [row for row in after if (row["variant"], row["split"], row["item"]) in items and row["f1"] is not None]
+    for row in of_both:
+        item = items[row["variant"], row["split"], row["item"]]
+        assert row["exact_match"] == answers.exact_match_of(pattern, item["generated"], item["answer"])
+    assert {row["exact_match"] for row in of_both} == {0.0, 1.0}
+    for one, other in zip(before, after, strict=True):
+        assert {**one, "exact_match": 0} == {**other, "exact_match": 0}
+
+
+@pytest.fixture
+def cut_short(copy):
+    """Of the base as trained, three test answers are as long as an answer may be; no expected one is longer."""
+    for path in sorted((copy / "data/items").iterdir()):
+        rows = files.read_table(path)
+        for place, row in enumerate(row for row in rows if row["split"] == "test"):
+            row["answer_tokens"] = 48
+            if path.stem == "demo-demo-base-trained":
+                row["generated_tokens"] = 48 if place in (3, 5, 8) else 47
+        files.write_table(path, rows, ITEMS)
+    return copy
+
+
+def test_answers_that_did_not_end_by_themselves_are_counted(cut_short):
+    cfg = params.load_all()
+    results = Results(cfg.run, 1, 20)
+    assert results.cut(results.of(PAIR, "base")[0]) == (3, 25)
+    assert results.cut(results.of(PAIR, "lora")[0]) == (0, 25)
+    assert results.too_long(PAIR) == (0, 25)
+    results.columns[results.of(PAIR)[0]]["answer_tokens"][1] = 49
+    assert results.too_long(PAIR) == (1, 25)
+    marked = [line for line in methods._group(results, PAIR)["answers"] if " † |" in line]
+    assert len(marked) == 2, "where an expected one is longer, the F1 of all scores a cut"
+
+
+@pytest.mark.slow
+def test_what_was_cut_stands_in_the_summary_and_beside_f1(cut_short):
+    aggregate.main()
+    shares = {row["variant"]: float(row["test_cut_share"]) for row in rows(cut_short, "summary")}
+    assert shares.pop("demo-demo-base-trained") == 0.12
+    assert set(shares.values()) == {0}
+    text = (cut_short / "report/report.md").read_text()
+    table = text.split("## Methods, as trained")[1].split("\n\n")
+    marked = [line for part in table for line in part.splitlines() if " † |" in line]
+    assert len(marked) == 1 and marked[0].startswith("| `base` |")
+    assert "†: of these answers, or of the expected ones, more than 1 % are longer than 48 tokens" in text
+    assert "| demo / demo | 48 | 25 | 0 (0.0%) | 0 (0.0%) | 3 (12.0%) | `demo-demo-base-trained` |" in text

@@ -12,7 +12,7 @@ from jinja2 import UndefinedError
 from stages import score
 from tradeoffs.common import files
 from tradeoffs.common.cells import Pair
-from tradeoffs.report import comparisons, decision, formats, formatting, ladder, page, rendering
+from tradeoffs.report import comparisons, decision, formats, formatting, ladder, page, reading, rendering
 from tradeoffs.report.pictures import PICTURES
 from tradeoffs.results import costs, ranking, tuning
 
@@ -402,7 +402,7 @@ def test_what_preparation_did_not_drop_is_left_out(tmp_path, monkeypatch):
     fake_results.finished(tmp_path, methods=["lora"], precisions=[], quants=[])
     part = section((tmp_path / "report/report.md").read_text(), "Data, and what it can show")
     assert "train rows like another one" not in part
-    assert "<details>" not in part
+    assert "what was dropped of" not in part
 
 
 def test_the_lengths_are_those_that_each_tokenizer_makes(folder, results, text):
@@ -411,3 +411,22 @@ def test_the_lengths_are_those_that_each_tokenizer_makes(folder, results, text):
         found = files.read_json(folder / f"data/lengths/{pair}.json")
         row = cells(part, formatting.row_head(pair))[0]
         assert row == [formatting.short(found[s][what]) for s in ("train", "test") for what in ("median", "longest")]
+
+
+def test_copying_stands_below_the_methods_and_its_examples_in_the_data(text, results):
+    floor = results.floor(PAIR)
+    mine = section(text, "Methods, as trained").split("\n### ")[1]
+    (row,) = (line for line in mine.splitlines() if line.startswith("| **copying** |"))
+    assert formatting.quality_of(results, floor, "test_f1") in row
+    assert formatting.quality_of(results, floor, "test_cosine") in row
+    data = section(text, "Data, and what it can show")
+    assert "Copying in `demo`: 4,000 of 5,000 training questions were searched" in data
+    assert "<summary>what was copied in demo: examples</summary>" in data
+    assert "| 0.90 | Question 0? | Another &#124; question 0? |" in data
+
+
+def test_exact_match_says_by_which_pattern_it_compares(results, monkeypatch):
+    assert "not the whole" not in reading.section(results, [])
+    monkeypatch.setitem(results.prepared["instructions"], "answer_pattern", r"#### (\d+)")
+    (line,) = (line for line in reading.section(results, []).splitlines() if line.startswith("- **exact match**"))
+    assert r"On `instructions` not the whole is compared, but what `#### (\d+)` finds last in each" in line

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from statistics import median
 
-from tradeoffs.common.cells import TRAINED, Variant
-from tradeoffs.report.formatting import Lines, escaped, row_head, short, table
+from tradeoffs.common.cells import TRAINED, Copied, Variant
+from tradeoffs.report.formatting import Lines, escaped, row_head, share_of, short, table
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import trained_of
-from tradeoffs.results import intervals
+from tradeoffs.results import intervals, reading
 from tradeoffs.results.results import Results
 
 # Of data/prepared/<dataset>/info.json: what was counted; what was dropped, and of what there are examples.
@@ -25,6 +25,7 @@ LEAKS = {
     "near_duplicates_within_examples": "train, like train",
 }
 SHOWN = 200  # characters of a dropped example
+EXAMPLES = 5  # of copied answers
 
 
 def section(results: Results, drawn: Sequence[str]) -> str:
@@ -34,6 +35,8 @@ def section(results: Results, drawn: Sequence[str]) -> str:
         counts=_counts(results),
         leaks={name: rows for name in results.prepared if (rows := _leaks(results, name))},
         lengths=_lengths(results),
+        cut=_cut(results),
+        floors=_floors(results),
         differences=_differences(results),
     )
 
@@ -72,6 +75,44 @@ def _lengths(results: Results) -> Lines:
         for pair, found in results.lengths.items()
     ]
     return table(header, rows)
+
+
+def _cut(results: Results) -> Lines:
+    """How many expected and generated answers do not fit `evaluate.max_new_tokens`; nothing where none is given."""
+    rows = []
+    for group in results.groups():
+        longer, count = results.too_long(group)
+        if not count:
+            continue
+        cut = sorted((results.cut(v)[0], str(v)) for v in results.of(group))
+        (fewest, _), (most, worst) = cut[0], cut[-1]
+        limit = results.longest_answer(results.of(group)[0])
+        rows.append([row_head(group), str(limit), str(count), *(share_of(n, count) for n in (longer, fewest, most))])
+        rows[-1].append(f"`{worst}`" if most > fewest else "")
+    header = ["model / data set", "most tokens", "test answers", "expected: longer", "generated: cut, fewest", "most"]
+    return table([*header, "of"], rows) if rows else []
+
+
+def _floors(results: Results) -> list[dict[str, object]]:
+    """Of each data set that answers are copied in: how many training questions were searched, and examples."""
+    found = []
+    for floor in dict.fromkeys(results.floor(group) for group in results.groups()):
+        if floor is not None:
+            searched, training = reading.searched(floor)
+            facts = {"dataset": floor.dataset, "searched": f"{searched:,}", "training": f"{training:,}"}
+            found.append({**facts, "examples": _copied(results, floor)})
+    return found
+
+
+def _copied(results: Results, floor: Copied) -> Lines:
+    mine = results.columns[floor]
+    texts = {"prompt": "test question", "question": "most similar training question"}
+    texts |= {"generated": "its answer, copied", "answer": "expected answer"}
+    rows = [
+        [f"{mine['similarity'][row]:.2f}", *(escaped(_shortened(mine[name][row])) for name in texts)]
+        for row in range(min(EXAMPLES, len(mine["item"])))
+    ]
+    return table(["similarity", *texts.values()], rows, texts=list(texts.values()))
 
 
 def _differences(results: Results) -> Lines:

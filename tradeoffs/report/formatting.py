@@ -9,7 +9,7 @@ from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.results import costs
 from tradeoffs.results.intervals import Interval
-from tradeoffs.results.results import Results
+from tradeoffs.results.results import Judged, Results
 
 Lines = list[str]
 MANY = 12  # more variants or rows than these are folded away
@@ -43,6 +43,10 @@ def short(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or isinstance(value, int) else f"{value:.3g}"
 
 
+def share_of(number: int, count: int) -> str:
+    return f"{number} ({number / count:.1%})"
+
+
 def heading(group: Pair) -> str:
     return f"{group.model} on {group.dataset}"
 
@@ -65,7 +69,7 @@ def _decimals(name: str) -> int:
     return metrics.metric(name)[1].decimals
 
 
-def quality_of(results: Results, variant: Variant, name: str) -> str:
+def quality_of(results: Results, variant: Judged, name: str) -> str:
     if not results.has(variant, name):
         return ""
     return interval_of(results.interval(variant, name), name)

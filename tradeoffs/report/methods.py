@@ -6,7 +6,7 @@ from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report.formatting import Lines, accuracy_of, full_label, heading, short, table
 from tradeoffs.report.rendering import render
-from tradeoffs.report.tables import quality_table, why_only_as_trained
+from tradeoffs.report.tables import many, quality_table, why_only_as_trained
 from tradeoffs.results import ranking, tuning
 from tradeoffs.results.results import Results
 
@@ -42,9 +42,15 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
     # What answers are judged by first, then what their texts are like.
     beside = dict.fromkeys(("f1", "cosine", *metrics.side_by_side()))
     both = [f"{split}_{name}" for name in beside for split in ("test", "seen")]
+    cut = [v for v in trained if many(results.cut(v)) or many(results.too_long(group))]
     return {
         "title": heading(group),
-        "answers": quality_table(results, trained, answers, lambda v: v.method, ties_by=headline),
+        "answers": quality_table(
+            results, trained, answers, lambda v: v.method, ties_by=headline, floor=results.floor(group), cut=cut
+        ),
+        "floor": results.floor(group) is not None,
+        "cut": cut,
+        "limit": results.longest_answer(trained[0]) if cut else None,
         "likelihood": quality_table(results, trained, likelihood, lambda v: v.method, ties_by=headline),
         "test_and_seen": quality_table(results, trained, both, lambda v: v.method, split_names=True),
         "preferences": any(tuning.rewards(results, v) for v in trained),

@@ -20,8 +20,15 @@ def _metric(results: Results, name: str) -> dict[str, object]:
         "label": " / ".join(dict.fromkeys(results.label(dataset, name) for dataset in results.run.datasets)),
         "better": metric.better,
         "definition": metric.definition,
+        "patterns": _patterns(results) if metric.name == "exact_match" else {},
         "error": _sampling_error(results) if name == "kld" else None,
     }
+
+
+def _patterns(results: Results) -> dict[str, str]:
+    """What finds the part of an answer that is compared, by data set, where it is not the whole."""
+    found = {name: info["answer_pattern"] for name, info in results.prepared.items() if "answer_pattern" in info}
+    return {name: f"`` {pattern} ``" if "`" in pattern else f"`{pattern}`" for name, pattern in found.items()}
 
 
 def _sampling_error(results: Results) -> dict[str, str] | None:

@@ -1,12 +1,15 @@
 """Tables that several sections of the report have."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
-from tradeoffs.common.cells import Pair, Variant
+from tradeoffs.common.cells import Copied, Pair, Variant
 from tradeoffs.formats import trained_only
 from tradeoffs.report.formatting import Lines, full_label, quality_of, table
 from tradeoffs.results import ranking
-from tradeoffs.results.results import Results
+from tradeoffs.results.results import Judged, Results
+
+CUT = "†"  # beside the F1 of answers of which many were cut
+MANY_CUT = 0.01  # of the answers: from this share on it is said beside what is made of them
 
 
 def quality_table(
@@ -16,23 +19,29 @@ def quality_table(
     row_name: Callable[[Variant], str],
     split_names: bool = False,
     ties_by: str = "",
+    floor: Copied | None = None,
+    cut: Collection[Judged] = (),
 ) -> Lines:
-    """One row per variant; metrics that none of them has are left out. After `ties_by` come the letters of its ties."""
+    """One row per variant, and one of the `floor`; metrics that no variant has are left out.
+
+    After `ties_by` come the letters of its ties. The F1 of those in `cut` is marked.
+    """
     names = [n for n in names if any(results.has(v, n) for v in variants)]
     if not names:
         return []
-    dataset = variants[0].dataset
+    dataset, listed_rows = variants[0].dataset, [*variants, *([floor] if floor else [])]
     columns = {
         full_label(results, dataset, n) if split_names else results.label(dataset, n): [
-            quality_of(results, v, n) for v in variants
+            quality_of(results, v, n) + (f" {CUT}" if n == "test_f1" and v in cut else "") for v in listed_rows
         ]
         for n in names
     }
     if ties_by in names:
         letters, position = ranking.letters(results, variants, ties_by), names.index(ties_by) + 1
         listed = list(columns.items())
-        columns = dict([*listed[:position], ("ties", [letters[v] for v in variants]), *listed[position:]])
-    rows = [[f"`{row_name(v)}`", *cells] for v, *cells in zip(variants, *columns.values(), strict=True)]
+        columns = dict([*listed[:position], ("ties", [letters.get(v, "") for v in listed_rows]), *listed[position:]])
+    heads = [f"`{row_name(v)}`" for v in variants] + (["**copying**"] if floor else [])
+    rows = [list(row) for row in zip(heads, *columns.values(), strict=True)]
     return table(["", *columns], rows)
 
 
@@ -55,6 +64,12 @@ def why_only_as_trained(results: Results, group: Pair) -> list[str]:
     for method, why in results.only_as_trained(group).items():
         methods.setdefault(why, []).append(f"`{method}`")
     return [f"{', '.join(some)}: {trained_only.sentence(why)}." for why, some in methods.items()]
+
+
+def many(some: tuple[int, int]) -> bool:
+    """Whether of so many answers more were cut than can be passed over."""
+    number, of = some
+    return number > MANY_CUT * of
 
 
 def trained_of(results: Results, variant: Variant) -> Variant:

@@ -82,6 +82,8 @@ def summary(results: Results) -> list[dict]:
                     row[f"{name}_seed_sd"] = sd
         for name in (name for name in metrics.names("value") if results.has(variant, name)):
             row[name] = results.interval(variant, name).value
+        cut, answered = results.cut(variant)
+        row |= {"test_cut_share": cut / answered} if answered else {}
         for subject, (accuracy, _) in results.subjects(variant).items():
             row |= _spread(f"mmlu_{subject}", accuracy)
         row |= {f"mmlu_{k}": seconds for k, seconds in by_subject.get(str(variant), {}).items() if k != "accuracy"}
