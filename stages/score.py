@@ -39,7 +39,8 @@ def main() -> None:
     files.remove_leftovers([cell.seeds for cell in cells(cfg.run)])
     files.remove_leftovers([floor.items for floor in copied])
     wanted += [variant for cell in cells(cfg.run) for variant in cell.further(cfg.run.seeds)]
-    answers = {one: read_answers(one) for one in (*wanted, *copied)}
+    judged: list[Variant | Copied] = [*wanted, *copied]
+    answers = {one: read_answers(one) for one in judged}
     patterns = {dataset: answer_pattern(dataset) for dataset in cfg.run.datasets}
     # Formats of one model often answer alike: each pair of texts is scored once.
     everything = [row for rows in answers.values() for row in rows]

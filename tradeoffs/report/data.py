@@ -86,7 +86,7 @@ def _cut(results: Results) -> Lines:
             continue
         cut = sorted((results.cut(v)[0], str(v)) for v in results.of(group))
         (fewest, _), (most, worst) = cut[0], cut[-1]
-        limit = results.longest_answer(results.of(group)[0])
+        limit = results.longest_answer(group)
         rows.append([row_head(group), str(limit), str(count), *(share_of(n, count) for n in (longer, fewest, most))])
         rows[-1].append(f"`{worst}`" if most > fewest else "")
     header = ["model / data set", "most tokens", "test answers", "expected: longer", "generated: cut, fewest", "most"]
@@ -95,7 +95,7 @@ def _cut(results: Results) -> Lines:
 
 def _floors(results: Results) -> list[dict[str, object]]:
     """Of each data set that answers are copied in: how many training questions were searched, and examples."""
-    found = []
+    found: list[dict[str, object]] = []
     for floor in dict.fromkeys(results.floor(group) for group in results.groups()):
         if floor is not None:
             searched, training = reading.searched(floor)

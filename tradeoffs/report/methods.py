@@ -50,7 +50,7 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
         ),
         "floor": results.floor(group) is not None,
         "cut": cut,
-        "limit": results.longest_answer(trained[0]) if cut else None,
+        "limit": results.longest_answer(group) if cut else None,
         "likelihood": quality_table(results, trained, likelihood, lambda v: v.method, ties_by=headline),
         "test_and_seen": quality_table(results, trained, both, lambda v: v.method, split_names=True),
         "preferences": any(tuning.rewards(results, v) for v in trained),

@@ -29,17 +29,20 @@ def quality_table(
     names = [n for n in names if any(results.has(v, n) for v in variants)]
     if not names:
         return []
-    dataset, listed_rows = variants[0].dataset, [*variants, *([floor] if floor else [])]
+    dataset = variants[0].dataset
+    judged: list[Judged] = [*variants, *([floor] if floor else [])]
     columns = {
         full_label(results, dataset, n) if split_names else results.label(dataset, n): [
-            quality_of(results, v, n) + (f" {CUT}" if n == "test_f1" and v in cut else "") for v in listed_rows
+            quality_of(results, v, n) + (f" {CUT}" if n == "test_f1" and v in cut else "") for v in judged
         ]
         for n in names
     }
     if ties_by in names:
         letters, position = ranking.letters(results, variants, ties_by), names.index(ties_by) + 1
         listed = list(columns.items())
-        columns = dict([*listed[:position], ("ties", [letters.get(v, "") for v in listed_rows]), *listed[position:]])
+        columns = dict(
+            [*listed[:position], ("ties", [letters[v] for v in variants] + [""] * bool(floor)), *listed[position:]]
+        )
     heads = [f"`{row_name(v)}`" for v in variants] + (["**copying**"] if floor else [])
     rows = [list(row) for row in zip(heads, *columns.values(), strict=True)]
     return table(["", *columns], rows)

@@ -81,9 +81,9 @@ class Results:
         of_models = {variant: reading.columns(variant, scores.get(str(variant))) for variant in asked}
         self.costs = costs.read(self.facts, of_models)
         self.cost = self.costs.numbers
-        floors = [] if only else [Copied(name) for name in datasets]
-        copied = {floor: reading.copied(floor, scores.get(str(floor))) for floor in floors}
-        self.columns: dict[Judged, dict[str, np.ndarray]] = {**of_models, **copied}
+        self.columns: dict[Judged, dict[str, np.ndarray]] = dict(of_models.items())
+        for floor in () if only else map(Copied, datasets):
+            self.columns[floor] = reading.copied(floor, scores.get(str(floor)))
 
     @cached_property
     def lengths(self) -> dict[Pair, dict]:
