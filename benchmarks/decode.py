@@ -21,8 +21,8 @@ from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
 INSIDE = 5  # measurements within a process, which are its median
 SETTINGS: dict[str, list[object]] = {
     "defaults": [],
-    "flash attention off": ["-fa", 0],
-    "flash attention on": ["-fa", 1],
+    "flash attention off": ["-fa", "off"],
+    "flash attention on": ["-fa", "on"],
 }
 
 
