@@ -18,13 +18,18 @@ from tradeoffs.measure import rounds
 from tradeoffs.measure.processes import has_gpu
 from tradeoffs.measure.things import asked, things
 from tradeoffs.measure.waiting import CALM
-from tradeoffs.params.fields import Dtype
+from tradeoffs.params.fields import Dtype, Precisions, Quants
 from tradeoffs.plumbing import cli
 
 
 @dataclass(frozen=True)
 class Reads:
-    run: params.Run
+    # Not the whole run list: of a method only the first seed is measured.
+    models: Annotated[list[str], "run.models"]
+    datasets: Annotated[list[str], "run.datasets"]
+    methods: Annotated[list[str], "run.methods"]
+    precisions: Annotated[Precisions, "run.precisions"]
+    quants: Annotated[Quants, "run.quants"]
     seed: int
     cost: Annotated[params.Cost, "evaluate.cost"]
     max_new_tokens: Annotated[int, "evaluate.max_new_tokens"]
@@ -34,9 +39,10 @@ class Reads:
 
 def main() -> None:
     cfg = params.load(Reads)
-    remove_leftovers(cfg.run)
-    some = things(cfg.run)
-    given = {pair: asked(pair, cfg.cost.latency_prompts, cfg.cost.scored_sequences) for pair in pairs(cfg.run)}
+    run = params.Run(cfg.models, cfg.datasets, cfg.methods, cfg.precisions, cfg.quants, seeds=[])
+    remove_leftovers(run)
+    some = things(run)
+    given = {pair: asked(pair, cfg.cost.latency_prompts, cfg.cost.scored_sequences) for pair in pairs(run)}
     gpu = has_gpu()
     how = rounds.How(cfg.cost, cfg.batch_tokens, cfg.reference_dtype, cfg.seed)
     alike = sum(len(thing.members) for thing in some)
@@ -55,7 +61,6 @@ def remove_leftovers(run: params.Run) -> None:
     for wanted in (
         [*quants, *(path.with_suffix(".json") for path in quants)],
         [cell.merged for cell in cells(run)] if {*run.precisions, *run.quants} else [],
-        [cell.training(run.seeds[0]).weights.parent for cell in cells(run)],
         [base(model) for model in run.models],
         [pair.tokens for pair in pairs(run)],
         [v.facts for v in listed],

@@ -55,6 +55,15 @@ def test_each_answer_stands_with_its_own_question(evaluated):
     assert [(one.chosen, one.right) for one in found] == [(1, 1), (0, 3), (3, 3)]
 
 
+def test_a_further_training_is_asked_for_by_its_seed(evaluated):
+    place = Path("data/seeds/demo-sums-lora/43.parquet")
+    place.parent.mkdir(parents=True)
+    place.write_bytes(Path(f"data/items/{NAME}.parquet").read_bytes())
+    assert questions.answered("demo-sums-lora-trained-43") == questions.answered(NAME)
+    with pytest.raises(UserError, match=r"did you mean demo-sums-lora-trained-43\?"):
+        questions.answered("demo-sums-lora-trained-42")
+
+
 def test_probabilities_are_those_of_the_vocabulary_and_shares_those_among_the_four(evaluated):
     last = questions.answered(NAME, "rates")[0]
     assert last.probabilities == pytest.approx([0.01, 0.01, 0.01, 0.07])

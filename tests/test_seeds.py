@@ -46,6 +46,7 @@ def test_a_further_training_has_a_name_and_items_of_its_own():
     (found,) = cell.further([42, 7])
     assert (str(found), found.items) == ("m-d-lora-trained-7", Path("data/seeds/m-d-lora/7.parquet"))
     assert found.training([42, 7]) == cell.training(7)
+    assert Variant.parse(str(found)) == found
     assert cell.variant("q4_0").training([42, 7]) == cell.training(42), "formats are made of the first"
 
 

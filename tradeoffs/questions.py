@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from tradeoffs.common import files
-from tradeoffs.common.cells import ITEMS, Variant
+from tradeoffs.common.cells import ITEMS, SEEDS, TRAINED, Variant
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError, near
 from tradeoffs.results import reading
@@ -54,6 +54,7 @@ def answered(name: str, subject: str | None = None) -> list[Answered]:
     questions that changed since.
     """
     known = sorted(path.stem for path in ITEMS.glob("[!.]*.parquet"))
+    known += sorted(f"{path.parent.name}-{TRAINED}-{path.stem}" for path in SEEDS.glob("*/[!.]*.parquet"))
     if name not in known:
         hint = near(name, known) if known else ""
         raise UserError(f"{name}: no such variant in {ITEMS}{hint}; `dvc repro` makes those of the run list")

@@ -170,7 +170,11 @@ class Variant:
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """The variant of this name. Raises UserError if it is none."""
+        """The variant, or the further training, of this name. Raises UserError if it is none."""
+        cell, mark, seed = name.partition(f"-{TRAINED}-")
+        if mark:
+            found = Cell.parse(cell)
+            return cls(found.model, found.dataset, found.method, TRAINED, _seed(seed, name))
         model, dataset, method, form = _parts(name, 4, "MODEL-DATASET-METHOD-FORMAT")
         return cls(model, dataset, method, form)
 

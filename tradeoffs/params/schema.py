@@ -6,7 +6,6 @@ A field of type `X | None` may be left out; all others must be there.
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from tradeoffs.formats.names import PRECISIONS, QUANTS
 from tradeoffs.methods.trl_stages import STAGES
 from tradeoffs.params.fields import (
     Count,
@@ -16,7 +15,9 @@ from tradeoffs.params.fields import (
     NonNegative,
     Positive,
     PositiveFloat,
+    Precisions,
     Prompt,
+    Quants,
     Range,
     Schedule,
 )
@@ -28,8 +29,8 @@ class Run:
     models: list[str]
     datasets: list[str]
     methods: list[str]
-    precisions: list[Literal[tuple(PRECISIONS)]]  # type: ignore[valid-type]
-    quants: list[Literal[tuple(QUANTS)]]  # type: ignore[valid-type]
+    precisions: Precisions
+    quants: Quants
     seeds: list[Count]
 
 
