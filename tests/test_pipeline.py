@@ -125,7 +125,7 @@ def test_changing_a_method_reruns_only_its_own_cells(finished, tmp_path):
 
     found = changed(finished, tmp_path, edit)
     assert {name.split("@")[0] for name in found} >= {"finetune", "merge", "reference", "score", "aggregate"}
-    assert all("-lora" in name for name in found - {"score", "aggregate"}), found
+    assert all("-lora" in name for name in found - {"measure", "score", "aggregate"}), found
     assert not any("-lora_8bit" in name for name in found), found
 
 
@@ -133,7 +133,7 @@ def test_adding_a_quant_runs_only_that_quants_cells(finished, tmp_path):
     found = changed(finished, tmp_path, lambda raw: raw["run"]["quants"].append("q5_0"))
     methods = ("base", "lora", "lora_8bit")
     cells = {f"{stage}@demo-demo-{method}-q5_0" for stage in ("quantize", "evaluate_cpu") for method in methods}
-    assert found == {*cells, "score", "aggregate"}
+    assert found == {*cells, "measure", "score", "aggregate"}
 
 
 def with_seeds(finished: Path, tmp_path: Path, *seeds: int) -> set[str]:
@@ -154,7 +154,7 @@ def test_one_more_seed_trains_its_own_cells_and_makes_no_format_anew(finished, t
 
 def test_another_first_seed_makes_every_format_anew(finished, tmp_path):
     found = changed(finished, tmp_path, lambda raw: raw["run"].update(seeds=[43]))
-    assert {name.split("@")[0] for name in found} == set(STAGES) - {"prepare", "base", "tokenize"}
+    assert {name.split("@")[0] for name in found} == set(STAGES) - {"prepare", "base", "tokenize", "copying"}
 
 
 def test_what_is_only_evaluated_trains_nothing_again(finished, tmp_path):
@@ -164,7 +164,7 @@ def test_what_is_only_evaluated_trains_nothing_again(finished, tmp_path):
         raw["evaluate"]["embedding"] = "another"
 
     found = {name.split("@")[0] for name in changed(finished, tmp_path, edit)}
-    assert found == {"reference", "evaluate_gpu", "evaluate_cpu", "copying", "score", "aggregate"}
+    assert found == {"reference", "evaluate_gpu", "evaluate_cpu", "copying", "measure", "score", "aggregate"}
 
 
 def test_another_answer_pattern_trains_and_evaluates_nothing_again():
@@ -182,7 +182,7 @@ def test_a_comment_in_the_report_reruns_aggregate_alone(finished, tmp_path):
 
 def test_a_comment_in_the_llama_cpp_room_reruns_no_training(finished, tmp_path):
     found = commented(finished, tmp_path, "llama_cpp")
-    assert found == {"convert", "quantize", "evaluate_cpu", "score", "aggregate"}
+    assert found == {"convert", "quantize", "evaluate_cpu", "measure", "score", "aggregate"}
 
 
 def test_a_comment_in_the_finetune_room_reruns_nothing_before_it(finished, tmp_path):

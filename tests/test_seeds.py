@@ -3,6 +3,7 @@
 import csv
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_results
 import numpy as np
@@ -16,6 +17,7 @@ from tradeoffs import metrics, params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Cell, Training, Variant
 from tradeoffs.common.unfinished import Unfinished
+from tradeoffs.metrics import embeddings
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.results import tables, tuning
 from tradeoffs.results.results import Results
@@ -251,6 +253,10 @@ def test_scores_and_trainings_of_what_left_the_lists_are_removed(finished, tmp_p
     raw = quick_yaml.load(Path("params.yaml").read_text())
     raw["run"] |= {"seeds": [42, 44], "methods": ["base", "lora"]}
     Path("params.yaml").write_text(quick_yaml.dump(raw))
+    # Texts need not be embedded for this.
+    monkeypatch.setattr(embeddings, "load_embedder", lambda name: SimpleNamespace(device="cpu"))
+    made = lambda embedder, pairs: (np.ones(len(pairs)), {text: np.ones(1) for pair in pairs for text in pair})  # noqa: E731
+    monkeypatch.setattr(embeddings, "similarities", made)
     score.main()
     aggregate.main()
     out = capsys.readouterr().out

@@ -1,7 +1,7 @@
 """Kinds of values in params.yaml, with the bounds that a number must keep."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from tradeoffs.formats.names import PRECISIONS, QUANTS
 
@@ -26,8 +26,8 @@ Count = Annotated[int, Range(0)]
 Positive = Annotated[int, Range(1)]
 PositiveFloat = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
-Precisions = list[Literal[tuple(PRECISIONS)]]  # type: ignore[valid-type]
-Quants = list[Literal[tuple(QUANTS)]]  # type: ignore[valid-type]
+Precisions: TypeAlias = list[Literal[tuple(PRECISIONS)]]  # type: ignore[valid-type,misc]
+Quants: TypeAlias = list[Literal[tuple(QUANTS)]]  # type: ignore[valid-type,misc]
 Prompt = Literal["own", "chatml", "plain", "alpaca"]
 Load = Literal["none", "int8", "nf4", "fp4"]
 # Of transformers, those that need nothing but the number of steps and of warm-up steps.
