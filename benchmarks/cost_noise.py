@@ -142,7 +142,7 @@ def one_stage(seed: int) -> dict[str, Any]:
     given = {PAIR: Asked(0, prompts[0], [str(n) for n in range(len(short))], short, scored, len(scored))}
     PAIR.tokens.mkdir(parents=True, exist_ok=True)
     measured = rounds.measure(things, given, rounds.How(HOW, "auto", "float32", seed), gpu=False)
-    rounds.write(things, given, measured, hardware={}, max_new_tokens=48, calm=waiting.CALM)
+    rounds.write(things, given, measured, hardware={}, max_new_tokens=48, busy=waiting.BUSY)
     rounds.finish()
     return files.read_json(COST)
 

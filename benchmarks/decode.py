@@ -71,7 +71,7 @@ def ours(model: str, prompt: str, new: str) -> None:
         runtime.prefill(ids)
         prefill = [int(prompt) / runtime.prefill(ids) for _ in range(INSIDE)]
         runtime.decode(ids[:1], 1)
-        decode = [int(new) / runtime.decode(ids[:1], int(new)) for _ in range(INSIDE)]
+        decode = [int(new) / sum(runtime.decode(ids[:1], int(new))) for _ in range(INSIDE)]
     common.say({"prefill": statistics.median(prefill), "decode": statistics.median(decode)})
 
 

@@ -17,7 +17,7 @@ from tradeoffs.common.cells import base, cells, pairs, variants
 from tradeoffs.measure import rounds
 from tradeoffs.measure.processes import has_gpu
 from tradeoffs.measure.things import asked, things
-from tradeoffs.measure.waiting import CALM
+from tradeoffs.measure.waiting import BUSY
 from tradeoffs.params.fields import Dtype, Precisions, Quants
 from tradeoffs.plumbing import cli
 
@@ -50,7 +50,7 @@ def main() -> None:
     found = rounds.measure(some, given, how, gpu)
     print(f"measured on {', '.join(sorted({one['device'] for one in found[0]}))}")
     hardware = files.run_info()["hardware"]
-    rounds.write(some, given, found, hardware=hardware, max_new_tokens=cfg.max_new_tokens, calm=CALM)
+    rounds.write(some, given, found, hardware=hardware, max_new_tokens=cfg.max_new_tokens, busy=BUSY)
     rounds.finish()
 
 

@@ -128,7 +128,7 @@ def test_what_one_of_two_lacks_tells_nothing_apart(results):
 def test_latency_is_the_time_to_the_first_token_and_a_step_for_each_further_one(folder, monkeypatch):
     def fixed(written):
         for one in thing(written, LORA)["rounds"]:
-            one |= {"prompts_ttft_seconds": [0.5] * 5, "seconds_per_token": 0.1}
+            one |= {"prompts_ttft_seconds": [0.5] * 5, SPEED: 10}
 
     plain = read(folder, monkeypatch, fixed)
     assert plain.cost[LORA]["answer_tokens_p50"] == 12

@@ -208,7 +208,7 @@ def test_all_sequences_of_a_batch_are_decoded_as_one_alone(model, monkeypatch):
     runtime, steps = TransformersRuntime(model, 100, pad_id=0), []
     step = runtime._step
     monkeypatch.setattr(runtime, "_step", lambda ids, cache: steps.append(step(ids, cache)) or steps[-1])
-    runtime.decode(np.arange(1, 9), 5)
+    assert len(runtime.decode(np.arange(1, 9), 5)) == 5
     alone = torch.cat(steps, 1)
     steps.clear()
     runtime.decode(np.arange(1, 9), 5, sequences=4)

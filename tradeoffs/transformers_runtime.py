@@ -137,21 +137,20 @@ class TransformersRuntime:
         return self._now() - begun
 
     @torch.inference_mode()
-    def decode(self, ids: np.ndarray, tokens: int, sequences: int = 1) -> float:
-        seconds = 0.0
+    def decode(self, ids: np.ndarray, tokens: int, sequences: int = 1) -> list[float]:
+        times: list[float] = []
 
         def work(batch: list[int]) -> None:
-            nonlocal seconds
             cache = self._cache(len(batch))
             last = self._step(torch.from_numpy(np.tile(np.asarray(ids, np.int64), (len(batch), 1))).to(self.on), cache)
-            begun = self._now()
+            times.append(self._now())
             for _ in range(tokens):
                 last = self._step(last, cache)
-            seconds = self._now() - begun
+                times.append(self._now())  # with a GPU it waits for each token, as who shows them one by one does
 
         if not fits(partial(work, list(range(sequences)))):
             raise UserError(f"out of memory on {self.device} with {sequences} sequences of {len(ids) + tokens} tokens")
-        return seconds
+        return np.diff(times).tolist()
 
     def gpu_memory(self) -> dict[str, float]:
         if self.on.type != "cuda":

@@ -145,8 +145,8 @@ class Runtime(Protocol):
         """Seconds to take in one prompt of these ids from an empty cache."""
         ...
 
-    def decode(self, ids: np.ndarray, tokens: int, sequences: int = 1) -> float:
-        """Seconds for `tokens` steps after `ids`, each one token of every sequence; taking in `ids` is not counted.
+    def decode(self, ids: np.ndarray, tokens: int, sequences: int = 1) -> list[float]:
+        """Seconds of each of `tokens` steps after `ids`, one token of every sequence; taking in `ids` is not counted.
 
         All `sequences` begin with `ids` and are decoded at the same time.
         """

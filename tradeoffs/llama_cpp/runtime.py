@@ -182,7 +182,7 @@ class LlamaCppRuntime:
         self._llama.take_in(ids)
         return time.perf_counter() - begun
 
-    def decode(self, ids: np.ndarray, tokens: int, sequences: int = 1) -> float:
+    def decode(self, ids: np.ndarray, tokens: int, sequences: int = 1) -> list[float]:
         """See `Runtime.decode`. Raises UserError if `ids` and `tokens` are longer than the context."""
         self._check([ids], tokens)
         self._llama.reserve(len(ids) + sequences * tokens)
@@ -190,10 +190,11 @@ class LlamaCppRuntime:
         token: np.ndarray | int = self._llama.take_in(ids)
         for slot in slots[1:]:
             self._llama.share(len(ids), int(slot))
-        begun = time.perf_counter()
+        times = [time.perf_counter()]
         for position in range(len(ids), len(ids) + tokens):
             token = self._llama.step(token, position, slots)
-        return time.perf_counter() - begun
+            times.append(time.perf_counter())
+        return np.diff(times).tolist()
 
     def gpu_memory(self) -> dict[str, float]:
         """See `Runtime.gpu_memory`: nothing runs on a GPU."""

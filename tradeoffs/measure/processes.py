@@ -8,10 +8,13 @@ With CUDA each is started afresh: a fork of a process that has touched a GPU can
 
 import json
 import multiprocessing
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from tradeoffs.measure import child
@@ -55,19 +58,23 @@ def _afresh(work: Work, name: str) -> str:
 def _forked(work: Work, name: str) -> str:
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(work.as_json(), theirs))
-    process.start()
-    theirs.close()
-    try:
-        text: str = ours.recv()
-    except EOFError:  # it ended without a word: multiprocessing has printed why, or it was killed
+    with tempfile.NamedTemporaryFile() as said:
+        process = context.Process(target=_child, args=(work.as_json(), theirs, said.name))
+        process.start()
+        theirs.close()
+        try:
+            text: str = ours.recv()
+        except EOFError:  # it ended without an answer
+            process.join()
+            raise _failed(name, int(process.exitcode or 0), said.read().decode(errors="replace")) from None
         process.join()
-        raise _failed(name, int(process.exitcode or 0), "") from None
-    process.join()
-    return text
+        return text
 
 
-def _child(text: str, answer: Connection) -> None:
+def _child(text: str, answer: Connection, said: str) -> None:
+    """Progress bars and notes of libraries go to the file `said`: they would write over the stage's own bar."""
+    with Path(said).open("wb") as file:
+        os.dup2(file.fileno(), sys.stderr.fileno())
     answer.send(child.measured(text))
 
 

@@ -1,16 +1,10 @@
 """How long the threads of this process waited for a core: what tells a measurement beside a busy neighbour."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
-from typing import TypeVar
 
-Found = TypeVar("Found")
 TASKS = Path("/proc/self/task")
-# A repetition that waited for more than this part of its time was measured against a neighbour ...
-CALM = 0.03
-AGAIN = 4  # ... and is repeated at most so often
+BUSY = 0.05  # a process whose threads waited for more than this part of its time was not alone on the machine
 
 
 def waited() -> float | None:
@@ -30,30 +24,15 @@ def _of(schedstat: Path) -> int | None:
         return None
 
 
-class Clock:
-    """Repeats what is measured until the machine was calm, within bounds; `waited` and `seconds` of what was kept."""
+class Waiting:
+    """From its making on: which part of the time threads waited, added over all of them."""
 
     def __init__(self) -> None:
-        self.waited = self.seconds = 0.0
-        self.known = waited() is not None
+        self._begun, self._before = time.perf_counter(), waited()
 
-    def median(self, measure: Callable[[], float], repetitions: int) -> float:
-        """The median of so many calm repetitions of `measure`, which gives seconds."""
-        return median(self.calm(measure) for _ in range(repetitions))
-
-    def calm(self, measure: Callable[[], Found]) -> Found:
-        """What `measure` gives when its threads wait for no core, or the one time of several at which they wait least.
-
-        The threads' waiting is set against all the time that `measure` takes.
-        """
-        tries: list[tuple[float, float, Found]] = []  # share waited, seconds in all, what is measured
-        while not tries or (tries[-1][0] > CALM and len(tries) <= AGAIN):
-            before, begun = waited(), time.perf_counter()
-            found = measure()
-            passed, after = time.perf_counter() - begun, waited()
-            lost = 0.0 if before is None or after is None else max(0.0, after - before)
-            tries.append((lost / passed, passed, found))
-        share, passed, found = min(tries, key=lambda one: one[0])
-        self.waited += share * passed
-        self.seconds += passed
-        return found
+    def share(self) -> float | None:
+        """None where the kernel does not tell."""
+        after = waited()
+        if self._before is None or after is None:
+            return None
+        return max(0.0, after - self._before) / (time.perf_counter() - self._begun)

@@ -20,7 +20,7 @@ def section(results: Results, drawn: Sequence[str]) -> str:
         others=[other for other in others if other != measured],
         rounds=machine["rounds"],
         busy=None if machine["busy"] is None else f"{machine['busy']:.0%}",
-        calm=f"{machine['calm']:.0%}",
+        limit=f"{machine['limit']:.0%}",
     )
 
 

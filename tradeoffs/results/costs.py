@@ -55,7 +55,7 @@ Intervals = dict[str, Interval]
 class Costs:
     """Numbers of each variant by their names, the intervals of those that have one, and where they were measured.
 
-    machine: `hardware`; `busy`, the part of all measurements whose threads waited for a core for more than `calm` of
+    machine: `hardware`; `busy`, the part of all measurements whose threads waited for a core for more than `limit` of
     their time, where the kernel tells; `devices`, of each variant.
     """
 
@@ -163,16 +163,16 @@ def _answer_tokens(thing: dict, columns: dict[str, np.ndarray]) -> np.ndarray | 
 
 
 def _latency(thing: dict, columns: dict[str, np.ndarray], limit: int) -> Intervals:
-    """To the end of a variant's own answer: time to its first token, and for each further one what such a one takes.
+    """To the end of a variant's own answer: time to its first token, and for each further one what decoding one takes.
 
-    Both are medians over the rounds, pooled over all members. An answer that ended by itself took a step more than it
+    Both are medians over the rounds of all members. An answer that ended by itself took a step more than it
     has tokens, that which says so; the first token came with the prompt.
     """
     tokens = _answer_tokens(thing, columns)
-    if tokens is None or not all("seconds_per_token" in one for one in thing["rounds"]):
+    if tokens is None:
         return {}
     first = np.array([one["prompts_ttft_seconds"] for one in thing["rounds"]])  # (rounds, prompts)
-    further = np.array([one["seconds_per_token"] for one in thing["rounds"]])
+    further = np.array([1 / one["decode_tokens_per_second"] for one in thing["rounds"]])
     steps = np.where(tokens < limit, tokens, tokens - 1)
     draws = _draws(len(further))
     whole = np.median(first[draws], axis=1) + steps * np.median(further[draws], axis=1)[:, None]
@@ -183,6 +183,6 @@ def _latency(thing: dict, columns: dict[str, np.ndarray], limit: int) -> Interva
 
 def _machine(found: dict) -> dict[str, Any]:
     waited = [one["waited"] for thing in found["things"] for one in thing["rounds"] if "waited" in one]
-    busy = sum(share > found["calm"] for share in waited) / len(waited) if waited else None
+    busy = sum(share > found["busy"] for share in waited) / len(waited) if waited else None
     rounds = len(found["things"][0]["rounds"]) if found["things"] else 0
-    return {"hardware": found["hardware"], "calm": found["calm"], "busy": busy, "rounds": rounds}
+    return {"hardware": found["hardware"], "limit": found["busy"], "busy": busy, "rounds": rounds}
