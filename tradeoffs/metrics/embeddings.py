@@ -17,7 +17,7 @@ from tradeoffs.plumbing.errors import UserError
 DIGITS = 4
 PACKAGED = "sentence-transformers/all-MiniLM-L6-v2"
 BATCH = 64  # texts per forward pass of the embedding model
-CHARACTERS = 32_000  # padding included, of a forward pass that is for sentence embeddings alone
+CHARACTERS = 4_000  # padding included, of a forward pass for sentence embeddings alone: larger ones leave the caches
 TokenVectors = tuple[torch.Tensor, torch.Tensor]  # (tokens, dimensions) and the weight of each token
 
 
