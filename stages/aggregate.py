@@ -28,6 +28,7 @@ class Reads:
     run: params.Run
     seed: int
     bootstrap: Annotated[int, "evaluate.bootstrap"]
+    decide: params.Decide
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
         files.remove_leftovers(facts)
     files.remove_leftovers([prepared(dataset) for dataset in cfg.run.datasets])
     files.remove_leftovers([pair.lengths for pair in pairs(cfg.run)])
-    results = Results(cfg.run, cfg.seed, cfg.bootstrap)
+    results = Results(cfg.run, cfg.seed, cfg.bootstrap, cfg.decide)
 
     # Everything is made before the first file is written.
     measured = {name: make(results) for name, make in METRICS.items()}

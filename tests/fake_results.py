@@ -59,7 +59,7 @@ def finished(
         write(folder, cfg.run, items=items, questions=5)
         for stage in stages:
             stage.main()
-        return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap)
+        return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap, cfg.decide)
 
 
 def params_file(folder: Path, source: Path, **run: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""score and aggregate on a finished run without models: the contract of the metrics files, joins, ties, leftovers."""
+"""score and aggregate on a finished run without models: the contract of the metrics files, joins, ranks, leftovers."""
 
 import csv
 import json
@@ -76,7 +76,7 @@ def copy(finished, tmp_path, monkeypatch):
 def results(finished, monkeypatch):
     monkeypatch.chdir(finished)
     cfg = params.load_all()
-    return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap)
+    return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap, cfg.decide)
 
 
 def load(folder: Path, name: str) -> dict:
@@ -249,7 +249,7 @@ def test_a_registered_metric_reaches_every_output(tmp_path, monkeypatch):
     } <= set(row)
 
     cfg = params.load_all()
-    results = Results(run, cfg.seed, cfg.evaluate.bootstrap)
+    results = Results(run, cfg.seed, cfg.evaluate.bootstrap, cfg.decide)
     text, shown = Path("report/report.md").read_text(), f"{results.interval(variant, 'test_tried_ratio').value:.2f} ["
     assert f"- **tried ratio**: {definition}." in text
     assert "- **tokens** (lower is better): tokens of the answer." in text
@@ -386,14 +386,14 @@ def test_a_format_whose_source_is_not_listed_is_compared_with_the_next_one_down(
     prepare(tmp_path, monkeypatch, precisions=[], quants=["q4_0"])
     score.main()
     cfg = params.load_all()
-    results = Results(cfg.run, 1, 20)
+    results = Results(cfg.run, 1, 20, cfg.decide)
     assert results.made_from(Variant("demo", "demo", "lora", "q4_0")).format == "trained"
 
 
-def test_the_best_ties_with_itself_and_not_with_the_base(results):
-    tied = ranking.tied_with_best(results, PAIR)
-    assert tied[0] == ranking.ranked(results, PAIR)[0]
-    assert {variant.method for variant in tied} == {"lora"}
+def test_the_best_is_good_enough_and_the_base_is_not(results):
+    good = ranking.good_enough(results, PAIR)
+    assert good[0] == ranking.ranked(results, PAIR)[0]
+    assert {variant.method for variant in good} == {"lora"}
 
 
 def test_nothing_cheaper_is_as_good_as_a_member_of_the_pareto_set(results):
@@ -408,8 +408,8 @@ def test_nothing_cheaper_is_as_good_as_a_member_of_the_pareto_set(results):
             assert (variant in front) == all(ranking.better(results, variant, member, "test_f1") for member in below)
 
 
-def test_a_tie_of_a_tie_does_not_make_a_variant_worth_its_cost(results, monkeypatch):
-    """Three of rising cost: each ties with the next one, and the last beats the first only."""
+def test_what_is_not_better_than_every_cheaper_one_is_not_worth_its_cost(results, monkeypatch):
+    """Three of rising cost: each is not told from the next one, and the last beats the first only."""
     a, b, c = results.of(PAIR)[:3]
     monkeypatch.setattr(ranking, "ranked", lambda results, group: [c, b, a])
     monkeypatch.setattr(ranking, "better", lambda results, ours, theirs, name: (ours, theirs) == (c, a))
@@ -417,24 +417,24 @@ def test_a_tie_of_a_tie_does_not_make_a_variant_worth_its_cost(results, monkeypa
     assert ranking.pareto(results, PAIR, "size_mb", "lower") == [a]
 
 
-def test_of_tied_variants_whose_speeds_overlap_the_better_one_is_named(results, monkeypatch):
+def test_of_good_variants_whose_speeds_overlap_the_better_one_is_named(results, monkeypatch):
     best, other, slow = results.of(PAIR)[:3]
-    monkeypatch.setattr(ranking, "tied_with_best", lambda results, group: [best, slow, other])
+    monkeypatch.setattr(ranking, "good_enough", lambda results, group: [best, slow, other])
     name = "decode_tokens_per_second"
     for of_other, named in (((80, 120, 140), best), ((115, 120, 140), other)):
         for variant, (low, value, high) in {best: (90, 95, 99), slow: (50, 55, 60), other: of_other}.items():
             results.cost[variant][name] = value
             results.costs.intervals[variant] = {name: Interval(value, low, high, 1.0)}
-        assert ranking.cheapest_tied(results, PAIR, name, "higher") == named
+        assert ranking.cheapest_good(results, PAIR, name, "higher") == named
 
 
 def test_memory_within_two_percent_is_not_told_apart(results, monkeypatch):
     best, other = results.of(PAIR)[:2]
-    monkeypatch.setattr(ranking, "tied_with_best", lambda results, group: [best, other])
+    monkeypatch.setattr(ranking, "good_enough", lambda results, group: [best, other])
     monkeypatch.setattr(results, "cost", {best: {"peak_memory_mb": 101.0}, other: {"peak_memory_mb": 100.0}})
-    assert ranking.cheapest_tied(results, PAIR, "peak_memory_mb", "lower") == best
+    assert ranking.cheapest_good(results, PAIR, "peak_memory_mb", "lower") == best
     monkeypatch.setattr(results, "cost", {best: {"peak_memory_mb": 110.0}, other: {"peak_memory_mb": 100.0}})
-    assert ranking.cheapest_tied(results, PAIR, "peak_memory_mb", "lower") == other
+    assert ranking.cheapest_good(results, PAIR, "peak_memory_mb", "lower") == other
 
 
 @pytest.mark.slow

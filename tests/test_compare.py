@@ -16,6 +16,7 @@ from tradeoffs.evaluate.items import ITEMS
 from tradeoffs.formats import trained_only
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.report import formatting
+from tradeoffs.results import verdicts
 from tradeoffs.results.results import Results
 
 REPO = Path(__file__).parents[1]
@@ -40,7 +41,7 @@ def finished(tmp_path_factory):
 def results(finished, monkeypatch):
     monkeypatch.chdir(finished)
     cfg = params.load_all()
-    return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap)
+    return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap, cfg.decide)
 
 
 def rows(text: str) -> dict[str, list[str]]:
@@ -54,9 +55,21 @@ def test_the_differences_are_those_of_the_whole_run(finished, results, capsys):
     for name in ("test_f1", "seen_loss", "mmlu_accuracy", "cosine_to_base", "test_exact_match"):
         row = found[formatting.full_label(results, "demo", name)]
         assert row[:2] == [formatting.quality_of(results, v, name) for v in (LORA, BASE)]
-        assert row[2] == formatting.verdict(results.compare(LORA, BASE, name), name)
-    assert found["test F1"][2].endswith("better")
-    assert found["test loss"][2].endswith("better")
+        difference = results.compare(LORA, BASE, name)
+        assert row[2] == formatting.difference(difference, name)
+        assert row[3] == (verdicts.against(results, LORA, BASE, name).word if results.judged(name) else "")
+    assert found["test F1"][2].endswith(", excludes 0")
+    assert found["test loss"][3] == verdicts.ONE
+
+
+def test_what_is_too_much_worse_over_the_items_alone_is_said_of_one_training_too(results):
+    assert rows("\n".join(compare.comparison(results, BASE, LORA)))["test F1"][3] == verdicts.WORSE
+
+
+def test_two_formats_of_one_training_have_a_verdict(results):
+    other = Variant("demo", "demo", "lora", "f16")
+    assert rows("\n".join(compare.comparison(results, other, LORA)))["test loss"][3] == verdicts.GOOD
+    assert rows("\n".join(compare.comparison(results, LORA, other)))["test loss"][3] == verdicts.WORSE
 
 
 def test_every_quality_metric_of_either_is_there(results):
@@ -64,14 +77,14 @@ def test_every_quality_metric_of_either_is_there(results):
     for name in (*metrics.names("quality"), *metrics.names("summary")):
         if results.has(LORA, name):
             assert formatting.full_label(results, "demo", name) in found
-    assert found["KLD"][1:] == ["", "", ""]  # the base as trained is its own reference
+    assert found["KLD"][1:] == ["", "", "", ""]  # the base as trained is its own reference
 
 
 def test_accuracies_have_mcnemars_p_and_nothing_else_does(results):
     found = rows("\n".join(compare.comparison(results, LORA, BASE)))
-    tested = {name for name, cells in found.items() if len(cells) == 4 and cells[3] not in ("", "p", "---:")}
+    tested = {name for name, cells in found.items() if len(cells) == 5 and cells[4] not in ("", "p", "---:")}
     assert tested == {formatting.full_label(results, "demo", name) for name in TESTED}
-    assert found["multiple choice"][3] == f"{results.mcnemar(LORA, BASE, 'mmlu_accuracy'):.2g}"
+    assert found["multiple choice"][4] == f"{results.mcnemar(LORA, BASE, 'mmlu_accuracy'):.2g}"
 
 
 def test_costs_are_ratios_of_the_first_to_the_second(results):
@@ -126,7 +139,7 @@ def test_a_variant_that_could_not_be_made_is_answered_with_the_reason(tmp_path, 
 
 def test_general_text_is_compared_between_trained_models_of_one_base_only(results):
     trained = [Variant("demo", "demo", method, "trained") for method in ("lora", "base")]
-    assert rows("\n".join(compare.comparison(results, *trained)))["general loss"][2].endswith("worse")
+    assert rows("\n".join(compare.comparison(results, *trained)))["general loss"][2].endswith(", excludes 0")
     other = Variant("stories260k", "demo", "lora", "trained")
     assert "general loss" not in rows("\n".join(compare.comparison(results, trained[0], other)))
     # Of another format it was not measured; their tokenizers are the same all the same.

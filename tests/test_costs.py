@@ -43,7 +43,7 @@ def read(folder, monkeypatch, edit=lambda written: None) -> Results:
     edit(written)
     files.write_json("data/cost.json", written)
     try:
-        return Results(cfg.run, cfg.seed, 20)
+        return Results(cfg.run, cfg.seed, 20, cfg.decide)
     finally:
         files.write_text("data/cost.json", before)
 

@@ -1,4 +1,4 @@
-"""Models x data sets: the same documents whatever the tokenizer, ties where the intervals say so, and one picture."""
+"""Models x data sets: the same documents whatever the tokenizer, verdicts across models, and one picture."""
 
 import csv
 import re
@@ -17,7 +17,7 @@ from tradeoffs.evaluate import items
 from tradeoffs.params import Splits
 from tradeoffs.report import formatting, grid
 from tradeoffs.report.pictures import heatmaps
-from tradeoffs.results import intervals, ranking
+from tradeoffs.results import intervals, ranking, verdicts
 from tradeoffs.results.results import Results
 
 SLOW_FIXTURES = {"results"}  # read by conftest.py
@@ -117,23 +117,28 @@ def test_the_best_model_of_each_data_set_comes_first_with_how_far_the_others_are
             first, other = grid.best_of_models(results, dataset, name)
             label = formatting.full_label(results, dataset, name)
             (row,) = re.findall(rf"^\| `{dataset}` \| {label} \|(.*)\|$", decision, re.MULTILINE)
-            best, ties, behind = (cell.strip() for cell in row.split("|"))
-            found = results.compare_picked(other, first, name, 6)
+            best, behind = (cell.strip() for cell in row.split("|"))
+            found = grid.standing(results, dataset, name).verdicts[other]
             assert best == f"`{first.model}` with `{first.method}`: {formatting.quality_of(results, first, name)}"
-            assert int(ties) == int(found.tie) == len(grid.tied_models(results, dataset, name)) - 1
             assert behind == f"`{other.model}` with `{other.method}`: {formatting.verdict(found, name)}"
     assert grid.best_of_models(results, fake_results.TEXT, grid.BITS)[0].model == "stories260k"
 
 
-def test_a_model_whose_lead_its_interval_does_not_carry_is_called_a_tie(results, monkeypatch):
-    assert [v.model for v in grid.tied_models(results, fake_results.TEXT, grid.BITS)] == ["stories260k"]
+def test_a_model_that_is_as_good_as_the_best_has_one_training_and_with_more_seeds_it_is_good_enough(
+    results, monkeypatch
+):
+    assert [v.model for v in grid.good_models(results, fake_results.TEXT, grid.BITS)] == ["stories260k"]
     for method in ("base", "full", "lora"):
         names, values = results._resampled(variant("demo", method=method), grid.BITS)
         nearly = values + np.where(np.arange(len(values)) % 2, 1e-3, -1e-3)
         monkeypatch.setitem(results._values, (variant("stories260k", method=method), grid.BITS), (names, nearly))
-    assert {v.model for v in grid.tied_models(results, fake_results.TEXT, grid.BITS)} == set(MODELS)
+    assert len(grid.good_models(results, fake_results.TEXT, grid.BITS)) == 1
     (row,) = (row for row in grid.decision(results) if row.startswith(f"| `{fake_results.TEXT}`"))
-    assert "], tie |" in row
+    assert "], one training |" in row
+    monkeypatch.setattr(verdicts, "_trainings", lambda results, cell: [])
+    assert {v.model for v in grid.good_models(results, fake_results.TEXT, grid.BITS)} == set(MODELS)
+    (row,) = (row for row in grid.decision(results) if row.startswith(f"| `{fake_results.TEXT}`"))
+    assert "], good enough |" in row
 
 
 def test_every_cell_has_its_likelihoods_its_training_time_and_its_throughput(text, results):
@@ -147,12 +152,13 @@ def test_every_cell_has_its_likelihoods_its_training_time_and_its_throughput(tex
         row = dict(zip(names, (cell.strip() for cell in line.split("|")[1:-1]), strict=True))
         assert row["bits per byte"] == formatting.quality_of(results, v, grid.BITS)
         assert row["perplexity"] == formatting.quality_of(results, v, "test_perplexity")
-        assert row["ties"] == letters[v]
+        assert row["letters"] == letters[v]
         assert (row["training s"] == row["training tok/s"] == "") == (v.method == "base")
         assert row["decode tok/s"] == formatting.short(results.cost[v]["decode_tokens_per_second"])
+    apart = verdicts.told_apart(results, every, grid.BITS)
+    assert apart
     for one, other in combinations(every, 2):
-        tie = results.compare_picked(one, other, grid.BITS, 6).tie
-        assert bool(set(letters[one]) & set(letters[other])) == tie
+        assert bool(set(letters[one]) & set(letters[other])) == (frozenset((one, other)) not in apart)
 
 
 def test_the_bytes_that_each_was_measured_on_are_said(text, results):
@@ -236,14 +242,14 @@ def test_the_heatmap_holds_the_value_and_the_method_of_every_cell(results):
             assert any(note.get_text() == words and note.get_position() == place for note in best.texts)
 
 
-def test_the_best_model_of_a_data_set_is_framed_and_its_ties_are_dashed(results):
+def test_the_best_model_of_a_data_set_is_framed_and_what_is_good_enough_is_dashed(results):
     best = heatmaps.bits_per_byte(results).axes[1]
     frames = {
         (round(patch.get_x() + 0.46), round(patch.get_y() + 0.46)): patch.get_linestyle() for patch in best.patches
     }
     wanted = {}
     for column, dataset in enumerate(DATASETS):
-        for n, found in enumerate(grid.tied_models(results, dataset, grid.BITS)):
+        for n, found in enumerate(grid.good_models(results, dataset, grid.BITS)):
             wanted[column, MODELS.index(found.model)] = "--" if n else "-"
     assert frames == wanted
 

@@ -66,12 +66,6 @@ def test_pairing_finds_a_difference_that_the_separate_intervals_hide():
     assert not intervals.difference(one, other).tie
 
 
-def test_a_variant_ties_with_itself():
-    values = mean(np.arange(10.0), intervals.resamples(10, 50, seed=0))
-    assert intervals.difference(values, values) == Interval(0.0, 0.0, 0.0, 0.0)
-    assert intervals.difference(values, values).tie
-
-
 def test_a_metric_that_is_nowhere_defined_has_no_interval():
     with pytest.raises(ValueError, match="no finite value"):
         intervals.interval(np.full(5, np.nan))
@@ -79,7 +73,7 @@ def test_a_metric_that_is_nowhere_defined_has_no_interval():
 
 def test_the_detectable_difference_is_found_in_80_of_100_repetitions():
     generator = np.random.default_rng(11)
-    true = intervals.detectable(1 / math.sqrt(50))
+    true = intervals.detectable(1 / math.sqrt(50), 1.959964)
     found = np.abs(generator.normal(true, 1, size=(4000, 50)).mean(axis=1)) > 1.959964 / math.sqrt(50)
     assert found.mean() == pytest.approx(0.8, abs=0.03)
 
@@ -155,22 +149,27 @@ def test_the_sampling_error_is_that_of_independent_items():
     assert sums.sampling_error(totals) == pytest.approx(math.sqrt(9) / 30)
 
 
-def test_a_lead_that_is_luck_is_a_tie_once_the_pick_is_accounted_for():
-    """Of fifty equal variants the best beats many by the plain interval, and hardly any by the simultaneous one."""
-    random = np.random.default_rng(0)
-    plain, corrected = 0, 0
-    for _ in range(40):
-        scores = random.normal(size=(50, 100))
-        best, *others = scores[np.argsort(-scores.mean(1))]
-        matrix = intervals.resamples(100, 200, seed=1)
-        for other in others:
-            found = intervals.difference(matrix @ best / 100, matrix @ other / 100)
-            plain += not found.tie
-            corrected += not intervals.simultaneous(found, 50 * 49 // 2).tie
-    assert plain > 500 > 20 >= corrected  # of 40 times 49 comparisons
+@pytest.mark.parametrize(("right", "asked"), [(0, 300), (1, 300), (9, 300), (295, 300), (300, 300), (0, 1), (5, 12)])
+def test_few_right_or_wrong_answers_have_the_exact_interval(right, asked):
+    answers = np.array([1.0] * right + [0.0] * (asked - right))
+    found = intervals.share(right, asked, mean(answers, intervals.resamples(asked, 200, seed=0)))
+    exact = binomtest(right, asked).proportion_ci(0.95, method="exact")
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=1e-12)
+    assert found.value == right / asked
 
 
-def test_a_clear_difference_stays_one():
-    found = intervals.Interval(value=0.5, low=0.4, high=0.6, error=0.05)
-    assert not intervals.simultaneous(found, 55).tie
-    assert intervals.simultaneous(found, 1).low == pytest.approx(0.4, abs=0.003)
+def test_nothing_right_of_300_may_still_be_one_in_eighty():
+    found = intervals.share(0, 300, np.zeros(101))
+    assert found.low == 0
+    assert found.high == pytest.approx(0.0122, abs=5e-5)
+
+
+def test_with_enough_of_both_the_bootstrap_stays():
+    answers = np.array([1.0] * 10 + [0.0] * 40)
+    values = mean(answers, intervals.resamples(50, 200, seed=0))
+    assert intervals.share(10, 50, values) == intervals.interval(values)
+
+
+def test_a_variant_differs_from_itself_by_nothing():
+    values = mean(np.arange(10.0), intervals.resamples(10, 50, seed=0))
+    assert intervals.difference(values, values) == Interval(0.0, 0.0, 0.0, 0.0)

@@ -14,7 +14,7 @@ from tradeoffs.common import files
 from tradeoffs.common.cells import Pair
 from tradeoffs.report import comparisons, decision, formats, formatting, ladder, page, reading, rendering
 from tradeoffs.report.pictures import PICTURES
-from tradeoffs.results import costs, ranking, tuning
+from tradeoffs.results import costs, ranking, tuning, verdicts
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +99,30 @@ def test_a_sentence_about_a_value_that_nobody_gives_is_an_error():
         rendering.render("machine.md.j2", machines=[])
 
 
-def test_a_difference_is_called_a_tie_exactly_when_its_interval_contains_0(text):
-    called = re.findall(r"\[([+-][\d.e+-]+), ([+-][\d.e+-]+)\], (tie|better|worse)", text)
-    assert called
-    for low, high, word in called:
-        if float(low) != 0 != float(high):  # not decided by rounding
-            assert (float(low) <= 0 <= float(high)) == (word == "tie")
+def test_a_difference_is_marked_exactly_when_its_interval_excludes_0(mixed_folder, mixed):
+    text = (mixed_folder / "report/report.md").read_text()
+    words = "good enough|undecided|too much worse|one training"
+    verdict = rf"\[([+-][\d.e+-]+), ([+-][\d.e+-]+)\](, (?:{words}))?(?: \([\d,]+ items would decide\))?(, excludes 0)?"
+    found = re.findall(verdict, text)
+    assert ", too much worse" in {word for *_, word, _ in found}
+    for low, high, word, mark in found:
+        if (word or mark) and float(low) != 0 != float(high):  # not decided by rounding
+            assert (float(low) <= 0 <= float(high)) == (not mark)
+
+
+def test_every_verdict_is_one_of_four_words_and_follows_from_its_bounds(text, results):
+    for group in results.groups():
+        name = ranking.headline(results, group)
+        standing = verdicts.standing(results, results.of(group), name)
+        for found in standing.verdicts.values():
+            low, high = found.difference.low, found.difference.high
+            assert (found.word == verdicts.WORSE) == (high < -standing.margin)
+            assert found.word != verdicts.GOOD or low > -standing.margin
+        assert standing.verdicts[standing.best].word == verdicts.GOOD
+
+
+def test_no_sentence_calls_what_is_not_shown_a_tie(text):
+    assert not re.search(r"\b(tie[sd]?|Bonferroni)\b", text)
 
 
 def test_numbers_in_the_report_are_those_of_the_results(text, results):
@@ -136,15 +154,15 @@ def test_the_page_holds_the_same_tables_and_pictures(folder, text):
     assert page.count("<details>") == text.count("<details>")
 
 
-def test_variants_of_a_table_share_a_letter_exactly_when_they_are_tied(results, text):
+def test_variants_of_a_table_share_a_letter_exactly_when_they_are_not_told_apart(results, text):
     for group in results.groups():
         tables = [[v for v in results.of(group) if v.format == "trained"]]
         tables += [results.of(group, method) for method in results.run.methods]
         for compared in tables:
             letters = ranking.letters(results, compared, "test_f1")
+            apart = verdicts.told_apart(results, compared, "test_f1")
             for one, other in combinations(compared, 2):
-                tie = results.compare_picked(one, other, "test_f1", len(compared)).tie
-                assert bool(set(letters[one]) & set(letters[other])) == tie
+                assert bool(set(letters[one]) & set(letters[other])) == (frozenset((one, other)) not in apart)
             for variant, letter in letters.items():
                 name = variant.method if compared is tables[0] else variant.format
                 found = re.escape(formatting.quality_of(results, variant, "test_f1"))
@@ -178,33 +196,39 @@ def test_mcnemar_stands_beside_every_compared_accuracy(results, text):
     tables = text.split("## Who beats whom")[1].split("\n## ")[0]
     lora, base = (results.of(PAIR, method)[0] for method in ("lora", "base"))
     for name in ("test_exact_match", "mmlu_accuracy"):
-        found = formatting.verdict(results.compare(base, lora, name), name)  # two methods: one pair, nothing to widen
-        assert f"{found.split(' [')[0]} [" in tables
-        assert f"| {results.mcnemar(base, lora, name):.2g} |" in tables
+        found = verdicts.standing(results, results.as_trained(PAIR), name).verdicts[base]
+        assert f"| {formatting.verdict(found, name)} | {results.mcnemar(base, lora, name):.2g} |" in tables
 
 
-def test_every_pair_with_the_best_has_one_verdict_in_both_of_its_rows(three):
+def test_every_method_stands_against_the_best_and_against_the_base(three):
     trained = [v for v in ranking.ranked(three, PAIR) if v.format == "trained"]
-    best, base = trained[0], three.of(PAIR, "base")[0]
-    (third,) = set(trained) - {best, base}
+    base = three.of(PAIR, "base")[0]
     for name in ("test_exact_match", "mmlu_accuracy"):
+        standing = verdicts.standing(three, trained, name)
         lines = comparisons._against(three, trained, name)
         cells = {line.split("|")[1].strip(" `"): [cell.strip() for cell in line.split("|")[3:-1]] for line in lines}
-        for ours, theirs, place in ((best, base, 2), (base, best, 0), (third, best, 0)):
-            picked = formatting.verdict(three.compare_picked(ours, theirs, name, 3), name)
-            assert picked != formatting.verdict(three.compare(ours, theirs, name), name)
-            p = min(1.0, 3 * three.mcnemar(ours, theirs, name))
-            assert cells[ours.method][place : place + 2] == [picked, f"{p:.2g}"]
-        plain = formatting.verdict(three.compare(third, base, name), name)
-        assert cells[third.method][2:] == [plain, f"{three.mcnemar(third, base, name):.2g}"]
+        for variant in trained:
+            found = []
+            for other, says in (
+                (standing.best, formatting.verdict(standing.verdicts[variant], name)),
+                (base, formatting.difference(three.compare(variant, base, name), name)),
+            ):
+                found += ["", ""] if variant == other else [says, f"{three.mcnemar(variant, other, name):.2g}"]
+            assert cells[variant.method] == found
 
 
-def test_the_decision_states_the_lead_over_the_base_as_its_table_does(three):
+def test_with_one_seed_a_method_has_no_verdict_unless_it_is_too_much_worse(three, text):
+    standing = verdicts.standing(three, three.as_trained(PAIR), "test_f1")
+    words = {found.word for variant, found in standing.verdicts.items() if variant != standing.best}
+    assert words <= {verdicts.ONE, verdicts.WORSE}
+    assert "nobody knows how much the seed matters" in text
+
+
+def test_the_decision_states_the_lead_over_the_base(three):
     best, base = ranking.ranked(three, PAIR)[0], three.of(PAIR, "base")[0]
-    among = len(three.of(PAIR))
-    lead = formatting.signed(three.compare_picked(best, base, "test_f1", among), "test_f1")
+    lead = formatting.signed(three.compare(best, base, "test_f1"), "test_f1")
     assert f"Against the untouched base: {lead}." in decision.section(three)
-    behind = formatting.verdict(three.compare_picked(base, best, "test_f1", among), "test_f1")
+    behind = formatting.verdict(verdicts.standing(three, three.of(PAIR), "test_f1").verdicts[base], "test_f1")
     assert any(f"| {behind} |" in line for line in decision._choices(three, PAIR))
 
 
@@ -253,7 +277,7 @@ def test_what_quantising_lost_is_not_put_down_to_merging(tmp_path):
     assert ladder._merges(found, PAIR) == []
 
 
-def test_the_costliest_step_of_a_ladder_is_the_largest_one_that_is_no_tie(results, text):
+def test_the_costliest_step_of_a_ladder_is_the_largest_one_that_is_shown(results, text):
     cell = results.of(PAIR, "lora")
     steps = {v: results.compare(v, results.made_from(v), "test_loss") for v in cell[1:]}
     worst = max(steps, key=lambda v: steps[v].value)
@@ -349,7 +373,7 @@ def test_what_was_forgotten_is_the_paired_change_from_the_base_on_the_same_text(
     assert tuning.forgotten(mixed, base) is None
     assert cells(rows, "`lora`")[0] == [
         *(formatting.quality_of(mixed, lora, name) for name in ("general_loss", "test_f1")),
-        *(formatting.verdict(mixed.compare(lora, base, name), name) for name in ("general_loss", "test_f1")),
+        *(formatting.difference(mixed.compare(lora, base, name), name) for name in ("general_loss", "test_f1")),
     ]
     assert cells(rows, "`base`")[0][2:] == ["", ""]
 

@@ -183,7 +183,7 @@ def finished(tmp_path_factory):
 def results(finished, monkeypatch):
     monkeypatch.chdir(finished)
     cfg = params.load_all()
-    return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap)
+    return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap, cfg.decide)
 
 
 def test_trainings_are_the_variant_and_one_with_each_further_seed(results):
@@ -222,7 +222,7 @@ def test_training_numbers_are_means_over_the_seeds(finished, tmp_path, monkeypat
         path = CELL.training(seed).facts
         files.write_json(path, files.read_json(path) | {"train_seconds": seconds})
     cfg = params.load_all()
-    results = Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap)
+    results = Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap, cfg.decide)
     found = tables.training(results)
     losses = [results.interval(v, "general_loss").value for v in results.trainings(CELL)]
     assert found[str(CELL)]["train_seconds"] == 30

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from tradeoffs import metrics, params
-from tradeoffs.common.cells import Variant, variants
+from tradeoffs.common.cells import TRAINED, Variant, variants
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError, near
-from tradeoffs.report.formatting import Lines, cost_of, full_label, quality_of, short, table, verdict
-from tradeoffs.results import costs, reading
+from tradeoffs.report.formatting import Lines, cost_of, difference, full_label, quality_of, short, table
+from tradeoffs.results import costs, reading, verdicts
 from tradeoffs.results.results import Results
 
 
@@ -22,6 +22,7 @@ class Reads:
     run: params.Run
     seed: int
     bootstrap: Annotated[int, "evaluate.bootstrap"]
+    decide: params.Decide
 
 
 ORDER = {"test": 0, "seen": 2}  # what stands once per variant in between
@@ -52,10 +53,15 @@ def comparison(results: Results, ours: Variant, theirs: Variant) -> Lines:
     if ours == theirs:
         raise UserError(f"{ours}: named twice; name two different variants")
     lines = [f"**`{ours}`** against **`{theirs}`**", ""]
-    lines += ["`value [low, high]`: 95 % intervals. Differences, first less second, are paired on the same items; one"]
-    lines += ["whose interval contains 0 is a tie. p: McNemar's exact test. KLD and same top token are each against"]
-    lines += ["the variant's own model as trained, so `trained` itself has none. This pair alone: the report widens"]
-    lines += ["the intervals of pairs with the best of many, so what differs here can be a tie there."]
+    lines += ["`value [low, high]`: 95 % intervals. Differences, first less second, are paired on the same items. The"]
+    lines += [
+        "verdict is on the first: good enough if it is shown to be within the margin of the second (`decide.margins`)."
+    ]
+    lines += ["p: McNemar's exact test. KLD and same top token are each against the variant's own model as trained, so"]
+    lines += [
+        "`trained` itself has none. This pair alone: the report's bounds hold for all variants together, so what is"
+    ]
+    lines += ["decided here can be undecided there."]
     listed = (*metrics.names("quality"), *metrics.names("summary"))
     names = [n for n in listed if results.has(ours, n) or results.has(theirs, n)]
     names.sort(key=lambda n: ORDER.get(n.partition("_")[0], 1))
@@ -65,7 +71,7 @@ def comparison(results: Results, ours: Variant, theirs: Variant) -> Lines:
         lines += ["Their tokenizers differ: means per token are left out, bits per byte compares."]
         names = [n for n in names if "tokens" not in metrics.metric(n)[1].columns]
     rows = [[full_label(results, ours.dataset, n), *_quality(results, ours, theirs, n)] for n in names]
-    lines += ["", *table(["", "first", "second", "difference", "p"], rows), ""]
+    lines += ["", *table(["", "first", "second", "difference", "verdict", "p"], rows), ""]
     rows = [
         [label, cost_of(results, ours, key, bounds=True), cost_of(results, theirs, key, bounds=True), found]
         for key, label in results.cost_labels.items()
@@ -78,9 +84,12 @@ def comparison(results: Results, ours: Variant, theirs: Variant) -> Lines:
 def _quality(results: Results, ours: Variant, theirs: Variant, name: str) -> Lines:
     values = [quality_of(results, ours, name), quality_of(results, theirs, name)]
     if not (results.has(ours, name) and results.has(theirs, name)):
-        return [*values, "", ""]
+        return [*values, "", "", ""]
     p = f"{results.mcnemar(ours, theirs, name):.2g}" if metrics.metric(name)[1].right_or_wrong else ""
-    return [*values, verdict(results.compare(ours, theirs, name), name), p]
+    if not results.judged(name):
+        return [*values, difference(results.compare(ours, theirs, name), name), "", p]
+    found = verdicts.against(results, ours, theirs, name)
+    return [*values, difference(found.difference, name), found.word, p]
 
 
 def _ratio(results: Results, ours: Variant, theirs: Variant, key: str) -> str | None:
@@ -106,7 +115,10 @@ def _machines(results: Results, ours: Variant, theirs: Variant) -> Lines:
 def main(first: str, second: str) -> None:
     cfg = params.load(Reads)
     ours, theirs = (named(name, variants(cfg.run)) for name in (first, second))
-    results = Results(cfg.run, cfg.seed, cfg.bootstrap, only=[ours, theirs])
+    # Two methods with several seeds are compared by all their trainings.
+    trained = [v.cell.variant(TRAINED) for v in (ours, theirs)] if len(cfg.run.seeds) > 1 else []
+    only = list(dict.fromkeys([ours, theirs, *trained]))
+    results = Results(cfg.run, cfg.seed, cfg.bootstrap, cfg.decide, only=only)
     print("\n".join(comparison(results, ours, theirs)))
 
 

@@ -13,8 +13,8 @@ from tradeoffs.common import files
 from tradeoffs.experiments.choosing import Methods, Tried, at_the_edge, by_method, label, unfair, varying, written
 from tradeoffs.experiments.reading import VALID
 from tradeoffs.experiments.trial import FACTS, TESTED, Sweep
-from tradeoffs.report.formatting import Lines, bold, counted, interval_of, short, table, verdict
-from tradeoffs.results import intervals
+from tradeoffs.report.formatting import Lines, bold, counted, difference, interval_of, short, table
+from tradeoffs.results import intervals, simultaneous
 
 PLAIN = ("experiment", "model", "dataset", "method", "seed", "valid_loss", "tokens", "train_seconds")
 ABLATED = ("test_bits_per_byte", "test_f1")  # a loss per token is no measure of settings that change the windows
@@ -117,11 +117,11 @@ def _ablation(sweep: Sweep, settings: Sequence[Tried]) -> Lines:
     for name in measured:
         head += [TESTED[name], "against the bold one"]
     head += [*(["valid loss"] if same_rows else []), *FACTS.values(), "train s"]
+    tests = [_measured(sweep, settings, first, name) for name in measured]
     rows = []
-    for one in settings:
+    for place, one in enumerate(settings):
         row = [_named(one, first, keys), str(len(one.trials))]
-        for name in measured:
-            row += _measured(sweep, one, first, name, len(settings) - 1)
+        row += [cell for test in tests for cell in test[place]]
         row += [f"{one.loss:.4f}"] if same_rows else []
         rows.append([*row, *(_mean_fact(one, key) for key in FACTS), _seconds(one)])
     notes = [] if same_rows else [f"- {VALID}: not the same in all trials, so valid losses do not compare"]
@@ -147,19 +147,30 @@ def _mean_fact(one: Tried, key: str) -> str:
     return short(statistics.fmean(values) if values else None)
 
 
-def _measured(sweep: Sweep, one: Tried, first: Tried, name: str, comparisons: int) -> list[str]:
-    """A test metric with its interval, the mean over seeds, and the paired difference from the first setting."""
-    mine, base = ([t.tested[name] for t in setting.trials if name in t.tested] for setting in (one, first))
-    if len(mine) < len(one.trials):
-        return ["", ""]
-    ours = _resampled(sweep, mine, name)
-    value = interval_of(intervals.interval(ours), name)
-    if one is first or len(base) < len(first.trials):
-        return [value, ""]
-    if any(names != mine[0][0] for names, _ in (*mine, *base)):
-        return [value, "other test items"]
-    found = intervals.difference(ours, _resampled(sweep, base, name))
-    return [value, verdict(intervals.simultaneous(found, comparisons), name)]
+def _measured(sweep: Sweep, settings: Sequence[Tried], first: Tried, name: str) -> list[list[str]]:
+    """Of every setting a test metric with its interval, the mean over seeds, and the difference from the first one.
+
+    Differences are paired on the same items, and their intervals hold together.
+    """
+    tested = [[t.tested[name] for t in one.trials if name in t.tested] for one in settings]
+    whole = [len(mine) == len(one.trials) for mine, one in zip(tested, settings, strict=True)]
+    resampled = {place: _resampled(sweep, mine, name) for place, mine in enumerate(tested) if whole[place]}
+    rows = [
+        [interval_of(intervals.interval(resampled[n]), name), ""] if whole[n] else ["", ""] for n in range(len(whole))
+    ]
+    base = settings.index(first)
+    if not whole[base]:
+        return rows
+    items = tested[base][0][0]
+    same = [n for n in resampled if all(names == items for names, _ in tested[n])]
+    if base not in same:
+        same = []
+    found = simultaneous.against(np.stack([resampled[n] for n in same]), same.index(base)) if same else []
+    compared = dict(zip(same, found, strict=True))
+    for n in resampled:
+        if n != base:
+            rows[n][1] = difference(compared[n], name) if n in compared else "other test items"
+    return rows
 
 
 def _resampled(sweep: Sweep, tested: list[tuple[list[str], np.ndarray]], name: str) -> np.ndarray:

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, get_type_hints
 
+from tradeoffs import metrics
 from tradeoffs.common.columns import FIELD
 from tradeoffs.methods import peft_facts, trl_stages
 from tradeoffs.methods.trl_stages import STAGES
 from tradeoffs.params.reading import read, unknown
-from tradeoffs.params.schema import Columns, Dataset, Evaluate, Method, Model, Params, Run, Train
+from tradeoffs.params.schema import Columns, Dataset, Decide, Evaluate, Method, Model, Params, Run, Train
 from tradeoffs.plumbing.errors import near
 
 NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -32,6 +33,8 @@ def problems_across(params: Params, problems: Sequence[str]) -> Iterator[str]:
         yield from _twice("launch.report_to", params.launch.report_to)
     if params.evaluate:
         yield from _evaluate_checks(params.evaluate, sound)
+    if params.decide and sound("decide"):
+        yield from _decide_checks(params.decide)
     for axis in ("models", "datasets", "methods"):
         for name, entry in (getattr(params, axis) or {}).items():
             where = f"{axis}.{name}"
@@ -50,6 +53,32 @@ def _evaluate_checks(evaluate: Evaluate, sound: Callable[[str], bool]) -> Iterat
         yield from ("evaluate.prompts: one is empty" for prompt in prompts if not prompt)
     if evaluate.cost and sound("evaluate.cost.batch_sizes"):
         yield from _twice("evaluate.cost.batch_sizes", evaluate.cost.batch_sizes)
+
+
+# What the tables of the report judge by, so that each needs a margin.
+JUDGED = ("f1", "exact_match", "loss", "bits_per_byte", "mmlu_accuracy")
+
+
+def _decide_checks(decide: Decide) -> Iterator[str]:
+    """Names of metrics, all of which have a better end and a margin."""
+    full = [
+        name for stands in ("quality", "summary") for name in metrics.names(stands) if metrics.metric(name)[1].better
+    ]
+    bare = [metric.name for metric in metrics.every() if metric.better]
+    if decide.metric != "auto" and decide.metric not in full:
+        yield f"decide.metric: unknown metric {decide.metric!r}{near(decide.metric, ['auto', *full])}"
+    for name in decide.margins:
+        if name not in full and name not in bare:
+            yield f"decide.margins.{name}: unknown metric{near(name, [*bare, *full])}"
+    for name in decide.guards:
+        if name not in full:
+            yield f"decide.guards.{name}: unknown metric{near(name, full)}"
+    for name in JUDGED:
+        if name not in decide.margins:
+            yield f"decide.margins.{name}: missing; the report judges by it"
+    for where, name in [("metric", decide.metric), *((f"guards.{name}", name) for name in decide.guards)]:
+        if name in full and not {name, metrics.metric(name)[1].name} & set(decide.margins):
+            yield f"decide.{where}: {name} has no margin; give decide.margins.{metrics.metric(name)[1].name}"
 
 
 def _pair_checks(params: Params, sound: Callable[[str], bool]) -> Iterator[str]:

@@ -109,6 +109,14 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Decide:
+    metric: str
+    cost: Literal["size_mb", "decode_tokens_per_second", "model_memory_mb"]
+    margins: dict[str, PositiveFloat]
+    guards: dict[str, Literal["base", "best"]]
+
+
+@dataclass(frozen=True)
 class GeneratedModel:
     hidden_size: Positive
     intermediate_size: Positive
@@ -232,6 +240,7 @@ class Params:
     train: Train
     merge: Merge
     evaluate: Evaluate
+    decide: Decide
     models: dict[str, Model]
     datasets: dict[str, Dataset]
     methods: dict[str, Method]

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from statistics import median
 
-from tradeoffs.common.cells import TRAINED, Copied, Variant
+from tradeoffs.common.cells import Copied
 from tradeoffs.report.formatting import Lines, escaped, row_head, share_of, short, table
 from tradeoffs.report.rendering import render
-from tradeoffs.report.tables import trained_of
-from tradeoffs.results import intervals, reading
+from tradeoffs.results import intervals, reading, verdicts
 from tradeoffs.results.results import Results
+from tradeoffs.results.verdicts import Verdict
 
 # Of data/prepared/<dataset>/info.json: what was counted; what was dropped, and of what there are examples.
 KEPT = {"read": "rows read", "train": "train", "test": "test", "seen": "seen, of train"}
@@ -116,21 +116,21 @@ def _copied(results: Results, floor: Copied) -> Lines:
 
 
 def _differences(results: Results) -> Lines:
-    """The smallest true differences that a run like this one finds most of the time."""
-    header = ["model / data set", "metric", "items", "between methods", "between formats of one method"]
+    """The smallest true differences from the best that a run like this one finds most of the time."""
+    header = ["model / data set", "metric", "items", "another method", "another format of the best method"]
     rows = []
     for group in results.groups():
-        trained = results.as_trained(group)
-        methods = [(a, b) for index, a in enumerate(trained) for b in trained[:index]]
-        formats = [(v, trained_of(results, v)) for v in results.of(group) if v.format != TRAINED]
-        for name in ("test_loss", "test_f1", "mmlu_accuracy"):
-            if results.has(trained[0], name):
-                found = [_detectable(results, pairs, name) for pairs in (methods, formats)]
-                label, count = results.label(group.dataset, name), str(results.count(trained[0], name))
-                rows.append([row_head(group), label, count, *found])
+        first = results.as_trained(group)[0]
+        for name in (name for name in ("test_loss", "test_f1", "mmlu_accuracy") if results.has(first, name)):
+            standing = verdicts.standing(results, results.of(group), name)
+            others = {v: found for v, found in standing.verdicts.items() if v != standing.best}
+            same = [found for v, found in others.items() if v.cell == standing.best.cell]
+            methods = [found for v, found in others.items() if v.cell != standing.best.cell]
+            label, count = results.label(group.dataset, name), str(results.count(first, name))
+            rows.append([row_head(group), label, count, _detectable(methods), _detectable(same)])
     return table(header, rows)
 
 
-def _detectable(results: Results, pairs: list[tuple[Variant, Variant]], name: str) -> str:
-    errors = [results.compare(a, b, name).error for a, b in pairs]
-    return f"{intervals.detectable(median(errors)):.2g}" if errors else ""
+def _detectable(found: list[Verdict]) -> str:
+    smallest = [intervals.detectable(verdict.difference.error, verdict.critical) for verdict in found]
+    return f"{median(smallest):.2g}" if smallest else ""

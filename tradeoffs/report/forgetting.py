@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from tradeoffs.common.cells import Pair, Variant
-from tradeoffs.report.formatting import Lines, full_label, heading, quality_of, table, verdict
+from tradeoffs.report.formatting import Lines, difference, full_label, heading, quality_of, table
 from tradeoffs.report.rendering import render
 from tradeoffs.results import ranking
 from tradeoffs.results.results import Results
@@ -34,7 +34,7 @@ def _table(results: Results, group: Pair, measured: list[Variant]) -> Lines:
     for variant in measured:
         row = [f"`{variant.method}`", *(quality_of(results, variant, n) for n in ("general_loss", name))]
         if base:
-            changes = [verdict(results.compare(variant, base, n), n) for n in ("general_loss", name)]
+            changes = [difference(results.compare(variant, base, n), n) for n in ("general_loss", name)]
             row += ["", ""] if variant == base else changes
         rows.append(row)
     return table(header, rows)

@@ -6,7 +6,7 @@ from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report.formatting import Lines, bold, cost_of, counted, full_label, heading, quality_of, table
 from tradeoffs.report.rendering import render
-from tradeoffs.report.tables import matrix, quality_table, why_only_as_trained
+from tradeoffs.report.tables import letters, matrix, quality_table, why_only_as_trained
 from tradeoffs.results import ranking
 from tradeoffs.results.costs import BATCH, COST
 from tradeoffs.results.results import Results
@@ -19,8 +19,8 @@ def section(results: Results, drawn: Sequence[str]) -> str:
 
 def _group(results: Results, group: Pair) -> dict[str, object]:
     name = ranking.headline(results, group)
-    tied = {v: bold(quality_of(results, v, name), True) for v in ranking.tied_with_best(results, group)}
-    cells = {v: quality_of(results, v, name) for v in results.of(group)} | tied
+    good = ranking.good_enough(results, group)
+    cells = {v: bold(quality_of(results, v, name), v in good) for v in results.of(group)}
     best = results.of(group, ranking.best_shipped(results, group))
     return {
         "title": heading(group),
@@ -50,7 +50,8 @@ def _method(results: Results, cell: list[Variant]) -> dict[str, object]:
     listed = (*metrics.columns("likelihood"), *metrics.columns("answers"))
     names = [name for name in listed if metrics.metric(name)[1].stands == "quality"]
     headline = ranking.headline(results, cell[0].pair)
-    quality = quality_table(results, cell, names, lambda v: v.format, ties_by=headline)
+    beside = letters(results, cell, headline)
+    quality = quality_table(results, cell, names, lambda v: v.format, after=headline, beside=beside)
     return {"name": cell[0].method, "quality": quality, "cost": _cost_table(results, cell)}
 
 

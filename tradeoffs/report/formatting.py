@@ -10,6 +10,7 @@ from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.results import costs
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Judged, Results
+from tradeoffs.results.verdicts import Verdict
 
 Lines = list[str]
 MANY = 12  # more variants or rows than these are folded away
@@ -99,13 +100,16 @@ def _written(found: Interval, places: int, sign: str = "") -> str:
     return f"{found.value:{style}} [{found.low:{style}}, {found.high:{style}}]"
 
 
-def verdict(found: Interval, name: str) -> str:
-    better = metrics.metric(name)[1].better
-    if found.tie or not better:
-        word = "tie" if found.tie else "differs"
-    else:
-        word = "better" if (found.value > 0) == (better == "higher") else "worse"
-    return f"{signed(found, name)}, {word}"
+def difference(found: Interval, name: str) -> str:
+    """A difference, and whether it is shown to be one."""
+    return signed(found, name) + ("" if found.tie else ", excludes 0")
+
+
+def verdict(found: Verdict, name: str) -> str:
+    """A difference from the best with what it amounts to, and how many test items would decide where it is open."""
+    items = f" ({found.items:,} items would decide)" if found.items else ""
+    mark = "" if found.difference.tie else ", excludes 0"
+    return f"{signed(found.difference, name)}, {found.word}{items}{mark}"
 
 
 def cost_of(results: Results, variant: Variant, key: str, bounds: bool = False) -> str:

@@ -19,9 +19,9 @@ from tradeoffs.report.formatting import (
     verdict,
 )
 from tradeoffs.report.rendering import render
-from tradeoffs.results import ranking, tuning
-from tradeoffs.results.intervals import Interval
+from tradeoffs.results import ranking, tuning, verdicts
 from tradeoffs.results.results import Results
+from tradeoffs.results.verdicts import Standing
 
 BITS, F1 = "test_bits_per_byte", "test_f1"
 WORST = 8  # bits per byte of a model that knows nothing
@@ -45,14 +45,15 @@ def best_of_models(results: Results, dataset: str, name: str) -> list[Variant]:
     return list(best.values())
 
 
-def tied_models(results: Results, dataset: str, name: str) -> list[Variant]:
-    """Of `best_of_models` the best, and those whose difference from it has an interval that contains 0.
+def standing(results: Results, dataset: str, name: str) -> Standing:
+    """Every model with every method on a data set against the best of them all, as trained."""
+    return verdicts.standing(results, _on(results, dataset), name)
 
-    The intervals are wide enough for all pairs of models and methods on the data set, since the best is picked out of
-    all of them (Bonferroni).
-    """
-    first, *others = best_of_models(results, dataset, name)
-    return [first, *(v for v in others if _against(results, v, first, name).tie)]
+
+def good_models(results: Results, dataset: str, name: str) -> list[Variant]:
+    """Of `best_of_models` the best, and those that are good enough."""
+    good = standing(results, dataset, name).having(verdicts.GOOD)
+    return [variant for variant in best_of_models(results, dataset, name) if variant in good]
 
 
 def decision(results: Results) -> Lines:
@@ -63,12 +64,12 @@ def decision(results: Results) -> Lines:
     for dataset in results.run.datasets:
         for name in measures(results, dataset):
             first, *others = best_of_models(results, dataset, name)
-            behind = [f"{_name(v)}: {verdict(_against(results, v, first, name), name)}" for v in others]
-            ties = len(tied_models(results, dataset, name)) - 1
+            found = standing(results, dataset, name).verdicts
+            behind = [f"{_name(v)}: {verdict(found[v], name)}" for v in others]
             value = f"{_name(first)}: {quality_of(results, first, name)}"
-            rows.append([f"`{dataset}`", full_label(results, dataset, name), value, str(ties), "<br>".join(behind)])
-    header = ["data set", "by", "best model, as trained", "tied with it", "the others, against it"]
-    return table(header, rows, texts=header[1:3] + header[4:])
+            rows.append([f"`{dataset}`", full_label(results, dataset, name), value, "<br>".join(behind)])
+    header = ["data set", "by", "best model, as trained", "the others, against it"]
+    return table(header, rows, texts=header[1:])
 
 
 def section(results: Results, drawn: Sequence[str]) -> str:
@@ -103,7 +104,7 @@ def _cells(results: Results, shown: Sequence[Variant], among: Sequence[Variant] 
     header = ["model", "method"]
     columns: list[dict[Variant, str]] = []
     for name in measures(results, dataset):
-        header += [results.label(dataset, name), "ties"]
+        header += [results.label(dataset, name), "letters"]
         columns += [{v: quality_of(results, v, name) for v in shown}, ranking.letters(results, among, name)]
         if name == BITS:
             header.append("perplexity")
@@ -157,10 +158,6 @@ def _subjects(results: Results) -> Lines:
 def _on(results: Results, dataset: str) -> list[Variant]:
     """Every model with every method on a data set, as trained."""
     return [v for model in results.run.models for v in results.as_trained(Pair(model, dataset))]
-
-
-def _against(results: Results, variant: Variant, best: Variant, name: str) -> Interval:
-    return results.compare_picked(variant, best, name, len(_on(results, best.dataset)))
 
 
 def _name(variant: Variant) -> str:

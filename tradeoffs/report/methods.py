@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
-from tradeoffs.report.formatting import Lines, accuracy_of, full_label, heading, short, table
+from tradeoffs.report.formatting import Lines, accuracy_of, full_label, heading, interval_of, short, table
 from tradeoffs.report.rendering import render
-from tradeoffs.report.tables import many, quality_table, why_only_as_trained
-from tradeoffs.results import ranking, tuning
+from tradeoffs.report.tables import letters, many, quality_table, seeds, why_only_as_trained
+from tradeoffs.results import ranking, tuning, verdicts
 from tradeoffs.results.results import Results
 
 # What training took, by names of tuning.numbers, rewards and quality, and what the table calls it.
@@ -33,25 +33,29 @@ OF_A_SEED = ("test_f1", "test_exact_match", "test_loss", "mmlu_accuracy", "gener
 
 
 def section(results: Results, drawn: Sequence[str]) -> str:
-    return render("methods.md.j2", drawn, groups=[_group(results, group) for group in results.groups()])
+    return render(
+        "methods.md.j2", drawn, seeds=seeds(results), groups=[_group(results, group) for group in results.groups()]
+    )
 
 
 def _group(results: Results, group: Pair) -> dict[str, object]:
     trained, headline = results.as_trained(group), ranking.headline(results, group)
     answers, likelihood = metrics.columns("answers"), metrics.columns("likelihood")
+    beside = letters(results, trained, headline) | _standing(results, trained, headline)
     # What answers are judged by first, then what their texts are like.
-    beside = dict.fromkeys(("f1", "cosine", *metrics.side_by_side()))
-    both = [f"{split}_{name}" for name in beside for split in ("test", "seen")]
+    paired = dict.fromkeys(("f1", "cosine", *metrics.side_by_side()))
+    both = [f"{split}_{name}" for name in paired for split in ("test", "seen")]
     cut = [v for v in trained if many(results.cut(v)) or many(results.too_long(group))]
+    floor = results.floor(group)
     return {
         "title": heading(group),
         "answers": quality_table(
-            results, trained, answers, lambda v: v.method, ties_by=headline, floor=results.floor(group), cut=cut
+            results, trained, answers, lambda v: v.method, after=headline, beside=beside, floor=floor, cut=cut
         ),
-        "floor": results.floor(group) is not None,
+        "floor": floor is not None,
         "cut": cut,
         "limit": results.longest_answer(group) if cut else None,
-        "likelihood": quality_table(results, trained, likelihood, lambda v: v.method, ties_by=headline),
+        "likelihood": quality_table(results, trained, likelihood, lambda v: v.method, after=headline, beside=beside),
         "test_and_seen": quality_table(results, trained, both, lambda v: v.method, split_names=True),
         "preferences": any(tuning.rewards(results, v) for v in trained),
         "training": _training_table(results, trained),
@@ -59,6 +63,19 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
         "only_as_trained": why_only_as_trained(results, group),
         "adalora": _adalora_ranks(results, trained),
     }
+
+
+def _standing(results: Results, trained: list[Variant], name: str) -> dict[str, list[str]]:
+    """Columns beside the headline metric: the verdict on each method, and with several seeds what they say."""
+    standing = verdicts.standing(results, trained, name)
+    words = {v: "the best" if v == standing.best else found.word for v, found in standing.verdicts.items()}
+    columns = {"against the best": [words[v] for v in trained]}
+    if (several := seeds(results)) > 1:
+        means = [verdicts.over_seeds(results, v, name) for v in trained]
+        shares = [verdicts.seed_share(results, v, name) for v in trained]
+        columns[f"mean of {several} seeds"] = ["" if mean is None else interval_of(mean, name) for mean in means]
+        columns["the seed's share"] = ["" if share is None else f"{100 * share:.0f} %" for share in shares]
+    return columns
 
 
 def _training_table(results: Results, trained: list[Variant]) -> Lines:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tradeoffs import metrics
 from tradeoffs.report.rendering import render
+from tradeoffs.results import intervals
 from tradeoffs.results.results import Results
 
 
@@ -11,7 +12,10 @@ def section(results: Results, drawn: Sequence[str]) -> str:
     # Multiple choice is a subject of its own, and comes last.
     every = sorted(metrics.every(), key=lambda metric: metric.split == "mmlu")
     listed = [_metric(results, m.name if m.split else f"test_{m.name}") for m in every]
-    return render("reading.md.j2", drawn, metrics=listed, embedding=results.embedding)
+    margins = ", ".join(f"`{name}` {value:g}" for name, value in results.decide.margins.items())
+    return render(
+        "reading.md.j2", drawn, metrics=listed, embedding=results.embedding, few=intervals.FEW, margins=margins
+    )
 
 
 def _metric(results: Results, name: str) -> dict[str, object]:

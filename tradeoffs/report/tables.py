@@ -18,34 +18,41 @@ def quality_table(
     names: list[str],
     row_name: Callable[[Variant], str],
     split_names: bool = False,
-    ties_by: str = "",
+    after: str = "",
+    beside: dict[str, list[str]] | None = None,
     floor: Copied | None = None,
     cut: Collection[Judged] = (),
 ) -> Lines:
     """One row per variant, and one of the `floor`; metrics that no variant has are left out.
 
-    After `ties_by` come the letters of its ties. The F1 of those in `cut` is marked.
+    Columns `beside`, of the variants, stand to the right of `after`. The F1 of those in `cut` is marked.
     """
     names = [n for n in names if any(results.has(v, n) for v in variants)]
     if not names:
         return []
     dataset = variants[0].dataset
     judged: list[Judged] = [*variants, *([floor] if floor else [])]
-    columns = {
-        full_label(results, dataset, n) if split_names else results.label(dataset, n): [
-            quality_of(results, v, n) + (f" {CUT}" if n == "test_f1" and v in cut else "") for v in judged
-        ]
-        for n in names
-    }
-    if ties_by in names:
-        letters, position = ranking.letters(results, variants, ties_by), names.index(ties_by) + 1
-        listed = list(columns.items())
-        columns = dict(
-            [*listed[:position], ("ties", [letters[v] for v in variants] + [""] * bool(floor)), *listed[position:]]
-        )
+    columns: dict[str, list[str]] = {}
+    for name in names:
+        label = full_label(results, dataset, name) if split_names else results.label(dataset, name)
+        marks = [f" {CUT}" if name == "test_f1" and v in cut else "" for v in judged]
+        columns[label] = [quality_of(results, v, name) + mark for v, mark in zip(judged, marks, strict=True)]
+        for title, cells in (beside or {}).items() if name == after else ():
+            columns[title] = [*cells, *([""] if floor else [])]
     heads = [f"`{row_name(v)}`" for v in variants] + (["**copying**"] if floor else [])
     rows = [list(row) for row in zip(heads, *columns.values(), strict=True)]
     return table(["", *columns], rows)
+
+
+def letters(results: Results, variants: list[Variant], name: str) -> dict[str, list[str]]:
+    """A column beside a metric: who shares a letter is not told apart by it."""
+    found = ranking.letters(results, variants, name)
+    return {"letters": [found[v] for v in variants]}
+
+
+def seeds(results: Results) -> int:
+    """How many trainings a method has at most."""
+    return max(len(results.trainings(variant.cell)) for variant in results.variants)
 
 
 def matrix(results: Results, group: Pair, formats: list[str], cells: dict[Variant, str]) -> Lines:

@@ -1,4 +1,4 @@
-"""95 % bootstrap intervals over items, paired comparisons, ties, and the smallest difference a test set can show.
+"""95 % intervals over items, paired comparisons, and the smallest difference that a test set can show.
 
 Every metric here is a function of sums over items (a loss is total nats / total tokens, BLEU comes from summed n-gram
 counts), so one resample is one row of item counts and all resamples are one matrix product.
@@ -8,13 +8,13 @@ import math
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
+from scipy.special import betaincinv, ndtri
 
 LEVEL = 0.95
-# Normal quantiles 0.975 + 0.80: a difference of 2.8 standard errors is called one in 80 % of repetitions.
-DETECTABLE = 1.959964 + 0.841621
+FEW = 10  # of right or wrong items; with fewer the bootstrap's interval is too short, and none at all with 0
+POWER = float(ndtri(0.80))
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Interval:
 
     @property
     def tie(self) -> bool:
-        """For a difference: the interval contains 0, so the two are not told apart."""
+        """For a difference: the interval contains 0."""
         return self.low <= 0.0 <= self.high
 
 
@@ -58,23 +58,27 @@ def difference(ours: np.ndarray, theirs: np.ndarray) -> Interval:
     return interval(ours - theirs)
 
 
-def simultaneous(found: Interval, comparisons: int) -> Interval:
-    """A difference's interval, widened until `comparisons` such intervals hold together with 95 % (Bonferroni).
+def share(right: int, of: int, values: np.ndarray) -> Interval:
+    """Interval of a share of items, from it per resample (1 + count,); exact where fewer than FEW are right or wrong.
 
-    For comparisons with one that was picked as the best of many: its lead is in part luck. The bootstrap's standard
-    deviation and the normal quantile give the width, since percentiles that far out would need too many resamples.
+    Clopper and Pearson 1934. Of 0 in 300 every resample is 0, and the interval reaches to 0.012.
     """
-    reach = NormalDist().inv_cdf(1 - 0.025 / comparisons) * found.error
-    low, high = min(found.low, found.value - reach), max(found.high, found.value + reach)
+    found = interval(values)
+    wrong, tail = of - right, (1 - LEVEL) / 2
+    if min(right, wrong) >= FEW:
+        return found
+    low = float(betaincinv(right, wrong + 1, tail)) if right else 0.0
+    high = float(betaincinv(right + 1, wrong, 1 - tail)) if wrong else 1.0
     return Interval(found.value, low, high, found.error)
 
 
-def detectable(error: float) -> float:
-    """Smallest true difference found with 80 % power at the 5 % level, by the standard error of a paired difference.
+def detectable(error: float, critical: float) -> float:
+    """Smallest true difference found with 80 % power, by a paired difference's standard error and critical value.
 
-    (z[0.975] + z[0.80]) * standard error; Cohen 1988, section 2.2, for the difference of paired means.
+    (critical + z[0.80]) * standard error; Cohen 1988, section 2.2, for the difference of paired means. The critical
+    value is that of the table: 1.96 for one comparison, more where many hold together.
     """
-    return DETECTABLE * error
+    return (critical + POWER) * error
 
 
 def letters(count: int, told_apart: Iterable[tuple[int, int]]) -> list[tuple[str, ...]]:

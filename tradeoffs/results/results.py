@@ -15,7 +15,7 @@ import numpy as np
 from tradeoffs import metrics
 from tradeoffs.common.cells import TRAINED, Cell, Copied, Pair, Variant, pairs, prepared, variants
 from tradeoffs.formats import trained_only
-from tradeoffs.params import Run
+from tradeoffs.params import Decide, Run
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.results import costs, intervals, reading
 from tradeoffs.results.intervals import Interval
@@ -43,15 +43,16 @@ class Scored:
 class Results:
     """Everything measured for a run list, or for `only` some of its variants.
 
-    `seed` and `resamples` decide the bootstrap. `variants` are those that were made; why a method has none but the one
-    as trained is in `unmergeable`, by its cell. `facts` are what is known of each, `cost` what it costs, by the names
-    of the numbers, `costs` the intervals of these. `training` is the row of data/training of each cell for its first
-    seed. `columns` are the items of each variant and of each further training, by the names of their columns.
+    `seed` and `resamples` decide the bootstrap, `decide` what is good enough. `variants` are those that were made; why
+    a method has none but the one as trained is in `unmergeable`, by its cell. `facts` are what is known of each, `cost`
+    what it costs, by the names of the numbers, `costs` the intervals of these. `training` is the row of data/training
+    of each cell for its first seed. `columns` are the items of each variant and of each further training, by the names
+    of their columns.
     Raises UserError if a file of a variant is missing.
     """
 
-    def __init__(self, run: Run, seed: int, resamples: int, only: Sequence[Variant] = ()):
-        self.run = run
+    def __init__(self, run: Run, seed: int, resamples: int, decide: Decide, only: Sequence[Variant] = ()):
+        self.run, self.decide = run, decide
         listed = list(only) or variants(run)
         facts = {variant: reading.read_json(variant.facts) for variant in listed}
         self.unmergeable = {v.cell: found[trained_only.KEY] for v, found in facts.items() if trained_only.KEY in found}
@@ -163,27 +164,64 @@ class Results:
         return len(self._measured(variant, name)[0])
 
     def interval(self, variant: Judged, name: str) -> Interval:
-        return intervals.interval(self.values(variant, name))
+        """A value with its 95 % interval; an exact one of what is right or wrong, where few are either."""
+        values = self.values(variant, name)
+        if not metrics.metric(name)[1].right_or_wrong:
+            return intervals.interval(values)
+        right, asked = self.sums(variant, name).sum(axis=0)
+        return intervals.share(round(right), round(asked), values)
 
     def compare(self, ours: Judged, theirs: Judged, name: str) -> Interval:
-        """Paired difference ours - theirs. Raises UserError if the two were not asked the same items.
+        """Paired difference ours - theirs. Raises UserError if the two were not asked the same items."""
+        return intervals.difference(*self.together([ours, theirs], name)[1])
 
-        Of two models it is over the items that both have, should one have items in which it has nothing to score (a
-        document that is a single token to its tokenizer).
+    def together(self, some: Sequence[Judged], name: str) -> tuple[list[str], np.ndarray]:
+        """The items of some variants on one data set, and a metric of each per resample; float64 (some, 1 + resamples).
+
+        Of several models these are the items that all have, should one have items in which it has nothing to score (a
+        document that is a single token to its tokenizer). Raises UserError if they were not asked the same items.
         """
-        mine, other = self._measured(ours, name), self._measured(theirs, name)
-        models = {ours.model, theirs.model} - {Copied.model}
-        if len(models) > 1 and mine[0] != other[0]:
-            there = set(other[0])
-            common = [item for item in mine[0] if item in there]
-            if common:
-                mine, other = (self._measured(variant, name, common) for variant in (ours, theirs))
-        require_same(name, ours, mine[0], theirs, other[0])
-        return intervals.difference(mine[1], other[1])
+        found = [self._measured(variant, name) for variant in some]
+        own = next((variant.model for variant in some if variant.model), "")  # what was copied has no model
+        first: dict[str, int] = {}  # of each model
+        for place, variant in enumerate(some):
+            other = first.setdefault(variant.model or own, place)
+            require_same(name, some[other], found[other][0], variant, found[place][0])
+        lists = [found[place][0] for place in first.values()]
+        items = [item for item in lists[0] if all(item in other for other in map(set, lists[1:]))]
+        if not items:
+            require_same(name, some[0], lists[0], some[list(first.values())[-1]], lists[-1])
+        if any(items != other for other in lists):
+            found = [self._measured(variant, name, items) for variant in some]
+        return items, np.stack([values for _, values in found])
 
-    def compare_picked(self, ours: Variant, theirs: Variant, name: str, among: int) -> Interval:
-        """Paired difference of two that were picked out of `among` variants by their values: a wider interval."""
-        return intervals.simultaneous(self.compare(ours, theirs, name), among * (among - 1) // 2)
+    def sums(self, variant: Judged, name: str, items: list[str] | None = None) -> np.ndarray:
+        """What a metric is made of, per item or per one of `items`; float64 (items, columns)."""
+        mine, found = self._item_sums(variant, name) or ([], np.zeros((0, 0)))
+        places = {item: place for place, item in enumerate(mine)}
+        return found if items is None else found[[places[item] for item in items]]
+
+    def margin(self, name: str, of: Variant | float) -> float:
+        """How much worse is good enough, in the metric's own unit, against a variant (or a value).
+
+        A margin of what is better when lower is a part of the value, as losses have no scale of their own. Raises
+        ValueError if `decide.margins` has none.
+        """
+        metric = metrics.metric(name)[1]
+        found = self.decide.margins.get(name, self.decide.margins.get(metric.name))
+        if found is None:
+            raise ValueError(f"decide.margins has none for {name}")
+        if metric.better != "lower":
+            return found
+        return found * abs(float(self.values(of, name)[0]) if isinstance(of, Variant) else of)
+
+    def judged(self, name: str) -> bool:
+        """Whether there is a margin for a metric."""
+        return bool({name, metrics.metric(name)[1].name} & set(self.decide.margins))
+
+    def luck(self, name: str) -> np.random.Generator:
+        """Random draws that belong to a name, whatever else there is."""
+        return np.random.default_rng([self._seed, *name.encode()])
 
     def mcnemar(self, ours: Judged, theirs: Judged, name: str) -> float:
         """p-value that the two are right equally often, by a metric of right or wrong. Raises as `compare`."""

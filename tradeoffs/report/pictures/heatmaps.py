@@ -59,10 +59,10 @@ def _bits(axes: Axes, results: Results, by: ByCell, norm: LogNorm, with_method: 
 
 
 def _frame_best(axes: Axes, results: Results) -> None:
-    """The best model of each data set in a frame, those tied with it in a dashed one."""
+    """The best model of each data set in a frame, those that are good enough in a dashed one."""
     for column, dataset in enumerate(results.run.datasets):
-        for variant in (tied := grid.tied_models(results, dataset, grid.BITS)):
-            place, style = results.run.models.index(variant.model), "-" if variant is tied[0] else "--"
+        for variant in (good := grid.good_models(results, dataset, grid.BITS)):
+            place, style = results.run.models.index(variant.model), "-" if variant is good[0] else "--"
             frame = Rectangle((column - 0.46, place - 0.46), 0.92, 0.92, fill=False, linewidth=2, linestyle=style)
             axes.add_patch(frame).set_edgecolor("#D55E00")
 

@@ -109,10 +109,10 @@ def _draw_front(axes: Axes, front: list[Point]) -> None:
 
 
 def _corner(results: Results, group: Pair, points: Points, cheaper: str) -> list[Point]:
-    """Points of the variants that are tied with the best and cost at most twice what the cheapest of them costs."""
-    tied = [points[v] for v in ranking.tied_with_best(results, group)]
-    costs = [x for x, _ in tied]
-    return [(x, y) for x, y in tied if (x <= 2 * min(costs) if cheaper == "lower" else x >= max(costs) / 2)]
+    """Points of the variants that are good enough and cost at most twice what the cheapest of them costs."""
+    good = [points[v] for v in ranking.good_enough(results, group)]
+    costs = [x for x, _ in good]
+    return [(x, y) for x, y in good if (x <= 2 * min(costs) if cheaper == "lower" else x >= max(costs) / 2)]
 
 
 def _zoom(axes: Axes, points: list[Point]) -> None:
@@ -121,7 +121,7 @@ def _zoom(axes: Axes, points: list[Point]) -> None:
     room = max(0.7 * float(np.ptp(ys)), 0.02 * float(abs(ys).max()), 1e-3)
     axes.set(xlim=(xs.min() / 1.08, xs.max() * 1.08), ylim=(ys.min() - room, ys.max() + room))
     axes.xaxis.set_minor_formatter(lambda value, _: number(value))
-    axes.set_title("Close-up: around the cheapest that are tied with the best")
+    axes.set_title("Close-up: around the cheapest that are good enough")
 
 
 def _legends(results: Results, axes: Axes, front: list[str]) -> None:

@@ -1,0 +1,226 @@
+"""Good enough, too much worse, or undecided: how far each variant is from the best, and what is not known of it.
+
+A difference that is not shown is not shown to be nothing. So a variant is good enough only if it is shown to be within
+a margin of the best (`decide.margins`), whichever of them that is.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import stdtrit
+
+from tradeoffs import metrics
+from tradeoffs.common.cells import Cell, Variant
+from tradeoffs.results import simultaneous
+from tradeoffs.results.intervals import LEVEL, Interval
+from tradeoffs.results.results import Results
+from tradeoffs.results.simultaneous import Measured
+
+GOOD, UNDECIDED, WORSE, ONE = "good enough", "undecided", "too much worse", "one training"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a variant stands against the best of some.
+
+    `difference` is its value less that of the best, in the metric's own sign; its bounds hold for all of them together,
+    and for whichever is the true best. `error` in it and `critical` are those of the pair with the best found. `items`:
+    how many test items would decide what is undecided; None where nothing is, or where no number would.
+    """
+
+    word: str
+    difference: Interval
+    items: int | None = None
+    critical: float = 0.0
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Some variants by one metric: the best, how much worse is good enough (`margin`), and the verdict on each."""
+
+    best: Variant
+    critical: float  # of differences over items; those of methods with several seeds have a larger one each
+    margin: float
+    verdicts: dict[Variant, Verdict]
+
+    def having(self, word: str) -> list[Variant]:
+        return [variant for variant, verdict in self.verdicts.items() if verdict.word == word]
+
+
+def standing(results: Results, some: Sequence[Variant], name: str) -> Standing:
+    """Each of some variants on one data set against the best of them, in their order.
+
+    Raises ValueError if the metric has no margin or one of them lacks it; UserError if they were not asked the same.
+    """
+    sign, measured = _sign(name), measure(results, some, name, _absolute(results, name))
+    critical = simultaneous.with_best(measured)
+    criticals = measured.criticals(critical)
+    first = int(np.argmax(measured.values[:, 0]))
+    margin = results.margin(name, float(measured.values[first, 0]))
+    lower, upper = simultaneous.bounds(measured, criticals)
+    words = [_word(measured, place, first, lower[place], upper[place], margin) for place in range(len(some))]
+    items = simultaneous.deciding_items(measured, criticals, margin) if UNDECIDED in words else np.zeros(len(some), int)
+    errors, found = measured.errors(), {}
+    for place, variant in enumerate(some):
+        if place == first:
+            found[variant] = Verdict(GOOD, Interval(0.0, 0.0, 0.0, 0.0))
+            continue
+        value = float(measured.differences[place, first])
+        low, high = sorted((sign * float(lower[place]), sign * float(upper[place])))
+        difference = Interval(sign * value, low, high, float(errors[place, first]))
+        deciding = int(items[place]) or None if words[place] == UNDECIDED else None
+        found[variant] = Verdict(words[place], difference, deciding, float(criticals[place, first]))
+    return Standing(some[first], critical, margin, found)
+
+
+def against(results: Results, ours: Variant, theirs: Variant, name: str) -> Verdict:
+    """One variant against another that was not picked by its value: a plain 95 % interval. Raises as `standing`.
+
+    Of two methods with several seeds the interval holds the seeds, too.
+    """
+    sign, measured = _sign(name), measure(results, [ours, theirs], name, _absolute(results, name))
+    found = results.compare(ours, theirs, name)
+    critical = float(measured.criticals(simultaneous.LEAST)[0, 1])
+    error = float(measured.errors()[0, 1])
+    if measured.seed_variances[0, 1] > 0:
+        value = sign * float(measured.differences[0, 1])
+        found = Interval(value, value - critical * error, value + critical * error, error)
+    margin = results.margin(name, float(measured.values[1, 0]))
+    lower, upper = sorted((sign * found.low, sign * found.high))
+    if measured.item_errors[0, 1] > found.error:  # which is less than the least
+        value = float(measured.differences[0, 1])
+        lower, upper = min(lower, value - critical * error), max(upper, value + critical * error)
+    return Verdict(_word(measured, 0, 1, lower, upper, margin), found, critical=critical)
+
+
+def told_apart(results: Results, some: Sequence[Variant], name: str) -> set[frozenset[Variant]]:
+    """The pairs of some variants whose difference is not 0, all pairs at once.
+
+    Raises UserError if they were not asked the same.
+    """
+    measured = measure(results, some, name)
+    width = measured.criticals(simultaneous.of_all_pairs(measured)) * measured.errors()
+    rows, columns = np.nonzero(np.triu(np.abs(measured.differences) > width, 1))
+    return {frozenset((some[one], some[other])) for one, other in zip(rows, columns, strict=True)}
+
+
+def seed_share(results: Results, variant: Variant, name: str) -> float | None:
+    """How much of the variance of a method's value is from the seeds of its trainings, 0 to 1; None with one seed."""
+    measured = measure(results, [variant], name)
+    if measured.trainings[0] < 2:
+        return None
+    whole = float(measured.seeds[0] + measured.values[0, 1:].var())
+    return float(measured.seeds[0]) / whole if whole else 0.0
+
+
+def over_seeds(results: Results, variant: Variant, name: str) -> Interval | None:
+    """A method's mean over its seeds, its 95 % interval over items and seeds; None with one of them.
+
+    Student's t with Satterthwaite's degrees of freedom, as for a difference of two methods.
+    """
+    measured = measure(results, [variant], name)
+    if measured.trainings[0] < 2:
+        return None
+    items, seeds = float(measured.values[0, 1:].var()), float(measured.seeds[0])
+    parts = seeds**2 / (measured.trainings[0] - 1) + items**2 / max(measured.items - 1, 1)
+    error = (items + seeds) ** 0.5
+    reach = float(stdtrit((items + seeds) ** 2 / parts, (1 + LEVEL) / 2)) * error if parts else 0.0
+    value = _sign(name) * float(measured.values[0, 0])
+    return Interval(value, value - reach, value + reach, error)
+
+
+def measure(results: Results, some: Sequence[Variant], name: str, margin: float = 0.0) -> Measured:
+    """What some variants scored on the same items, signed so that higher is better; to be judged by `margin`, if any.
+
+    Resamples in which a metric is undefined are left out. The variance that is the seeds' is that of the mean of a
+    method's trainings; drawing them with replacement has it too small by (S - 1) / S, so their distances from the mean
+    are stretched.
+    """
+    cells: list[Cell] = list(dict.fromkeys(variant.cell for variant in some))
+    trainings = [_scored(results, cell, name) for cell in cells]
+    several = [mine if len(mine) > 1 else [] for mine in trainings]
+    every = list(dict.fromkeys([*some, *(training for mine in several for training in mine)]))
+    items, values = results.together(every, name)
+    there = np.isfinite(values).all(axis=0)
+    if not there[0] or not there[1:].any():
+        raise ValueError(f"{name}: no finite value to compare")
+    values = _sign(name) * values[:, there]
+    places = {variant: place for place, variant in enumerate(every)}
+    own = values[[places[variant] for variant in some]].copy()
+    method = np.array([cells.index(variant.cell) for variant in some])
+    shifts, seeds = np.zeros((len(cells), values.shape[1])), np.zeros(len(cells))
+    for place, mine in enumerate(several):
+        if not mine:
+            continue
+        scored = values[[places[training] for training in mine]]
+        own[method == place] += scored.mean(axis=0) - scored[0]
+        away = scored[:, 0] - scored[:, 0].mean()
+        seeds[place] = away.var(ddof=1) / len(mine)
+        drawn = results.luck(f"{cells[place]} trainings").integers(len(mine), size=(values.shape[1] - 1, len(mine)))
+        shifts[place, 1:] = (len(mine) / (len(mine) - 1)) ** 0.5 * away[drawn].mean(axis=1)
+    counts = np.array(
+        [max(1, len(mine)) if _trainings(results, cell) else 0 for cell, mine in zip(cells, trainings, strict=True)]
+    )
+    return Measured(own, len(items), method, counts, shifts, seeds, _least(results, some, name, items, margin))
+
+
+def _trainings(results: Results, cell: Cell) -> list[Variant]:
+    """Those of a method, one for each seed; none of the untouched base, which has no seeds of its own."""
+    return results.trainings(cell) if "train_seconds" in results.training[cell] else []
+
+
+def _scored(results: Results, cell: Cell, name: str) -> list[Variant]:
+    """Trainings that have a metric; none where the first was not read or lacks it (some are of formats alone)."""
+    mine = _trainings(results, cell)
+    there = mine and mine[0] in results.columns and results.has(mine[0], name)
+    return [training for training in mine if results.has(training, name)] if there else []
+
+
+def _least(results: Results, some: Sequence[Variant], name: str, items: list[str], margin: float) -> np.ndarray | float:
+    """The least standard error of every difference of a mean over items, (some, some); 0 of other metrics.
+
+    The bootstrap's is too small where two differ in few answers, as if so many had shown that all others will be the
+    same. So it is no less than it would be were they `margin` apart by changes of that size (the standard error of
+    Tango 1998, who tests whether two shares are so far apart). Of right or wrong, a change is 1, and it is no less than
+    that of Agresti and Min 2005 either, one half added to each cell of a pair's table.
+    """
+    metric = metrics.metric(name)[1]
+    if metric.columns[1:] != ("items",) or metric.better != "higher":
+        return 0.0
+    scores = np.stack([results.sums(variant, name, items)[:, 0] for variant in some])
+    apart = np.ones((len(some), len(some)))
+    if not metric.right_or_wrong:
+        for place, own in enumerate(scores):
+            changed = np.abs(scores - own)
+            whole = changed.sum(axis=1)
+            apart[place] = np.divide((changed**2).sum(axis=1), whole, out=np.zeros_like(whole), where=whole > 0)
+    least = np.sqrt(np.maximum(margin * apart - margin**2, 0.0) / len(items))
+    if not metric.right_or_wrong:
+        return least
+    only = scores @ (1 - scores).T + 0.5  # row right, column wrong
+    count = len(items) + 2
+    return np.maximum(least, np.sqrt(((only + only.T) / count - ((only - only.T) / count) ** 2) / count))
+
+
+def _word(measured: Measured, place: int, best: int, lower: float, upper: float, margin: float) -> str:
+    """The verdict that bounds of the distance from the best amount to.
+
+    Of two methods of which one was trained once, nobody knows how much the seed matters; too much worse over items
+    alone is said all the same.
+    """
+    if upper < -margin:
+        return WORSE
+    ours, theirs = measured.method[place], measured.method[best]
+    if ours != theirs and 1 in measured.trainings[[ours, theirs]]:
+        return ONE
+    return GOOD if lower > -margin else UNDECIDED
+
+
+def _absolute(results: Results, name: str) -> float:
+    """The margin of a metric, where it does not depend on a value."""
+    return results.margin(name, 0.0)
+
+
+def _sign(name: str) -> int:
+    return -1 if metrics.metric(name)[1].better == "lower" else 1
