@@ -39,14 +39,16 @@ def main(arguments: Namespace) -> None:
         "good_of_2_right_or_wrong": wrongly(random, FEWER // times, others=0, differ=0.0, name=EXACT),
         "good_of_20_right_or_wrong": wrongly(random, FEWER // times, others=18, differ=0.1, name=EXACT),
     }
+    called = {name: share for name, (share, _) in wrong.items()}
     common.write(
         "coverage",
         None,
         None,
-        {"f1_off": held["f1_of_100"] - 0.95} | held | wrong,
+        {"f1_off": held["f1_of_100"] - 0.95} | held | called,
         quick=arguments.quick,
         at_least={"share_0.005_of_300": 0.95, "seeds_3": 0.94, "seeds_3_of_no_effect": 0.94},
-        at_most={"f1_off": 0.01} | dict.fromkeys(wrong, 0.05),
+        at_most={"f1_off": 0.01} | dict.fromkeys(called, 0.05),
+        came_out_best={name: share for name, (_, share) in wrong.items()},
         margin=MARGIN,
         repetitions={"of intervals": MANY, "of good enough": FEWER, "of seeds": 2 * FEWER},
     )
@@ -80,8 +82,12 @@ def exact(random: np.random.Generator, repetitions: int) -> float:
     return hits / repetitions
 
 
-def wrongly(random: np.random.Generator, repetitions: int, others: int, differ: float, name: str = F1) -> float:
-    """How often one that is worse than the best by a little more than the margin is called good enough.
+def wrongly(
+    random: np.random.Generator, repetitions: int, others: int, differ: float, name: str = F1
+) -> tuple[float, float]:
+    """How often one that is worse than the best by a little more than the margin is called good enough beside it.
+
+    And how often it comes out best itself, of which no verdict says anything.
 
     Besides the two there are `others`, all of them as good as the best, so that any may come out first; each has
     answers of its own to a share `differ` of the items. The worse one has some wholly wrong beyond that.
@@ -89,7 +95,7 @@ def wrongly(random: np.random.Generator, repetitions: int, others: int, differ: 
     behind = 1.01 * MARGIN
     variants = [CELL.variant(f"q{place}") for place in range(others + 2)]
     draws: dict[int, np.ndarray] = {}
-    wrong = 0
+    wrong = first = 0
     for _ in range(repetitions):
         hard = answers(random, ITEMS)
         scores = [np.where(random.random(ITEMS) < differ, answers(random, ITEMS), hard) for _ in variants]
@@ -99,8 +105,9 @@ def wrongly(random: np.random.Generator, repetitions: int, others: int, differ: 
             scores = [(values > 0.5).astype(np.float64) for values in scores]
         results = Drawn(dict(zip(variants, scores, strict=True)), name=name, margin=MARGIN, draws=draws)
         standing = verdicts.standing(results, variants, name)
-        wrong += standing.verdicts[variants[-1]].word == verdicts.GOOD
-    return wrong / repetitions
+        first += standing.best == variants[-1]
+        wrong += standing.best != variants[-1] and standing.verdicts[variants[-1]].word == verdicts.GOOD
+    return wrong / repetitions, first / repetitions
 
 
 def seeds(random: np.random.Generator, repetitions: int, spread: float) -> float:

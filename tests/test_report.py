@@ -117,7 +117,7 @@ def test_every_verdict_is_one_of_four_words_and_follows_from_its_bounds(text, re
         for found in standing.verdicts.values():
             low, high = found.difference.low, found.difference.high
             assert (found.word == verdicts.WORSE) == (high < -standing.margin)
-            assert found.word != verdicts.GOOD or low > -standing.margin
+            assert found.word != verdicts.GOOD or low > -standing.margin or found.difference.value == 0
         assert standing.verdicts[standing.best].word == verdicts.GOOD
 
 

@@ -25,8 +25,9 @@ class Verdict:
     """How a variant stands against the best of some.
 
     `difference` is its value less that of the best, in the metric's own sign; its bounds hold for all of them together,
-    and for whichever is the true best. `error` in it and `critical` are those of the pair with the best found. `items`:
-    how many test items would decide what is undecided; None where nothing is, or where no number would.
+    and for whichever is the true best (so the best found has one, too: how far another may be ahead). `error` in it and
+    `critical` are those of the pair with the best found. `items`: how many test items would decide what is undecided;
+    None where nothing is, or where no number would.
     """
 
     word: str
@@ -64,7 +65,9 @@ def standing(results: Results, some: Sequence[Variant], name: str) -> Standing:
     errors, found = measured.errors(), {}
     for place, variant in enumerate(some):
         if place == first:
-            found[variant] = Verdict(GOOD, Interval(0.0, 0.0, 0.0, 0.0))
+            # Good enough whatever its bound: nothing is known that is better.
+            behind = sign * min(0.0, float(lower[place]))
+            found[variant] = Verdict(GOOD, Interval(0.0, min(0.0, behind), max(0.0, behind), 0.0))
             continue
         value = float(measured.differences[place, first])
         low, high = sorted((sign * float(lower[place]), sign * float(upper[place])))
