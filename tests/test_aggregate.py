@@ -545,7 +545,7 @@ def test_copying_is_no_variant_of_the_metrics_files(finished):
 def test_of_a_text_nothing_is_copied(tmp_path, monkeypatch):
     run = prepare(tmp_path, monkeypatch, kind="text", precisions=[], quants=[])
     score.main()
-    results = Results(run, 1, 20)
+    results = Results(run, 1, 20, params.load_all().decide)
     assert results.floor(PAIR) is None
     assert results.cut(results.of(PAIR)[0]) == results.too_long(PAIR) == (0, 0)
 
@@ -585,7 +585,7 @@ def cut_short(copy):
 
 def test_answers_that_did_not_end_by_themselves_are_counted(cut_short):
     cfg = params.load_all()
-    results = Results(cfg.run, 1, 20)
+    results = Results(cfg.run, 1, 20, cfg.decide)
     assert results.cut(results.of(PAIR, "base")[0]) == (3, 25)
     assert results.cut(results.of(PAIR, "lora")[0]) == (0, 25)
     assert results.too_long(PAIR) == (0, 25)

@@ -99,18 +99,14 @@ def of_all_pairs(measured: Measured) -> float:
 
 
 def bounds(measured: Measured, criticals: np.ndarray, items: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper bound of each variant's distance from the best, whichever it is; (V,) each.
+    """Lower and upper bound of each variant's distance from the best, whichever it is; (V,) each, none above 0.
 
-    The lower one is against every other variant, not only against the one that came out best: so another variant never
-    raises it. The upper one is against those that can still be the best. With `items`: what they would be with so many,
-    had they the same values.
+    That distance is the least of its differences from all variants, itself among them. So both bounds are against every
+    other variant, not only against the one that came out best, and another variant raises neither. With `items`: what
+    they would be with so many, had all the same values.
     """
     width = criticals * measured.errors((measured.items / (items or measured.items)) ** 0.5)
-    low, high = measured.differences - width, measured.differences + width
-    others = ~np.eye(len(low), dtype=bool)
-    can_be_best = high.min(axis=1, where=others, initial=np.inf) >= 0
-    lower = low.min(axis=1, where=others, initial=np.inf)
-    return lower, high.max(axis=1, where=can_be_best[None, :], initial=-np.inf)
+    return (measured.differences - width).min(axis=1), (measured.differences + width).min(axis=1)
 
 
 def deciding_items(measured: Measured, criticals: np.ndarray, margin: float) -> np.ndarray:

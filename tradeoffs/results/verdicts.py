@@ -66,7 +66,7 @@ def standing(results: Results, some: Sequence[Variant], name: str) -> Standing:
     for place, variant in enumerate(some):
         if place == first:
             # Good enough whatever its bound: nothing is known that is better.
-            behind = sign * min(0.0, float(lower[place]))
+            behind = sign * float(lower[place])
             found[variant] = Verdict(GOOD, Interval(0.0, min(0.0, behind), max(0.0, behind), 0.0))
             continue
         value = float(measured.differences[place, first])
