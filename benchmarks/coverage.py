@@ -127,7 +127,9 @@ def seeds(random: np.random.Generator, repetitions: int, spread: float) -> float
             cell: {cell.variant(f"seed{n}"): values for n, values in enumerate(some[1:])}
             for cell, some in trainings.items()
         }
-        found = verdicts.against(Drawn(first, further=further, draws=draws), *first, F1).difference
+        results = Drawn(first, further=further, draws=draws)
+        ours, theirs = results.variants
+        found = verdicts.against(results, ours, theirs, F1).difference
         hits += found.low <= 0 <= found.high
     return hits / repetitions
 

@@ -105,7 +105,7 @@ def told_apart(results: Results, some: Sequence[Variant], name: str) -> set[froz
     measured = measure(results, some, name)
     width = measured.criticals(simultaneous.of_all_pairs(measured)) * measured.errors()
     rows, columns = np.nonzero(np.triu(np.abs(measured.differences) > width, 1))
-    return {frozenset((some[one], some[other])) for one, other in zip(rows, columns, strict=True)}
+    return {frozenset((some[one], some[other])) for one, other in zip(rows.tolist(), columns.tolist(), strict=True)}
 
 
 def seed_share(results: Results, variant: Variant, name: str) -> float | None:
