@@ -28,7 +28,7 @@ from tradeoffs.measure.things import Asked, Thing
 from tradeoffs.params import Cost
 from tradeoffs.results import costs
 
-LAYERS, VOCABULARY, CONTEXT = 8, 400, 1024
+LAYERS, VOCABULARY, CONTEXT = 8, 300, 1024
 HOW = Cost(
     rounds=5,
     latency_prompts=10,
