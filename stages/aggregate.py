@@ -2,7 +2,7 @@
 
 IN   data/items/    data/seeds/    data/copying/    data/scores.parquet    data/facts/    data/cost.json
      data/training/    data/prepared/<dataset>/info.json    data/lengths/
-OUT  metrics/{training,quality,cost,mmlu}.json    metrics/{summary,ladder}.csv    plots/
+OUT  metrics/{training,quality,cost,mmlu}.json    metrics/{summary,ladder}.csv    metrics/decision.json    plots/
      report/ (Markdown, HTML; with prompts in params.yaml also the answers to them, prompts.csv)
      python -m stages.aggregate
 """
@@ -15,9 +15,10 @@ from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.common.cells import cells, pairs, prepared, variants
 from tradeoffs.plumbing import cli
-from tradeoffs.report import decision, page
+from tradeoffs.report import decision as shown
+from tradeoffs.report import page
 from tradeoffs.report.pictures import draw_all
-from tradeoffs.results import tables
+from tradeoffs.results import decision, tables
 from tradeoffs.results.results import Results
 
 METRICS = {"training": tables.training, "quality": tables.quality, "cost": tables.cost, "mmlu": tables.mmlu}
@@ -44,6 +45,8 @@ def main() -> None:
 
     # Everything is made before the first file is written.
     measured = {name: make(results) for name, make in METRICS.items()}
+    decisions = [decision.decide(results, pair) for pair in results.groups()]
+    decided = decision.table(results, decisions)
     summary, ladder, answers = tables.summary(results), tables.ladder(results), tables.prompts(results)
     with files.new_folder("plots") as folder:
         tables.write_csv(folder / "training.csv", tables.curves(results, "curve"))
@@ -54,6 +57,7 @@ def main() -> None:
 
     for name, numbers in measured.items():
         files.write_json(f"metrics/{name}.json", numbers)
+    files.write_json("metrics/decision.json", decided)
     tables.write_csv("metrics/summary.csv", summary)
     tables.write_csv("metrics/ladder.csv", ladder)
     if answers:
@@ -63,7 +67,7 @@ def main() -> None:
     files.write_text("report/report.md", text)
     files.write_text("report/report.html", page.html(text, "Which method, which format"))
     files.write_text("report/summary.md", page.summary(results))
-    print("\n".join(decision.overview(results)))
+    print("\n".join(shown.overview(results, decisions)))
     print("The whole report: report/report.md, report/report.html")
 
 

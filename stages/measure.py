@@ -56,13 +56,17 @@ def main() -> None:
 
 def remove_leftovers(run: params.Run) -> None:
     """What longer run lists left in the folders that this stage depends on would be taken for a change of them."""
+    listed = variants(run)
+    quants = [v.gguf for v in listed if v.format in run.quants]
     for wanted in (
-        [cell.merged for cell in cells(run)],
+        [*quants, *(path.with_suffix(".json") for path in quants)],
+        [cell.merged for cell in cells(run)] if {*run.precisions, *run.quants} else [],
         [base(model) for model in run.models],
         [pair.tokens for pair in pairs(run)],
-        [variant.facts for variant in variants(run)],
+        [v.facts for v in listed],
     ):
-        files.remove_leftovers(wanted, only_kept_by_dvc=True)
+        if wanted:
+            files.remove_leftovers(wanted, only_kept_by_dvc=True)
 
 
 if __name__ == "__main__":

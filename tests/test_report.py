@@ -2,7 +2,6 @@
 
 import csv
 import re
-from dataclasses import replace
 from itertools import combinations
 
 import fake_results
@@ -16,6 +15,7 @@ from tradeoffs.common.cells import Pair
 from tradeoffs.report import comparisons, decision, formats, formatting, ladder, page, reading, rendering
 from tradeoffs.report.pictures import PICTURES
 from tradeoffs.results import costs, ranking, tuning, verdicts
+from tradeoffs.results.decision import decide
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +66,10 @@ def text(folder, results):
 
 
 def test_the_answer_comes_first(text, results):
-    best = ranking.ranked(results, PAIR)[0]
-    decision = text.split("\n## ")[0]
-    assert f"**demo on demo.** Best test F1: `{best.method} {best.format}`" in decision
-    assert decision.count("| demo / demo |") == 1
+    ours = decide(results, PAIR).recommended
+    first = text.split("\n## ")[0]
+    assert f"**demo on demo: ship `{ours.method} {ours.format}`" in first
+    assert first.count("| demo / demo |") == 1
 
 
 def test_every_section_is_there(text):
@@ -120,14 +120,6 @@ def test_every_verdict_is_one_of_four_words_and_follows_from_its_bounds(text, re
             assert (found.word == verdicts.WORSE) == (high < -standing.margin)
             assert found.word != verdicts.GOOD or low > -standing.margin or found.difference.value == 0
         assert standing.verdicts[standing.best].word == verdicts.GOOD
-
-
-def test_the_metric_that_decides_is_that_of_the_params_where_it_was_measured(results, monkeypatch):
-    asked, without = PAIR, Pair("demo", "instructions")
-    assert ranking.headline(results, asked) == "test_f1"
-    monkeypatch.setattr(results, "decide", replace(results.decide, metric="mmlu_accuracy"))
-    assert ranking.headline(results, asked) == "mmlu_accuracy"
-    assert ranking.headline(results, without) == "test_f1", "it has no such questions"
 
 
 def test_no_sentence_calls_what_is_not_shown_a_tie(text):
@@ -233,12 +225,11 @@ def test_with_one_seed_a_method_has_no_verdict_unless_it_is_too_much_worse(three
     assert "nobody knows how much the seed matters" in text
 
 
-def test_the_decision_states_the_lead_over_the_base(three):
-    best, base = ranking.ranked(three, PAIR)[0], three.of(PAIR, "base")[0]
-    lead = formatting.signed(three.compare(best, base, "test_f1"), "test_f1")
-    assert f"Against the untouched base: {lead}." in decision.section(three)
-    behind = formatting.verdict(verdicts.standing(three, three.of(PAIR), "test_f1").verdicts[base], "test_f1")
-    assert any(f"| {behind} |" in line for line in decision._choices(three, PAIR))
+def test_the_decision_states_how_far_the_base_is_behind(three):
+    base, found = three.untouched(PAIR), decide(three, PAIR)
+    behind = found.standing.verdicts[base]
+    cells = f"| {formatting.signed(behind.difference, 'test_f1')} | {verdicts.WORSE}, excludes 0 |"
+    assert any(f"`base {base.format}`" in line and cells in line for line in decision._choices(three, found))
 
 
 def test_throughput_has_its_intervals_and_a_batch_that_did_not_fit_is_empty(results):
@@ -360,7 +351,7 @@ def test_the_best_method_of_all_may_be_one_that_cannot_be_merged(tmp_path, monke
     assert ranking.ranked(found, PAIR)[0].method == "prompt_tuning"
     assert ranking.best_shipped(found, PAIR) == "lora"
     text = (tmp_path / "report/report.md").read_text()
-    assert "Best test F1: `prompt_tuning trained`" in text
+    assert "**demo on demo: ship `prompt_tuning trained`" in text
     assert "Every step of `lora`" in text
     assert "What each format of `lora` costs" in text
 

@@ -1,37 +1,43 @@
-"""The decision: of each model and data set the best variant, the cheapest ones that are good enough, and the base."""
+"""The decision: of each model and data set what to ship, why, what it costs, what it loses, and what is not known."""
 
+from collections import Counter
 from collections.abc import Sequence
 
-from tradeoffs.common.cells import Pair, Variant
+from tradeoffs import metrics
+from tradeoffs.common.cells import TRAINED, Variant
 from tradeoffs.report import grid
 from tradeoffs.report.formatting import (
     Lines,
+    bold,
     cost_of,
     full_label,
     heading,
     name_of,
     quality_of,
     row_head,
+    short,
     signed,
     table,
-    verdict,
-    with_cost,
 )
 from tradeoffs.report.rendering import render
-from tradeoffs.report.tables import trained_of, why_only_as_trained
-from tradeoffs.results import ranking, tuning, verdicts
+from tradeoffs.report.tables import why_only_as_trained
+from tradeoffs.results import costs, decision, tuning
 from tradeoffs.results.costs import COST
+from tradeoffs.results.decision import KEPT, LOST, Decision, Guard
 from tradeoffs.results.results import Results
+from tradeoffs.results.verdicts import GOOD, ONE, UNDECIDED, WORSE, Verdict
 
-# Costs that a decision weighs, which end of them is cheaper, and what the cheapest variant is called.
-WEIGHED = (
-    ("size_mb", "lower", "smallest good enough"),
-    ("decode_tokens_per_second", "higher", "fastest good enough"),
-    ("peak_memory_mb", "lower", "least memory good enough"),
-)
+# What the cheapest end of a cost is called, and the unit of its numbers.
+CHEAPEST = {
+    "size_mb": ("smallest", "MB"),
+    "decode_tokens_per_second": ("fastest", "tokens/s"),
+    "model_memory_mb": ("lightest in memory", "MB"),
+}
+SHOWN = ("size_mb", "decode_tokens_per_second", "latency_p50_seconds", "model_memory_mb")
 
 
 def section(results: Results, drawn: Sequence[str] = ()) -> str:
+    found = [decision.decide(results, group) for group in results.groups()]
     return render(
         "decision.md.j2",
         drawn,
@@ -39,112 +45,146 @@ def section(results: Results, drawn: Sequence[str] = ()) -> str:
         methods=results.run.methods,
         formats=results.formats,
         groups=results.groups(),
-        overview=overview(results),
+        overview=overview(results, found) if len(found) > 1 else [],
         models=grid.decision(results),
-        decisions=[_decision(results, group) for group in results.groups()],
+        decisions=[_decision(results, one) for one in found],
     )
 
 
-def overview(results: Results) -> Lines:
-    """One row per model and data set: the best variant, and the cheapest ones that are good enough."""
+def overview(results: Results, decisions: Sequence[Decision]) -> Lines:
+    """One row per model and data set: what to ship, beside the best, copying and the untouched base."""
     rows = []
-    for group in results.groups():
-        best, name = ranking.ranked(results, group)[0], ranking.headline(results, group)
-        base = results.untouched(group)
-        smallest, fastest = _smallest(results, group), _fastest(results, group)
+    for found in decisions:
+        ours, name, base = found.recommended, found.metric, results.untouched(found.pair)
+        copied = (
+            f"{_value(name, found.floor.value)}{'' if found.floor.beaten else ', not beaten'}" if found.floor else ""
+        )
         rows.append(
             [
-                row_head(group),
-                f"{name_of(best)}: {quality_of(results, best, name)}",
-                f"{len(ranking.good_enough(results, group)) - 1} of {len(results.of(group)) - 1}",
-                with_cost(results, smallest, "size_mb", "MB"),
-                with_cost(results, fastest, "decode_tokens_per_second", "tok/s"),
+                row_head(found.pair),
+                name_of(ours),
+                quality_of(results, ours, name),
+                f"{name_of(found.standing.best)}: {quality_of(results, found.standing.best, name)}",
+                copied,
                 quality_of(results, base, name) if base else "",
+                *(cost_of(results, ours, key) for key in CHEAPEST),
             ]
         )
-    header = [
-        "model / data set",
-        "best",
-        "good enough",
-        "smallest good enough",
-        "fastest good enough",
-        "untouched base",
-    ]
-    return table(header, rows)
+    header = ["model / data set", "ship", "its quality", "best", "copying", "untouched base"]
+    return table([*header, *(COST[key] for key in CHEAPEST)], rows)
 
 
-def _decision(results: Results, group: Pair) -> dict[str, object]:
-    """What the sentences about a group are made of."""
-    name, best, base = ranking.headline(results, group), ranking.ranked(results, group)[0], results.untouched(group)
-    good = ranking.good_enough(results, group)
-    lead: str | None = None
-    forgotten: str | None = None
-    if base and base not in good:
-        lead = signed(verdicts.against(results, best, base, name).difference, name)
-    if change := tuning.forgotten(results, trained_of(results, best)):
-        forgotten = signed(change, "general_loss")
+def _decision(results: Results, found: Decision) -> dict[str, object]:
+    """What the sentences about a pair are made of."""
+    ours, best, name, cost = found.recommended, found.standing.best, found.metric, results.decide.cost
+    against = found.standing.verdicts[ours]
+    words = Counter(one.word for one in found.standing.verdicts.values())
+    undecided = [one.items for one in found.standing.verdicts.values() if one.word == UNDECIDED]
+    forgotten = tuning.forgotten(results, ours.cell.variant(TRAINED))
     return {
-        "title": heading(group),
-        "label": full_label(results, group.dataset, name),
-        "best": name_of(best),
-        "quality": quality_of(results, best, name),
-        "others": len(good) - 1,
-        "smallest": _against_best(results, _smallest(results, group), best, "size_mb"),
-        "fastest": _against_best(results, _fastest(results, group), best, "decode_tokens_per_second"),
-        "no_effect": base in good and len(results.run.methods) > 1,
-        "lead": lead,
-        "forgotten": forgotten,
-        "by_size": [name_of(v) for v in ranking.pareto(results, group, "size_mb", "lower")],
-        "by_speed": [name_of(v) for v in ranking.pareto(results, group, "decode_tokens_per_second", "higher")],
-        "choices": _choices(results, group),
-        "only_as_trained": why_only_as_trained(results, group),
+        "title": heading(found.pair),
+        "label": full_label(results, ours.dataset, name),
+        "ours": name_of(ours),
+        "quality": quality_of(results, ours, name),
+        "best": None if ours == best else name_of(best),
+        "best_quality": quality_of(results, best, name),
+        "difference": signed(against.difference, name),
+        "margin": short(found.standing.margin),
+        "cheapest": CHEAPEST[cost][0],
+        "words": {word: words[word] for word in (GOOD, UNDECIDED, WORSE, ONE)},
+        "all": len(results.of(found.pair)),
+        "copying": _copying(found),
+        "costs": _costs(results, ours, best),
+        "training": _training(results, ours),
+        "lost": [_guard(results, g) for g in found.guards[ours] if g.word == LOST],
+        "unsure": [_guard(results, g) for g in found.guards[ours] if g.word not in (KEPT, LOST)],
+        "kept": [_guard(results, g) for g in found.guards[ours] if g.word == KEPT],
+        "forgotten": signed(forgotten, "general_loss") if forgotten else None,
+        "needed": max((n for n in undecided if n), default=None),
+        "seeds": len(results.trainings(ours.cell)),
+        "warnings": found.warnings,
+        "pareto": {CHEAPEST[key][0]: [name_of(v) for v in some] for key, some in found.pareto.items()},
+        "choices": _choices(results, found),
+        "only_as_trained": why_only_as_trained(results, found.pair),
     }
 
 
-def _smallest(results: Results, group: Pair) -> Variant:
-    return ranking.cheapest_good(results, group, "size_mb", "lower")
+def _copying(found: Decision) -> dict[str, object] | None:
+    if found.floor is None:
+        return None
+    name = found.metric
+    return {
+        "value": _value(name, found.floor.value),
+        "difference": signed(found.floor.difference, name),
+        "beaten": found.floor.beaten,
+    }
 
 
-def _fastest(results: Results, group: Pair) -> Variant:
-    return ranking.cheapest_good(results, group, "decode_tokens_per_second", "higher")
+def _costs(results: Results, ours: Variant, best: Variant) -> list[str]:
+    """Each cost of the recommended variant, beside that of the best where the two are told apart."""
+    said = []
+    for key, (_, unit) in CHEAPEST.items():
+        text = f"{cost_of(results, ours, key)} {unit} {_NOUN[key]}"
+        if ours != best and costs.told_apart(results, ours, best, key):
+            text += f" ({cost_of(results, best, key)} for the best)"
+        said.append(text)
+    return said
 
 
-def _against_best(results: Results, variant: Variant, best: Variant, key: str) -> dict[str, str | None]:
-    """A variant with a cost, and that of the best one unless it is the same."""
-    of_best = None if variant == best else cost_of(results, best, key)
-    return {"name": name_of(variant), "cost": cost_of(results, variant, key), "of_best": of_best}
+_NOUN = {
+    "size_mb": "of weights",
+    "decode_tokens_per_second": "decoded",
+    "model_memory_mb": "of memory above the process",
+}
 
 
-def _choices(results: Results, group: Pair) -> Lines:
-    """The variants that a decision is between, side by side."""
-    name = ranking.headline(results, group)
-    best = ranking.ranked(results, group)[0]
-    found = verdicts.standing(results, results.of(group), name).verdicts
-    also = [more for more in ("test_exact_match", "mmlu_accuracy") if results.has(best, more)]
-    chosen: dict[Variant, list[str]] = {best: ["best"]}
-    for key, cheaper, why in WEIGHED:
-        chosen.setdefault(ranking.cheapest_good(results, group, key, cheaper), []).append(why)
-    base = results.untouched(group)
+def _training(results: Results, ours: Variant) -> str | None:
+    """How long its training took."""
+    seconds = tuning.numbers(results, ours).get("train_seconds")
+    return None if seconds is None else f"{short(seconds)} s"
+
+
+def _guard(results: Results, guard: Guard) -> str:
+    """A guard as a sentence's part: the metric, its change, and what it was held against."""
+    label = full_label(results, guard.against.dataset, guard.metric)
+    return f"{label} {signed(guard.difference, guard.metric)} against {name_of(guard.against)}"
+
+
+def _choices(results: Results, found: Decision) -> Lines:
+    """All variants that cost as little as the recommended one, then the best and the untouched base, side by side."""
+    name, best, base = found.metric, found.standing.best, results.untouched(found.pair)
+    rows: dict[Variant, str] = dict.fromkeys(found.same_cost, "same cost")
+    rows[found.recommended] = "ship"
+    rows[best] = "ship, best" if best == found.recommended else "best"
     if base:
-        chosen.setdefault(base, []).append("untouched base")
-    shown = ("size_mb", "decode_tokens_per_second", "latency_p50_seconds", "peak_memory_mb")
-    header = [
-        "",
-        "variant",
-        full_label(results, group.dataset, name),
-        "against the best",
-        *(results.label(group.dataset, more) for more in also),
-        *(COST[key] for key in shown),
-    ]
-    rows = [
-        [
-            ", ".join(why),
-            name_of(v),
-            quality_of(results, v, name),
-            "" if v == best else verdict(found[v], name),
-            *(quality_of(results, v, more) for more in also),
-            *(cost_of(results, v, key) for key in shown),
-        ]
-        for v, why in chosen.items()
-    ]
-    return table(header, rows)
+        rows.setdefault(base, "untouched base")
+    also = [more for more in ("test_exact_match",) if results.has(best, more)]
+    guarded = list(dict.fromkeys(g.metric for v in rows for g in found.guards[v]))
+    header = ["", "variant", full_label(results, found.pair.dataset, name), "against the best", "verdict"]
+    header += [full_label(results, found.pair.dataset, more) for more in also]
+    header += [f"{full_label(results, found.pair.dataset, n)}, change" for n in guarded]
+    lines = []
+    for v, why in rows.items():
+        against = found.standing.verdicts[v]
+        row = [why, name_of(v), quality_of(results, v, name)]
+        row += ["" if v == best else signed(against.difference, name), said(against)]
+        row += [quality_of(results, v, more) for more in also]
+        mine = {g.metric: g for g in found.guards[v]}
+        row += [_change(mine.get(n)) for n in guarded]
+        lines.append([bold(cell, v == found.recommended and place == 1) for place, cell in enumerate(row)])
+        lines[-1] += [cost_of(results, v, key) for key in SHOWN]
+    return table([*header, *(COST[key] for key in SHOWN)], lines, texts=["verdict"])
+
+
+def _change(guard: Guard | None) -> str:
+    return "" if guard is None else f"{signed(guard.difference, guard.metric)}, {guard.word}"
+
+
+def said(verdict: Verdict) -> str:
+    """A verdict in a cell of a table, and whether its interval excludes 0."""
+    word = f"undecided ({verdict.items:,} items would decide)" if verdict.items else verdict.word
+    return word + ("" if verdict.difference.tie else ", excludes 0")
+
+
+def _value(name: str, value: float) -> str:
+    return f"{value:.{metrics.metric(name)[1].decimals}f}"

@@ -15,7 +15,7 @@ from tradeoffs.plumbing.errors import UserError
 
 # Besides those that metrics are made of.
 _COLUMNS: tuple[str, ...] = ("split", "item", "document", "subject", "tokens", "bytes", "chosen", "correct_option")
-_COLUMNS += ("prompt", "generated", "generated_tokens", "answer_tokens", "latency_seconds", "ttft_seconds")
+_COLUMNS += ("prompt", "answer", "generated", "generated_tokens", "answer_tokens", "latency_seconds", "ttft_seconds")
 _MADE = ("items", "correct")  # of them: 1 for each item, whether the right option was chosen
 
 
@@ -55,8 +55,7 @@ def columns(variant: Variant, scored: pa.Table | None) -> dict[str, np.ndarray]:
     document = found.pop("document")
     found["item"] = np.where(document != None, document, found["item"])  # noqa: E711 (element by element)
     found["items"] = np.ones(table.num_rows)
-    chosen, right = found.pop("chosen"), found.pop("correct_option")
-    found["correct"] = np.where(np.isnan(chosen), np.nan, chosen == right)
+    found["correct"] = np.where(np.isnan(found["chosen"]), np.nan, found["chosen"] == found["correct_option"])
     answered = np.array([text is not None for text in found["generated"]], bool)
     if (scored["item"].to_pylist() if scored else []) != found["item"][answered].tolist():
         raise UserError(f"{SCORES}: not made from the present {variant.items}; run `dvc repro`")

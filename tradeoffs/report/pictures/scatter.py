@@ -22,7 +22,7 @@ from tradeoffs.report.pictures.style import (
     stacked,
     title_of,
 )
-from tradeoffs.results import ranking, tuning
+from tradeoffs.results import decision, ranking, tuning
 from tradeoffs.results.results import Results
 
 Points = dict[Variant, Point]
@@ -73,7 +73,7 @@ def _scatter(results: Results, cost: str, label: str, cheaper: str) -> Figure:
         name = ranking.headline(results, group)
         label_of_metric, better = results.label(group.dataset, name), metrics.metric(name)[1].better
         points = {v: (results.cost[v][cost], results.interval(v, name).value) for v in results.of(group)}
-        front = ranking.pareto(results, group, cost, cheaper)
+        front = decision.frontier(results, group, cost)
         for axes in (whole, near):
             _draw_points(axes, results, points, name)
             _draw_front(axes, [points[v] for v in front])

@@ -1,0 +1,162 @@
+"""What is recommended is good enough, cheapest, and named with what it loses; what cannot be told apart is equal."""
+
+import fake_results
+import pytest
+
+from stages import score
+from tradeoffs.common.cells import Pair, Variant
+from tradeoffs.report import decision as shown
+from tradeoffs.results import costs, decision, ranking, verdicts
+from tradeoffs.results.intervals import Interval
+from tradeoffs.results.verdicts import GOOD, WORSE, Standing, Verdict
+
+PAIR = Pair("demo", "demo")
+METHODS = ["base", "full", "lora"]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("decision")
+    return fake_results.finished(
+        folder, items=60, stages=[score], methods=METHODS, precisions=[], quants=["f16", "q4_0"]
+    )
+
+
+@pytest.fixture
+def judged(results, monkeypatch):
+    """Sets which variants are good enough, and what each costs; all others are too much worse and cost 1000."""
+
+    def judge(good: dict[str, float], others: dict[str, float] | None = None) -> None:
+        prices = good | (others or {})
+
+        def standing(results, some, name):
+            same = Interval(0.0, 0.0, 0.0, 0.0)
+            words = {v: GOOD if _short(v) in good else WORSE for v in some}
+            if GOOD not in words.values():
+                words[some[0]] = GOOD
+            return Standing(some[0], 2.0, 0.02, {v: Verdict(word, same, None) for v, word in words.items()})
+
+        def price(v):
+            return prices.get(_short(v), 1000.0)
+
+        monkeypatch.setattr(verdicts, "standing", standing)
+        for v in results.variants:
+            for key in decision.WEIGHED:
+                sign = 1 if costs.CHEAPER[key] == "lower" else -1
+                monkeypatch.setitem(results.cost[v], key, 5000.0 + sign * price(v))
+        monkeypatch.setattr(costs, "told_apart", lambda results, a, b, key: abs(price(a) - price(b)) > 1)
+        monkeypatch.setattr(costs, "cheaper", lambda results, a, b, key: price(a) < price(b) - 1)
+        monkeypatch.setattr(decision, "guards", lambda results, v, best: [])
+
+    return judge
+
+
+def _short(variant: Variant) -> str:
+    return f"{variant.method} {variant.format}"
+
+
+def chosen(results) -> str:
+    return _short(decision.decide(results, PAIR).recommended)
+
+
+def test_the_cheapest_of_what_is_good_enough_is_recommended(results, judged):
+    judged({"lora q4_0": 2.0, "full f16": 8.0}, {"base q4_0": 0.5})
+    assert chosen(results) == "lora q4_0"
+
+
+def test_what_is_too_much_worse_is_never_recommended_however_cheap(results, judged):
+    judged({"full f16": 8.0}, {"base q4_0": 0.1, "lora q4_0": 0.1})
+    assert chosen(results) == "full f16"
+
+
+def test_of_those_that_are_not_told_apart_the_better_one_is_named(results, judged):
+    judged({"lora q4_0": 2.0, "full q4_0": 2.4})
+    ranked = [_short(v) for v in ranking.ranked(results, PAIR) if _short(v) in ("lora q4_0", "full q4_0")]
+    assert chosen(results) == ranked[0]
+    # ... though the other one is measured as a little cheaper.
+    judged({ranked[0]: 2.4, ranked[1]: 2.0})
+    assert chosen(results) == ranked[0]
+
+
+def test_of_those_that_cost_the_same_the_one_that_loses_fewest_guards_is_named(results, judged, monkeypatch):
+    judged({"lora q4_0": 2.0, "full q4_0": 2.0})
+    first = chosen(results)
+    lost = decision.Guard("mmlu_accuracy", results.variants[0], Interval(-0.2, -0.3, -0.1, 0.05), 0.03, decision.LOST)
+    monkeypatch.setattr(decision, "guards", lambda results, v, best: [lost] if _short(v) == first else [])
+    assert chosen(results) != first
+
+
+def test_no_pareto_set_lacks_a_variant_that_is_good_enough(results, judged):
+    judged({"full f16": 8.0}, {"base q4_0": 0.1, "lora q4_0": 4.0})
+    for cost in decision.WEIGHED:
+        front = [_short(v) for v in decision.frontier(results, PAIR, cost)]
+        assert front[0] == "full f16"
+        assert front[-1] == "base q4_0"  # nothing is cheaper
+
+
+def test_a_difference_that_is_not_told_apart_puts_nothing_into_a_pareto_set(results, judged):
+    judged({"full q4_0": 2.0}, {"base q4_0": 1.5, "lora q4_0": 1.2})
+    assert [_short(v) for v in decision.frontier(results, PAIR, "size_mb")] == ["full q4_0"]
+
+
+def test_a_guard_is_kept_lost_or_unclear_by_its_whole_interval(results, monkeypatch):
+    base = results.untouched(PAIR)
+    best = next(v for v in results.variants if _short(v) == "full f16")
+    for found, word in (
+        (Interval(-0.01, -0.02, 0.01, 0.01), decision.KEPT),
+        (Interval(-0.2, -0.3, -0.1, 0.05), decision.LOST),
+        (Interval(-0.03, -0.08, 0.02, 0.02), decision.UNCLEAR),
+        (Interval(0.3, 0.2, 0.4, 0.05), decision.KEPT),
+    ):
+        monkeypatch.setattr(results, "compare", lambda ours, theirs, name, found=found: found)
+        guard = next(g for g in decision.guards(results, best, best) if g.metric == "mmlu_accuracy")
+        assert (guard.word, guard.against) == (word, base)
+
+
+def test_forgetting_is_a_guard_of_the_model_as_trained(results):
+    best = next(v for v in results.variants if _short(v) == "full q4_0")
+    guard = next(g for g in decision.guards(results, best, best) if g.metric == "general_loss")
+    assert guard.difference == results.compare(best.cell.variant("trained"), results.untouched(PAIR), "general_loss")
+    assert guard.word == decision.LOST  # 0.4 nats of about one
+
+
+def test_copying_is_beaten_by_more_than_the_margin_or_not_at_all(results, monkeypatch):
+    best = ranking.ranked(results, PAIR)[0]
+    margin = results.margin("test_f1", best)
+    for low, beaten in ((margin + 0.01, True), (margin - 0.01, False), (-0.2, False)):
+        found = Interval(low + 0.05, low, low + 0.1, 0.02)
+        monkeypatch.setattr(results, "compare", lambda ours, theirs, name, found=found: found)
+        assert decision.floor(results, best, "test_f1").beaten == beaten
+
+
+def test_a_collapse_is_said(results, monkeypatch):
+    variant = next(v for v in results.variants if _short(v) == "full q4_0")
+    mine = dict(results.columns[variant])
+    assert not any("chosen for" in text for text in decision.warnings(results, variant, "test_f1"))
+    asked = mine["split"] == "mmlu"
+    for column, value, text in (
+        ("chosen", 2.0, "C is chosen for 100%"),
+        ("generated", "It grows.", "one and the same"),
+    ):
+        changed = mine[column].copy()
+        changed[asked if column == "chosen" else mine["split"] == "test"] = value
+        monkeypatch.setitem(results.columns, variant, mine | {column: changed})
+        assert any(text in said for said in decision.warnings(results, variant, "test_f1"))
+
+
+def test_the_table_holds_names_and_numbers_that_a_gate_reads(results):
+    found = decision.decide(results, PAIR)
+    row = decision.table(results, [found])["demo-demo"]
+    assert row["recommended"] == str(found.recommended)
+    assert row["verdicts"][row["recommended"]]["verdict"] == GOOD
+    assert set(row["verdicts"]) == set(map(str, results.variants))
+    assert all(front[0] in row["verdicts"] for front in row["pareto"].values())
+    assert set(row["guards"]) == set(row["same_cost"])
+
+
+def test_the_first_line_says_what_to_ship_and_that_copying_is_not_beaten(results, monkeypatch):
+    ours = decision.decide(results, PAIR).recommended
+    lost = decision.Floor(0.9, Interval(-0.3, -0.4, -0.2, 0.05), 0.02, False)
+    for floor, line in ((None, ".**"), (lost, ", but it does not beat copying.**")):
+        monkeypatch.setattr(decision, "floor", lambda results, v, name, floor=floor: floor)
+        assert f"**demo on demo: ship `{_short(ours)}`{line}" in shown.section(results)
