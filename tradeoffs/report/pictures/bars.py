@@ -11,7 +11,7 @@ from tradeoffs import metrics
 from tradeoffs.common.cells import TRAINED, Pair, Variant
 from tradeoffs.report.formatting import row_head
 from tradeoffs.report.pictures.style import DIRECTION, colour_of, dot, error_bar, new_figure, number, title_of
-from tradeoffs.results import ranking
+from tradeoffs.results import costs, ranking
 from tradeoffs.results.results import Results
 
 
@@ -94,10 +94,16 @@ def memory(results: Results) -> Figure:
         _memory_bars(row[0], rows)
         row[0].set(title=title_of("Training, by method", group), xlabel="peak memory of the process (MB)")
         by_format = {name: [v for v in results.of(group) if v.format == name] for name in results.formats}
-        needed = {name: [results.cost[v]["model_memory_mb"] for v in mine] for name, mine in by_format.items() if mine}
+        needed = {name: [end for v in mine for end in _needed(results, v)] for name, mine in by_format.items() if mine}
         _memory_bars(row[1], [(name, found, "#8aa9bf") for name, found in needed.items()])
-        row[1].set(title="Inference, by format (range over methods)", xlabel="memory of the model (MB)")
+        row[1].set(title="Inference, by format (range over methods and rounds)", xlabel="memory of the model (MB)")
     return figure
+
+
+def _needed(results: Results, variant: Variant) -> list[float]:
+    """Memory of a model: its value and the ends of its interval over the rounds."""
+    found = costs.interval(results, variant, "model_memory_mb")
+    return [found.low, found.value, found.high] if found else []
 
 
 def _memory_bars(axes: Axes, rows: list[tuple[str, list[float], str]]) -> None:
