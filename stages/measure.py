@@ -1,6 +1,6 @@
 """What every variant costs on this machine: speed and memory, measured alone and in interleaved rounds.
 
-IN   models/gguf/    models/merged/    models/trained/    models/base/    data/tokens/    data/facts/
+IN   data/facts/    data/tokens/    and the models that the facts are about
 OUT  data/cost.json
      python -m stages.measure
 
@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from tradeoffs import params
 from tradeoffs.common import cores, files
-from tradeoffs.common.cells import base, cells, pairs, variants
+from tradeoffs.common.cells import pairs, variants
 from tradeoffs.measure import rounds
 from tradeoffs.measure.processes import has_gpu
 from tradeoffs.measure.things import asked, things
@@ -56,17 +56,8 @@ def main() -> None:
 
 def remove_leftovers(run: params.Run) -> None:
     """What longer run lists left in the folders that this stage depends on would be taken for a change of them."""
-    listed = variants(run)
-    quants = [v.gguf for v in listed if v.format in run.quants]
-    for wanted in (
-        [*quants, *(path.with_suffix(".json") for path in quants)],
-        [cell.merged for cell in cells(run)] if {*run.precisions, *run.quants} else [],
-        [base(model) for model in run.models],
-        [pair.tokens for pair in pairs(run)],
-        [v.facts for v in listed],
-    ):
-        if wanted:
-            files.remove_leftovers(wanted, only_kept_by_dvc=True)
+    for wanted in ([pair.tokens for pair in pairs(run)], [variant.facts for variant in variants(run)]):
+        files.remove_leftovers(wanted, only_kept_by_dvc=True)
 
 
 if __name__ == "__main__":
