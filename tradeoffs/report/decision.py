@@ -77,7 +77,7 @@ def overview(results: Results, decisions: Sequence[Decision]) -> Lines:
 def _decision(results: Results, found: Decision) -> dict[str, object]:
     """What the sentences about a pair are made of."""
     ours, best, name, cost = found.recommended, found.standing.best, found.metric, results.decide.cost
-    against = found.standing.verdicts[ours]
+    against, itself = found.standing.verdicts[ours], found.standing.verdicts[best].difference
     words = Counter(one.word for one in found.standing.verdicts.values())
     undecided = [one.items for one in found.standing.verdicts.values() if one.word == UNDECIDED]
     forgotten = tuning.forgotten(results, ours.cell.variant(TRAINED))
@@ -100,6 +100,7 @@ def _decision(results: Results, found: Decision) -> dict[str, object]:
         "unsure": [_guard(results, g) for g in found.guards[ours] if g.word not in (KEPT, LOST)],
         "kept": [_guard(results, g) for g in found.guards[ours] if g.word == KEPT],
         "forgotten": signed(forgotten, "general_loss") if forgotten else None,
+        "behind": short(max(abs(end) for end in (itself.low, itself.high))),
         "needed": max((n for n in undecided if n), default=None),
         "seeds": len(results.trainings(ours.cell)),
         "warnings": found.warnings,
