@@ -13,6 +13,7 @@ import time
 from argparse import Namespace
 from collections import Counter
 from contextlib import chdir
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,7 +29,7 @@ from tradeoffs.measure.things import Asked, Thing
 from tradeoffs.params import Cost
 from tradeoffs.results import costs
 
-LAYERS, VOCABULARY, CONTEXT = 8, 400, 1024
+LAYERS, VOCABULARY, CONTEXT = 8, 300, 1024
 HOW = Cost(
     rounds=5,
     latency_prompts=10,
@@ -46,6 +47,7 @@ BUSY, IDLE = (0.05, 3.0), (0.05, 3.0)  # seconds that the neighbour works and re
 
 def main(arguments: Namespace) -> None:
     stages = arguments.stages or (2 if arguments.quick else 20)
+    cost = replace(HOW, rounds=3, latency_prompts=2, scored_sequences=2) if arguments.quick else HOW
     workspace = SCRATCH / "cost_noise"
     make(workspace)
     apart: dict[str, Counter[str]] = {name: Counter() for name in ("pooled", "kept_apart", "twice_the_layers")}
@@ -54,7 +56,7 @@ def main(arguments: Namespace) -> None:
     with chdir(workspace):
         for stage in range(stages):
             with Neighbour(seed=stage):
-                measured = one_stage(seed=stage)
+                measured = one_stage(cost, seed=stage)
             pooled, separate = found(measured, pool=True), found(measured, pool=False)
             for name, key in WEIGHED.items():
                 apart["pooled"][name] += costs.told_apart(pooled, ONE, COPY, key)
@@ -80,7 +82,7 @@ def main(arguments: Namespace) -> None:
         busy=busy,
         measured=raw,
         tolerances=costs.TOLERANCES,
-        compared=f"two copies of a q4_0 of {LAYERS} layers of width 512, one of {2 * LAYERS}; {HOW.rounds} rounds a "
+        compared=f"two copies of a q4_0 of {LAYERS} layers of width 512, one of {2 * LAYERS}; {cost.rounds} rounds a "
         f"stage; beside it a process on {cores.usable()} cores that works for {BUSY[0]} to {BUSY[1]} s and rests for "
         f"{IDLE[0]} to {IDLE[1]} s in turns",
     )
@@ -125,7 +127,7 @@ def _checkpoint(folder: Path, layers: int) -> None:
         model.to(torch.bfloat16).save_pretrained(unfinished)
 
 
-def one_stage(seed: int) -> dict[str, Any]:
+def one_stage(cost: Cost, seed: int) -> dict[str, Any]:
     """data/cost.json of one stage, in which each of the three files is a thing of its own."""
     from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
 
@@ -136,12 +138,12 @@ def one_stage(seed: int) -> dict[str, Any]:
         files.write_json(variant.facts, facts)
         things.append(Thing(PAIR, facts["shapes"], {variant: facts}))
     luck = np.random.default_rng(0)
-    prompts = [luck.integers(3, VOCABULARY, length).tolist() for length in luck.integers(20, 60, HOW.scored_sequences)]
+    prompts = [luck.integers(3, VOCABULARY, length).tolist() for length in luck.integers(20, 60, cost.scored_sequences)]
     scored = [(ids, [False, *[True] * (len(ids) - 1)]) for ids in prompts]
-    short = prompts[: HOW.latency_prompts]
+    short = prompts[: cost.latency_prompts]
     given = {PAIR: Asked(0, prompts[0], [str(n) for n in range(len(short))], short, scored, len(scored))}
     PAIR.tokens.mkdir(parents=True, exist_ok=True)
-    measured = rounds.measure(things, given, rounds.How(HOW, "auto", "float32", seed), gpu=False)
+    measured = rounds.measure(things, given, rounds.How(cost, "auto", "float32", seed), gpu=False)
     rounds.write(things, given, measured, hardware={}, max_new_tokens=48, busy=waiting.BUSY)
     rounds.finish()
     return files.read_json(COST)

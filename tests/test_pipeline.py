@@ -11,7 +11,7 @@ from typing import Any, get_args, get_type_hints
 import fake_pipeline
 import pytest
 import quick_yaml
-from fake_pipeline import REPO
+from fake_pipeline import REPO, outs
 
 from benchmarks.measured import closure
 from tradeoffs import artifacts, params
@@ -58,6 +58,20 @@ def test_a_folder_is_a_dep_where_more_than_one_of_its_files_is_needed(stage):
     for dep in code_deps(stage):
         if not dep.endswith(".py"):
             assert len([name for name in needed if name.startswith(f"{dep}/")]) > 1, dep
+
+
+def test_a_folder_of_outputs_that_a_stage_depends_on_is_there_whatever_the_run_list():
+    """`run.precisions` and `run.quants` may be empty: then nothing makes what only they ask for."""
+    always = [
+        out
+        for spec in STAGES.values()
+        if not {"precision", "quant"} & set(spec.get("matrix", {}))
+        for out in outs(spec)
+    ]
+    for stage, spec in STAGES.items():
+        for dep in spec["deps"]:
+            if dep.startswith(("models/", "data/")) and "${" not in dep and not dep.endswith("/raw"):
+                assert any(out.startswith(dep) for out in always), f"{stage}: {dep}"
 
 
 def test_there_are_few_code_deps():
@@ -170,7 +184,8 @@ def test_what_is_only_evaluated_trains_nothing_again(finished, tmp_path):
 def test_another_answer_pattern_trains_and_evaluates_nothing_again():
     """It is part of a data set's block, so prepare and tokenize run; what follows reads files of theirs that it is not
     in, or scores by it."""
-    assert not any("datasets" in str(STAGES[stage].get("params")) for stage in set(STAGES) - {"prepare", "tokenize"})
+    others = [path for stage in set(STAGES) - {"prepare", "tokenize"} for path in STAGES[stage].get("params", [])]
+    assert not any(path.startswith("datasets") for path in others)
     assert "data/prepared" in STAGES["score"]["deps"]
     info = {dep for dep in STAGES["copying"]["deps"] if dep.startswith("data/prepared/")}
     assert all(dep.endswith(".jsonl") for dep in info)

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from dataclasses import replace
 from itertools import combinations
 
 import fake_results
@@ -120,6 +121,14 @@ def test_every_verdict_is_one_of_four_words_and_follows_from_its_bounds(text, re
             assert (found.word == verdicts.WORSE) == (high < -standing.margin)
             assert found.word != verdicts.GOOD or low > -standing.margin or found.difference.value == 0
         assert standing.verdicts[standing.best].word == verdicts.GOOD
+
+
+def test_the_metric_that_decides_is_that_of_the_params_where_it_was_measured(results, monkeypatch):
+    asked, without = PAIR, Pair("demo", "instructions")
+    assert ranking.headline(results, asked) == "test_f1"
+    monkeypatch.setattr(results, "decide", replace(results.decide, metric="mmlu_accuracy"))
+    assert ranking.headline(results, asked) == "mmlu_accuracy"
+    assert ranking.headline(results, without) == "test_f1", "it has no such questions"
 
 
 def test_no_sentence_calls_what_is_not_shown_a_tie(text):

@@ -47,8 +47,14 @@ def measure(work: Work, name: str, gpu: bool) -> dict[str, Any]:
 
 
 def _afresh(work: Work, name: str) -> str:
+    code = str(Path(child.__file__).parents[2])
     done = subprocess.run(
-        [sys.executable, "-m", child.__name__], input=work.as_json(), capture_output=True, text=True, errors="replace"
+        [sys.executable, "-m", child.__name__],
+        input=work.as_json(),
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH")]))},
+        capture_output=True,
+        text=True,
+        errors="replace",
     )
     if done.returncode != 0:
         raise _failed(name, done.returncode, done.stderr)
