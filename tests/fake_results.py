@@ -101,7 +101,7 @@ def write(
             continue
         rows = item_rows(variant, items, questions, kinds[variant.dataset], prompts)
         files.write_table(folder / f"data/items/{variant}.parquet", rows, ITEMS)
-        files.write_json(folder / f"data/facts/{variant}.json", facts(variant))
+        files.write_json(folder / f"data/facts/{variant}.json", facts(variant, kinds[variant.dataset]))
         if variant.format == TRAINED:
             write_trainings(folder, run.seeds, variant, items, questions, kinds[variant.dataset])
     texts = [dataset for dataset, named in kinds.items() if named == "text"]
@@ -235,7 +235,7 @@ def shapes(variant: Variant) -> str:
     return f"{variant.model} {kind} {variant.format}"
 
 
-def facts(variant: Variant) -> dict:
+def facts(variant: Variant, kind: str) -> dict:
     speed = SPEED[variant.format]
     asked = (
         {} if variant.dataset in ("instructions", TEXT) else {"mmlu_seconds": {"wall": 400 / speed, "cpu": 800 / speed}}
@@ -243,7 +243,7 @@ def facts(variant: Variant) -> dict:
     return asked | {
         "size_mb": SIZE[variant.format],
         "shapes": shapes(variant),
-        "max_new_tokens": 48,
+        **({} if kind == "text" else {"max_new_tokens": 48}),
         **({"merged_onto": MERGED_ONTO[variant.method]} if variant.method in MERGED_ONTO else {}),
         "device": "cpu",
         "runtime": "llama.cpp" if speed > 100 else "transformers",

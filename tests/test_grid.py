@@ -194,6 +194,13 @@ def test_the_flat_table_names_the_cell_and_has_its_training_and_throughput(folde
         assert float(row[name]) > 0
 
 
+def test_nothing_is_said_of_cut_answers_where_nothing_is_answered(folder, results, text):
+    with (folder / "metrics/summary.csv").open() as file:
+        assert {row["dataset"] for row in csv.DictReader(file) if row["test_cut_share"]} == {"instructions"}
+    table = text.split("| model / data set | most tokens |")[1].split("\n\n")[0]
+    assert "/ instructions |" in table and f"/ {fake_results.TEXT} |" not in table
+
+
 @pytest.mark.slow
 def test_a_large_grid_shows_each_models_best_and_folds_the_rest_away(tmp_path):
     made(

@@ -245,17 +245,20 @@ class Results:
         return Scored(len(set(mine["item"][rows])), tokens, size)
 
     def cut(self, variant: Variant) -> tuple[int, int]:
-        """How many answers to test questions did not end by themselves, and of how many."""
+        """How many answers to test questions did not end by themselves, and of how many; 0 of 0 of a text."""
         lengths = self._test_lengths(variant, "generated_tokens")
-        return int((lengths >= self.longest_answer(variant.pair)).sum()), len(lengths)
+        return int((lengths >= self.longest_answer(variant.pair)).sum()) if len(lengths) else 0, len(lengths)
 
     def too_long(self, pair: Pair) -> tuple[int, int]:
-        """How many expected answers of a pair's test questions no generated one can be as long as, and of how many."""
+        """How many expected answers of a pair's test questions no generated one can be as long as, and of how many.
+
+        0 of 0 of a text.
+        """
         lengths = self._test_lengths(self.of(pair)[0], "answer_tokens")
-        return int((lengths > self.longest_answer(pair)).sum()), len(lengths)
+        return int((lengths > self.longest_answer(pair)).sum()) if len(lengths) else 0, len(lengths)
 
     def longest_answer(self, pair: Pair) -> int:
-        """At so many tokens a generated answer was cut."""
+        """At so many tokens a generated answer was cut. Raises KeyError for a text, of which none is generated."""
         return self.facts[self.of(pair)[0]]["max_new_tokens"]
 
     def _test_lengths(self, variant: Variant, column: str) -> np.ndarray:
