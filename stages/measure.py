@@ -4,8 +4,8 @@ IN   data/facts/    data/tokens/    and the models that the facts are about
 OUT  data/cost.json
      python -m stages.measure
 
-Leave the machine alone while it runs. On another machine, or once more: `dvc repro -f measure`, which scores nothing
-anew.
+Leave the machine alone while it runs. On another machine, or once more: `dvc repro -f -s measure`, then `dvc repro`,
+which score nothing anew.
 """
 
 from dataclasses import dataclass

@@ -191,6 +191,12 @@ def test_another_answer_pattern_trains_and_evaluates_nothing_again():
     assert all(dep.endswith(".jsonl") for dep in info)
 
 
+def test_measuring_once_more_makes_and_scores_nothing_anew(finished, tmp_path):
+    folder = copied(finished, tmp_path)
+    assert fake_pipeline.repro(folder, "-f", "-s", "measure") == {"measure"}
+    assert fake_pipeline.repro(folder) == {"aggregate"}
+
+
 def test_a_comment_in_the_report_reruns_aggregate_alone(finished, tmp_path):
     assert commented(finished, tmp_path, "report") == {"aggregate"}
 
