@@ -112,7 +112,7 @@ class Runtime(Protocol):
     def shapes(self) -> str:
         """A digest of what decides the cost: two models that have the same one cost the same.
 
-        Runtime and device, how the model is put together, and name, shape and type of all that it holds.
+        Runtime and device, context, how the model is put together, and name, shape and type of all that it holds.
         """
         ...
 

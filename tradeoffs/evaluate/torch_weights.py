@@ -28,14 +28,15 @@ def shapes(model: PreTrainedModel, runtime: str, device: str) -> str:
     An adapter that is not merged is modules and weights more; of two with other ranks, other shapes.
     """
     config: Any = model.config.get_text_config()
-    heads = [getattr(config, name, None) for name in ("num_attention_heads", "num_key_value_heads")]
+    names = ("num_attention_heads", "num_key_value_heads", "max_position_embeddings")
+    unseen = [getattr(config, name, None) for name in names]  # in no shape of a weight
     modules = [f"{name}: {type(module).__qualname__}" for name, module in model.named_modules()]
     weights = []
     for name, tensor in _weights(model):
         parts = [f"{tuple(part.shape)} {part.dtype}" for part in (tensor, *_scales(tensor))]
         state = getattr(tensor, "quant_state", None)
         weights.append(f"{name}: {parts} {getattr(state, 'quant_type', None)} {getattr(state, 'dtype', None)}")
-    return files.content_id(runtime, device, str(model.dtype), f"{heads}", *sorted(modules), *sorted(weights))
+    return files.content_id(runtime, device, str(model.dtype), f"{unseen}", *sorted(modules), *sorted(weights))
 
 
 def _weights(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:

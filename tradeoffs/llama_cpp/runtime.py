@@ -85,7 +85,7 @@ class LlamaCppRuntime:
         """See `Runtime.shapes`."""
         heads = [llama_cpp.llama_model_n_head(self._model), llama_cpp.llama_model_n_head_kv(self._model)]
         built = [native.description(self._model), f"{heads}", *sorted(map(str, native.tensors(self.path)))]
-        return files.content_id(self.name, self.device, *built)
+        return files.content_id(self.name, self.device, f"{self.context}", *built)
 
     def score(self, targets: Sequence[Target], top_k: int = 0, tail_samples: int = 0) -> list[Scores]:
         """See `Runtime.score`. Raises UserError if a sequence is longer than the context."""
