@@ -15,7 +15,7 @@ from tradeoffs import params
 from tradeoffs.common import cores, files
 from tradeoffs.common.cells import pairs, variants
 from tradeoffs.measure import rounds
-from tradeoffs.measure.processes import has_gpu
+from tradeoffs.measure.processes import gpu
 from tradeoffs.measure.things import asked, things
 from tradeoffs.measure.waiting import BUSY
 from tradeoffs.params.fields import Dtype, Precisions, Quants
@@ -32,7 +32,7 @@ class Reads:
     quants: Annotated[Quants, "run.quants"]
     seed: int
     cost: Annotated[params.Cost, "evaluate.cost"]
-    max_new_tokens: Annotated[int, "evaluate.max_new_tokens"]
+    test: Annotated[int, "evaluate.splits.test"]
     batch_tokens: Annotated[int | Literal["auto"], "evaluate.batch_tokens"]
     reference_dtype: Annotated[Dtype, "evaluate.reference_dtype"]
 
@@ -42,15 +42,15 @@ def main() -> None:
     run = params.Run(cfg.models, cfg.datasets, cfg.methods, cfg.precisions, cfg.quants, seeds=[])
     remove_leftovers(run)
     some = things(run)
-    given = {pair: asked(pair, cfg.cost.latency_prompts, cfg.cost.scored_sequences) for pair in pairs(run)}
-    gpu = has_gpu()
+    answered = min(cfg.cost.latency_prompts, cfg.test)  # latency needs the length of each answer
+    given = {pair: asked(pair, answered, cfg.cost.scored_sequences) for pair in pairs(run)}
     how = rounds.How(cfg.cost, cfg.batch_tokens, cfg.reference_dtype, cfg.seed)
     alike = sum(len(thing.members) for thing in some)
     print(f"{alike} variants are {len(some)} things, of {cfg.cost.rounds} rounds each, by {cores.usable()} threads")
-    found = rounds.measure(some, given, how, gpu)
+    found = rounds.measure(some, given, how, gpu())
     print(f"measured on {', '.join(sorted({one['device'] for one in found[0]}))}")
     hardware = files.run_info()["hardware"]
-    rounds.write(some, given, found, hardware=hardware, max_new_tokens=cfg.max_new_tokens, busy=BUSY)
+    rounds.write(some, given, found, hardware=hardware, busy=BUSY)
     rounds.finish()
 
 

@@ -258,11 +258,9 @@ def cost(run: params.Run, items: int, texts: Collection[str]) -> dict:
             things.setdefault((str(variant.pair), shapes(variant)), []).append(variant)
     return {
         "hardware": {"processor": "Abacus", "machine": "wood", "cores": 2},
-        "max_new_tokens": 48,
         "busy": 0.05,
         "things": [
             {
-                "pair": pair,
                 "shapes": form,
                 "members": [str(member) for member in members],
                 "prompts": [f"test{n:04}" for n in range(min(items, 5))] if members[0].dataset not in texts else [],

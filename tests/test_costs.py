@@ -136,11 +136,25 @@ def test_latency_is_the_time_to_the_first_token_and_a_step_for_each_further_one(
     # It ended by itself: after its first token eleven more, and the one that says so.
     assert plain.cost[LORA]["latency_p50_seconds"] == pytest.approx(0.5 + 12 * 0.1)
 
-    def cut(written):
-        fixed(written)
-        written["max_new_tokens"] = 12
 
-    assert read(folder, monkeypatch, cut).cost[LORA]["latency_p50_seconds"] == pytest.approx(0.5 + 11 * 0.1)
+def test_an_answer_that_was_cut_took_a_step_less(results, folder):
+    columns, facts = {LORA: results.columns[LORA]}, results.facts[LORA]
+    ended, cut = (
+        costs.read({LORA: facts | {"max_new_tokens": limit}}, columns).numbers[LORA]["latency_p50_seconds"]
+        for limit in (13, 12)
+    )
+    rounds = thing(files.read_json(folder / "data/cost.json"), LORA)["rounds"]
+    assert ended - cut == pytest.approx(np.median([1 / one[SPEED] for one in rounds]))
+
+
+def test_a_timed_prompt_that_was_not_answered_is_an_error(results):
+    fewer = {
+        name: column[results.columns[LORA]["item"] != "test0003"] for name, column in results.columns[LORA].items()
+    }
+    with pytest.raises(
+        UserError, match=r"prompts were timed that data/items/demo-demo-lora-q4_0\.parquet has no answers"
+    ):
+        costs.read({LORA: results.facts[LORA]}, {LORA: fewer})
 
 
 def test_a_longer_answer_takes_longer_at_the_same_speed(results):

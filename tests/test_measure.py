@@ -5,7 +5,9 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import killed
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -40,13 +42,13 @@ COST = Cost(
 class FakeRuntime:
     """A runtime that takes as long as it says, and remembers what it was asked in which order."""
 
-    name, device, context, vocabulary = "fake", "cpu", 64, 10
+    name, context, vocabulary = "fake", 64, 10
 
-    def __init__(self, fits=64):
-        self.calls, self.fits = [], fits
+    def __init__(self, fits=64, device="cpu"):
+        self.calls, self.fits, self.device = [], fits, device
 
     def prefill(self, ids):
-        self.calls.append("prefill")
+        self.calls.append(f"prefill {len(ids)}")
         return 0.1 * len(ids)
 
     def decode(self, ids, tokens, sequences=1):
@@ -73,7 +75,8 @@ def test_a_process_measures_one_at_a_time_then_reads_memory_then_measures_batche
     runtime = FakeRuntime()
     found = speed.measure(runtime, WORK, before_mb=0.0, load_seconds=1.5)
     order = [call for place, call in enumerate(runtime.calls) if [call] != runtime.calls[place - 1 : place]]
-    assert order == ["decode 1", "prefill", "decode 1", "prefill", "memory", "decode 2", "decode 4", "score"]
+    prompts = ["prefill 3", "prefill 2", "prefill 3"]  # the longest once untimed
+    assert order == ["decode 1", "prefill 8", "decode 1", "memory", *prompts, "decode 2", "decode 4", "score"]
     assert found["load_seconds"] == 1.5
     assert found["prefill_tokens_per_second"] == pytest.approx(10) and found["decode_tokens_per_second"] == 16
     assert found["batch_sweep"] == {"2": 16, "4": 16}
@@ -91,6 +94,12 @@ def test_a_batch_that_does_not_fit_the_memory_is_left_out(calm, capsys):
 def test_a_text_has_no_prompts_and_so_no_latency(calm):
     found = speed.measure(FakeRuntime(), replace(WORK, prompts=[]), 0, 0)
     assert "prompts_ttft_seconds" not in found
+
+
+def test_on_a_gpu_each_prompt_is_taken_in_once_before_it_is_timed():
+    runtime = FakeRuntime(device="H100")
+    assert speed.first_tokens(runtime, WORK) == pytest.approx([0.2, 0.3])
+    assert sorted(runtime.calls) == ["prefill 2"] * 2 + ["prefill 3"] * 2
 
 
 def test_work_comes_back_from_json():
@@ -119,6 +128,13 @@ def test_waiting_is_added_over_all_threads(tmp_path, monkeypatch):
     assert waiting.waited() == 2.5
 
 
+def test_waiting_is_a_part_of_the_time_of_all_cores(monkeypatch):
+    monkeypatch.setattr(waiting, "waited", iter([1.0, 3.0]).__next__)
+    monkeypatch.setattr(waiting.time, "perf_counter", iter([10.0, 14.0]).__next__)
+    monkeypatch.setattr(waiting.cores, "usable", lambda: 4)
+    assert waiting.Waiting().share() == pytest.approx(2 / 4 / 4)
+
+
 def write_facts(**shapes):
     for name, form in shapes.items():
         variant = Variant("m", "d", *name.split("__"))
@@ -137,7 +153,6 @@ def test_variants_of_the_same_shapes_are_one_thing_and_what_is_not_listed_is_non
         ["m-d-base-q4_0", "m-d-lora-q4_0"],
         ["m-d-lora-trained"],
     ]
-    assert found[1].name == "m-d-base-q4_0 and 1 like it"
 
 
 def test_what_was_never_made_is_not_measured(elsewhere):
@@ -167,11 +182,11 @@ HOW = rounds.How(COST, 512, "float32", seed=1)
 GIVEN = {PAIR: Asked(0, [1], ["t0"], [[1]], [([1, 5], [False, True])], 1)}
 
 
-def measured(monkeypatch, some, how=HOW, stop_at=None):
+def measured(monkeypatch, some, how=HOW, stop_at=None, gpu=None):
     """Names in the order in which they were measured; the `stop_at`th measurement ends the stage."""
     order = []
 
-    def measure(work, name, gpu):
+    def measure(work, name, afresh):
         if len(order) == stop_at:
             raise UserError(f"{name}: no memory")
         order.append(name)
@@ -179,7 +194,7 @@ def measured(monkeypatch, some, how=HOW, stop_at=None):
 
     monkeypatch.setattr(processes, "measure", measure)
     try:
-        return order, rounds.measure(some, GIVEN, how, gpu=False)
+        return order, rounds.measure(some, GIVEN, how, gpu)
     except UserError as error:
         return order, str(error)
 
@@ -220,6 +235,19 @@ def test_rounds_of_another_model_are_not_gone_on_with(some, monkeypatch):
     assert len(measured(monkeypatch, some)[0]) == 12
 
 
+def test_rounds_of_another_device_are_not_gone_on_with(some, monkeypatch):
+    measured(monkeypatch, some, stop_at=7)
+    assert len(measured(monkeypatch, some, gpu="H100")[0]) == 12
+
+
+def test_a_model_that_is_not_there_is_named_before_anything_is_measured(some, monkeypatch):
+    Path("models/gguf/m-d-c1-q4_0.gguf").unlink()
+    assert measured(monkeypatch, some) == (
+        [],
+        "models/gguf/m-d-c1-q4_0.gguf: missing; `dvc pull` fetches it, or `dvc repro` makes it",
+    )
+
+
 @pytest.fixture(scope="module")
 def gguf(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gguf")
@@ -247,9 +275,28 @@ def test_the_process_of_a_gguf_imports_nothing_heavy(gguf):
 def test_a_process_that_fails_ends_the_stage_with_its_message(tmp_path):
     work = replace(WORK, loaded={"gguf": str(tmp_path / "none.gguf")})
     with pytest.raises(UserError, match=r"m-d-a-q4_0: .*none.gguf: not found"):
-        processes.measure(work, "m-d-a-q4_0", gpu=False)
+        processes.measure(work, "m-d-a-q4_0", afresh=False)
     with pytest.raises(UserError, match=r"(?s)m-d-a-q4_0: the process that measures it failed.*TypeError"):
-        processes.measure(replace(WORK, loaded={"gguf": 7}), "m-d-a-q4_0", gpu=True)
+        processes.measure(replace(WORK, loaded={"gguf": 7}), "m-d-a-q4_0", afresh=True)
+
+
+def test_a_fork_that_fails_ends_the_stage_with_its_message(monkeypatch):
+    with pytest.raises(UserError, match=r"(?s)m-d-a-bf16: the process that measures it failed.*TypeError"):
+        processes._forked(replace(WORK, loaded={"gguf": 7}), "m-d-a-bf16")
+    monkeypatch.setattr(processes, "_child", killed.without_a_word)
+    with pytest.raises(UserError, match=r"m-d-a-bf16: .* was ended by signal 9 .*no memory"):
+        processes._forked(WORK, "m-d-a-bf16")
+
+
+def test_notes_of_a_process_are_shown_and_one_that_says_nothing_has_failed(tmp_path, monkeypatch, capsys):
+    script = tmp_path / "a/b/says.py"
+    monkeypatch.setattr(processes, "child", SimpleNamespace(__name__="a.b.says", __file__=str(script)))
+    files.write_text(script, "print('note: no memory for 16'); print('{}')")
+    assert processes.measure(WORK, "m-d-a-q4_0", afresh=True) == {}
+    assert capsys.readouterr().out == "note: no memory for 16\n"
+    files.write_text(script, "")
+    with pytest.raises(UserError, match=r"m-d-a-q4_0: the process that measures it failed"):
+        processes.measure(WORK, "m-d-a-q4_0", afresh=True)
 
 
 def test_what_is_asked_are_the_first_test_items_and_of_a_text_windows(elsewhere):

@@ -25,11 +25,11 @@ HEAVY = ["tradeoffs.measure.torch_things", "peft", "bitsandbytes", "accelerate"]
 LAST = 2000  # characters of what a process that failed had to say
 
 
-def has_gpu() -> bool:
-    """Whether there is a CUDA GPU; asked here, since those who fork must not have asked."""
+def gpu() -> str | None:
+    """The name of the CUDA GPU, if there is one; asked here, since those who fork must not have asked."""
     import torch
 
-    return torch.cuda.is_available()
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None
 
 
 def prepare(more: Sequence[str]) -> None:
@@ -37,9 +37,12 @@ def prepare(more: Sequence[str]) -> None:
     multiprocessing.get_context("forkserver").set_forkserver_preload([*HEAVY, *more])
 
 
-def measure(work: Work, name: str, gpu: bool) -> dict[str, Any]:
-    """What a process of its own finds of this work. Raises UserError with its message if it fails."""
-    text = _afresh(work, name) if gpu or "gguf" in work.loaded else _forked(work, name)
+def measure(work: Work, name: str, afresh: bool) -> dict[str, Any]:
+    """What a process of its own finds of this work; `afresh`: one that is no fork.
+
+    Raises UserError with its message if it fails.
+    """
+    text = _afresh(work, name) if afresh or "gguf" in work.loaded else _forked(work, name)
     found = json.loads(text)
     if "error" in found:
         raise UserError(f"{name}: {found['error']}")
@@ -56,9 +59,12 @@ def _afresh(work: Work, name: str) -> str:
         text=True,
         errors="replace",
     )
-    if done.returncode != 0:
+    *notes, found = done.stdout.splitlines() or [""]
+    if done.returncode != 0 or not found:
         raise _failed(name, done.returncode, done.stderr)
-    return done.stdout.splitlines()[-1]
+    for note in notes:
+        print(note)
+    return found
 
 
 def _forked(work: Work, name: str) -> str:

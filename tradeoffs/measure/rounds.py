@@ -29,14 +29,17 @@ class How:
     seed: int
 
 
-def measure(some: Sequence[Thing], asked: dict[Pair, Asked], how: How, gpu: bool) -> list[list[Found]]:
-    """Per round, per thing what was found; a run that was killed goes on after the rounds that it had finished."""
+def measure(some: Sequence[Thing], asked: dict[Pair, Asked], how: How, gpu: str | None) -> list[list[Found]]:
+    """Per round, per thing what was found; a run that was killed goes on after the rounds that it had finished.
+
+    `gpu`: see `processes.gpu`. Raises UserError if a model is missing or cannot be measured.
+    """
     members = [member for thing in some for member in thing.members.items()]
     inputs = [path for variant, facts in members for path in (*things.weights(variant, facts), variant.facts)]
     inputs += [pair.tokens for pair in asked]
     # The measuring processes import other code than this one does.
     inputs += sorted(Path(__file__).parents[1].rglob("*.py"))
-    folder = unfinished.workplace(NAME, dict.fromkeys(inputs), how, [thing.shapes for thing in some])
+    folder = unfinished.workplace(NAME, dict.fromkeys(inputs), how, gpu, [thing.shapes for thing in some])
     kept = [folder / f"round-{number}.json" for number in range(how.cost.rounds)]
     done = sum(path.is_file() for path in kept)
     if done:
@@ -55,7 +58,7 @@ def finish() -> None:
 
 
 def _round(
-    number: int, some: Sequence[Thing], asked: dict[Pair, Asked], how: How, gpu: bool, bar: "tqdm[Any]"
+    number: int, some: Sequence[Thing], asked: dict[Pair, Asked], how: How, gpu: str | None, bar: "tqdm[Any]"
 ) -> list[Found]:
     """Every thing once; of several members that are one thing it is another one's turn in each round."""
     found: list[Found] = [{} for _ in some]
@@ -63,7 +66,7 @@ def _round(
         thing = some[place]
         member = list(thing.members)[number % len(thing.members)]
         work = _work(things.loaded(member, thing.members[member], how.dtype), asked[thing.pair], how)
-        found[place] = {"member": str(member)} | processes.measure(work, str(member), gpu)
+        found[place] = {"member": str(member)} | processes.measure(work, str(member), afresh=gpu is not None)
         bar.update()
     return found
 
@@ -80,7 +83,6 @@ def write(some: Sequence[Thing], asked: dict[Pair, Asked], rounds: list[list[Fou
     """data/cost.json: what all rounds found of each thing, as it was found; `results.costs` makes numbers of it."""
     measured = [
         {
-            "pair": str(thing.pair),
             "shapes": thing.shapes,
             "members": [str(variant) for variant in thing.members],
             "prompts": asked[thing.pair].items,

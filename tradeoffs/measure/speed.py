@@ -1,7 +1,7 @@
 """How fast a loaded model is and what memory it takes: the same calls for every runtime, and one process for each.
 
-First one sequence at a time, as a user would ask; then memory is read, since a batch takes what memory there is; then
-several at once.
+First one sequence at a time, as a user would ask, of fixed lengths; then memory is read, before the prompts, whose
+lengths are the pair's own, and before batches, which take what memory there is; then the prompts, then several at once.
 """
 
 import time
@@ -32,23 +32,33 @@ def measure(runtime: Runtime, work: Work, before_mb: float, load_seconds: float)
     """All numbers of one process. `before_mb`: what was resident before the model was loaded."""
     cfg, waiting = work.settings, Waiting()
     sample = np.asarray(work.sample, np.int32)
-    runtime.decode(sample[: runtime.context // 2], 2)  # warm-up: first calls build plans and touch memory
     ids = np.resize(sample, min(cfg.prefill_tokens, runtime.context - cfg.decode_tokens))
-    runtime.prefill(ids)  # ... at this length
+    runtime.decode(ids, min(2, cfg.decode_tokens))  # warm-up: first calls build plans and touch memory
+    runtime.prefill(ids)
     found: dict[str, Any] = {"device": runtime.device, "load_seconds": load_seconds}
     found["prefill_tokens_per_second"] = len(ids) / _repeated(partial(runtime.prefill, ids), cfg.repetitions)
     steps = [step for _ in range(cfg.repetitions) for step in runtime.decode(ids, cfg.decode_tokens)]
     found["decode_tokens_per_second"] = 1 / undisturbed(steps)
-    prompts = [np.asarray(prompt, np.int32) for prompt in work.prompts]
-    first = [runtime.prefill(prompt) for prompt in prompts]  # once: they are many, and there are more rounds
-    found |= {"prompts_ttft_seconds": first} if first else {}
     peak = peak_memory_mb()
     found |= {"peak_memory_mb": peak, "model_memory_mb": max(0.0, peak - before_mb), **runtime.gpu_memory()}
+    first = first_tokens(runtime, work)
+    found |= {"prompts_ttft_seconds": first} if first else {}
     found["batch_sweep"] = batch_sweep(runtime, work)
+    share = waiting.share()  # before the scoring, which has threads of its own that wait for each other
+    found |= {} if share is None else {"waited": share}
     seconds = _repeated(partial(_score, runtime, work.targets()), cfg.repetitions)
-    found["eval_samples_per_second"] = work.items / seconds
-    share = waiting.share()
-    return found if share is None else found | {"waited": share}
+    return found | {"eval_samples_per_second": work.items / seconds}
+
+
+def first_tokens(runtime: Runtime, work: Work) -> list[float]:
+    """Seconds to the first token of each prompt, timed once: they are many, and there are more rounds.
+
+    Untimed before: the longest, for which memory is taken; on a GPU each, whose kernels are chosen at its first use.
+    """
+    prompts = [np.asarray(prompt, np.int32) for prompt in work.prompts]
+    for prompt in sorted(prompts, key=len, reverse=True)[: 1 if runtime.device == "cpu" else None]:
+        runtime.prefill(prompt)
+    return [runtime.prefill(prompt) for prompt in prompts]
 
 
 def batch_sweep(runtime: Runtime, work: Work) -> dict[str, float]:

@@ -13,6 +13,7 @@ from tradeoffs.evaluate.items import Row, prompt
 from tradeoffs.formats import trained_only
 from tradeoffs.formats.names import PRECISIONS
 from tradeoffs.params import Run
+from tradeoffs.plumbing.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,6 @@ class Thing:
     pair: Pair
     shapes: str
     members: dict[Variant, dict[str, Any]]
-
-    @property
-    def name(self) -> str:
-        """Of its first member, and how many others it stands for."""
-        first, *others = self.members
-        return f"{first}" + (f" and {len(others)} like it" if others else "")
 
 
 def things(run: Run) -> list[Thing]:
@@ -42,10 +37,14 @@ def things(run: Run) -> list[Thing]:
 
 
 def weights(variant: Variant, facts: dict[str, Any]) -> list[Path]:
-    """The files and folders that a variant is loaded from."""
+    """The files and folders that a variant is loaded from. Raises UserError if they are not there."""
+    found = [variant.cell.merged if variant.format in PRECISIONS else variant.gguf]
     if variant.format == TRAINED:
-        return [variant.cell.base, variant.cell.training(facts["seed"]).weights]
-    return [variant.cell.merged if variant.format in PRECISIONS else variant.gguf]
+        found = [variant.cell.base, variant.cell.training(facts["seed"]).weights]
+    for path in found:
+        if not path.exists():  # the stage depends on the facts alone
+            raise UserError(f"{path}: missing; `dvc pull` fetches it, or `dvc repro` makes it")
+    return found
 
 
 def loaded(variant: Variant, facts: dict[str, Any], dtype: str) -> dict[str, Any]:

@@ -9,13 +9,13 @@ from tradeoffs.common import cores
 from tradeoffs.formats.names import PRECISIONS
 from tradeoffs.measure.work import Work
 from tradeoffs.models import checkpoints
-from tradeoffs.models.loading import load_model, load_trained
+from tradeoffs.models.loading import device, load_model, load_trained
 from tradeoffs.params import Method
 from tradeoffs.transformers_runtime import TransformersRuntime
 
 
 def import_all(work: Work) -> None:
-    """Imports what loading would import on its way, which is no part of the time and memory that a model takes."""
+    """Imports what loading would import on its way, and wakes the device: no part of the time and memory of a model."""
     torch.set_num_threads(min(torch.get_num_threads(), cores.usable()))
     loaded = work.loaded
     if "method" not in loaded or loaded["method"]["load"]:
@@ -26,6 +26,7 @@ def import_all(work: Work) -> None:
     checkpoints.require(folder, "config.json")
     with torch.device("meta"):  # the module of its architecture; no memory is taken for the weights
         AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
+    torch.zeros(1, device=device())
 
 
 def load(work: Work) -> TransformersRuntime:

@@ -3,6 +3,8 @@
 import time
 from pathlib import Path
 
+from tradeoffs.common import cores
+
 TASKS = Path("/proc/self/task")
 BUSY = 0.05  # a process whose threads waited for more than this part of its time was not alone on the machine
 
@@ -25,7 +27,7 @@ def _of(schedstat: Path) -> int | None:
 
 
 class Waiting:
-    """From its making on: which part of the time threads waited, added over all of them."""
+    """From its making on: which part of their time the threads waited, of as many as there are cores for."""
 
     def __init__(self) -> None:
         self._begun, self._before = time.perf_counter(), waited()
@@ -35,4 +37,4 @@ class Waiting:
         after = waited()
         if self._before is None or after is None:
             return None
-        return max(0.0, after - self._before) / (time.perf_counter() - self._begun)
+        return max(0.0, after - self._before) / (time.perf_counter() - self._begun) / cores.usable()

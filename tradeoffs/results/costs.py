@@ -79,11 +79,11 @@ def read(facts: Mapping[Variant, dict], columns: Mapping[Variant, dict[str, np.n
         thing = own.get(str(variant))
         if thing is None or thing["shapes"] != known["shapes"]:
             raise UserError(f"{FILE}: not measured with the present {variant.facts}; run `dvc repro`")
-        of_pair = _of_prompts(thing) | _latency(thing, columns[variant], found["max_new_tokens"])
+        of_pair = _of_prompts(thing) | _latency(variant, thing, known, columns[variant])
         bounds[variant] = shared[thing["shapes"]] | of_pair
         numbers[variant] = {"size_mb": known["size_mb"]} | {key: one.value for key, one in bounds[variant].items()}
-        if (length := _answer_tokens(thing, columns[variant])) is not None and "ttft_seconds" in of_pair:
-            numbers[variant]["answer_tokens_p50"] = float(np.median(length))
+        if thing["prompts"]:
+            numbers[variant]["answer_tokens_p50"] = float(np.median(_answer_tokens(variant, thing, columns[variant])))
         devices[variant] = thing["rounds"][0]["device"]
     return Costs(numbers, bounds, _machine(found) | {"devices": devices})
 
@@ -154,26 +154,28 @@ def _of_prompts(thing: dict) -> Intervals:
     return found
 
 
-def _answer_tokens(thing: dict, columns: dict[str, np.ndarray]) -> np.ndarray | None:
-    """How long a variant's answers to the timed prompts are, in tokens; None where it has not answered them all."""
+def _answer_tokens(variant: Variant, thing: dict, columns: dict[str, np.ndarray]) -> np.ndarray:
+    """How long a variant's answers to the timed prompts are, in tokens. Raises UserError if it lacks one."""
     mine = columns["split"] == "test"
     lengths = dict(zip(columns["item"][mine], columns["generated_tokens"][mine], strict=True))
     found = np.array([lengths.get(item, np.nan) for item in thing["prompts"]], np.float64)
-    return found if len(found) and not np.isnan(found).any() else None
+    if np.isnan(found).any():
+        raise UserError(f"{FILE}: prompts were timed that {variant.items} has no answers to; run `dvc repro`")
+    return found
 
 
-def _latency(thing: dict, columns: dict[str, np.ndarray], limit: int) -> Intervals:
+def _latency(variant: Variant, thing: dict, facts: dict, columns: dict[str, np.ndarray]) -> Intervals:
     """To the end of a variant's own answer: time to its first token, and for each further one what decoding one takes.
 
     Both are medians over the rounds of all members. An answer that ended by itself took a step more than it
     has tokens, that which says so; the first token came with the prompt.
     """
-    tokens = _answer_tokens(thing, columns)
-    if tokens is None:
+    if not thing["prompts"]:
         return {}
+    tokens = _answer_tokens(variant, thing, columns)
     first = np.array([one["prompts_ttft_seconds"] for one in thing["rounds"]])  # (rounds, prompts)
     further = np.array([1 / one["decode_tokens_per_second"] for one in thing["rounds"]])
-    steps = np.where(tokens < limit, tokens, tokens - 1)
+    steps = np.where(tokens < facts["max_new_tokens"], tokens, tokens - 1)
     draws = _draws(len(further))
     whole = np.median(first[draws], axis=1) + steps * np.median(further[draws], axis=1)[:, None]
     return {
