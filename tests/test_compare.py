@@ -55,9 +55,10 @@ def test_the_differences_are_those_of_the_whole_run(finished, results, capsys):
     for name in ("test_f1", "seen_loss", "mmlu_accuracy", "cosine_to_base", "test_exact_match"):
         row = found[formatting.full_label(results, "demo", name)]
         assert row[:2] == [formatting.quality_of(results, v, name) for v in (LORA, BASE)]
-        difference = results.compare(LORA, BASE, name)
+        judged = verdicts.against(results, LORA, BASE, name) if results.judged(name) else None
+        difference = judged.difference if judged else results.compare(LORA, BASE, name)
         assert row[2] == formatting.difference(difference, name)
-        assert row[3] == (verdicts.against(results, LORA, BASE, name).word if results.judged(name) else "")
+        assert row[3] == (judged.word if judged else "")
     assert found["test F1"][2].endswith(", excludes 0")
     assert found["test loss"][3] == verdicts.ONE
 

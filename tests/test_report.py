@@ -221,7 +221,7 @@ def test_every_method_stands_against_the_best_and_against_the_base(three):
             found = []
             for other, says in (
                 (standing.best, formatting.verdict(standing.verdicts[variant], name)),
-                (base, formatting.difference(three.compare(variant, base, name), name)),
+                (base, formatting.difference(verdicts.against(three, variant, base, name).difference, name)),
             ):
                 found += ["", ""] if variant == other else [says, f"{three.mcnemar(variant, other, name):.2g}"]
             assert cells[variant.method] == found

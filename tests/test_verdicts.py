@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.drawn import EXACT, F1, Drawn
-from tradeoffs.common.cells import Cell, Variant
+from tradeoffs.common.cells import Cell, Copied, Variant
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.results import intervals, simultaneous, verdicts
 from tradeoffs.results.verdicts import GOOD, ONE, UNDECIDED, WORSE
@@ -266,6 +266,37 @@ def test_one_pair_alone_has_the_plain_interval():
     results = Drawn(formats(*made_up(np.random.default_rng(4), 2, 0.05, 0)))
     found = verdicts.against(results, *results.variants, F1)
     assert found.difference == results.compare(*results.variants, F1)
+
+
+def test_one_pair_that_differs_in_few_answers_has_the_interval_that_its_verdict_is_made_of():
+    right = (np.random.default_rng(0).random(40) < 0.5).astype(float)
+    results = Drawn(formats(right, right.copy()), name=EXACT)
+    found = verdicts.against(results, *results.variants, EXACT)
+    reach = simultaneous.LEAST * math.sqrt(1 / 42 / 42)
+    assert (found.word, found.difference.value) == (UNDECIDED, 0.0)
+    assert (found.difference.low, found.difference.high) == pytest.approx((-reach, reach))
+
+
+def test_two_formats_of_one_training_have_the_same_interval_whatever_other_seeds_there_are():
+    random = np.random.default_rng(4)
+    scores = formats(*made_up(random, 2, 0.05, 0))
+    further = {CELL: seeds(CELL, *random.random((6, ITEMS)))}  # whose mean is rounded
+    several, one = (verdicts.against(Drawn(scores, further=more), *scores, F1) for more in (further, {}))
+    assert several == one
+
+
+def test_copying_is_what_trains_nothing_and_the_seeds_of_what_is_held_against_it_count():
+    random = np.random.default_rng(0)
+    scores, further = methods(random, {"lora": 0.6}, spread=0.05)
+    for more, word in ((further, GOOD), ({}, ONE)):
+        results, ours, floor = Drawn(scores, further=more), CELL.variant("trained"), Copied("demo")
+        results.columns[floor] = results.columns[ours] | {"f1": random.normal(0.2, 0.05, ITEMS)}
+        found, plain = verdicts.against(results, ours, floor, F1), results.compare(ours, floor, F1)
+        every = [scores[ours], *more.get(CELL, {}).values()]
+        assert found.word == word
+        assert found.difference.value == pytest.approx(np.mean(every) - results.values(floor, F1)[0])
+        assert (found.difference.error > 2 * plain.error) == bool(more)
+        assert more or found.difference == plain
 
 
 def test_of_fifty_equal_variants_hardly_any_are_told_apart():

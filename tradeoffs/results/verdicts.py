@@ -11,10 +11,10 @@ import numpy as np
 from scipy.special import stdtrit
 
 from tradeoffs import metrics
-from tradeoffs.common.cells import Cell, Variant
+from tradeoffs.common.cells import Cell, Copied, Variant
 from tradeoffs.results import simultaneous
 from tradeoffs.results.intervals import LEVEL, Interval
-from tradeoffs.results.results import Results
+from tradeoffs.results.results import Judged, Results
 from tradeoffs.results.simultaneous import Measured
 
 GOOD, UNDECIDED, WORSE, ONE = "good enough", "undecided", "too much worse", "one training"
@@ -77,23 +77,23 @@ def standing(results: Results, some: Sequence[Variant], name: str) -> Standing:
     return Standing(some[first], critical, margin, found)
 
 
-def against(results: Results, ours: Variant, theirs: Variant, name: str) -> Verdict:
-    """One variant against another that was not picked by its value: a plain 95 % interval. Raises as `standing`.
+def against(results: Results, ours: Variant, theirs: Judged, name: str) -> Verdict:
+    """One variant against another that was not picked by its value, or against copying: a plain 95 % interval.
 
-    Of two methods with several seeds the interval holds the seeds, too.
+    Of two methods with several seeds it holds the seeds, too, and it is no narrower than the least standard error has
+    it. Raises as `standing`.
     """
     sign, measured = _sign(name), measure(results, [ours, theirs], name, _absolute(results, name))
     found = results.compare(ours, theirs, name)
     critical = float(measured.criticals(simultaneous.LEAST)[0, 1])
-    error = float(measured.errors()[0, 1])
+    error, value = float(measured.errors()[0, 1]), sign * float(measured.differences[0, 1])
+    low, high = value - critical * error, value + critical * error
     if measured.seed_variances[0, 1] > 0:
-        value = sign * float(measured.differences[0, 1])
-        found = Interval(value, value - critical * error, value + critical * error, error)
+        found = Interval(value, low, high, error)
+    elif np.broadcast_to(measured.least, (2, 2))[0, 1] > found.error:
+        found = Interval(found.value, min(found.low, low), max(found.high, high), error)
     margin = results.margin(name, float(measured.values[1, 0]))
     lower, upper = sorted((sign * found.low, sign * found.high))
-    if measured.item_errors[0, 1] > found.error:  # which is less than the least
-        value = float(measured.differences[0, 1])
-        lower, upper = min(lower, value - critical * error), max(upper, value + critical * error)
     return Verdict(_word(measured, 0, 1, lower, upper, margin), found, critical=critical)
 
 
@@ -133,25 +133,25 @@ def over_seeds(results: Results, variant: Variant, name: str) -> Interval | None
     return Interval(value, value - reach, value + reach, error)
 
 
-def measure(results: Results, some: Sequence[Variant], name: str, margin: float = 0.0) -> Measured:
+def measure(results: Results, some: Sequence[Judged], name: str, margin: float = 0.0) -> Measured:
     """What some variants scored on the same items, signed so that higher is better; to be judged by `margin`, if any.
 
     Resamples in which a metric is undefined are left out. The variance that is the seeds' is that of the mean of a
     method's trainings; drawing them with replacement has it too small by (S - 1) / S, so their distances from the mean
     are stretched.
     """
-    cells: list[Cell] = list(dict.fromkeys(variant.cell for variant in some))
+    cells = list(dict.fromkeys(_made_by(one) for one in some))
     trainings = [_scored(results, cell, name) for cell in cells]
     several = [mine if len(mine) > 1 else [] for mine in trainings]
-    every = list(dict.fromkeys([*some, *(training for mine in several for training in mine)]))
+    every: list[Judged] = list(dict.fromkeys([*some, *(training for mine in several for training in mine)]))
     items, values = results.together(every, name)
     there = np.isfinite(values).all(axis=0)
     if not there[0] or not there[1:].any():
         raise ValueError(f"{name}: no finite value to compare")
     values = _sign(name) * values[:, there]
     places = {variant: place for place, variant in enumerate(every)}
-    own = values[[places[variant] for variant in some]].copy()
-    method = np.array([cells.index(variant.cell) for variant in some])
+    own = values[[places[one] for one in some]].copy()
+    method = np.array([cells.index(_made_by(one)) for one in some])
     shifts, seeds = np.zeros((len(cells), values.shape[1])), np.zeros(len(cells))
     for place, mine in enumerate(several):
         if not mine:
@@ -168,19 +168,26 @@ def measure(results: Results, some: Sequence[Variant], name: str, margin: float 
     return Measured(own, len(items), method, counts, shifts, seeds, _least(results, some, name, items, margin))
 
 
-def _trainings(results: Results, cell: Cell) -> list[Variant]:
-    """Those of a method, one for each seed; none of the untouched base, which has no seeds of its own."""
-    return results.trainings(cell) if "train_seconds" in results.training[cell] else []
+def _made_by(one: Judged) -> Cell | Copied:
+    """The method of a variant, of one model and data set; copying is one by itself."""
+    return one.cell if isinstance(one, Variant) else one
 
 
-def _scored(results: Results, cell: Cell, name: str) -> list[Variant]:
+def _trainings(results: Results, cell: Cell | Copied) -> list[Variant]:
+    """Those of a method, one for each seed; none of the untouched base and of copying, which have no seeds."""
+    if isinstance(cell, Copied) or "train_seconds" not in results.training[cell]:
+        return []
+    return results.trainings(cell)
+
+
+def _scored(results: Results, cell: Cell | Copied, name: str) -> list[Variant]:
     """Trainings that have a metric; none where the first was not read or lacks it (some are of formats alone)."""
     mine = _trainings(results, cell)
     there = mine and mine[0] in results.columns and results.has(mine[0], name)
     return [training for training in mine if results.has(training, name)] if there else []
 
 
-def _least(results: Results, some: Sequence[Variant], name: str, items: list[str], margin: float) -> np.ndarray | float:
+def _least(results: Results, some: Sequence[Judged], name: str, items: list[str], margin: float) -> np.ndarray | float:
     """The least standard error of every difference of a mean over items, (some, some); 0 of other metrics.
 
     The bootstrap's is too small where two differ in few answers, as if so many had shown that all others will be the
@@ -191,7 +198,7 @@ def _least(results: Results, some: Sequence[Variant], name: str, items: list[str
     metric = metrics.metric(name)[1]
     if metric.columns[1:] != ("items",) or metric.better != "higher":
         return 0.0
-    scores = np.stack([results.sums(variant, name, items)[:, 0] for variant in some])
+    scores = np.stack([results.sums(one, name, items)[:, 0] for one in some])
     apart = np.ones((len(some), len(some)))
     if not metric.right_or_wrong:
         for place, own in enumerate(scores):
