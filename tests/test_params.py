@@ -126,6 +126,17 @@ def test_a_method_without_a_block_names_the_near_one(raw, tmp_path):
         ("decide.metric", "test_f2", "decide.metric: unknown metric 'test_f2' (did you mean test_f1?)"),
         ("decide.metric", "test_bleu", "decide.metric: test_bleu has no margin; give decide.margins.bleu"),
         ("decide.metric", "cosine_to_base", "decide.metric: unknown metric 'cosine_to_base' ("),
+        (
+            "decide.metric",
+            "general_loss",
+            "decide.metric: general_loss is not measured of every variant; name a metric that is",
+        ),
+        ("decide.metric", "kld", "decide.metric: kld is not measured of every variant; name a metric that is"),
+        (
+            "decide.metric",
+            "same_top_token",
+            "decide.metric: same_top_token is not measured of every variant; name a metric that is",
+        ),
         ("decide.cost", "size", "decide.cost: unknown value 'size' (did you mean size_mb?)"),
         ("decide.margins.f1", 0, "decide.margins.f1: must be above 0, is 0"),
         ("decide.margins.f2", 0.1, "decide.margins.f2: unknown metric (there are: loss, "),

@@ -60,13 +60,17 @@ JUDGED = ("f1", "exact_match", "loss", "bits_per_byte", "mmlu_accuracy")
 
 
 def _decide_checks(decide: Decide) -> Iterator[str]:
-    """Names of metrics, all of which have a better end and a margin."""
+    """Names of metrics, all of which have a better end and a margin; what decides is there for every variant."""
     full = [
         name for stands in ("quality", "summary") for name in metrics.names(stands) if metrics.metric(name)[1].better
     ]
+    everywhere = [name for name in full if not name.startswith("general_") and metrics.metric(name)[1].kind != "ladder"]
     bare = [metric.name for metric in metrics.every() if metric.better]
-    if decide.metric != "auto" and decide.metric not in full:
-        yield f"decide.metric: unknown metric {decide.metric!r}{near(decide.metric, ['auto', *full])}"
+    known = ["auto", *everywhere]
+    if decide.metric not in known and decide.metric in full:
+        yield f"decide.metric: {decide.metric} is not measured of every variant; name a metric that is, or auto"
+    elif decide.metric not in known:
+        yield f"decide.metric: unknown metric {decide.metric!r}{near(decide.metric, known)}"
     for name in decide.margins:
         if name not in full and name not in bare:
             yield f"decide.margins.{name}: unknown metric{near(name, [*bare, *full])}"
@@ -76,7 +80,8 @@ def _decide_checks(decide: Decide) -> Iterator[str]:
     for name in JUDGED:
         if name not in decide.margins:
             yield f"decide.margins.{name}: missing; the report judges by it"
-    for where, name in [("metric", decide.metric), *((f"guards.{name}", name) for name in decide.guards)]:
+    asked = [("metric", decide.metric)] if decide.metric in everywhere else []
+    for where, name in [*asked, *((f"guards.{name}", name) for name in decide.guards)]:
         if name in full and not {name, metrics.metric(name)[1].name} & set(decide.margins):
             yield f"decide.{where}: {name} has no margin; give decide.margins.{metrics.metric(name)[1].name}"
 
