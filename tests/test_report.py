@@ -9,6 +9,7 @@ import fake_results
 import pytest
 import quick_yaml
 from jinja2 import UndefinedError
+from scipy.stats import binomtest
 
 from stages import score
 from tradeoffs.common import files
@@ -185,6 +186,16 @@ def test_the_subject_tables_hold_intervals(results, text):
         if variant.format == "trained":
             for found, _ in results.subjects(variant).values():
                 assert f"{found.value:.3f} [{found.low:.3f}, {found.high:.3f}]" in text
+
+
+def test_few_questions_of_a_subject_and_few_pairs_have_the_exact_interval(mixed, monkeypatch):
+    variant = mixed.of(PAIR, "lora_dpo")[0]
+    monkeypatch.setitem(mixed.trained(variant), "reward_margins", [1.0] * 38 + [-1.0] * 2)
+    found = [*mixed.subjects(variant).values(), (tuning.rewards(mixed, variant)["reward_accuracy"], 40)]
+    assert len(found) == 5
+    for one, count in found:
+        exact = binomtest(round(one.value * count), count).proportion_ci(0.95, method="exact")
+        assert (one.low, one.high) == pytest.approx((exact.low, exact.high))
 
 
 def test_generated_questions_are_not_called_mmlu(results, text):

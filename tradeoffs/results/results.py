@@ -267,6 +267,10 @@ class Results:
         found = mine[column][mine["split"] == "test"]
         return found[~np.isnan(found)]
 
+    def share(self, right: np.ndarray) -> Interval:
+        """The part of some items that is right, from 1 or 0 for each (items,); exact where few are either."""
+        return intervals.share(round(right.sum()), len(right), self.resample(len(right)) @ right / len(right))
+
     def subjects(self, variant: Variant) -> dict[str, tuple[Interval, int]]:
         """Accuracy and number of questions per multiple-choice subject, in their order."""
         if variant not in self._subjects:
@@ -274,10 +278,7 @@ class Results:
             asked = mine["split"] == "mmlu"
             names, correct = mine["subject"][asked], mine["correct"][asked]
             by_subject = {name: correct[names == name] for name in dict.fromkeys(names)}
-            self._subjects[variant] = {
-                name: (intervals.interval(self.resample(len(right)) @ right / len(right)), len(right))
-                for name, right in by_subject.items()
-            }
+            self._subjects[variant] = {name: (self.share(right), len(right)) for name, right in by_subject.items()}
         return self._subjects[variant]
 
     def _measured(self, variant: Judged, name: str, only: list[str] | None = None) -> tuple[list[str], np.ndarray]:

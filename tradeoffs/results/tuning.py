@@ -54,9 +54,11 @@ def rewards(results: Results, variant: Variant) -> dict[str, Interval]:
     margins = np.array(results.trained(variant).get("reward_margins", []), np.float64)
     if not len(margins):
         return {}
-    measured = {"reward_accuracy": (margins > 0).astype(np.float64), "reward_margin": margins}
     draws = results.resample(len(margins))
-    return {name: intervals.interval(draws @ values / len(values)) for name, values in measured.items()}
+    return {
+        "reward_accuracy": results.share((margins > 0).astype(np.float64)),
+        "reward_margin": intervals.interval(draws @ margins / len(margins)),
+    }
 
 
 def forgotten(results: Results, variant: Variant) -> Interval | None:
