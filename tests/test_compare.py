@@ -103,6 +103,13 @@ def test_a_batch_that_only_one_had_the_memory_for_has_no_ratio(results):
     assert theirs == ratio == ""
 
 
+def test_speeds_that_are_not_told_apart_are_called_so_one_at_a_time_and_in_batches(results):
+    found = rows("\n".join(compare.comparison(results, LORA, Variant("demo", "demo", "base", "q4_0"))))
+    names = ("decode tok/s", "decode tok/s, 4 at a time", "decode tok/s, 16 at a time")
+    assert [found[name][2] for name in names] == ["1, not told apart"] * 3
+    assert found["p50 answer tokens"][2] == "1", "how long answers are is no cost"
+
+
 def test_what_counts_tokens_is_left_out_between_tokenizers(results):
     other = Variant("stories260k", "demo", "lora", "q4_0")
     assert "test loss" in rows("\n".join(compare.comparison(results, LORA, other)))
