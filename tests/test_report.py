@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from stages import score
 from tradeoffs.common import files
 from tradeoffs.common.cells import Pair
-from tradeoffs.report import comparisons, decision, formats, formatting, ladder, page, reading, rendering
+from tradeoffs.report import comparisons, decision, formats, formatting, ladder, methods, page, reading, rendering
 from tradeoffs.report.pictures import PICTURES
 from tradeoffs.results import costs, ranking, tuning, verdicts
 from tradeoffs.results.decision import decide
@@ -130,6 +130,16 @@ def test_the_metric_that_decides_is_that_of_the_params_where_it_was_measured(res
     monkeypatch.setattr(results, "decide", replace(results.decide, metric="mmlu_accuracy"))
     assert ranking.headline(results, asked) == "mmlu_accuracy"
     assert ranking.headline(results, without) == "test_f1", "it has no such questions"
+
+
+@pytest.mark.parametrize("name", ["test_exact_match", "seen_f1", "test_rouge_1"])
+def test_the_metric_that_decides_stands_in_the_tables_with_its_letters(results, monkeypatch, name):
+    margins = results.decide.margins | {"rouge_1": 0.03}
+    monkeypatch.setattr(results, "decide", replace(results.decide, metric=name, margins=margins))
+    label = {"test_exact_match": "exact match", "seen_f1": "seen F1", "test_rouge_1": "ROUGE-1"}[name]
+    for found, count in ((methods.section(results, []), 4), (formats.section(results, []), 8)):
+        assert len(re.findall(rf"^\|.*\| {label} \| letters \|", found, re.MULTILINE)) == count
+        assert len(re.findall(r"^\|.*\| F1 \|", found, re.MULTILINE)) == count, "beside it"
 
 
 def test_no_sentence_calls_what_is_not_shown_a_tie(text):

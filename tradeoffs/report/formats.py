@@ -6,7 +6,7 @@ from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report.formatting import Lines, bold, cost_of, counted, full_label, heading, quality_of, table
 from tradeoffs.report.rendering import render
-from tradeoffs.report.tables import letters, matrix, quality_table, why_only_as_trained
+from tradeoffs.report.tables import letters, matrix, quality_table, why_only_as_trained, with_headline
 from tradeoffs.results import ranking
 from tradeoffs.results.costs import BATCH, COST
 from tradeoffs.results.results import Results
@@ -48,8 +48,8 @@ def _pooled(results: Results, group: Pair) -> str:
 def _method(results: Results, cell: list[Variant]) -> dict[str, object]:
     """All formats of one method of a group."""
     listed = (*metrics.columns("likelihood"), *metrics.columns("answers"))
-    names = [name for name in listed if metrics.metric(name)[1].stands == "quality"]
     headline = ranking.headline(results, cell[0].pair)
+    names = with_headline([name for name in listed if metrics.metric(name)[1].stands == "quality"], headline)
     beside = letters(results, cell, headline)
     quality = quality_table(results, cell, names, lambda v: v.format, after=headline, beside=beside)
     return {"name": cell[0].method, "quality": quality, "cost": _cost_table(results, cell)}

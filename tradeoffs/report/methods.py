@@ -6,7 +6,7 @@ from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report.formatting import Lines, accuracy_of, full_label, heading, interval_of, short, table
 from tradeoffs.report.rendering import render
-from tradeoffs.report.tables import letters, many, quality_table, seeds, why_only_as_trained
+from tradeoffs.report.tables import letters, many, quality_table, seeds, why_only_as_trained, with_headline
 from tradeoffs.results import ranking, tuning, verdicts
 from tradeoffs.results.results import Results
 
@@ -40,7 +40,9 @@ def section(results: Results, drawn: Sequence[str]) -> str:
 
 def _group(results: Results, group: Pair) -> dict[str, object]:
     trained, headline = results.as_trained(group), ranking.headline(results, group)
-    answers, likelihood = metrics.columns("answers"), metrics.columns("likelihood")
+    listed = {"answers": metrics.columns("answers"), "likelihood": metrics.columns("likelihood")}
+    kind = metrics.metric(headline)[1].kind
+    listed[kind] = with_headline(listed[kind], headline)
     beside = letters(results, trained, headline) | _standing(results, trained, headline)
     # What answers are judged by first, then what their texts are like.
     paired = dict.fromkeys(("f1", "cosine", *metrics.side_by_side()))
@@ -50,12 +52,14 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
     return {
         "title": heading(group),
         "answers": quality_table(
-            results, trained, answers, lambda v: v.method, after=headline, beside=beside, floor=floor, cut=cut
+            results, trained, listed["answers"], lambda v: v.method, after=headline, beside=beside, floor=floor, cut=cut
         ),
         "floor": floor is not None,
         "cut": cut,
         "limit": results.longest_answer(group) if cut else None,
-        "likelihood": quality_table(results, trained, likelihood, lambda v: v.method, after=headline, beside=beside),
+        "likelihood": quality_table(
+            results, trained, listed["likelihood"], lambda v: v.method, after=headline, beside=beside
+        ),
         "test_and_seen": quality_table(results, trained, both, lambda v: v.method, split_names=True),
         "preferences": any(tuning.rewards(results, v) for v in trained),
         "training": _training_table(results, trained),

@@ -34,7 +34,8 @@ def quality_table(
     judged: list[Judged] = [*variants, *([floor] if floor else [])]
     columns: dict[str, list[str]] = {}
     for name in names:
-        label = full_label(results, dataset, name) if split_names else results.label(dataset, name)
+        seen = name.startswith("seen_")  # among test items it needs its split
+        label = full_label(results, dataset, name) if split_names or seen else results.label(dataset, name)
         marks = [f" {CUT}" if name == "test_f1" and v in cut else "" for v in judged]
         columns[label] = [quality_of(results, v, name) + mark for v, mark in zip(judged, marks, strict=True)]
         for title, cells in (beside or {}).items() if name == after else ():
@@ -48,6 +49,11 @@ def letters(results: Results, variants: list[Variant], name: str) -> dict[str, l
     """A column beside a metric: who shares a letter is not told apart by it."""
     found = ranking.letters(results, variants, name)
     return {"letters": [found[v] for v in variants]}
+
+
+def with_headline(names: list[str], headline: str) -> list[str]:
+    """The metrics of a table with the one that decides, first where it would not be among them."""
+    return names if headline in names else [headline, *names]
 
 
 def seeds(results: Results) -> int:
