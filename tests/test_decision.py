@@ -1,5 +1,7 @@
 """What is recommended is good enough, cheapest, and named with what it loses; what cannot be told apart is equal."""
 
+from dataclasses import replace
+
 import fake_results
 import pytest
 
@@ -55,6 +57,15 @@ def _short(variant: Variant) -> str:
     return f"{variant.method} {variant.format}"
 
 
+def named(results, name: str) -> Variant:
+    return next(v for v in results.variants if _short(v) == name)
+
+
+def says(monkeypatch, found: Interval) -> None:
+    """Lets every comparison of two find this."""
+    monkeypatch.setattr(verdicts, "against", lambda results, ours, theirs, name: Verdict(GOOD, found, None))
+
+
 def chosen(results) -> str:
     return _short(decision.decide(results, PAIR).recommended)
 
@@ -100,21 +111,34 @@ def test_a_difference_that_is_not_told_apart_puts_nothing_into_a_pareto_set(resu
 
 
 def test_a_guard_is_kept_lost_or_unclear_by_its_whole_interval(results, monkeypatch):
-    base = results.untouched(PAIR)
-    best = next(v for v in results.variants if _short(v) == "full f16")
+    base, best = results.untouched(PAIR), named(results, "full f16")
     for found, word in (
         (Interval(-0.01, -0.02, 0.01, 0.01), decision.KEPT),
         (Interval(-0.2, -0.3, -0.1, 0.05), decision.LOST),
         (Interval(-0.03, -0.08, 0.02, 0.02), decision.UNCLEAR),
         (Interval(0.3, 0.2, 0.4, 0.05), decision.KEPT),
     ):
-        monkeypatch.setattr(results, "compare", lambda ours, theirs, name, found=found: found)
+        says(monkeypatch, found)
         guard = next(g for g in decision.guards(results, best, best) if g.metric == "mmlu_accuracy")
         assert (guard.word, guard.against) == (word, base)
 
 
+def test_a_guard_can_be_held_to_the_best(results, monkeypatch):
+    best, other = named(results, "full f16"), named(results, "lora f16")
+    monkeypatch.setattr(results, "decide", replace(results.decide, guards={"mmlu_accuracy": "best"}))
+    assert decision.guards(results, best, best) == []
+    assert [g.against for g in decision.guards(results, other, best)] == [best]
+
+
+def test_what_no_guard_could_look_at_is_no_all_clear(tmp_path):
+    lone = fake_results.finished(tmp_path, stages=[score], methods=["lora"], precisions=[], quants=["q4_0"])
+    found = decision.decide(lone, PAIR)
+    assert set(found.unchecked) == {"mmlu_accuracy", "general_loss"}
+    assert "- **Loses**: not known. Not checked" in shown.section(lone)
+
+
 def test_forgetting_is_a_guard_of_the_model_as_trained(results):
-    best = next(v for v in results.variants if _short(v) == "full q4_0")
+    best = named(results, "full q4_0")
     guard = next(g for g in decision.guards(results, best, best) if g.metric == "general_loss")
     assert guard.difference == results.compare(best.cell.variant("trained"), results.untouched(PAIR), "general_loss")
     assert guard.word == decision.LOST  # 0.4 nats of about one
@@ -125,23 +149,49 @@ def test_copying_is_beaten_by_more_than_the_margin_or_not_at_all(results, monkey
     margin = results.margin("test_f1", best)
     for low, beaten in ((margin + 0.01, True), (margin - 0.01, False), (-0.2, False)):
         found = Interval(low + 0.05, low, low + 0.1, 0.02)
-        monkeypatch.setattr(results, "compare", lambda ours, theirs, name, found=found: found)
+        says(monkeypatch, found)
         assert decision.floor(results, best, "test_f1").beaten == beaten
 
 
 def test_a_collapse_is_said(results, monkeypatch):
-    variant = next(v for v in results.variants if _short(v) == "full q4_0")
+    variant = named(results, "full q4_0")
     mine = dict(results.columns[variant])
     assert not any("chosen for" in text for text in decision.warnings(results, variant, "test_f1"))
     asked = mine["split"] == "mmlu"
     for column, value, text in (
         ("chosen", 2.0, "C is chosen for 100%"),
         ("generated", "It grows.", "one and the same"),
+        ("generated_tokens", 48.0, "60 of 60 were cut"),
     ):
         changed = mine[column].copy()
         changed[asked if column == "chosen" else mine["split"] == "test"] = value
         monkeypatch.setitem(results.columns, variant, mine | {column: changed})
         assert any(text in said for said in decision.warnings(results, variant, "test_f1"))
+    monkeypatch.setattr(results, "too_long", lambda pair: (3, 60))
+    assert any("3 of 60 expected ones are longer" in said for said in decision.warnings(results, variant, "test_f1"))
+
+
+def test_right_answers_that_are_rare_under_a_fair_f1_are_said(results, monkeypatch):
+    variant, values = named(results, "full q4_0"), results.values
+    found = {"test_exact_match": [0.01], "test_f1": [0.6]}
+    monkeypatch.setattr(results, "values", lambda v, name: found.get(name, values(v, name)))
+    assert any("1.0% of them are exactly right" in said for said in decision.warnings(results, variant, "test_f1"))
+
+
+def test_loss_and_f1_that_disagree_about_the_best_are_said(results, judged):
+    judged({"lora f16": 1.0})
+    variant = named(results, "full q4_0")
+    assert any("by loss another one is best" in said for said in decision.warnings(results, variant, "test_f1"))
+    assert any("by F1 another one is best" in said for said in decision.warnings(results, variant, "test_loss"))
+
+
+def test_of_what_overlaps_none_that_is_told_apart_as_dearer_is_taken(results, judged, monkeypatch):
+    """a overlaps b and c, and b is told apart from c: c is not as cheap as what is cheapest."""
+    judged({"full f16": 1.0, "lora f16": 2.0, "lora q4_0": 3.0})
+    apart = {("lora f16", "lora q4_0")}
+    monkeypatch.setattr(costs, "cheaper", lambda results, a, b, key: (_short(a), _short(b)) in apart)
+    for cost in decision.WEIGHED:
+        assert _short(decision.frontier(results, PAIR, cost)[0]) != "lora q4_0"
 
 
 def test_the_table_holds_names_and_numbers_that_a_gate_reads(results):
@@ -150,13 +200,23 @@ def test_the_table_holds_names_and_numbers_that_a_gate_reads(results):
     assert row["recommended"] == str(found.recommended)
     assert row["verdicts"][row["recommended"]]["verdict"] == GOOD
     assert set(row["verdicts"]) == set(map(str, results.variants))
-    assert all(front[0] in row["verdicts"] for front in row["pareto"].values())
+    assert all(row["verdicts"][front[0]]["verdict"] == GOOD for front in row["pareto"].values())
     assert set(row["guards"]) == set(row["same_cost"])
 
 
 def test_the_first_line_says_what_to_ship_and_that_copying_is_not_beaten(results, monkeypatch):
     ours = decision.decide(results, PAIR).recommended
-    lost = decision.Floor(0.9, Interval(-0.3, -0.4, -0.2, 0.05), 0.02, False)
+    lost = decision.Floor("test_f1", 0.9, Interval(-0.3, -0.4, -0.2, 0.05), 0.02, False)
     for floor, line in ((None, ".**"), (lost, ", but it does not beat copying.**")):
         monkeypatch.setattr(decision, "floor", lambda results, v, name, floor=floor: floor)
         assert f"**demo on demo: ship `{_short(ours)}`{line}" in shown.section(results)
+        overview = "\n".join(shown.overview(results, [decision.decide(results, PAIR)]))
+        assert ("0.900, not beaten" in overview) == (floor is not None)
+
+
+def test_a_text_is_decided_by_its_loss_and_has_no_floor(tmp_path):
+    run = {"models": ["demo"], "datasets": [fake_results.TEXT], "methods": ["base", "lora"]}
+    text = fake_results.finished(tmp_path, stages=[score], precisions=[], quants=["q4_0"], **run)
+    found = decision.decide(text, Pair("demo", fake_results.TEXT))
+    assert (found.metric, found.floor) == ("test_loss", None)
+    assert found.recommended.method == "lora"

@@ -258,7 +258,7 @@ def test_with_one_seed_a_method_has_no_verdict_unless_it_is_too_much_worse(three
 def test_the_decision_states_how_far_the_base_is_behind(three):
     base, found = three.untouched(PAIR), decide(three, PAIR)
     behind = found.standing.verdicts[base]
-    cells = f"| {formatting.signed(behind.difference, 'test_f1')} | {verdicts.WORSE}, excludes 0 |"
+    cells = f"| {formatting.verdict(behind, 'test_f1')} |"
     assert any(f"`base {base.format}`" in line and cells in line for line in decision._choices(three, found))
 
 

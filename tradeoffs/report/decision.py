@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from tradeoffs import metrics
-from tradeoffs.common.cells import TRAINED, Variant
+from tradeoffs.common.cells import Variant
 from tradeoffs.report import grid
 from tradeoffs.report.formatting import (
     Lines,
@@ -18,14 +18,15 @@ from tradeoffs.report.formatting import (
     short,
     signed,
     table,
+    verdict,
 )
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import why_only_as_trained
 from tradeoffs.results import costs, decision, tuning
 from tradeoffs.results.costs import COST
-from tradeoffs.results.decision import KEPT, LOST, Decision, Guard
+from tradeoffs.results.decision import KEPT, LOST, Decision, Floor, Guard
 from tradeoffs.results.results import Results
-from tradeoffs.results.verdicts import GOOD, ONE, UNDECIDED, WORSE, Verdict
+from tradeoffs.results.verdicts import GOOD, ONE, UNDECIDED, WORSE
 
 # What the cheapest end of a cost is called, and the unit of its numbers.
 CHEAPEST = {
@@ -56,22 +57,21 @@ def overview(results: Results, decisions: Sequence[Decision]) -> Lines:
     rows = []
     for found in decisions:
         ours, name, base = found.recommended, found.metric, results.untouched(found.pair)
-        copied = (
-            f"{_value(name, found.floor.value)}{'' if found.floor.beaten else ', not beaten'}" if found.floor else ""
-        )
+        copied = found.floor
         rows.append(
             [
                 row_head(found.pair),
                 name_of(ours),
+                full_label(results, ours.dataset, name),
                 quality_of(results, ours, name),
                 f"{name_of(found.standing.best)}: {quality_of(results, found.standing.best, name)}",
-                copied,
+                _value(copied) + ("" if copied.beaten else ", not beaten") if copied else "",
                 quality_of(results, base, name) if base else "",
                 *(cost_of(results, ours, key) for key in CHEAPEST),
             ]
         )
-    header = ["model / data set", "ship", "its quality", "best", "copying", "untouched base"]
-    return table([*header, *(COST[key] for key in CHEAPEST)], rows)
+    header = ["model / data set", "ship", "by", "its quality", "best", "copying", "untouched base"]
+    return table([*header, *(COST[key] for key in CHEAPEST)], rows, texts=["by"])
 
 
 def _decision(results: Results, found: Decision) -> dict[str, object]:
@@ -79,8 +79,7 @@ def _decision(results: Results, found: Decision) -> dict[str, object]:
     ours, best, name, cost = found.recommended, found.standing.best, found.metric, results.decide.cost
     against, itself = found.standing.verdicts[ours], found.standing.verdicts[best].difference
     words = Counter(one.word for one in found.standing.verdicts.values())
-    undecided = [one.items for one in found.standing.verdicts.values() if one.word == UNDECIDED]
-    forgotten = tuning.forgotten(results, ours.cell.variant(TRAINED))
+    needed = [one.items for one in found.standing.verdicts.values() if one.word == UNDECIDED and one.items]
     return {
         "title": heading(found.pair),
         "label": full_label(results, ours.dataset, name),
@@ -93,15 +92,15 @@ def _decision(results: Results, found: Decision) -> dict[str, object]:
         "cheapest": CHEAPEST[cost][0],
         "words": {word: words[word] for word in (GOOD, UNDECIDED, WORSE, ONE)},
         "all": len(results.of(found.pair)),
-        "copying": _copying(found),
+        "copying": _copying(results, found),
         "costs": _costs(results, ours, best),
         "training": _training(results, ours),
         "lost": [_guard(results, g) for g in found.guards[ours] if g.word == LOST],
         "unsure": [_guard(results, g) for g in found.guards[ours] if g.word not in (KEPT, LOST)],
         "kept": [_guard(results, g) for g in found.guards[ours] if g.word == KEPT],
-        "forgotten": signed(forgotten, "general_loss") if forgotten else None,
+        "unchecked": [full_label(results, ours.dataset, n) for n in found.unchecked],
         "behind": short(max(abs(end) for end in (itself.low, itself.high))),
-        "needed": max((n for n in undecided if n), default=None),
+        "needed": {"most": max(needed), "of": len(needed)} if needed else None,
         "seeds": len(results.trainings(ours.cell)),
         "warnings": found.warnings,
         "pareto": {CHEAPEST[key][0]: [name_of(v) for v in some] for key, some in found.pareto.items()},
@@ -110,13 +109,13 @@ def _decision(results: Results, found: Decision) -> dict[str, object]:
     }
 
 
-def _copying(found: Decision) -> dict[str, object] | None:
+def _copying(results: Results, found: Decision) -> dict[str, object] | None:
     if found.floor is None:
         return None
-    name = found.metric
     return {
-        "value": _value(name, found.floor.value),
-        "difference": signed(found.floor.difference, name),
+        "label": full_label(results, found.pair.dataset, found.floor.metric),
+        "value": _value(found.floor),
+        "difference": signed(found.floor.difference, found.floor.metric),
         "beaten": found.floor.beaten,
     }
 
@@ -161,31 +160,25 @@ def _choices(results: Results, found: Decision) -> Lines:
         rows.setdefault(base, "untouched base")
     also = [more for more in ("test_exact_match",) if results.has(best, more)]
     guarded = list(dict.fromkeys(g.metric for v in rows for g in found.guards[v]))
-    header = ["", "variant", full_label(results, found.pair.dataset, name), "against the best", "verdict"]
+    header = ["", "variant", full_label(results, found.pair.dataset, name), "against the best"]
     header += [full_label(results, found.pair.dataset, more) for more in also]
     header += [f"{full_label(results, found.pair.dataset, n)}, change" for n in guarded]
     lines = []
     for v, why in rows.items():
         against = found.standing.verdicts[v]
         row = [why, name_of(v), quality_of(results, v, name)]
-        row += ["" if v == best else signed(against.difference, name), said(against)]
+        row += ["" if v == best else verdict(against, name)]
         row += [quality_of(results, v, more) for more in also]
         mine = {g.metric: g for g in found.guards[v]}
         row += [_change(mine.get(n)) for n in guarded]
         lines.append([bold(cell, v == found.recommended and place == 1) for place, cell in enumerate(row)])
         lines[-1] += [cost_of(results, v, key) for key in SHOWN]
-    return table([*header, *(COST[key] for key in SHOWN)], lines, texts=["verdict"])
+    return table([*header, *(COST[key] for key in SHOWN)], lines)
 
 
 def _change(guard: Guard | None) -> str:
     return "" if guard is None else f"{signed(guard.difference, guard.metric)}, {guard.word}"
 
 
-def said(verdict: Verdict) -> str:
-    """A verdict in a cell of a table, and whether its interval excludes 0."""
-    word = f"undecided ({verdict.items:,} items would decide)" if verdict.items else verdict.word
-    return word + ("" if verdict.difference.tie else ", excludes 0")
-
-
-def _value(name: str, value: float) -> str:
-    return f"{value:.{metrics.metric(name)[1].decimals}f}"
+def _value(floor: Floor) -> str:
+    return f"{floor.value:.{metrics.metric(floor.metric)[1].decimals}f}"

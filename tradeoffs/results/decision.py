@@ -1,7 +1,8 @@
 """What to ship of a model and data set: verdicts on quality, what it costs, what it must not lose, and the floor.
 
 Only a variant that is good enough (`verdicts`) can be recommended. Of these the cheapest is, where what is not told
-apart costs the same; of several that cost the same, the one that loses fewest guards, then the better one.
+apart costs the same; of several that cost the same, the one that loses fewest guards, then the smallest, then the
+better one.
 """
 
 from collections import Counter
@@ -37,8 +38,12 @@ class Guard:
 
 @dataclass(frozen=True)
 class Floor:
-    """Copying the answer of the most similar training question; `difference` is the variant's headline - copying's."""
+    """Copying the answer of the most similar training question; `difference` is the variant's metric - copying's.
 
+    `metric` is the headline, or F1 where that says nothing of answers.
+    """
+
+    metric: str
     value: float
     difference: Interval
     margin: float
@@ -49,7 +54,8 @@ class Floor:
 class Decision:
     """`same_cost` are all variants that cost what the recommended one does, itself first, then the better ones.
 
-    `pareto` holds a list of variants for each cost of WEIGHED, see `frontier`.
+    `pareto` holds a list of variants for each cost of WEIGHED, see `frontier`; `unchecked` the guards that nothing is
+    known of: what was not measured, or is held to a base that the run list lacks.
     """
 
     pair: Pair
@@ -58,6 +64,7 @@ class Decision:
     recommended: Variant
     same_cost: list[Variant]
     guards: dict[Variant, list[Guard]]
+    unchecked: list[str]
     floor: Floor | None
     pareto: dict[str, list[Variant]]
     warnings: list[str]
@@ -78,6 +85,7 @@ def decide(results: Results, pair: Pair) -> Decision:
         recommended=recommended,
         same_cost=[recommended, *same],
         guards=lost,
+        unchecked=[n for n in results.decide.guards if _held_to(results, recommended, standing.best, n) is None],
         floor=floor(results, recommended, name),
         pareto=pareto,
         warnings=list(warnings(results, recommended, name)),
@@ -100,79 +108,94 @@ def frontier(results: Results, pair: Pair, cost: str) -> list[Variant]:
 
 
 def _cheapest(results: Results, good: Sequence[Variant], cost: str) -> Variant:
-    """Of variants, best first, the cheapest; of several that are not told apart from it, the one that loses fewest
+    """Of variants, best first, one that no other is told apart from as cheaper; of several the one that loses fewest
     guards, then the one whose weights are smallest, whatever the cost that is asked about, then the better one.
 
     The size is in it because it is no matter of the clock: so the same variant is named on a busy machine, too, where
     fewer speeds are told apart.
     """
-    sign = 1 if costs.CHEAPER[cost] == "lower" else -1
-    pick = min(good, key=lambda v: sign * results.cost[v][cost])
-    same = [v for v in good if not costs.told_apart(results, v, pick, cost)]
-    best = good[0]
-    lost = {v: sum(guard.word == LOST for guard in guards(results, v, best)) for v in same}
+    same = [v for v in good if not any(costs.cheaper(results, other, v, cost) for other in good)]
+    lost = {v: sum(guard.word == LOST for guard in guards(results, v, good[0])) for v in same}
     same = [v for v in same if lost[v] == min(lost.values())]
-    smallest = min(same, key=lambda v: results.cost[v]["size_mb"])
-    return next(v for v in same if not costs.told_apart(results, v, smallest, "size_mb"))
+    return next(v for v in same if not any(costs.cheaper(results, other, v, "size_mb") for other in same))
 
 
 def guards(results: Results, variant: Variant, best: Variant) -> list[Guard]:
-    """What `decide.guards` says of a variant; without what was not measured, and without the base where there is none.
+    """What `decide.guards` says of a variant; nothing of what is not known, nor of a variant held to itself."""
+    found = []
+    for name in results.decide.guards:
+        pair = _held_to(results, variant, best, name)
+        if pair is None or pair[0] == pair[1]:
+            continue
+        difference, margin = verdicts.against(results, *pair, name).difference, results.margin(name, pair[1])
+        low, high = _better_is_higher(difference, name)
+        word = KEPT if low > -margin else LOST if high < -margin else UNCLEAR
+        found.append(Guard(name, pair[1], difference, margin, word))
+    return found
+
+
+def _held_to(results: Results, variant: Variant, best: Variant, name: str) -> tuple[Variant, Variant] | None:
+    """Who is compared with whom by a guard; None where there is no base, or where one of them was not measured.
 
     What was measured of the model as trained alone (the loss on general text) is taken from there.
     """
-    found = []
-    for name, whom in results.decide.guards.items():
-        other = best if whom == "best" else results.untouched(variant.pair)
-        if other is None:
-            continue
-        ours, theirs = (v if results.has(v, name) else v.cell.variant(TRAINED) for v in (variant, other))
-        if ours == theirs or not (results.has(ours, name) and results.has(theirs, name)):
-            continue
-        difference, margin = results.compare(ours, theirs, name), results.margin(name, theirs)
-        low, high = (difference.low, difference.high) if _higher(name) else (-difference.high, -difference.low)
-        word = KEPT if low > -margin else LOST if high < -margin else UNCLEAR
-        found.append(Guard(name, theirs, difference, margin, word))
-    return found
+    other = best if results.decide.guards[name] == "best" else results.untouched(variant.pair)
+    if other is None:
+        return None
+    ours, theirs = (v if results.has(v, name) else v.cell.variant(TRAINED) for v in (variant, other))
+    return (ours, theirs) if results.has(ours, name) and results.has(theirs, name) else None
 
 
 def floor(results: Results, variant: Variant, name: str) -> Floor | None:
     """The variant against copying; None where nothing is answered, or copying was not asked for."""
     copied: Copied | None = results.floor(variant.pair)
-    if copied is None or not results.has(copied, name):
+    if copied is None:
         return None
-    difference, margin = results.compare(variant, copied, name), results.margin(name, variant)
-    worst = difference.low if _higher(name) else -difference.high
-    return Floor(float(results.values(copied, name)[0]), difference, margin, worst > margin)
+    name = name if results.has(copied, name) else "test_f1"
+    difference, margin = verdicts.against(results, variant, copied, name).difference, results.margin(name, variant)
+    beaten = _better_is_higher(difference, name)[0] > margin
+    return Floor(name, float(results.values(copied, name)[0]), difference, margin, beaten)
 
 
 def warnings(results: Results, variant: Variant, name: str) -> Iterator[str]:
     """What a number of quality alone does not tell of a variant: where its answers have collapsed, or were cut."""
     mine = results.columns[variant]
-    test, asked = mine["split"] == "test", mine["split"] == "mmlu"
+    asked = mine["split"] == "mmlu"
     if asked.any():
         chosen, right = (Counter(mine[column][asked].astype(int).tolist()) for column in ("chosen", "correct_option"))
         letter, count = chosen.most_common(1)[0]
-        if count >= SAME * asked.sum() and count >= 2 * right[letter]:
+        if count > SAME * asked.sum() and count >= 2 * right[letter]:
             label = results.label(variant.dataset, "mmlu_accuracy")
             share = count / asked.sum()
             yield f"{label}: {'ABCD'[letter]} is chosen for {share:.0%} of the questions, whatever they are"
     if results.has(variant, "test_f1"):
-        said, wanted = (Counter(mine[column][test].tolist()) for column in ("generated", "answer"))
-        count, most = said.most_common(1)[0][1], wanted.most_common(1)[0][1]
-        if count >= SAME * test.sum() and count >= 2 * most:
-            yield f"answers: {count / test.sum():.0%} of them are one and the same"
-        exact, f1 = (float(results.values(variant, n)[0]) for n in ("test_exact_match", "test_f1"))
-        if exact <= FEW_RIGHT and f1 >= FAIR_F1:
-            yield f"answers: {exact:.1%} of them are exactly right, though their F1 is {f1:.2f}"
-        cut, of = results.cut(variant)
-        if cut > CUT * of:
-            yield f"answers: {cut} of {of} were cut at evaluate.max_new_tokens, and F1 is that of what was left"
-    if name != "test_loss" and results.judged("test_loss") and results.has(variant, "test_loss"):
-        by_loss = verdicts.standing(results, results.of(variant.pair), "test_loss")
-        if by_loss.verdicts[variant].word == WORSE:
-            best = by_loss.best
-            yield f"by loss another one is best, {best.method} {best.format}, and this one is too much worse"
+        yield from _of_answers(results, variant)
+    for other in ("test_loss", "test_f1"):
+        if other != name and results.judged(other) and results.has(variant, other):
+            found = verdicts.standing(results, results.of(variant.pair), other)
+            if found.verdicts[variant].word == WORSE:
+                best, label = found.best, results.label(variant.dataset, other)
+                yield f"by {label} another one is best, {best.method} {best.format}, and this one is too much worse"
+
+
+def _of_answers(results: Results, variant: Variant) -> Iterator[str]:
+    mine = results.columns[variant]
+    test, prompts = mine["split"] == "test", mine["generated"][mine["split"] == "prompt"].tolist()
+    said, wanted = (Counter(mine[column][test].tolist()) for column in ("generated", "answer"))
+    count, most = said.most_common(1)[0][1], wanted.most_common(1)[0][1]
+    if count > SAME * test.sum() and count >= 2 * most:
+        yield f"answers: {count / test.sum():.0%} of them are one and the same"
+    if len(prompts) > 1 and len(set(prompts)) == 1:
+        yield f"answers: all {len(prompts)} prompts got the same one"
+    exact, f1 = (float(results.values(variant, name)[0]) for name in ("test_exact_match", "test_f1"))
+    if exact <= FEW_RIGHT and f1 >= FAIR_F1:
+        yield f"answers: {exact:.1%} of them are exactly right, though their F1 is {f1:.2f}"
+    for (count, of), what in (
+        (results.cut(variant), "were cut at evaluate.max_new_tokens, and what was left is scored"),
+        (results.too_long(variant.pair), "expected ones are longer than evaluate.max_new_tokens lets any be"),
+    ):
+        if count > CUT * of:
+            yield f"answers: {count} of {of} {what}"
 
 
 def table(results: Results, decisions: Sequence[Decision]) -> dict[str, dict]:
@@ -198,13 +221,15 @@ def _row(results: Results, found: Decision) -> dict:
             }
             for v in found.same_cost
         },
+        "guards_not_checked": found.unchecked,
         "pareto": {cost: [str(v) for v in some] for cost, some in found.pareto.items()},
         "warnings": found.warnings,
     }
     for v, one in standing.verdicts.items():
         row["verdicts"][str(v)] |= {} if one.items is None else {"items_to_decide": one.items}
     if copied:
-        row["copying"] = {"value": copied.value, "beaten": copied.beaten} | _spread(copied.difference)
+        row["copying"] = {"metric": copied.metric, "value": copied.value, "margin": copied.margin}
+        row["copying"] |= {"beaten": copied.beaten} | _spread(copied.difference)
     return row
 
 
@@ -212,5 +237,6 @@ def _spread(found: Interval) -> dict[str, float]:
     return {"difference": found.value, "low": found.low, "high": found.high}
 
 
-def _higher(name: str) -> bool:
-    return metrics.metric(name)[1].better == "higher"
+def _better_is_higher(found: Interval, name: str) -> tuple[float, float]:
+    """The ends of a difference, signed so that better is higher."""
+    return (found.low, found.high) if metrics.metric(name)[1].better == "higher" else (-found.high, -found.low)
