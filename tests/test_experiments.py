@@ -11,6 +11,7 @@ import pytest
 import quick_yaml
 from dvc.repo import Repo
 
+from tradeoffs.common.cells import Training
 from tradeoffs.experiments import choosing, reading, showing
 from tradeoffs.experiments.__main__ import main
 from tradeoffs.experiments.trial import Sweep, Trial
@@ -463,3 +464,9 @@ def test_two_values_have_no_edge_and_neither_have_words_and_lists():
         some = choosing.by_loss(trial(loss=n, **{key: value}) for n, value in enumerate(values))
         assert len(some) == 3
         assert not list(choosing.at_the_edge(some))
+
+
+def test_a_lock_of_before_there_were_several_seeds_has_no_evaluation_of_one():
+    lock = {TESTED: {"params": {"params.yaml": {"evaluate.max_new_tokens": 48}}}}
+    training = Training.parse("demo-demo-lora-42")
+    assert object.__new__(reading._Revision)._evaluation(training, lock) is None

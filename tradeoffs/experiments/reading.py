@@ -143,7 +143,7 @@ class _Revision:
     def _evaluation(self, training: Training, lock: dict[str, Entry]) -> bytes | None:
         """The items of this training as trained. What dvc.lock has may still be the evaluation of the commit's own."""
         cell, entry = training.cell, lock.get(f"reference@{training.cell}", {})
-        seeds = entry["params"]["params.yaml"]["run.seeds"] if entry else []
+        seeds = entry["params"]["params.yaml"].get("run.seeds", []) if entry else []
         if training.seed not in seeds:
             return None
         if _hashes(entry, "deps")[str(training.weights.parent)] != self._together(cell, seeds, lock):
