@@ -64,6 +64,12 @@ def test_a_further_training_is_asked_for_by_its_seed(evaluated):
         questions.answered("demo-sums-lora-trained-42")
 
 
+def test_a_further_seed_of_what_trains_nothing_names_the_first(evaluated):
+    files.write_table("data/seeds/demo-sums-base/43.parquet", [], ITEMS)
+    with pytest.raises(UserError, match=r"trains nothing, .*; name demo-sums-base-trained$"):
+        questions.answered("demo-sums-base-trained-43")
+
+
 def test_probabilities_are_those_of_the_vocabulary_and_shares_those_among_the_four(evaluated):
     last = questions.answered(NAME, "rates")[0]
     assert last.probabilities == pytest.approx([0.01, 0.01, 0.01, 0.07])

@@ -62,6 +62,9 @@ def answered(name: str, subject: str | None = None) -> list[Answered]:
     reading.must_be_made(variant)
     rows = pq.read_table(variant.items, columns=list(COLUMNS), filters=[("split", "=", "mmlu")]).to_pylist()
     if not rows:
+        if variant.seed is not None and not pq.read_metadata(variant.items).num_rows:
+            other = variant.cell.variant(TRAINED)
+            raise UserError(f"{variant}: its method trains nothing, so every seed has the same model; name {other}")
         raise UserError(f"{variant}: was asked no multiple-choice questions (its data set has no mmlu in params.yaml)")
     subjects = list(dict.fromkeys(row["subject"] for row in rows))
     if subject is not None and subject not in subjects:

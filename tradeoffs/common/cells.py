@@ -171,10 +171,9 @@ class Variant:
     @classmethod
     def parse(cls, name: str) -> Self:
         """The variant, or the further training, of this name. Raises UserError if it is none."""
-        cell, mark, seed = name.partition(f"-{TRAINED}-")
-        if mark:
-            found = Cell.parse(cell)
-            return cls(found.model, found.dataset, found.method, TRAINED, _seed(seed, name))
+        if name.count("-") == 4 and name.split("-")[3] == TRAINED:
+            model, dataset, method, form, seed = _parts(name, 5, "MODEL-DATASET-METHOD-trained-SEED")
+            return cls(model, dataset, method, form, _seed(seed, name))
         model, dataset, method, form = _parts(name, 4, "MODEL-DATASET-METHOD-FORMAT")
         return cls(model, dataset, method, form)
 
