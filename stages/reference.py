@@ -39,7 +39,8 @@ class Reads(evaluation.Reads):
 def main(model: str, dataset: str, method: str) -> None:
     cfg = params.load(Reads, method=method)
     cell = Cell(model, dataset, method)
-    files.remove_leftovers([cell.training(seed).weights for seed in cfg.seeds], only_kept_by_dvc=True)
+    trained = [cell.training(seed).weights for seed in cfg.seeds]
+    files.remove_leftovers(trained, only_kept_by_dvc=True, named=str.isdigit)
     info = files.read_json(cell.tokens / "info.json")
     if info["kind"] != "text":
         _note_long_answers(cell.tokens / "test.parquet", cfg.max_new_tokens)

@@ -95,3 +95,27 @@ def test_without_dvc_nothing_is_removed_that_nobody_is_known_to_keep(cache, tmp_
     assert Path("models/old").exists()
     files.remove_leftovers([Path("models/new")])
     assert not Path("models/old").exists()
+
+
+def test_nothing_is_not_kept_by_dvc(cache):
+    Path("models/old/weights").unlink()
+    Path("models/old/config").unlink()
+    files.remove_leftovers([Path("models/new")], only_kept_by_dvc=True)
+    assert Path("models/old").exists()
+
+
+@pytest.mark.parametrize("only_kept_by_dvc", [True, False])
+def test_of_a_link_that_is_left_over_the_link_alone_goes(cache, tmp_path, only_kept_by_dvc):
+    cache("a")
+    cache("b")
+    Path("models/old").rename("mine")
+    Path("models/old").symlink_to(tmp_path / "mine")
+    files.remove_leftovers([Path("models/new")], only_kept_by_dvc)
+    assert not Path("models/old").is_symlink()
+    assert sorted(path.name for path in Path("mine").iterdir()) == ["config", "weights"]
+
+
+def test_what_is_not_named_as_an_output_stays(cache):
+    files.write_text("models/43", "d")
+    files.remove_leftovers([Path("models/new")], named=str.isdigit)
+    assert Path("models/old").exists() and not Path("models/43").exists()

@@ -6,7 +6,7 @@ import math
 import platform
 import shutil
 import subprocess
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -104,20 +104,23 @@ def must_exist(path: Path) -> None:
         raise UserError(f"{path}: missing, though params.yaml (run) asks for it; run `dvc repro`, which makes it")
 
 
-def remove_leftovers(wanted: Sequence[Path], only_kept_by_dvc: bool = False) -> None:
+def remove_leftovers(
+    wanted: Sequence[Path], only_kept_by_dvc: bool = False, named: Callable[[str], bool] = lambda name: True
+) -> None:
     """Deletes what earlier, longer run lists left beside the `wanted` outputs of a folder: it cannot pass for a result.
 
     DVC keeps it in its cache: what comes back to the run list is checked out, not computed again. With
     `only_kept_by_dvc` that is looked up first, and what is not there stays: it may be work that nothing brings back.
+    What is not `named` as an output stays too. Of a link the link goes, not what it leads to.
     """
-    left = [path for path in sorted(wanted[0].parent.glob("[!.]*")) if path not in wanted]
+    left = [path for path in sorted(wanted[0].parent.glob("[!.]*")) if path not in wanted and named(path.name)]
     cache = _dvc_cache() if left and only_kept_by_dvc else None
     for path in left:
         if only_kept_by_dvc and not (cache and _is_kept(path, cache)):
             print(f"note: {path}: not in the run list, and not in DVC's cache, so it stays")
             continue
         print(f"removed {path}: not in the run list")
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
@@ -133,13 +136,14 @@ def _dvc_cache() -> Path | None:
 
 
 def _is_kept(path: Path, cache: Path) -> bool:
-    """Whether DVC's cache holds every file of an output."""
-    for file in [path] if path.is_file() else (found for found in path.rglob("*") if found.is_file()):
+    """Whether DVC's cache holds every file of an output, which has some."""
+    found = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    for file in found:
         with file.open("rb") as content:
             digest = hashlib.file_digest(content, "md5").hexdigest()
         if not (cache / digest[:2] / digest[2:]).is_file():
             return False
-    return True
+    return bool(found)
 
 
 def rounded(value: Any) -> Any:
