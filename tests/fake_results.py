@@ -1,5 +1,6 @@
 """A finished run without any model: items, cost, training and prepared files of a run list, random but seeded."""
 
+import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -100,7 +101,7 @@ def write(
             files.write_json(folder / f"data/facts/{variant}.json", {"unmergeable": UNMERGEABLE[variant.method]})
             continue
         rows = item_rows(variant, items, questions, kinds[variant.dataset], prompts)
-        files.write_table(folder / f"data/items/{variant}.parquet", rows, ITEMS)
+        files.write_table(folder / f"data/items/{variant}.parquet", rows, ITEMS.with_metadata(seconds(variant)))
         files.write_json(folder / f"data/facts/{variant}.json", facts(variant, kinds[variant.dataset]))
         if variant.format == TRAINED:
             write_trainings(folder, run.seeds, variant, items, questions, kinds[variant.dataset])
@@ -235,18 +236,20 @@ def shapes(variant: Variant) -> str:
     return f"{variant.model} {kind} {variant.format}"
 
 
+def seconds(variant: Variant) -> dict[str, str]:
+    """What multiple choice took, where it is asked."""
+    speed, asked = SPEED[variant.format], variant.dataset not in ("instructions", TEXT)
+    return {"mmlu_seconds": json.dumps({"wall": 400 / speed, "cpu": 800 / speed} if asked else {})}
+
+
 def facts(variant: Variant, kind: str) -> dict:
-    speed = SPEED[variant.format]
-    asked = (
-        {} if variant.dataset in ("instructions", TEXT) else {"mmlu_seconds": {"wall": 400 / speed, "cpu": 800 / speed}}
-    )
-    return asked | {
+    return {
         "size_mb": SIZE[variant.format],
         "shapes": shapes(variant),
         **({} if kind == "text" else {"max_new_tokens": 48}),
         **({"merged_onto": MERGED_ONTO[variant.method]} if variant.method in MERGED_ONTO else {}),
         "device": "cpu",
-        "runtime": "llama.cpp" if speed > 100 else "transformers",
+        "runtime": "llama.cpp" if SPEED[variant.format] > 100 else "transformers",
     }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import fake_results
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import sacrebleu
 
@@ -15,7 +16,6 @@ from stages import aggregate, score
 from tradeoffs import compare, metrics, params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Copied, Pair, Variant
-from tradeoffs.evaluate.items import ITEMS
 from tradeoffs.metrics import answers, registry
 from tradeoffs.metrics.registry import Metric
 from tradeoffs.plumbing.errors import UserError
@@ -540,7 +540,7 @@ def cut_short(copy):
             row["answer_tokens"] = 48
             if path.stem == "demo-demo-base-trained":
                 row["generated_tokens"] = 48 if place in (3, 5, 8) else 47
-        files.write_table(path, rows, ITEMS)
+        files.write_table(path, rows, pq.read_schema(path))
     return copy
 
 

@@ -126,8 +126,10 @@ def test_what_costs_the_same_has_the_same_shapes_and_size_and_nothing_else_has(f
 def test_an_evaluation_gives_the_same_quality_twice(cell):
     quality = ("split", "item", "log_likelihood", "kld", "correct_tokens", "generated", "chosen", "option_logprobs")
     for name, again in (("nf4", evaluate_gpu.main), ("q4_0", evaluate_cpu.main)):
+        known = Path(f"data/facts/{cell}-{name}.json").read_bytes()
         first = files.read_table(f"data/items/{cell}-{name}.parquet")
         again(*cell.split("-"), name)
+        assert Path(f"data/facts/{cell}-{name}.json").read_bytes() == known, "nothing is measured anew"
         second = files.read_table(f"data/items/{cell}-{name}.parquet")
         for key in quality:
             assert [row[key] for row in first] == [row[key] for row in second], key
@@ -215,8 +217,7 @@ def test_a_reference_made_for_other_tokens_stops_the_evaluation(finished):
     assert not (finished / "data/items/tiny-other-base-bf16.parquet").exists()
 
 
-def test_the_aggregates_hold_every_variant(finished, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(REPO))  # the processes that measure begin in the working directory
+def test_the_aggregates_hold_every_variant(finished):
     measure.main()
     copying.main("sums")
     score.main()

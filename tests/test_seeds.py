@@ -52,6 +52,11 @@ def test_a_further_training_has_a_name_and_items_of_its_own():
     assert cell.variant("q4_0").training([42, 7]) == cell.training(42), "formats are made of the first"
 
 
+@pytest.mark.parametrize("variant", [("m", "d", "trained", "q4_0"), ("m", "trained", "lora", "trained", 7)])
+def test_a_name_is_read_back_by_its_parts(variant):
+    assert Variant.parse(str(Variant(*variant))) == Variant(*variant)
+
+
 # --- trained and scored
 
 
@@ -126,15 +131,18 @@ def test_the_reference_is_the_first_seeds_and_what_left_the_list_is_gone(copy, m
     def kept():
         return {path.name: files.sha256(path) for path in LORA.reference.iterdir()}
 
+    facts = LORA.variant("trained").facts.read_bytes()
     before = kept()
     with_seeds(42)
+    (LORA.training(7).weights.parent / "keep").mkdir()  # of the user's own
     monkeypatch.setattr(files, "_dvc_cache", Path)
     monkeypatch.setattr(files, "_is_kept", lambda path, cache: True)
     reference.main("tiny", "sums", "lora")
     assert kept() == before
+    assert LORA.variant("trained").facts.read_bytes() == facts, "other seeds measure nothing anew"
     assert list(LORA.seeds.iterdir()) == []
     assert f"removed {LORA.training(7).weights}: not in the run list" in capsys.readouterr().out
-    assert [path.name for path in LORA.training(42).weights.parent.iterdir()] == ["42"]
+    assert {path.name for path in LORA.training(42).weights.parent.iterdir()} == {"42", "keep"}
 
 
 def test_an_evaluation_that_is_killed_in_the_last_seed_does_nothing_twice(copy, monkeypatch):

@@ -3,6 +3,7 @@
 What is measured here is the same code and the same token ids for transformers and llama.cpp; only the Runtime differs.
 """
 
+import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -64,11 +65,11 @@ def evaluate_reference(
         lambda chunk: items.score_reference(runtime, chunk, kept, cfg.kld_top_k, cfg.kld_tail_samples)
     )
     asked.score_general()
-    seconds = asked.choose()
+    asked.choose()
     asked.answer_prompts()
     with files.new_folder(variant.cell.reference) as folder:
         shutil.copytree(kept, folder, dirs_exist_ok=True)
-    asked.write(known | seconds)
+    asked.write(known)
     return asked.done
 
 
@@ -89,9 +90,9 @@ def evaluate_format(runtime: Runtime, variant: Variant, inputs: Sequence[Path], 
     reference = variant.cell.reference
     asked = _Evaluation(runtime, variant, [*inputs, reference], cfg)
     asked.score_and_answer(lambda chunk: items.score_against(runtime, chunk, reference))
-    seconds = asked.choose()
+    asked.choose()
     asked.answer_prompts()
-    asked.write(known | seconds)
+    asked.write(known)
     asked.done.remove()
 
 
@@ -109,6 +110,7 @@ class _Evaluation:
         self.answers = info["kind"] != "text"
         self.texts = {GENERAL} if self.answers else {GENERAL, *SPLITS}
         self.parts: list[list[str]] = []  # names of those whose rows belong together
+        self.seconds: Counter[str] = Counter()  # of multiple choice, by clock
 
     def score_and_answer(self, score: Callable[[Chunk], list[Row]]) -> None:
         """Every item of test and seen."""
@@ -126,16 +128,15 @@ class _Evaluation:
             self.done.part(chunk.name, partial(items.score, self.runtime, chunk))
             self.parts.append([chunk.name])
 
-    def choose(self) -> Facts:
-        """Multiple choice, subject by subject; the seconds that it took."""
-        seconds: Counter[str] = Counter()
+    def choose(self) -> None:
+        """Multiple choice, subject by subject."""
         questions = pq.read_table(self.tokens / "mmlu.parquet")
         for subject in tqdm(questions["subject"].unique().to_pylist(), desc="mmlu", leave=False):
             name = f"mmlu-{subject}"
             asked = questions.filter(pc.equal(questions["subject"], subject)).to_pylist()
-            seconds.update(self.done.part(name, partial(items.choose, self.runtime, asked), self.runtime.gpu_clock))
+            choose = partial(items.choose, self.runtime, asked)
+            self.seconds.update(self.done.part(name, choose, self.runtime.gpu_clock))
             self.parts.append([name])
-        return {"mmlu_seconds": dict(seconds)} if seconds else {}
 
     def answer_prompts(self) -> None:
         """The user's own prompts."""
@@ -143,8 +144,8 @@ class _Evaluation:
         self.parts.append(["prompts"])
 
     def write(self, known: Facts) -> None:
-        """The outputs, at the end and whole."""
-        items.write(self.variant.items, self.done, self.parts)
+        """The outputs, at the end and whole. The facts hold no times: they are the same whenever it is evaluated."""
+        items.write(self.variant.items, self.done, self.parts, {"mmlu_seconds": json.dumps(self.seconds)})
         runtime = self.runtime
         weights = {"size_mb": runtime.size_mb, "shapes": runtime.shapes}
         made_by = {"device": runtime.device, "runtime": runtime.name, "hardware": files.run_info()["hardware"]}

@@ -24,6 +24,7 @@ CHUNK = 512  # items that are scored, answered and stored together
 
 Row = dict[str, Any]
 # One row per item, of a text one per window. Sums, not means, so that any subset can be averaged over its tokens.
+# Beside the rows, as metadata: `mmlu_seconds`, JSON by clock; times are no facts, which must not move by themselves.
 ITEMS = pa.schema(
     [
         ("split", pa.string()),  # test | seen | general | mmlu | prompt
@@ -225,9 +226,13 @@ def choose(runtime: Runtime, questions: list[Row]) -> list[Row]:
     return rows
 
 
-def write(path: Path, done: Unfinished, parts: list[list[str]]) -> None:
-    """Puts the finished parts together, a chunk at a time; `parts` are names of those whose rows belong together."""
-    with files.new_file(path) as target, pq.ParquetWriter(target, ITEMS, compression="zstd") as to:
+def write(path: Path, done: Unfinished, parts: list[list[str]], beside: dict[str, str] | None = None) -> None:
+    """Puts the finished parts together, a chunk at a time; `parts` are names of those whose rows belong together.
+
+    What goes `beside` the rows is the table's metadata.
+    """
+    schema = ITEMS.with_metadata(beside)
+    with files.new_file(path) as target, pq.ParquetWriter(target, schema, compression="zstd") as to:
         for names in parts:
             to.write_table(pa.Table.from_pylist(_joined([done.read(name) for name in names]), ITEMS))
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from tradeoffs.common.cells import Variant
 from tradeoffs.report.formatting import Lines, accuracy_of, heading, quality_of, short, table
 from tradeoffs.report.rendering import render
-from tradeoffs.results import ranking
+from tradeoffs.results import ranking, reading
 from tradeoffs.results.results import Results
 
 CLOCKS = {"wall": "wall seconds", "cpu": "CPU seconds", "gpu": "GPU seconds"}
@@ -34,7 +34,7 @@ def _table(results: Results, variants: list[Variant], name: Callable[[Variant], 
     total = str(sum(count for _, count in first.values()))
     rows.append(["**all**", total, *(quality_of(results, v, "mmlu_accuracy") for v in variants)])
     for clock, label in CLOCKS.items():
-        seconds = [results.facts[v]["mmlu_seconds"].get(clock) for v in variants]
+        seconds = [reading.mmlu_seconds(v).get(clock) for v in variants]
         if any(value is not None for value in seconds):
             rows.append([label, "", *map(short, seconds)])
     return table(["subject", "questions", *(f"`{name(v)}`" for v in variants)], rows)

@@ -1,5 +1,6 @@
 """What lies in data/ of a run list, read as it is needed: items and scores as arrays, training as numbers."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,12 @@ def searched(floor: Copied) -> tuple[int, int]:
     """How many training questions were searched for similar ones, and of how many."""
     found = pq.read_schema(floor.items).metadata
     return int(found[b"searched"]), int(found[b"training"])
+
+
+def mmlu_seconds(variant: Variant) -> dict[str, float]:
+    """What all multiple-choice questions of a variant took, by clock: wall, cpu and, on one, gpu."""
+    found: dict[str, float] = json.loads(pq.read_schema(variant.items).metadata[b"mmlu_seconds"])
+    return found
 
 
 def _score_columns(scored: pa.Table) -> dict[str, np.ndarray]:

@@ -10,7 +10,7 @@ from typing import Any
 from tradeoffs import metrics
 from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED, Variant, cells
-from tradeoffs.results import costs, prompted, tuning
+from tradeoffs.results import costs, prompted, reading, tuning
 from tradeoffs.results.costs import COST
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
@@ -59,11 +59,11 @@ def cost(results: Results) -> dict[str, dict]:
 
 def mmlu(results: Results) -> dict[str, dict]:
     """Accuracy per subject and seconds for all questions; a variant that was asked none is left out."""
-    table = {}
+    table: dict[str, dict[str, Any]] = {}
     for variant in results.variants:
         subjects = results.subjects(variant)
         if subjects:
-            seconds = results.facts[variant]["mmlu_seconds"]
+            seconds = reading.mmlu_seconds(variant)
             table[str(variant)] = {"accuracy": {name: found.value for name, (found, _) in subjects.items()}}
             table[str(variant)] |= {f"{clock}_seconds": value for clock, value in seconds.items()}
     return table
