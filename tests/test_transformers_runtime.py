@@ -11,6 +11,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
 from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
 from tradeoffs import transformers_runtime
+from tradeoffs.common import cores
 from tradeoffs.common.batching import BATCH_TOKENS, fitting_batch
 from tradeoffs.evaluate.runtime import Target
 from tradeoffs.evaluate.torch_scores import observe
@@ -56,6 +57,16 @@ def direct(model, target):
     with torch.no_grad():
         logits = model(torch.from_numpy(target.ids.astype(np.int64))[None]).logits[0]
     return logits.double().log_softmax(-1).numpy()[:-1][target.scored[1:]]
+
+
+@pytest.mark.parametrize(("paid_for", "set_to"), [(3, [3]), (4, []), (8, [])])
+def test_threads_are_at_most_the_cores_that_are_paid_for(model, monkeypatch, paid_for, set_to):
+    found = []
+    monkeypatch.setattr(cores, "usable", lambda: paid_for)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    monkeypatch.setattr(torch, "set_num_threads", found.append)
+    TransformersRuntime(model, 100, pad_id=0)
+    assert found == set_to
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 130, 10_000])

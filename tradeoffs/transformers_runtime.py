@@ -14,6 +14,7 @@ from tqdm import tqdm
 from transformers import DynamicCache, GenerationConfig, PreTrainedModel
 from transformers.generation.streamers import BaseStreamer
 
+from tradeoffs.common import cores
 from tradeoffs.common.batching import halved, length_batches
 from tradeoffs.evaluate import torch_weights
 from tradeoffs.evaluate.runtime import Rows, Scores, Target, common_prefix, per_target
@@ -37,6 +38,9 @@ class TransformersRuntime:
     name = "transformers"
 
     def __init__(self, model: PreTrainedModel, batch_tokens: int | Literal["auto"], pad_id: int):
+        # Of itself torch heeds the affinity of its process, not what its control groups pay for.
+        if cores.usable() < torch.get_num_threads():
+            torch.set_num_threads(cores.usable())
         self.pad_id, self.size_mb = pad_id, torch_weights.held_mb(model)
         self.on = next(model.parameters()).device
         self.device = torch.cuda.get_device_name(self.on) if self.on.type == "cuda" else "cpu"
