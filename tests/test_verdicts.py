@@ -296,7 +296,6 @@ def test_copying_is_what_trains_nothing_and_the_seeds_of_what_is_held_against_it
         assert found.word == word
         assert found.difference.value == pytest.approx(np.mean(every) - results.values(floor, F1)[0])
         assert (found.difference.error > 2 * plain.error) == bool(more)
-        assert more or found.difference == plain
 
 
 def test_of_fifty_equal_variants_hardly_any_are_told_apart():
