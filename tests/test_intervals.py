@@ -63,7 +63,7 @@ def test_pairing_finds_a_difference_that_the_separate_intervals_hide():
     draws = intervals.resamples(100, 1000, seed=0)
     one, other = mean(ours, draws), mean(theirs, draws)
     assert intervals.interval(one).low < intervals.interval(other).high
-    assert not intervals.difference(one, other).tie
+    assert intervals.difference(one, other).excludes_0
 
 
 def test_a_metric_that_is_nowhere_defined_has_no_interval():

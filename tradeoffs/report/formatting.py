@@ -92,23 +92,23 @@ def signed(found: Interval, name: str) -> str:
 def _written(found: Interval, places: int, sign: str = "") -> str:
     """`value [low, high]`. More decimals than usual where rounding would hide on which side of 0 an interval lies."""
     ends = abs(found.low), abs(found.high)
-    shown = max(ends) if found.tie else min(ends)
+    shown = min(ends) if found.excludes_0 else max(ends)
     if shown and round(shown, places) == 0:
         needed = math.ceil(-math.log10(shown))
-        places = places if found.tie and needed > MOST_DECIMALS[sign] else needed
+        places = needed if found.excludes_0 or needed <= MOST_DECIMALS[sign] else places
     style = f"{sign}z.{places}f" if places <= MOST_DECIMALS[sign] else f"{sign}.1e"  # z: no -0.000
     return f"{found.value:{style}} [{found.low:{style}}, {found.high:{style}}]"
 
 
 def difference(found: Interval, name: str) -> str:
     """A difference, and whether it is shown to be one."""
-    return signed(found, name) + ("" if found.tie else ", excludes 0")
+    return signed(found, name) + (", excludes 0" if found.excludes_0 else "")
 
 
 def verdict(found: Verdict, name: str) -> str:
     """A difference from the best with what it amounts to, and how many test items would decide where it is open."""
     items = f" ({found.items:,} items would decide)" if found.items else ""
-    mark = "" if found.difference.tie else ", excludes 0"
+    mark = ", excludes 0" if found.difference.excludes_0 else ""
     return f"{signed(found.difference, name)}, {found.word}{items}{mark}"
 
 

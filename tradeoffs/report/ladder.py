@@ -70,7 +70,7 @@ def _changes(results: Results, variant: Variant) -> list[str]:
 def _change(results: Results, variant: Variant, name: str, against: Variant | None = None) -> str:
     """Paired change against the model as trained (or another rung); bold: its interval excludes 0."""
     found = results.compare(variant, against or trained_of(results, variant), name)
-    return bold(signed(found, name), not found.tie)
+    return bold(signed(found, name), found.excludes_0)
 
 
 def _steps(results: Results, cell: list[Variant]) -> Lines:

@@ -27,9 +27,9 @@ class Interval:
     error: float
 
     @property
-    def tie(self) -> bool:
-        """For a difference: the interval contains 0."""
-        return self.low <= 0.0 <= self.high
+    def excludes_0(self) -> bool:
+        """For a difference: it is shown to be one, large or small."""
+        return not self.low <= 0.0 <= self.high
 
 
 def resamples(items: int, count: int, seed: int) -> np.ndarray:
