@@ -15,7 +15,7 @@ from tradeoffs.transformers_runtime import TransformersRuntime
 
 
 def import_all(work: Work) -> None:
-    """Imports what loading would import on its way, and wakes the device: no part of the time and memory of a model."""
+    """Imports what loading would import, and uses the device once: no part of the time and memory of a model."""
     torch.set_num_threads(min(torch.get_num_threads(), cores.usable()))
     loaded = work.loaded
     if "method" not in loaded or loaded["method"]["load"]:
@@ -26,7 +26,20 @@ def import_all(work: Work) -> None:
     checkpoints.require(folder, "config.json")
     with torch.device("meta"):  # the module of its architecture; no memory is taken for the weights
         AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder, local_files_only=True))
-    torch.zeros(1, device=device())
+    _first_use()
+
+
+@torch.inference_mode()
+def _first_use() -> None:
+    """On a GPU the context, on a CPU the code of the libraries, which is read in when it is first run."""
+    if device().type == "cuda":
+        torch.zeros(1, device=device())
+        return
+    for dtype in (torch.float32, torch.bfloat16):
+        some = torch.ones(1, 2, 64, 64, dtype=dtype)
+        some = torch.nn.functional.linear(some, some[0, 0])
+        torch.nn.functional.scaled_dot_product_attention(some, some, some)
+        torch.nn.functional.silu(some).float().softmax(-1).pow(2).mean(-1)
 
 
 def load(work: Work) -> TransformersRuntime:
