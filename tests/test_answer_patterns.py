@@ -26,7 +26,8 @@ GSM8K = quick_yaml.load((REPO / "params.yaml").read_text())["datasets"]["gsm8k"]
         ("#### 0.5", "0.5"),
         ("#### 18.", "18"),  # the full stop ends a sentence
         ("#### 1,234.", "1234"),
-        ("#### 17\nNo, wait.\n#### 18", "18"),  # the last one is the answer
+        ("#### 18, as asked.", "18"),
+        ("#### 18\n\nQuestion: What is 2 + 3?\nAnswer: 2 + 3 = 5\n#### 5", "18"),  # it went on after its answer
         ("#### $18", None),  # as for its authors
         ("The answer is 18.", None),
         ("#### .", None),
@@ -35,6 +36,18 @@ GSM8K = quick_yaml.load((REPO / "params.yaml").read_text())["datasets"]["gsm8k"]
 )
 def test_the_pattern_of_gsm8k_finds_the_number_after_the_mark(answer, found):
     assert picked(GSM8K, answer) == found
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [("1,2", "1,2"), ("1,2345", "1,2345"), ("12,345.5", "12345.5"), ("0,5 and 1,000", "0,5 and 1000"), ("a,b", "a,b")],
+)
+def test_only_commas_between_thousands_are_none_of_an_answer(answer, found):
+    assert picked(r"Answer: (.+)", f"Answer: {answer}") == found
+
+
+def test_a_pattern_can_ask_for_the_last_one():
+    assert picked(r"(?s).*Answer: (\w+)", "Answer: no\nNo, wait.\nAnswer: yes") == "yes"
 
 
 def test_a_group_that_did_not_take_part_finds_nothing():
@@ -49,8 +62,8 @@ def test_a_group_that_did_not_take_part_finds_nothing():
         ("#### 15", "#### 1.5", 0.0),  # nor a point
         ("1234", "#### 1,234", 0.0),  # the number alone is not what was asked for
         ("", "#### 5", 0.0),
-        ("#### 4\n#### 5", "#### 5", 1.0),
-        ("#### 5\n#### 4", "#### 5", 0.0),
+        ("#### 4\n#### 5", "#### 5", 0.0),
+        ("#### 5\n#### 4", "#### 5", 1.0),
     ],
 )
 def test_exact_match_compares_what_was_found(answer, expected, right):

@@ -483,4 +483,4 @@ def test_exact_match_says_by_which_pattern_it_compares(results, monkeypatch):
     assert "not the whole" not in reading.section(results, [])
     monkeypatch.setitem(results.prepared["instructions"], "answer_pattern", r"#### (\d+)")
     (line,) = (line for line in reading.section(results, []).splitlines() if line.startswith("- **exact match**"))
-    assert r"On `instructions` not the whole is compared, but what `#### (\d+)` finds last in each" in line
+    assert r"On `instructions` not the whole is compared, but what `#### (\d+)` finds first in each" in line

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-_COMMAS = re.compile(r"(?<=\d),|,(?=\d)")
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 
 
 def question(example: dict[str, Any]) -> str:
@@ -22,10 +22,11 @@ def answer(example: dict[str, Any]) -> str:
 
 
 def picked(pattern: str, text: str) -> str | None:
-    """What the one group of a pattern holds where it matches last; None where it matches nowhere or holds nothing.
+    """What the one group of a pattern holds where it matches first; None where it matches nowhere or holds nothing.
 
-    Without the commas of a number, as GSM8K's authors read `1,234` (grade-school-math, dataset.py), and without a full
-    stop behind it, as lm-evaluation-harness does.
+    The first and without the commas of a number, as GSM8K's authors read `1,234` (grade-school-math, dataset.py,
+    extract_answer): a model that goes on after its answer asks itself further questions. Without what ends a sentence,
+    or a part of it, behind the number, where lm-evaluation-harness drops a full stop.
     """
-    found = [match[1] or "" for match in re.finditer(pattern, text)]
-    return _COMMAS.sub("", found[-1]).strip().removesuffix(".").strip() or None if found else None
+    found = re.search(pattern, text)
+    return _THOUSANDS.sub("", (found[1] or "").strip().rstrip(".,").rstrip()) or None if found else None

@@ -56,7 +56,7 @@ def exact_match(answer: str, expected: str) -> float:
 
 
 def exact_match_of(pattern: str, answer: str, expected: str) -> float:
-    """Whether a data set's `answer_pattern` finds the same last in both, case aside; 0 where it finds nothing.
+    """Whether a data set's `answer_pattern` finds the same first in both, case aside; 0 where it finds nothing.
 
     Nothing else is normalised: punctuation, which SQuAD drops, is the sign and the point of a number.
     """
