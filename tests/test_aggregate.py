@@ -19,7 +19,7 @@ from tradeoffs.common.cells import Copied, Pair, Variant
 from tradeoffs.metrics import answers, registry
 from tradeoffs.metrics.registry import Metric
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.report import methods
+from tradeoffs.report import formats, methods
 from tradeoffs.report.pictures import bars
 from tradeoffs.results import prompted, ranking
 from tradeoffs.results.results import Results
@@ -556,6 +556,22 @@ def test_answers_that_did_not_end_by_themselves_are_counted(cut_short):
     assert len(marked) == 2, "where an expected one is longer, the F1 of all scores a cut"
 
 
+def test_f1_of_a_format_whose_answers_were_cut_is_marked_in_the_tables_of_formats(cut_short):
+    """In the matrix first, a row a method, then in the table of each method, a row a format."""
+    cfg = params.load_all()
+    results = Results(cfg.run, 1, 20, cfg.decide)
+    results.columns[Variant("demo", "demo", "lora", "q4_0")]["generated_tokens"][:] = 48
+    text = formats.section(results, [])
+    marked = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if " † |" in line]
+    assert [row[0] for row in marked] == ["`base`", "`lora`", "`trained`", "`q4_0`"]
+    assert [place for row in marked[:2] for place, cell in enumerate(row) if cell.endswith(" †")] == [1, 4]
+    assert text.count("†: of these answers") == 1 and text.count("†") == 5
+
+
+def test_nothing_is_marked_where_every_answer_ended(results):
+    assert "†" not in formats.section(results, []) + methods.section(results, [])
+
+
 @pytest.mark.slow
 def test_what_was_cut_stands_in_the_summary_and_beside_f1(cut_short):
     aggregate.main()
@@ -563,8 +579,8 @@ def test_what_was_cut_stands_in_the_summary_and_beside_f1(cut_short):
     assert shares.pop("demo-demo-base-trained") == 0.12
     assert set(shares.values()) == {0}
     text = (cut_short / "report/report.md").read_text()
-    table = text.split("## Methods, as trained")[1].split("\n\n")
-    marked = [line for part in table for line in part.splitlines() if " † |" in line]
-    assert len(marked) == 1 and marked[0].startswith("| `base` |")
+    for head, names in (("Methods, as trained", ["`base`"]), ("Formats", ["`base`", "`trained`"])):
+        part = text.split(f"\n## {head}\n")[1].split("\n## ")[0]
+        assert [line.split("|")[1].strip() for line in part.splitlines() if " † |" in line] == names
     assert "†: of these answers, or of the expected ones, more than 1 % are longer than 48 tokens" in text
     assert "| demo / demo | 48 | 25 | 0 (0.0%) | 0 (0.0%) | 3 (12.0%) | `demo-demo-base-trained` |" in text

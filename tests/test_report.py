@@ -94,7 +94,7 @@ def test_every_section_is_there(text):
 def test_a_section_is_a_module_and_a_template_of_the_same_name():
     names = [section.__module__.rpartition(".")[2] for section in page.SECTIONS]
     templates = {path.name for path in rendering.TEMPLATES.iterdir()}
-    assert templates == {*(f"{name}.md.j2" for name in names), "throughput.md.j2", "page.html.j2", "page.css"}
+    assert templates == {*(f"{name}.md.j2" for name in [*names, "cut", "throughput"]), "page.html.j2", "page.css"}
 
 
 def test_a_sentence_about_a_value_that_nobody_gives_is_an_error():

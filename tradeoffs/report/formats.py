@@ -6,7 +6,16 @@ from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report.formatting import Lines, bold, cost_of, counted, full_label, heading, quality_of, table
 from tradeoffs.report.rendering import render
-from tradeoffs.report.tables import letters, matrix, quality_table, why_only_as_trained, with_headline
+from tradeoffs.report.tables import (
+    cut_short,
+    letters,
+    marked,
+    matrix,
+    quality_table,
+    what_was_cut,
+    why_only_as_trained,
+    with_headline,
+)
 from tradeoffs.results import ranking
 from tradeoffs.results.costs import BATCH, COST
 from tradeoffs.results.results import Results
@@ -14,13 +23,15 @@ from tradeoffs.results.results import Results
 
 def section(results: Results, drawn: Sequence[str]) -> str:
     groups = [_group(results, group) for group in results.groups()]
-    return render("formats.md.j2", drawn, groups=groups, rounds=results.costs.machine["rounds"])
+    cut = what_was_cut(results, cut_short(results, results.variants))
+    return render("formats.md.j2", drawn, groups=groups, cut=cut, rounds=results.costs.machine["rounds"])
 
 
 def _group(results: Results, group: Pair) -> dict[str, object]:
     name = ranking.headline(results, group)
     good = ranking.good_enough(results, group)
-    cells = {v: bold(quality_of(results, v, name), v in good) for v in results.of(group)}
+    cut = cut_short(results, results.of(group))
+    cells = {v: marked(bold(quality_of(results, v, name), v in good), name, v in cut) for v in results.of(group)}
     best = results.of(group, ranking.best_shipped(results, group))
     return {
         "title": heading(group),
@@ -51,7 +62,8 @@ def _method(results: Results, cell: list[Variant]) -> dict[str, object]:
     headline = ranking.headline(results, cell[0].pair)
     names = with_headline([name for name in listed if metrics.metric(name)[1].stands == "quality"], headline)
     beside = letters(results, cell, headline)
-    quality = quality_table(results, cell, names, lambda v: v.format, after=headline, beside=beside)
+    cut = cut_short(results, cell)
+    quality = quality_table(results, cell, names, lambda v: v.format, after=headline, beside=beside, cut=cut)
     return {"name": cell[0].method, "quality": quality, "cost": _cost_table(results, cell)}
 
 

@@ -116,7 +116,3 @@ def cost_of(results: Results, variant: Variant, key: str, bounds: bool = False) 
     """A cost number, with `bounds` and its interval over the rounds; nothing where there is none."""
     found = costs.interval(results, variant, key) if bounds else None
     return short(results.cost[variant].get(key)) + (f" [{short(found.low)}, {short(found.high)}]" if found else "")
-
-
-def with_cost(results: Results, variant: Variant, key: str, unit: str) -> str:
-    return f"{name_of(variant)}: {cost_of(results, variant, key)} {unit}"

@@ -6,7 +6,15 @@ from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report.formatting import Lines, accuracy_of, full_label, heading, interval_of, short, table
 from tradeoffs.report.rendering import render
-from tradeoffs.report.tables import letters, many, quality_table, seeds, why_only_as_trained, with_headline
+from tradeoffs.report.tables import (
+    cut_short,
+    letters,
+    quality_table,
+    seeds,
+    what_was_cut,
+    why_only_as_trained,
+    with_headline,
+)
 from tradeoffs.results import ranking, tuning, verdicts
 from tradeoffs.results.results import Results
 
@@ -47,7 +55,7 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
     # What answers are judged by first, then what their texts are like.
     paired = dict.fromkeys(("f1", "cosine", *metrics.side_by_side()))
     both = [f"{split}_{name}" for name in paired for split in ("test", "seen")]
-    cut = [v for v in trained if many(results.cut(v)) or many(results.too_long(group))]
+    cut = cut_short(results, trained)
     floor = results.floor(group)
     return {
         "title": heading(group),
@@ -55,8 +63,7 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
             results, trained, listed["answers"], lambda v: v.method, after=headline, beside=beside, floor=floor, cut=cut
         ),
         "floor": floor is not None,
-        "cut": cut,
-        "limit": results.longest_answer(group) if cut else None,
+        "cut": what_was_cut(results, cut),
         "likelihood": quality_table(
             results, trained, listed["likelihood"], lambda v: v.method, after=headline, beside=beside
         ),

@@ -1,15 +1,15 @@
 """Tables that several sections of the report have."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 from tradeoffs.common.cells import Copied, Pair, Variant
 from tradeoffs.formats import trained_only
 from tradeoffs.report.formatting import Lines, full_label, quality_of, table
+from tradeoffs.report.rendering import render
 from tradeoffs.results import ranking
-from tradeoffs.results.results import Judged, Results
+from tradeoffs.results.results import MANY_CUT, Judged, Results
 
 CUT = "†"  # beside the F1 of answers of which many were cut
-MANY_CUT = 0.01  # of the answers: from this share on it is said beside what is made of them
 
 
 def quality_table(
@@ -36,8 +36,7 @@ def quality_table(
     for name in names:
         seen = name.startswith("seen_")  # among test items it needs its split
         label = full_label(results, dataset, name) if split_names or seen else results.label(dataset, name)
-        marks = [f" {CUT}" if name == "test_f1" and v in cut else "" for v in judged]
-        columns[label] = [quality_of(results, v, name) + mark for v, mark in zip(judged, marks, strict=True)]
+        columns[label] = [marked(quality_of(results, v, name), name, v in cut) for v in judged]
         for title, cells in (beside or {}).items() if name == after else ():
             columns[title] = [*cells, *([""] if floor else [])]
     heads = [f"`{row_name(v)}`" for v in variants] + (["**copying**"] if floor else [])
@@ -82,10 +81,23 @@ def why_only_as_trained(results: Results, group: Pair) -> list[str]:
     return [f"{', '.join(some)}: {trained_only.sentence(why)}." for why, some in methods.items()]
 
 
-def many(some: tuple[int, int]) -> bool:
-    """Whether of so many answers more were cut than can be passed over."""
-    number, of = some
-    return number > MANY_CUT * of
+def cut_short(results: Results, variants: Sequence[Variant]) -> list[Variant]:
+    """Those of which so many answers were cut, or expected ones would have been, that it cannot be passed over."""
+
+    def many(number: int, of: int) -> bool:
+        return number > MANY_CUT * of
+
+    return [v for v in variants if many(*results.cut(v)) or many(*results.too_long(v.pair))]
+
+
+def marked(text: str, name: str, cut: bool) -> str:
+    """A metric of a variant, marked where it is the F1 of answers that were cut."""
+    return f"{text} {CUT}" if cut and name == "test_f1" else text
+
+
+def what_was_cut(results: Results, cut: Sequence[Variant]) -> str:
+    """What the mark means, below or above the tables that have it; nothing where nothing is marked."""
+    return render("cut.md.j2", mark=CUT, limit=results.longest_answer(cut[0].pair)) if cut else ""
 
 
 def trained_of(results: Results, variant: Variant) -> Variant:

@@ -24,6 +24,8 @@ from tradeoffs.results.intervals import Interval
 MADE_FROM = {"bf16": (TRAINED,), "int8": ("bf16", TRAINED), "nf4": ("bf16", TRAINED), "f16": ("bf16", TRAINED)}
 QUANT_MADE_FROM = ("f16", "bf16", TRAINED)
 
+MANY_CUT = 0.01  # of the answers: above this share it is said beside what is made of them
+
 Judged = Variant | Copied  # whose answers have metrics, of which a Copied has those of answers alone
 
 
