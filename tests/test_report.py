@@ -313,7 +313,10 @@ def test_the_costliest_step_of_a_ladder_is_the_largest_one_that_is_shown(results
     worst = max(steps, key=lambda v: steps[v].value)
     step = ladder._costliest_step(results, cell)
     assert step["to"] == worst.format
-    assert f"- `lora`: loses most from `{step['below']}` to `{worst.format}`, {step['loss']} nats." in text
+    assert (
+        f"- `lora`: the largest loss that is shown is from `{step['below']}` to `{worst.format}`, {step['loss']} nats."
+        in text
+    )
 
 
 @pytest.mark.slow

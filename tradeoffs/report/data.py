@@ -11,7 +11,7 @@ from tradeoffs.results.results import Results
 from tradeoffs.results.verdicts import Verdict
 
 # Of data/prepared/<dataset>/info.json: what was counted; what was dropped, and of what there are examples.
-KEPT = {"read": "rows read", "train": "train", "test": "test", "seen": "seen, of train"}
+KEPT = {"read": "rows read", "train": "train", "test": "test", "seen": "seen, of train", "valid": "validation"}
 LOST = {
     "empty": "empty",
     "equal_answers": "equal answers",

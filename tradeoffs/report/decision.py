@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from statistics import median
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import Variant
@@ -22,7 +23,7 @@ from tradeoffs.report.formatting import (
 )
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import why_only_as_trained
-from tradeoffs.results import costs, decision, tuning
+from tradeoffs.results import costs, decision, intervals, tuning
 from tradeoffs.results.costs import COST
 from tradeoffs.results.decision import KEPT, LOST, Decision, Floor, Guard
 from tradeoffs.results.results import Results
@@ -80,6 +81,7 @@ def _decision(results: Results, found: Decision) -> dict[str, object]:
     against, itself = found.standing.verdicts[ours], found.standing.verdicts[best].difference
     words = Counter(one.word for one in found.standing.verdicts.values())
     needed = [one.items for one in found.standing.verdicts.values() if one.word == UNDECIDED and one.items]
+    lost = _lost(found, ours)
     return {
         "title": heading(found.pair),
         "label": full_label(results, ours.dataset, name),
@@ -94,6 +96,7 @@ def _decision(results: Results, found: Decision) -> dict[str, object]:
         "all": len(results.of(found.pair)),
         "copying": _copying(results, found),
         "costs": _costs(results, ours, best),
+        "busy": results.costs.machine["busy"],
         "training": _training(results, ours),
         "lost": [_guard(results, g) for g in found.guards[ours] if g.word == LOST],
         "unsure": [_guard(results, g) for g in found.guards[ours] if g.word not in (KEPT, LOST)],
@@ -101,12 +104,38 @@ def _decision(results: Results, found: Decision) -> dict[str, object]:
         "unchecked": [full_label(results, ours.dataset, n) for n in found.unchecked],
         "behind": short(max(abs(end) for end in (itself.low, itself.high))),
         "needed": {"most": max(needed), "of": len(needed)} if needed else None,
+        "detectable": _detectable(found),
+        "items": results.count(best, name),
         "seeds": len(results.trainings(ours.cell)),
+        "rivals": [
+            name_of(v)
+            for v in found.same_cost
+            if found.standing.verdicts[v].word in (ONE, UNDECIDED) and _lost(found, v) < lost
+        ],
         "warnings": found.warnings,
-        "pareto": {CHEAPEST[key][0]: [name_of(v) for v in some] for key, some in found.pareto.items()},
+        "pareto": {CHEAPEST[key][0]: _front(results, found, key) for key in found.pareto},
         "choices": _choices(results, found),
         "only_as_trained": why_only_as_trained(results, found.pair),
     }
+
+
+def _lost(found: Decision, variant: Variant) -> int:
+    return sum(guard.word == LOST for guard in found.guards[variant])
+
+
+def _detectable(found: Decision) -> str | None:
+    """The smallest difference of another method from the best that so many test items show most of the time."""
+    errors = [one.difference.error for one in found.standing.verdicts.values() if one.word == ONE]
+    return short(intervals.detectable(median(errors), found.standing.critical)) if errors else None
+
+
+def _front(results: Results, found: Decision, cost: str) -> str:
+    """A Pareto set, and which of those that are good enough are not told apart from its first."""
+    front = found.pareto[cost]
+    good = (v for v in found.standing.having(GOOD) if v not in front)
+    same = [name_of(v) for v in good if not costs.told_apart(results, v, front[0], cost)]
+    first = name_of(front[0]) + (f" (not told apart: {', '.join(same)})" if same else "")
+    return ", ".join([first, *map(name_of, front[1:])])
 
 
 def _copying(results: Results, found: Decision) -> dict[str, object] | None:
@@ -117,6 +146,7 @@ def _copying(results: Results, found: Decision) -> dict[str, object] | None:
         "value": _value(found.floor),
         "difference": signed(found.floor.difference, found.floor.metric),
         "beaten": found.floor.beaten,
+        "better": found.floor.better,
     }
 
 
@@ -124,9 +154,9 @@ def _costs(results: Results, ours: Variant, best: Variant) -> list[str]:
     """Each cost of the recommended variant, beside that of the best where the two are told apart."""
     said = []
     for key, (_, unit) in CHEAPEST.items():
-        text = f"{cost_of(results, ours, key)} {unit} {_NOUN[key]}"
+        text = f"{cost_of(results, ours, key, bounds=True)} {unit} {_NOUN[key]}"
         if ours != best and costs.told_apart(results, ours, best, key):
-            text += f" ({cost_of(results, best, key)} for the best)"
+            text += f" ({cost_of(results, best, key)} for the best, {results.facts[best]['runtime']})"
         said.append(text)
     return said
 
@@ -145,9 +175,15 @@ def _training(results: Results, ours: Variant) -> str | None:
 
 
 def _guard(results: Results, guard: Guard) -> str:
-    """A guard as a sentence's part: the metric, its change, and what it was held against."""
-    label = full_label(results, guard.against.dataset, guard.metric)
-    return f"{label} {signed(guard.difference, guard.metric)} against {name_of(guard.against)}"
+    """A guard as a sentence's part: the metric, what it was held against and has become, the change, the margin."""
+    before = float(results.values(guard.against, guard.metric)[0])
+    after = before + guard.difference.value
+    label, change = _guard_label(results, guard.metric, guard.against.dataset), signed(guard.difference, guard.metric)
+    return f"{label} {short(before)} to {short(after)}, {change} (margin {short(guard.margin)})"
+
+
+def _guard_label(results: Results, name: str, dataset: str) -> str:
+    return full_label(results, dataset, name) + (" as trained" if name.startswith("general_") else "")
 
 
 def _choices(results: Results, found: Decision) -> Lines:
@@ -160,13 +196,13 @@ def _choices(results: Results, found: Decision) -> Lines:
         rows.setdefault(base, "untouched base")
     also = [more for more in ("test_exact_match",) if results.has(best, more)]
     guarded = list(dict.fromkeys(g.metric for v in rows for g in found.guards[v]))
-    header = ["", "variant", full_label(results, found.pair.dataset, name), "against the best"]
+    header = ["", "variant", "runs on", full_label(results, found.pair.dataset, name), "against the best"]
     header += [full_label(results, found.pair.dataset, more) for more in also]
-    header += [f"{full_label(results, found.pair.dataset, n)}, change" for n in guarded]
+    header += [f"{_guard_label(results, n, found.pair.dataset)}, change" for n in guarded]
     lines = []
     for v, why in rows.items():
         against = found.standing.verdicts[v]
-        row = [why, name_of(v), quality_of(results, v, name)]
+        row = [why, name_of(v), results.facts[v]["runtime"], quality_of(results, v, name)]
         row += ["" if v == best else verdict(against, name)]
         row += [quality_of(results, v, more) for more in also]
         mine = {g.metric: g for g in found.guards[v]}

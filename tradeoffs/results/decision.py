@@ -13,7 +13,7 @@ from tradeoffs import metrics
 from tradeoffs.common.cells import TRAINED, Copied, Pair, Variant
 from tradeoffs.results import costs, ranking, verdicts
 from tradeoffs.results.intervals import Interval
-from tradeoffs.results.results import Results
+from tradeoffs.results.results import MANY_CUT, Results
 from tradeoffs.results.verdicts import GOOD, WORSE, Standing
 
 # Costs that have a Pareto set, and that `decide.cost` can name.
@@ -22,7 +22,6 @@ KEPT, LOST, UNCLEAR = "kept", "lost", "unclear"
 # What is said to have collapsed: more than half of what was said is the same, and twice as much as was asked for; at
 # most so many answers exactly right where F1 is fair.
 SAME, FEW_RIGHT, FAIR_F1 = 0.5, 0.05, 0.3
-CUT = 0.01  # of the answers: above, F1 is one of answers that were cut
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Guard:
 class Floor:
     """Copying the answer of the most similar training question; `difference` is the variant's metric - copying's.
 
-    `metric` is the headline, or F1 where that says nothing of answers.
+    `metric` is the headline, or F1 where that says nothing of answers. `better`: copying is, whatever the margin.
     """
 
     metric: str
@@ -48,6 +47,7 @@ class Floor:
     difference: Interval
     margin: float
     beaten: bool  # by more than the margin
+    better: bool
 
 
 @dataclass(frozen=True)
@@ -153,8 +153,8 @@ def floor(results: Results, variant: Variant, name: str) -> Floor | None:
         return None
     name = name if results.has(copied, name) else "test_f1"
     difference, margin = verdicts.against(results, variant, copied, name).difference, results.margin(name, variant)
-    beaten = _better_is_higher(difference, name)[0] > margin
-    return Floor(name, float(results.values(copied, name)[0]), difference, margin, beaten)
+    low, high = _better_is_higher(difference, name)
+    return Floor(name, float(results.values(copied, name)[0]), difference, margin, low > margin, high < 0)
 
 
 def warnings(results: Results, variant: Variant, name: str) -> Iterator[str]:
@@ -167,7 +167,8 @@ def warnings(results: Results, variant: Variant, name: str) -> Iterator[str]:
         if count > SAME * asked.sum() and count >= 2 * right[letter]:
             label = results.label(variant.dataset, "mmlu_accuracy")
             share = count / asked.sum()
-            yield f"{label}: {'ABCD'[letter]} is chosen for {share:.0%} of the questions, whatever they are"
+            of_it = right[letter] / asked.sum()
+            yield f"{label}: {'ABCD'[letter]} is chosen for {share:.0%} of the questions, and right for {of_it:.0%}"
     if results.has(variant, "test_f1"):
         yield from _of_answers(results, variant)
     for other in ("test_loss", "test_f1"):
@@ -194,7 +195,7 @@ def _of_answers(results: Results, variant: Variant) -> Iterator[str]:
         (results.cut(variant), "were cut at evaluate.max_new_tokens, and what was left is scored"),
         (results.too_long(variant.pair), "expected ones are longer than evaluate.max_new_tokens lets any be"),
     ):
-        if count > CUT * of:
+        if count > MANY_CUT * of:
             yield f"answers: {count} of {of} {what}"
 
 
