@@ -105,7 +105,7 @@ def _decision(results: Results, found: Decision) -> dict[str, object]:
         "behind": short(max(abs(end) for end in (itself.low, itself.high))),
         "needed": {"most": max(needed), "of": len(needed)} if needed else None,
         "detectable": _detectable(found),
-        "items": results.count(best, name),
+        "asked": results.count(best, name),
         "seeds": len(results.trainings(ours.cell)),
         "rivals": [
             name_of(v)
