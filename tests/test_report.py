@@ -446,7 +446,7 @@ def test_the_training_table_holds_what_pairs_taught_with_its_intervals(mixed_fol
 def test_the_leak_report_shows_what_was_dropped_and_what_it_is_like(text):
     part = section(text, "Data, and what it can show")
     (row,) = cells(part, "`instructions`")
-    assert row == ["5,800", "5,000", "600", "200", "1", "12", "3", "2", "7"]
+    assert row == ["5,800", "5,000", "600", "200", "200", "1", "12", "3", "2", "7"]
     dropped = fake_results.DROPPED["near_duplicate_examples"][0]
     assert f"| train, like test | {formatting.escaped(dropped['dropped'][:200].rstrip())} ... | What is a" in part
     assert "| train, like train | Name a fund. | Name one fund. |" in part

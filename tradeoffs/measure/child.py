@@ -15,6 +15,7 @@ from tradeoffs.common.memory import resident_mb
 from tradeoffs.evaluate.runtime import Runtime
 from tradeoffs.measure import speed
 from tradeoffs.measure.work import Work
+from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
 
 
@@ -47,5 +48,9 @@ def _measured(work: Work, load: Any) -> dict[str, Any]:
     return speed.measure(runtime, work, before, time.perf_counter() - begun)
 
 
-if __name__ == "__main__":
+def main() -> None:
     print(measured(sys.stdin.read()), flush=True)
+
+
+if __name__ == "__main__":
+    cli.command(main)
