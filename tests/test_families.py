@@ -56,7 +56,6 @@ def workspace(tmp_path_factory, zoo_models):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("TQDM_DISABLE", "1")
-        cost = {"latency_prompts": 1, "prefill_tokens": 8, "decode_tokens": 2, "batch_sizes": [2], "repetitions": 1}
         small_run.set_up(
             models,
             METHODS,
@@ -66,7 +65,6 @@ def workspace(tmp_path_factory, zoo_models):
             train={"steps": 5, "warmup_steps": 1},
             evaluate={
                 "max_new_tokens": 3,
-                "cost": cost,
                 "splits": {"test": 4, "seen": 2, "general": 1},
                 "mmlu": {"shots": 1, "questions": 2},
             },
