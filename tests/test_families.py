@@ -170,8 +170,9 @@ def formatted(workspace, request):
     name = "_".join(request.param)
     if not Path(f"models/converted/{name}-sums-base.gguf").is_file():
         tokenized(name)
-        for stage in (finetune, merge, convert):
-            stage.main(name, "sums", "base")
+        finetune.main(name, "sums", "base", 42)
+        merge.main(name, "sums", "base", 42)
+        convert.main(name, "sums", "base")
     return name
 
 
