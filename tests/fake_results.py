@@ -60,7 +60,13 @@ def finished(
         write(folder, cfg.run, items=items, questions=5)
         for stage in stages:
             stage.main()
-        return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap, cfg.decide)
+        return read()
+
+
+def read() -> Results:
+    """The results of the run in the working directory."""
+    cfg = params.load_all()
+    return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap, cfg.decide)
 
 
 def params_file(folder: Path, source: Path, **run: list[str]) -> None:

@@ -17,7 +17,6 @@ from tradeoffs.formats import trained_only
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.report import formatting
 from tradeoffs.results import verdicts
-from tradeoffs.results.results import Results
 
 REPO = Path(__file__).parents[1]
 LORA, BASE = (Variant("demo", "demo", method, fmt) for method, fmt in (("lora", "q4_0"), ("base", "trained")))
@@ -40,8 +39,7 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def results(finished, monkeypatch):
     monkeypatch.chdir(finished)
-    cfg = params.load_all()
-    return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap, cfg.decide)
+    return fake_results.read()
 
 
 def rows(text: str) -> dict[str, list[str]]:

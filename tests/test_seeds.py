@@ -190,8 +190,7 @@ def finished(tmp_path_factory):
 @pytest.fixture
 def results(finished, monkeypatch):
     monkeypatch.chdir(finished)
-    cfg = params.load_all()
-    return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap, cfg.decide)
+    return fake_results.read()
 
 
 def test_trainings_are_the_variant_and_one_with_each_further_seed(results):
