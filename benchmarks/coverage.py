@@ -85,9 +85,9 @@ def exact(random: np.random.Generator, repetitions: int) -> float:
 def wrongly(
     random: np.random.Generator, repetitions: int, others: int, differ: float, name: str = F1
 ) -> tuple[float, float]:
-    """How often one that is worse than the best by a little more than the margin is called good enough beside it.
+    """How often one that is worse than the best by a little more than the margin is called good enough.
 
-    And how often it comes out best itself, of which no verdict says anything.
+    And how often it is the best found, by which it can be recommended, but not as good enough.
 
     Besides the two there are `others`, all of them as good as the best, so that any may come out first; each has
     answers of its own to a share `differ` of the items. The worse one has some wholly wrong beyond that.
@@ -106,7 +106,7 @@ def wrongly(
         results = Drawn(dict(zip(variants, scores, strict=True)), name=name, margin=MARGIN, draws=draws)
         standing = verdicts.standing(results, variants, name)
         first += standing.best == variants[-1]
-        wrong += standing.best != variants[-1] and standing.verdicts[variants[-1]].word == verdicts.GOOD
+        wrong += standing.verdicts[variants[-1]].word == verdicts.GOOD
     return wrong / repetitions, first / repetitions
 
 

@@ -103,8 +103,8 @@ def test_a_size_is_exact_and_has_no_interval(results):
         (SPEED, (99, 100, 101), (91, 92, 93), False),  # less than the tolerance apart
         (MEMORY, (99, 100, 101), (91, 92, 93), True),
         (MEMORY, (99.9, 100, 100.1), (96, 97, 98), False),
-        ("size_mb", (2.000,) * 3, (2.001,) * 3, False),
-        ("size_mb", (2.000,) * 3, (2.010,) * 3, True),
+        ("size_mb", (2.000,) * 3, (2.010,) * 3, False),
+        ("size_mb", (2.000,) * 3, (2.030,) * 3, True),
     ],
 )
 def test_two_are_told_apart_beyond_the_tolerance_and_without_overlap(results, name, ours, theirs, apart):

@@ -9,7 +9,7 @@ from benchmarks.drawn import EXACT, F1, Drawn
 from tradeoffs.common.cells import Cell, Copied, Variant
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.results import intervals, simultaneous, verdicts
-from tradeoffs.results.verdicts import GOOD, ONE, UNDECIDED, WORSE
+from tradeoffs.results.verdicts import BEST, GOOD, ONE, UNDECIDED, WORSE
 
 CELL = Cell("demo", "demo", "lora")
 ITEMS = 120
@@ -100,6 +100,18 @@ def test_fifty_six_variants_are_compared_in_no_more_memory_than_one_matrix():
     assert measured.values.shape == (56, 1001)
     assert measured.largest(0).shape == (1000,)
     assert len(verdicts.standing(results, results.variants, F1).verdicts) == 56
+
+
+def test_the_best_found_is_good_enough_only_if_it_is_shown_to_be():
+    """Two that answer differently and are about as good: luck says which of them comes out first."""
+    one, other = np.random.default_rng(4).random((2, ITEMS))
+    other += one.mean() - 0.001 - other.mean()
+    found = standing(formats(one, other, one - 0.5))
+    assert {found.verdicts[v].word for v in formats(one, other)} == {BEST, UNDECIDED}
+    assert found.verdicts[found.best].word == BEST
+    assert found.verdicts[found.best].difference.low <= -0.02
+    assert found.eligible == [found.best]
+    assert standing(formats(one, one - 0.001, one - 0.5)).eligible == list(formats(one, one))
 
 
 @pytest.mark.parametrize(("behind", "word"), [(0.0, GOOD), (0.019, GOOD), (0.021, WORSE), (0.5, WORSE)])

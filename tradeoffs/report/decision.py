@@ -27,7 +27,7 @@ from tradeoffs.results import costs, decision, intervals, tuning
 from tradeoffs.results.costs import COST
 from tradeoffs.results.decision import KEPT, LOST, Decision, Floor, Guard
 from tradeoffs.results.results import Results
-from tradeoffs.results.verdicts import GOOD, ONE, UNDECIDED, WORSE
+from tradeoffs.results.verdicts import BEST, GOOD, ONE, UNDECIDED, WORSE
 
 # What the cheapest end of a cost is called, and the unit of its numbers.
 CHEAPEST = {
@@ -88,6 +88,7 @@ def _decision(results: Results, found: Decision) -> dict[str, object]:
         "ours": name_of(ours),
         "quality": quality_of(results, ours, name),
         "best": None if ours == best else name_of(best),
+        "only_found": against.word == BEST,
         "best_quality": quality_of(results, best, name),
         "difference": signed(against.difference, name),
         "margin": short(found.standing.margin),
@@ -132,7 +133,7 @@ def _detectable(found: Decision) -> str | None:
 def _front(results: Results, found: Decision, cost: str) -> str:
     """A Pareto set, and which of those that are good enough are not told apart from its first."""
     front = found.pareto[cost]
-    good = (v for v in found.standing.having(GOOD) if v not in front)
+    good = (v for v in found.standing.eligible if v not in front)
     same = [name_of(v) for v in good if not costs.told_apart(results, v, front[0], cost)]
     first = name_of(front[0]) + (f" (not told apart: {', '.join(same)})" if same else "")
     return ", ".join([first, *map(name_of, front[1:])])

@@ -52,7 +52,7 @@ def standing(results: Results, dataset: str, name: str) -> Standing:
 
 def good_models(results: Results, dataset: str, name: str) -> list[Variant]:
     """Of `best_of_models` the best, and those that are good enough."""
-    good = standing(results, dataset, name).having(verdicts.GOOD)
+    good = standing(results, dataset, name).eligible
     return [variant for variant in best_of_models(results, dataset, name) if variant in good]
 
 

@@ -1,8 +1,8 @@
 """What to ship of a model and data set: verdicts on quality, what it costs, what it must not lose, and the floor.
 
-Only a variant that is good enough (`verdicts`) can be recommended. Of these the cheapest is, where what is not told
-apart costs the same; of several that cost the same, the one that loses fewest guards, then the smallest, then the
-better one.
+Only the best found and what is good enough (`verdicts`) can be recommended. Of these the cheapest is, where what is
+not told apart costs the same; of several that cost the same, the one that loses fewest guards, then the smallest, then
+the better one.
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from tradeoffs.common.cells import TRAINED, Copied, Pair, Variant
 from tradeoffs.results import costs, ranking, verdicts
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import MANY_CUT, Results
-from tradeoffs.results.verdicts import GOOD, WORSE, Standing
+from tradeoffs.results.verdicts import WORSE, Standing
 
 # Costs that have a Pareto set, and that `decide.cost` can name.
 WEIGHED = ("size_mb", "decode_tokens_per_second", "model_memory_mb")
@@ -95,14 +95,13 @@ def decide(results: Results, pair: Pair) -> Decision:
 def frontier(results: Results, pair: Pair, cost: str) -> list[Variant]:
     """The Pareto set of quality and a cost, dearest first: what is as good and told apart as cheaper there is none.
 
-    It begins with the cheapest variant that is good enough, so there is always one of those in it. Then, again and
-    again, among all that are told apart as cheaper still: the cheapest that is good enough beside the best of them.
+    It begins with the cheapest of the best found and all that are good enough. Then, again and again, among all that
+    are told apart as cheaper still: the cheapest of their best and those that are good enough beside it.
     """
     name, left, found = ranking.headline(results, pair), ranking.ranked(results, pair), list[Variant]()
     while left:
         standing = verdicts.standing(results, left, name)
-        good = [v for v in left if standing.verdicts[v].word == GOOD]
-        found.append(_cheapest(results, good, cost))
+        found.append(_cheapest(results, standing.eligible, cost))
         left = [v for v in left if costs.cheaper(results, v, found[-1], cost)]
     return found
 

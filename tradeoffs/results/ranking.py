@@ -39,7 +39,7 @@ def best_shipped(results: Results, pair: Pair) -> str:
 
 def good_enough(results: Results, pair: Pair) -> list[Variant]:
     """The best variant of a pair and all that are good enough, best first."""
-    good = verdicts.standing(results, results.of(pair), headline(results, pair)).having(verdicts.GOOD)
+    good = verdicts.standing(results, results.of(pair), headline(results, pair)).eligible
     return best_first(results, good, headline(results, pair))
 
 

@@ -18,6 +18,7 @@ from tradeoffs.results.results import Judged, Results
 from tradeoffs.results.simultaneous import Measured
 
 GOOD, UNDECIDED, WORSE, ONE = "good enough", "undecided", "too much worse", "one training"
+BEST = "best found"
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,10 @@ class Standing:
     margin: float
     verdicts: dict[Variant, Verdict]
 
-    def having(self, word: str) -> list[Variant]:
-        return [variant for variant, verdict in self.verdicts.items() if verdict.word == word]
+    @property
+    def eligible(self) -> list[Variant]:
+        """Those that can be recommended: what is good enough, and the best found: nothing better is known."""
+        return [variant for variant, verdict in self.verdicts.items() if verdict.word in (GOOD, BEST)]
 
 
 def standing(results: Results, some: Sequence[Variant], name: str) -> Standing:
@@ -65,9 +68,9 @@ def standing(results: Results, some: Sequence[Variant], name: str) -> Standing:
     errors, found = measured.errors(), {}
     for place, variant in enumerate(some):
         if place == first:
-            # Good enough whatever its bound: nothing is known that is better.
-            behind = sign * float(lower[place])
-            found[variant] = Verdict(GOOD, Interval(0.0, min(0.0, behind), max(0.0, behind), 0.0))
+            # By its value alone nobody is good enough: luck may have put one of two that are hard to tell apart first.
+            word, behind = GOOD if lower[place] > -margin else BEST, sign * float(lower[place])
+            found[variant] = Verdict(word, Interval(0.0, min(0.0, behind), max(0.0, behind), 0.0))
             continue
         value = float(measured.differences[place, first])
         low, high = sorted((sign * float(lower[place]), sign * float(upper[place])))
