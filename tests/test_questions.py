@@ -40,9 +40,9 @@ def evaluated(tmp_path, monkeypatch):
     return tmp_path
 
 
-def write_questions(asked):
+def write_questions(asked, choices=CHOICES):
     rows = [
-        {"id": item, "subject": subject, "question": f" {subject} {item}? ", "choices": CHOICES}
+        {"id": item, "subject": subject, "question": f" {subject} {item}? ", "choices": choices}
         for subject, item in asked
     ]
     files.write_table("data/tokens/demo-sums/mmlu.parquet", rows, QUESTIONS)
@@ -110,6 +110,19 @@ def test_the_csv_holds_every_question_and_number(evaluated):
         ("A", "D", "0"),
         ("D", "D", "1"),
     ]
+
+
+def test_the_csv_has_its_head_where_nothing_was_wrong(evaluated):
+    questions.main(NAME, "rates", wrong=True, table=Path("answers.csv"))
+    head = Path("answers.csv").read_text()
+    assert head.startswith("subject,id,question,A,B,C,D,p_A,")
+    assert head.endswith("share_D,chosen,right,is_right\n")
+
+
+def test_what_a_question_holds_does_nothing_to_the_terminal(evaluated, capsys):
+    write_questions(ASKED, ["one", "two\x1b[2J", "three", "four"])
+    questions.main(NAME, None, wrong=False, table=None)
+    assert "B. two\\x1b[2J\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

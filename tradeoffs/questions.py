@@ -4,10 +4,11 @@
     python -m tradeoffs.questions demo-demo-lora-q4_0 --csv answers.csv
 
 Reads what evaluation left in data/; nothing is evaluated again. Per option: its probability after `Answer:` and the
-tokens that all letters begin with, among all tokens of the vocabulary, and its share of what the four have together.
+tokens that all letters begin with, among all tokens of the vocabulary, and its share of what the four have together. On
+a terminal what does not fit goes through $PAGER, or less; through a pipe all of it goes. Answers to test questions have
+a command of their own, tradeoffs.answers.
 """
 
-import csv
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +17,14 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from tradeoffs.common import files
-from tradeoffs.common.cells import ITEMS, SEEDS, TRAINED, Variant
-from tradeoffs.plumbing import cli
+from tradeoffs.plumbing import cli, terminal
 from tradeoffs.plumbing.errors import UserError, near
-from tradeoffs.results import reading
+from tradeoffs.results import evaluated, tables
 from tradeoffs.sources.multiple_choice import LETTERS
 
 COLUMNS = ("item", "subject", "chosen", "correct_option", "option_logprobs")
+HEAD: tuple[str, ...] = ("subject", "id", "question", *LETTERS)
+HEAD += (*(f"p_{x}" for x in LETTERS), *(f"share_{x}" for x in LETTERS), "chosen", "right", "is_right")
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,9 @@ def answered(name: str, subject: str | None = None) -> list[Answered]:
     Raises UserError for a variant that was not evaluated or could not be made, a subject that it was not asked, and
     questions that changed since.
     """
-    known = sorted(path.stem for path in ITEMS.glob("[!.]*.parquet"))
-    known += sorted(f"{path.parent.name}-{TRAINED}-{path.stem}" for path in SEEDS.glob("*/[!.]*.parquet"))
-    if name not in known:
-        hint = near(name, known) if known else ""
-        raise UserError(f"{name}: no such variant in {ITEMS}{hint}; `dvc repro` makes those of the run list")
-    variant = Variant.parse(name)
-    reading.must_be_made(variant)
+    variant = evaluated.named(name)
     rows = pq.read_table(variant.items, columns=list(COLUMNS), filters=[("split", "=", "mmlu")]).to_pylist()
     if not rows:
-        if variant.seed is not None and not pq.read_metadata(variant.items).num_rows:
-            other = variant.cell.variant(TRAINED)
-            raise UserError(f"{variant}: its method trains nothing, so every seed has the same model; name {other}")
         raise UserError(f"{variant}: was asked no multiple-choice questions (its data set has no mmlu in params.yaml)")
     subjects = list(dict.fromkeys(row["subject"] for row in rows))
     if subject is not None and subject not in subjects:
@@ -99,12 +92,12 @@ def answered(name: str, subject: str | None = None) -> list[Answered]:
 def shown(asked: Answered) -> Iterator[str]:
     """Lines for one question."""
     verdict = "right" if asked.is_right else f"wrong: {LETTERS[asked.chosen]}, not {LETTERS[asked.right]}"
-    yield f"{asked.subject} {asked.id}  {verdict}"
-    yield asked.question.strip()
+    yield terminal.harmless(f"{asked.subject} {asked.id}  {verdict}")
+    yield terminal.harmless(asked.question.strip())
     for index, choice in enumerate(asked.choices):
         marks = ("chosen" if index == asked.chosen else "") + (" right" if index == asked.right else "")
         numbers = f"{asked.probabilities[index]:9.3g}  {asked.shares[index]:6.1%}"
-        yield f"  {numbers}  {marks:<12}  {LETTERS[index]}. {choice}"
+        yield f"  {numbers}  {marks:<12}  {LETTERS[index]}. {terminal.harmless(choice)}"
     yield ""
 
 
@@ -114,7 +107,7 @@ def summary(some: list[Answered]) -> list[str]:
     groups = {subject: [asked for asked in some if asked.subject == subject] for subject in subjects}
     groups |= {"all": some} if len(groups) > 1 else {}
     return [
-        f"{name}: {right} of {len(group)} right ({right / len(group):.1%})"
+        f"{terminal.harmless(name)}: {right} of {len(group)} right ({right / len(group):.1%})"
         for name, group in groups.items()
         for right in [sum(asked.is_right for asked in group)]
     ]
@@ -122,14 +115,13 @@ def summary(some: list[Answered]) -> list[str]:
 
 def write_csv(path: Path, some: list[Answered]) -> None:
     """One row per question; probabilities as `p_A`, shares among the four as `share_A`."""
-    head = ["subject", "id", "question", *LETTERS, *(f"p_{x}" for x in LETTERS), *(f"share_{x}" for x in LETTERS)]
-    with files.new_file(path) as target, target.open("w", encoding="utf-8", newline="") as file:
-        out = csv.writer(file)
-        out.writerow([*head, "chosen", "right", "is_right"])
-        for asked in some:
-            numbers = [f"{value:.6g}" for value in (*asked.probabilities, *asked.shares)]
-            letters = [LETTERS[asked.chosen], LETTERS[asked.right], int(asked.is_right)]
-            out.writerow([asked.subject, asked.id, asked.question, *asked.choices, *numbers, *letters])
+    rows = []
+    for asked in some:
+        letters = (LETTERS[asked.chosen], LETTERS[asked.right], int(asked.is_right))
+        numbers = (*asked.probabilities, *asked.shares)
+        values = (asked.subject, asked.id, asked.question, *asked.choices, *numbers, *letters)
+        rows.append(dict(zip(HEAD, values, strict=True)))
+    tables.write_csv(path, rows, HEAD)
 
 
 def main(variant: str, subject: str | None, wrong: bool, table: Path | None) -> None:
@@ -139,8 +131,7 @@ def main(variant: str, subject: str | None, wrong: bool, table: Path | None) -> 
         write_csv(table, some)
         print(f"{table}: {len(some)} questions")
     else:
-        for asked in some:
-            print("\n".join(shown(asked)))
+        terminal.page(line for asked in some for line in shown(asked))
     print("\n".join(summary(every)))
 
 
@@ -150,6 +141,10 @@ if __name__ == "__main__":
     parser.add_argument("--subject", help="only the questions of this subject")
     parser.add_argument("--wrong", action="store_true", help="only the questions that were answered wrong")
     parser.add_argument(
-        "--csv", dest="table", type=Path, metavar="FILE", help="write them to a file, one row per question"
+        "--csv",
+        dest="table",
+        type=Path,
+        metavar="FILE",
+        help="write them to a file, one row per question; a text that a spreadsheet would run has a ' before it",
     )
     cli.command(main, parser)

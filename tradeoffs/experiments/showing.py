@@ -1,6 +1,5 @@
 """What was tried, as tables in Markdown and as CSV: a sweep chooses a setting, an ablation shows what each changes."""
 
-import csv
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from tradeoffs import metrics
-from tradeoffs.common import files
 from tradeoffs.experiments.choosing import Methods, Tried, at_the_edge, by_method, label, unfair, varying, written
 from tradeoffs.experiments.reading import VALID
 from tradeoffs.experiments.trial import FACTS, TESTED, Sweep
 from tradeoffs.report.formatting import Lines, bold, counted, difference, interval_of, short, table
-from tradeoffs.results import intervals, simultaneous
+from tradeoffs.results import intervals, simultaneous, tables
 
 PLAIN = ("experiment", "model", "dataset", "method", "seed", "valid_loss", "tokens", "train_seconds")
 ABLATED = ("test_bits_per_byte", "test_f1")  # a loss per token is no measure of settings that change the windows
@@ -194,9 +192,5 @@ def write_csv(path: Path, sweep: Sweep) -> None:
                 for trial in one.trials:
                     row = {name: getattr(trial, name) for name in PLAIN}
                     row |= {"examples": trial.examples, "chosen": int(one is settings[0]), **trial.facts, **trial.test}
-                    rows.append(files.rounded(row) | {key: written(trial.setting.get(key)) for key in keys})
-    head = list(dict.fromkeys(key for row in rows for key in row))
-    with files.new_file(path) as target, target.open("w", encoding="utf-8", newline="") as file:
-        out = csv.DictWriter(file, head)
-        out.writeheader()
-        out.writerows(rows)
+                    rows.append(row | {key: written(trial.setting.get(key)) for key in keys})
+    tables.write_csv(path, rows)

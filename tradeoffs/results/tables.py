@@ -2,7 +2,9 @@
 
 import csv
 import io
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from tradeoffs import metrics
 from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED, Variant, cells
+from tradeoffs.plumbing.errors import UserError
 from tradeoffs.results import costs, prompted, reading, tuning
 from tradeoffs.results.costs import COST
 from tradeoffs.results.intervals import Interval
@@ -18,6 +21,8 @@ from tradeoffs.results.results import Results
 # What each rung of the ladder is compared by.
 LADDER = ("test_loss", "test_f1", "mmlu_accuracy")
 POINT = ("step", "loss", "token_accuracy", "reward_accuracy", "reward_margin", "lr", "grad_norm", *tuning.MEDIANS)
+# What spreadsheets take for a formula, also behind what they drop before it, and full-width; but for plain numbers.
+_FORMULA = re.compile(r"(?![-+][\d.,]+(?:[eE][-+]?\d+)?\Z)[\s\x00-\x1f\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
 
 
 def training(results: Results) -> dict[str, dict]:
@@ -156,14 +161,33 @@ def prompts(results: Results) -> list[dict]:
     return rows
 
 
-def write_csv(path: str | Path, rows: list[dict]) -> None:
-    """The columns of all rows in order of appearance; a number that a row lacks is an empty field."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+def write_csv(path: str | Path, rows: Sequence[dict], columns: Iterable[str] = ()) -> None:
+    """The `columns`, then all others of the rows in order of appearance; what a row lacks is an empty field.
+
+    No text is a formula to a spreadsheet: see `_field`. Raises UserError for a path that cannot be written to.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():  # a folder, or a device such as /dev/stdout, which a file would replace
+        raise UserError(f"{path}: is there and is no file; name one that may be written")
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer = csv.DictWriter(text, list(dict.fromkeys((*columns, *chain.from_iterable(rows)))), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(files.rounded(rows))
-    files.write_text(path, text.getvalue())
+    writer.writerows({name: _field(value) for name, value in files.rounded(row).items()} for row in rows)
+    try:
+        files.write_text(path, text.getvalue())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); name a file that can") from None
+
+
+def _field(value: Any) -> Any:
+    """A value as it is; a text with `'` before what a spreadsheet would run as a formula (OWASP, CSV Injection).
+
+    Its lines end with a line feed alone, since csv quotes no other end of a line.
+    """
+    if not isinstance(value, str):
+        return value
+    text = re.sub("\r\n?", "\n", value)
+    return f"'{text}" if _FORMULA.match(text) else text
 
 
 def _names(variant: Variant) -> dict[str, str]:
