@@ -17,7 +17,7 @@ REPO = Path(__file__).parents[1]
 LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("the error type, which everything raises", ("plumbing/errors",)),
     ("names, paths, files and batches, of every stage; facts of PEFT and TRL, read from them", ("common", "methods")),
-    ("arguments, the clock, who is told of a training: no output depends on it", ("plumbing",)),
+    ("arguments, the clock, the terminal, who is told of a training: no output depends on it", ("plumbing",)),
     ("the names of formats, and what stands where there is none; what each metric is", ("formats", "metrics")),
     ("params.yaml, checked by those facts", ("params",)),
     ("subjects that several stages share", ("sources", "models", "evaluate")),
@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("what aggregate shows of the results", ("report",)),
     ("scripts, one for each stage", ("stages",)),
-    ("commands, no stage", ("experiments", "compare", "questions", "pin", "artifacts", "readme")),
+    ("commands, no stage", ("experiments", "compare", "answers", "questions", "pin", "artifacts", "readme")),
 )
 # Of the rooms of one stage, by whose scripts each is used; score fills the columns that a metric is made of, copying
 # finds its answers by the same embeddings.
