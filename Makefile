@@ -14,12 +14,11 @@ BENCHMARKS := gguf_scoring gguf_kld decode generation mmlu mmlu_agreement zoo me
 .PHONY: run test lint bench clean help
 .DEFAULT_GOAL := help
 
-run: $(READY)  ## run what has changed (everything, the first time), then show where the time went
-	@rm -f .scratch/times.jsonl
-	@begun=$$(date +%s); $(WITH_VENV) $(BIN)/dvc repro && $(BIN)/python -m tradeoffs.plumbing.clock $$(($$(date +%s) - begun))
+run: $(READY)  ## run what has changed (everything, the first time): how long it will take, step by step, then the decision
+	@$(WITH_VENV) $(BIN)/python -m tradeoffs.run
 	@$(BIN)/python -m tradeoffs.readme
 	@$(BIN)/python -m tradeoffs.artifacts
-	@echo "Results: report/report.md (or report/report.html), metrics/, plots/"
+	@$(BIN)/python -m tradeoffs.run.ending
 
 test: $(READY) lint  ## lint, types and tests, with the slowest named; ARGS='-m "not slow"' for the quick ones alone
 	$(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 30 $(ARGS)

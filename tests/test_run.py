@@ -1,0 +1,186 @@
+"""`python -m tradeoffs.run` leaves what `dvc repro` leaves, says where it is, and loses nothing when it is stopped."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_pipeline
+import forked
+import pytest
+
+SLOW_FIXTURES = {"fresh", "finished"}  # read by conftest.py
+STEP = re.compile(r"^\[(\d+)/(\d+)\] (Stage '|)([a-z_]+(?:@[\w-]+)?)(.*)$", re.MULTILINE)
+MADE = ("data", "models", "metrics", "plots", "report")
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory):
+    """The project before its first run, with stand-ins for stages and for the calibration."""
+    folder = tmp_path_factory.mktemp("run") / "fresh"
+    folder.mkdir()
+    fake_pipeline.make(folder, methods=["base", "lora"], precisions=["bf16"], quants=["q8_0"])
+    (folder / "tradeoffs/run/calibration.py").write_text("print(40.0)\n")
+    steps = folder / "tradeoffs/run/steps.py"
+    every_minute = steps.read_text()
+    steps.write_text(every_minute.replace("WRITE_EVERY = 60.0", "WRITE_EVERY = 1e9"))  # on a busy machine, too
+    assert steps.read_text() != every_minute
+    fake_pipeline.dvc("init", "--no-scm", "-q", cwd=folder)
+    fake_pipeline.dvc("config", "core.analytics", "false", cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(fresh, tmp_path_factory):
+    """The same after a whole run, and what that printed."""
+    folder = copy(fresh, tmp_path_factory.mktemp("finished"))
+    done = run(folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
+
+
+def copy(folder: Path, beside: Path) -> Path:
+    return shutil.copytree(folder, beside / "copy", symlinks=True)
+
+
+def run(folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = fake_pipeline.environment_with()
+    return forked.python("-m", "tradeoffs.run", cwd=folder, env=environment, libraries=forked.DVC)
+
+
+def alone(folder: Path) -> subprocess.CompletedProcess[str]:
+    """In a new interpreter and a group of its own, so that a stage can signal all of it, as a terminal does."""
+    command = [sys.executable, "-m", "tradeoffs.run"]
+    environment = fake_pipeline.environment_with()
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, start_new_session=True)
+
+
+def steps(said: str) -> list[tuple[int, int, str]]:
+    """What is said of steps: number, of how many, and which."""
+    return [(int(number), int(of), name) for number, of, _, name, _ in STEP.findall(said)]
+
+
+def ran(said: str) -> list[str]:
+    return [name for _, _, cached, name, _ in STEP.findall(said) if not cached]
+
+
+def stop_at_merge(folder: Path, how: str) -> None:
+    """Lets the stand-in of `merge` do `how` in place of its work."""
+    stand_in = folder / "stand_in.py"
+    before = "import os, signal, sys\nif any('models/merged' in word for word in sys.argv):\n"
+    stand_in.write_text(f"{before}    {how}\n{fake_pipeline.STAND_IN}")
+
+
+def go_on(folder: Path) -> None:
+    (folder / "stand_in.py").write_text(fake_pipeline.STAND_IN)
+
+
+def locked(folder: Path) -> set[str]:
+    """Steps that dvc.lock knows."""
+    return set(re.findall(r"^  ([a-z_]+(?:@[\w-]+)?):$", (folder / "dvc.lock").read_text(), re.MULTILINE))
+
+
+def test_every_step_says_which_of_how_many_it_is(finished):
+    folder, said = finished
+    found = steps(said)
+    assert [number for number, _, _ in found] == list(range(1, len(found) + 1))
+    assert {of for _, of, _ in found} == {len(found)}
+    assert {name for _, _, name in found} == locked(folder)
+    assert said.splitlines()[0].startswith(
+        f"{len(found)} of {len(found)} steps to run: prepare, base, tokenize, 2 fine"
+    )
+
+
+def test_the_lock_file_is_that_of_dvc_repro_and_is_written_once(fresh, finished, tmp_path):
+    folder, said = finished
+    other = copy(fresh, tmp_path)
+    for name in MADE:
+        shutil.copytree(folder / name, other / "kept" / name, ignore=shutil.ignore_patterns("times.json"))
+    assert fake_pipeline.repro(other) == locked(folder)
+    assert (other / "dvc.lock").read_bytes() == (folder / "dvc.lock").read_bytes()
+    assert said.count("Updating lock file 'dvc.lock'") == 1
+    assert fake_pipeline.repro(folder) == set()
+
+
+def test_nothing_to_run_is_said_and_nothing_else(finished, tmp_path):
+    folder = copy(finished[0], tmp_path)
+    done = run(folder)
+    count = len(locked(folder))
+    assert (done.returncode, done.stdout) == (0, f"Nothing to run: all {count} steps are up to date.\n")
+
+
+def test_the_times_of_a_whole_run_are_kept_and_the_next_is_estimated_by_them(finished, tmp_path):
+    folder = copy(finished[0], tmp_path)
+    kept = json.loads((folder / "metrics/times.json").read_text())
+    assert set(kept["seconds"]) == locked(folder)
+    assert kept["training_steps_per_second"] == 40.0
+    kept["seconds"] = dict.fromkeys(kept["seconds"], 60.0)
+    (folder / "metrics/times.json").write_text(json.dumps(kept))
+    fake_pipeline.change(folder, lambda raw: raw["methods"]["lora"]["config"].update(r=3))
+    said = run(folder).stdout
+    found = steps(said)
+    assert 0 < len(found) < len(locked(folder))
+    assert f" at most about {len(found)} min" in said.splitlines()[1]
+    assert f"[{len(found)}/{len(found)}] aggregate, about " in said
+    seconds = json.loads((folder / "metrics/times.json").read_text())["seconds"]
+    assert seconds["prepare@demo"] == 60.0 and seconds["finetune@demo-demo-lora-42"] < 60.0
+
+
+def test_only_what_may_run_is_spoken_of(finished, tmp_path):
+    """A stage that makes the same thing again ends there: what might have followed says so, the rest nothing."""
+    folder = copy(finished[0], tmp_path)
+    for name in MADE:
+        shutil.copytree(folder / name, folder / "kept" / name)
+    with (folder / "tradeoffs/finetune/trainer.py").open("a") as file:
+        file.write("# a comment\n")
+    said = run(folder).stdout
+    assert {name.partition("@")[0] for name in ran(said)} == {"finetune"}
+    unchanged = {name for _, _, name in steps(said)} - set(ran(said))
+    assert {"reference@demo-demo-lora", "score", "aggregate"} <= unchanged
+    assert "prepare@demo" not in said
+
+
+def test_a_step_that_fails_ends_it_as_it_ends_dvc_repro(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    stop_at_merge(folder, "sys.exit(3)")
+    done = run(folder)
+    assert done.returncode == 255
+    assert re.search(r"ERROR: failed to reproduce 'merge@\S+': failed to run: .*, exited with 3\n", done.stderr)
+    before = locked(folder)
+    assert before and not any(name.startswith("merge") for name in before)
+    assert not (folder / "metrics/times.json").exists()
+    go_on(folder)
+    assert not before & {name for _, _, name in steps(run(folder).stdout)}
+
+
+def test_ctrl_c_ends_it_and_what_had_run_is_in_the_lock_file(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    stop_at_merge(folder, "os.killpg(os.getpgrp(), signal.SIGINT)")
+    done = alone(folder)
+    assert done.returncode == 255 and "KeyboardInterrupt" in done.stderr
+    assert "finetune@demo-demo-base-42" in locked(folder)
+    go_on(folder)
+    assert fake_pipeline.repro(folder).isdisjoint(ran(done.stdout)[:-1])
+
+
+def test_what_had_run_before_a_power_cut_is_not_run_again(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    stop_at_merge(folder, "os.killpg(os.getpgrp(), signal.SIGKILL)")
+    done = alone(folder)
+    assert done.returncode == -9 and not (folder / "dvc.lock").exists()
+    go_on(folder)
+    again = run(folder)
+    assert again.returncode == 0, again.stderr
+    assert set(ran(again.stdout)).isdisjoint(ran(done.stdout)[:-1])
+    assert "[1/" in again.stdout and "Stage 'prepare@demo' is cached" in again.stdout
+    assert locked(folder) == {name for _, _, name in steps(again.stdout)}
+
+
+def test_a_typo_in_params_is_said_before_anything_else(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    fake_pipeline.change(folder, lambda raw: raw["run"].update(methodz=raw["run"].pop("methods")))
+    done = run(folder)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "run.methodz: unknown key (did you mean methods?)" in done.stderr

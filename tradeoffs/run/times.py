@@ -1,0 +1,137 @@
+"""How long each step of the pipeline took, in metrics/times.json, and what follows from it for another run.
+
+`make run` writes the file: all of it after a run of every step; after a shorter one what ran, if the machine is the
+same. So all its times are of the one machine that it names.
+"""
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from tradeoffs.common import files
+
+PATH = Path("metrics/times.json")
+SHORT = 30.0  # seconds: what takes less is not worth the two seconds of a calibration
+
+
+@dataclass(frozen=True)
+class Times:
+    """`seconds` by the name that DVC has for the step; `hardware` as in run_info.json."""
+
+    hardware: dict[str, Any]
+    training_steps_per_second: float
+    seconds: dict[str, float]
+
+    def of(self, step: str) -> float | None:
+        """Seconds of a step; of one that was not timed, those of its like: the mean over the same stage of the same
+        model and data set. None where there is no such step."""
+        if step in self.seconds:
+            return self.seconds[step]
+        stage, _, cell = step.partition("@")
+        model_and_dataset = cell.split("-")[:2]
+        if len(cell.split("-")) == len(model_and_dataset):  # nothing else is in the name: there is no like
+            return None
+        begin = f"{stage}@{'-'.join(model_and_dataset)}-"
+        like = [took for name, took in self.seconds.items() if name.startswith(begin)]
+        return mean(like) if like else None
+
+
+def read() -> Times | None:
+    """None if there is no such file, or if it holds something else (the marks of a merge)."""
+    try:
+        return Times(**files.read_json(PATH))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def hardware() -> dict[str, Any]:
+    """Of this machine."""
+    found: dict[str, Any] = files.run_info()["hardware"]
+    return found
+
+
+def calibrated() -> float:
+    """Training steps per second here and now, by a process of its own, in four seconds; two of them are imports."""
+    command = [sys.executable, "-m", "tradeoffs.run.calibration"]
+    return float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of the `planned` steps among `every` one: `seconds` of each that there are times of, on this machine.
+
+    `rate`, its training steps per second, is None where so little is to do that it was not measured; the machine then
+    counts as one like that of the `times`.
+    """
+
+    planned: Sequence[str]
+    every: Sequence[str]
+    times: Times | None
+    rate: float | None
+    seconds: Mapping[str, float]
+
+    @property
+    def whole(self) -> bool:
+        return len(self.planned) == len(self.every)
+
+
+def estimate(planned: Sequence[str], every: Sequence[str]) -> Estimate:
+    """What the `planned` steps among `every` one will take."""
+    times = read()
+    known = {name: took for name in planned if times and (took := times.of(name)) is not None}
+    short = len(known) == len(planned) < len(every) and sum(known.values()) < SHORT
+    rate = None if short else calibrated()
+    factor = times.training_steps_per_second / rate if times and rate else 1.0
+    return Estimate(planned, every, times, rate, {name: took * factor for name, took in known.items()})
+
+
+def keep(took: Mapping[str, float], expected: Estimate) -> None:
+    """Writes the times of a run: seconds of each step that ran. One that DVC took from its cache did not, and is none
+    of them."""
+    mine, there = hardware(), set(expected.every)
+    if expected.rate and there == set(took):
+        old, rate = {}, expected.rate
+    elif expected.times and expected.times.hardware == mine:
+        old, rate = expected.times.seconds, expected.times.training_steps_per_second
+    else:
+        return
+    seconds = {name: round(found, 1) for name, found in {**old, **took}.items() if name in there}
+    files.write_json(PATH, asdict(Times(mine, rate, dict(sorted(seconds.items())))))
+
+
+def announcement(found: Estimate) -> list[str]:
+    """What is to run, for how long, and what that is taken from."""
+    kinds = Counter(name.partition("@")[0] for name in found.planned)
+    named = ", ".join(kind if count == 1 else f"{count} {kind}" for kind, count in kinds.items())
+    lines = [f"{len(found.planned)} of {len(found.every)} steps to run: {named}."]
+    untimed = len(found.planned) - len(found.seconds)
+    if found.times is None or not found.seconds:
+        return [*lines, f"How long that takes is not known: {PATH} has no times of them; a run that ends writes it."]
+    spread = "at least" if untimed else "about" if found.whole else "at most about"
+    why = f"; {untimed} of them were never timed" if untimed else ""
+    lines.append(f"On this machine ({_named(hardware())}) {spread} {spoken(sum(found.seconds.values()))}{why}.")
+    if found.rate:
+        theirs = found.times.training_steps_per_second
+        factor = found.rate / theirs
+        lines.append(
+            f"It trains {found.rate:.0f} steps of a small network per second, {factor:.2g} times as many as where the "
+            f"steps were timed ({_named(found.times.hardware)}: {theirs:.0f}); {PATH}"
+        )
+    return lines
+
+
+def spoken(seconds: float) -> str:
+    """Seconds as one says them: `40 s`, `12 min`, `1 h 5 min`."""
+    if seconds < 90:
+        return f"{max(5, 5 * round(seconds / 5))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _named(found: Mapping[str, Any]) -> str:
+    return f"{found['processor']}, {found['cores']} cores"
