@@ -87,7 +87,7 @@ def wrongly(
 ) -> tuple[float, float]:
     """How often one that is worse than the best by a little more than the margin is called good enough.
 
-    And how often it is the best found, by which it can be recommended, but not as good enough.
+    And how often it is the best found, by which it can be recommended without being called so.
 
     Besides the two there are `others`, all of them as good as the best, so that any may come out first; each has
     answers of its own to a share `differ` of the items. The worse one has some wholly wrong beyond that.

@@ -116,7 +116,7 @@ def test_where_nothing_is_wrong_the_question_itself_can_be_changed(calm):
 def test_too_few_items_to_decide_ask_for_more(calm):
     row, cfg = calm
     row["verdicts"]["demo-demo-full-q4_0"] = {"verdict": "undecided", "items_to_decide": 5000}
-    assert ending.change(row, cfg).startswith(f"`evaluate.splits.test` from {cfg.evaluate.splits.test} to 5000")
+    assert ending.change(row, cfg).startswith(f"`evaluate.splits.test` (now {cfg.evaluate.splits.test}) up to 5,000")
 
 
 def test_a_single_training_asks_for_more_seeds_before_more_items(calm):

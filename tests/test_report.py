@@ -121,7 +121,9 @@ def test_every_verdict_follows_from_its_bounds(text, results):
             low, high = found.difference.low, found.difference.high
             assert (found.word == verdicts.WORSE) == (high < -standing.margin)
             assert found.word != verdicts.GOOD or low > -standing.margin
-        assert standing.verdicts[standing.best].word in (verdicts.GOOD, verdicts.BEST)
+        best = standing.verdicts[standing.best]
+        behind = max(abs(best.difference.low), abs(best.difference.high))
+        assert best.word == (verdicts.GOOD if behind < standing.margin else verdicts.BEST)
 
 
 def test_the_metric_that_decides_is_that_of_the_params_where_it_was_measured(results, monkeypatch):

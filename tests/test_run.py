@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,10 +23,10 @@ def fresh(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "fresh"
     folder.mkdir()
     fake_pipeline.make(folder, methods=["base", "lora"], precisions=["bf16"], quants=["q8_0"])
-    (folder / "tradeoffs/run/calibration.py").write_text("print(40.0)\n")
+    (folder / "tradeoffs/run/calibration.py").write_text("print(40.0, 'cpu')\n")
     steps = folder / "tradeoffs/run/steps.py"
     every_minute = steps.read_text()
-    steps.write_text(every_minute.replace("WRITE_EVERY = 60.0", "WRITE_EVERY = 1e9"))  # on a busy machine, too
+    steps.write_text(every_minute.replace("MOST_UNWRITTEN = 60.0", "MOST_UNWRITTEN = 1e9"))  # on a busy machine, too
     assert steps.read_text() != every_minute
     fake_pipeline.dvc("init", "--no-scm", "-q", cwd=folder)
     fake_pipeline.dvc("config", "core.analytics", "false", cwd=folder)
@@ -176,6 +177,25 @@ def test_what_had_run_before_a_power_cut_is_not_run_again(fresh, tmp_path):
     assert set(ran(again.stdout)).isdisjoint(ran(done.stdout)[:-1])
     assert "[1/" in again.stdout and "Stage 'prepare@demo' is cached" in again.stdout
     assert locked(folder) == {name for _, _, name in steps(again.stdout)}
+
+
+def test_sigterm_ends_it_and_what_had_run_is_in_the_lock_file(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    stop_at_merge(folder, "os.kill(os.getppid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM)")
+    done = alone(folder)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "finetune@demo-demo-base-42" in locked(folder)
+
+
+def test_after_a_power_cut_no_more_than_a_minute_of_work_is_not_in_the_lock_file(fresh, tmp_path):
+    """Whatever dvc.lock and the cache held before."""
+    folder = copy(fresh, tmp_path)
+    steps_of = folder / "tradeoffs/run/steps.py"
+    steps_of.write_text(steps_of.read_text().replace("MOST_UNWRITTEN = 1e9", "MOST_UNWRITTEN = 0.0"))
+    stop_at_merge(folder, "os.killpg(os.getpgrp(), signal.SIGKILL)")
+    done = alone(folder)
+    assert done.returncode == -9
+    assert locked(folder) == set(ran(done.stdout)[:-1])
 
 
 def test_a_typo_in_params_is_said_before_anything_else(fresh, tmp_path):

@@ -15,7 +15,7 @@ def paged(tmp_path, monkeypatch):
     """What a pager is told and given, where standard input and output are a terminal; "" where none is started."""
     shown = tmp_path / "shown"
     monkeypatch.setenv("PAGER", f'{{ echo "LESS=$LESS"; cat; }} > {shown}')
-    monkeypatch.delenv("MANPAGER", raising=False)
+    monkeypatch.setenv("MANPAGER", "cat > /dev/null")  # is for manuals
     monkeypatch.setattr(pydoc, "pager", pydoc.pager)  # which replaces itself by the pager it has found
 
     def page(lines):

@@ -22,7 +22,7 @@ def here(tmp_path, monkeypatch):
     """A machine that trains half as fast as that of `written`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(times, "hardware", lambda: HERE)
-    monkeypatch.setattr(times, "calibrated", lambda: 20.0)
+    monkeypatch.setattr(times, "calibrated", lambda: (20.0, "cpu"))
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def written(here):
 
 
 def write(hardware):
-    found = times.Times(hardware, 40.0, SECONDS)
+    found = times.Times(hardware, "cpu", 40.0, SECONDS)
     times.PATH.parent.mkdir()
     times.PATH.write_text(json.dumps(found.__dict__))
     return found
@@ -73,6 +73,15 @@ def test_without_any_times_nothing_is_said_of_how_long(here):
     assert len(found) == 2
 
 
+def test_a_gpu_is_not_held_against_the_times_of_a_cpu(written, monkeypatch):
+    monkeypatch.setattr(times, "calibrated", lambda: (900.0, "A GPU"))
+    found = times.estimate(EVERY, EVERY)
+    assert found.seconds == {}
+    assert "no times of them on A GPU" in times.announcement(found)[1]
+    times.keep({"aggregate": 5.0}, found)
+    assert times.read() == written
+
+
 def test_a_file_with_the_marks_of_a_merge_counts_as_none(written):
     times.PATH.write_text("<<<<<<< HEAD\n" + times.PATH.read_text())
     assert times.read() is None
@@ -87,7 +96,7 @@ def test_what_takes_a_moment_is_not_worth_a_calibration(written, monkeypatch):
 
 def test_a_whole_run_writes_all_times_anew(written):
     times.keep(dict.fromkeys(EVERY, 1.25), times.estimate(EVERY, EVERY))
-    assert times.read() == times.Times(HERE, 20.0, dict.fromkeys(sorted(EVERY), 1.2))
+    assert times.read() == times.Times(HERE, "cpu", 20.0, dict.fromkeys(sorted(EVERY), 1.2))
 
 
 def test_a_part_of_a_run_adds_to_the_times_of_the_same_machine_alone(here):

@@ -61,7 +61,8 @@ def answered(name: str, subject: str | None = None) -> list[Answered]:
         raise UserError(f"{variant}: was asked no multiple-choice questions (its data set has no mmlu in params.yaml)")
     subjects = list(dict.fromkeys(row["subject"] for row in rows))
     if subject is not None and subject not in subjects:
-        raise UserError(f"--subject {subject}: {variant} was not asked it{near(subject, subjects)}")
+        known = terminal.harmless(near(subject, subjects))
+        raise UserError(f"--subject {subject}: {variant} was not asked it{known}")
     asked = variant.cell.tokens / "mmlu.parquet"
     if not asked.is_file():
         raise UserError(f"{asked}: missing, it holds the questions; run `dvc repro tokenize@{variant.cell.pair}`")

@@ -20,6 +20,7 @@ def page(lines: Iterable[str]) -> None:
     text = "".join(f"{line}\n" for line in lines)
     if text and sys.stdout.isatty():
         os.environ.setdefault("LESS", "FX")  # it ends by itself where all fits, and what was read stays on the screen
+        os.environ.pop("MANPAGER", None)  # for pydoc the first choice, but what is shown here is no manual
         pydoc.pager(text)
     else:
         print(text, end="")

@@ -1,8 +1,8 @@
 """What to ship of a model and data set: verdicts on quality, what it costs, what it must not lose, and the floor.
 
 Only the best found and what is good enough (`verdicts`) can be recommended. Of these the cheapest is, where what is
-not told apart costs the same; of several that cost the same, the one that loses fewest guards, then the smallest, then
-the better one.
+not told apart costs the same; of several that cost the same, the one that loses fewest guards, then the smallest, the
+fastest, the lightest in memory, then the better one.
 """
 
 from collections import Counter
@@ -16,7 +16,7 @@ from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import MANY_CUT, Results
 from tradeoffs.results.verdicts import WORSE, Standing
 
-# Costs that have a Pareto set, and that `decide.cost` can name.
+# Costs that have a Pareto set, and that `decide.cost` can name. Where it leaves several, the others decide, in order.
 WEIGHED = ("size_mb", "decode_tokens_per_second", "model_memory_mb")
 KEPT, LOST, UNCLEAR = "kept", "lost", "unclear"
 # What is said to have collapsed: more than half of what was said is the same, and twice as much as was asked for; at
@@ -108,15 +108,18 @@ def frontier(results: Results, pair: Pair, cost: str) -> list[Variant]:
 
 def _cheapest(results: Results, good: Sequence[Variant], cost: str) -> Variant:
     """Of variants, best first, one that no other is told apart from as cheaper; of several the one that loses fewest
-    guards, then the one whose weights are smallest, whatever the cost that is asked about, then the better one.
+    guards, then the smallest, whatever the cost that is asked about, then the fastest, then the lightest in memory,
+    then the better one.
 
-    The size is in it because it is no matter of the clock: so the same variant is named on a busy machine, too, where
-    fewer speeds are told apart.
+    The size comes first because it is no matter of the clock: so the same variant is named on a busy machine, too,
+    where fewer speeds are told apart. What is of one size may differ tenfold in speed: an f16 GGUF, a folder in bf16.
     """
     same = [v for v in good if not any(costs.cheaper(results, other, v, cost) for other in good)]
     lost = {v: sum(guard.word == LOST for guard in guards(results, v, good[0])) for v in same}
     same = [v for v in same if lost[v] == min(lost.values())]
-    return next(v for v in same if not any(costs.cheaper(results, other, v, "size_mb") for other in same))
+    for weighed in WEIGHED:
+        same = [v for v in same if not any(costs.cheaper(results, other, v, weighed) for other in same)]
+    return same[0]
 
 
 def guards(results: Results, variant: Variant, best: Variant) -> list[Guard]:

@@ -1,6 +1,7 @@
 """How fast this machine trains: steps per second of a small network, tried for two seconds.
 
-    python -m tradeoffs.run.calibration        prints the number; `make run` holds it against that of metrics/times.json
+    python -m tradeoffs.run.calibration        prints the number and the device that it is of, `cpu` or a GPU's name;
+                                               `make run` holds them against those of metrics/times.json
 
 A process of its own: torch would stay in memory beside all stages.
 """
@@ -47,7 +48,7 @@ def rate(seconds: float = SECONDS) -> float:
 
 
 def main() -> None:
-    print(f"{rate():.2f}")
+    print(f"{rate():.2f} {torch.cuda.get_device_name() if torch.cuda.is_available() else 'cpu'}")
 
 
 if __name__ == "__main__":

@@ -79,7 +79,8 @@ def change(row: Mapping[str, Any], cfg: params.Params) -> str:
         first = cfg.run.seeds[0]
         return f"`run.seeds` to {[first, first + 1, first + 2]}, since {words[ONE]} variants hang on a single training"
     if needed and max(needed) > cfg.evaluate.splits.test:
-        return f"`evaluate.splits.test` from {cfg.evaluate.splits.test} to {max(needed)}, to decide all variants"
+        more = f"`evaluate.splits.test` (now {cfg.evaluate.splits.test}) up to {max(needed):,}, if there are so many"
+        return f"{more}: it would decide {len(needed)} of {words[UNDECIDED]} that are undecided"
     return f"`decide.cost` (now {cfg.decide.cost}) and `decide.margins`, if other things count for you: docs/numbers.md"
 
 

@@ -1,12 +1,13 @@
 """`dvc repro` step by step, by DVC's own API: each step says which of how many it is and about how long is left.
 
 DVC reads and writes the whole dvc.lock after every step, which for a hundred of them takes longer than most steps. Here
-it is written for all that ran in the last minute at once, at the end, and whatever stops the run. After a power cut
-what is not in it yet is in DVC's run cache, so it is not computed again.
+it is written once what is not in it yet has taken a minute, at the end, and when the run is stopped or a step fails. So
+a power cut loses a minute of work at most, and DVC's run cache has much of that.
 """
 
 import logging
 import signal
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,8 @@ from tradeoffs.run.times import spoken
 
 PIPELINE = "dvc.yaml"
 SPEAKERS = ("dvc.stage", "dvc.stage.run", "dvc.stage.cache")  # DVC's loggers that tell of a step
-WRITE_EVERY = 60.0  # seconds between two writings of dvc.lock
+STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+MOST_UNWRITTEN = 60.0  # seconds of work that are not in dvc.lock yet
 STEADY = 60.0  # seconds: the pace of so much work is taken from the times that are known, not from this run
 
 
@@ -57,13 +59,15 @@ class Steps(logging.Filter):
         self._planned, self._expected = list(planned), expected
         self._now, self._ran = "", False
         self._unwritten: list[Stage] = []
-        self._written = time.monotonic()
+        self._seconds = 0.0  # that these took
 
     def run(self, repo: Repo) -> None:
-        """Raises what `dvc repro` raises; what ran until then is in dvc.lock."""
+        """Raises what `dvc repro` raises, and SystemExit where a signal ends it; what ran until then is in dvc.lock."""
         speakers = [logging.getLogger(name) for name in SPEAKERS]
         for speaker in speakers:
             speaker.addFilter(self)
+        for ends in STOPS - {signal.SIGINT}:  # which would end Python at once, with nothing written
+            signal.signal(ends, lambda number, _: sys.exit(128 + number))
         try:
             repo.reproduce(PIPELINE, repro_fn=self._step)
         finally:
@@ -73,29 +77,32 @@ class Steps(logging.Filter):
 
     def _step(self, stage: Stage, **options: object) -> Stage | None:
         """In place of DVC's own function for a step, which differs in writing the lock file each time."""
+        if stage.frozen and not stage.is_import:
+            logging.getLogger("dvc").warning("%s is frozen. Its dependencies are not going to be reproduced.", stage)
         self._now, self._ran = stage.addressing, False
         begun = time.monotonic()
         done: Stage | None = stage.reproduce(**options)
+        self._seconds += time.monotonic() - begun
         if self._ran:
             self.took[self._now] = time.monotonic() - begun
         if done and isinstance(done, PipelineStage):
             self._unwritten.append(done)
         elif done:  # one with a file of its own: dvc import, dvc add
             done.dump(update_pipeline=False)
-        if self._now == self._planned[-1] or time.monotonic() - self._written > WRITE_EVERY:
+        if self._now == self._planned[-1] or self._seconds > MOST_UNWRITTEN:
             self._write()
         return done
 
     def _write(self) -> None:
-        """Puts what ran into dvc.lock. Ctrl-C waits meanwhile: DVC writes the file in place."""
-        stages, self._unwritten = self._unwritten, []
-        if stages:
-            before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        """Puts what ran into dvc.lock. What would stop it waits meanwhile: DVC writes the file in place."""
+        if self._unwritten:
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
             try:
-                stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
+                self._unwritten[0].dvcfile.dump_stages(self._unwritten, update_pipeline=False)
+                self._unwritten.clear()
             finally:
-                signal.signal(signal.SIGINT, before)
-        self._written = time.monotonic()
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        self._seconds = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Puts its number before what DVC says of the step, and lets nothing be said of one that was up to date

@@ -21,9 +21,10 @@ SHORT = 30.0  # seconds: what takes less is not worth the two seconds of a calib
 
 @dataclass(frozen=True)
 class Times:
-    """`seconds` by the name that DVC has for the step; `hardware` as in run_info.json."""
+    """`seconds` by the name that DVC has for the step; `hardware` as in run_info.json; `device` that it trains on."""
 
     hardware: dict[str, Any]
+    device: str
     training_steps_per_second: float
     seconds: dict[str, float]
 
@@ -55,10 +56,12 @@ def hardware() -> dict[str, Any]:
     return found
 
 
-def calibrated() -> float:
-    """Training steps per second here and now, by a process of its own, in four seconds; two of them are imports."""
+def calibrated() -> tuple[float, str]:
+    """Training steps per second here and now, and on which device, by a process of its own, in four seconds; two of
+    them are imports."""
     command = [sys.executable, "-m", "tradeoffs.run.calibration"]
-    return float(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    rate, _, device = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.partition(" ")
+    return float(rate), device.strip()
 
 
 @dataclass(frozen=True)
@@ -66,13 +69,15 @@ class Estimate:
     """Of the `planned` steps among `every` one: `seconds` of each that there are times of, on this machine.
 
     `rate`, its training steps per second, is None where so little is to do that it was not measured; the machine then
-    counts as one like that of the `times`.
+    counts as one like that of the `times`. Of another `device` nothing is known: the speed of a GPU says nothing of the
+    steps that run on the CPU.
     """
 
     planned: Sequence[str]
     every: Sequence[str]
     times: Times | None
     rate: float | None
+    device: str
     seconds: Mapping[str, float]
 
     @property
@@ -85,9 +90,11 @@ def estimate(planned: Sequence[str], every: Sequence[str]) -> Estimate:
     times = read()
     known = {name: took for name in planned if times and (took := times.of(name)) is not None}
     short = len(known) == len(planned) < len(every) and sum(known.values()) < SHORT
-    rate = None if short else calibrated()
+    rate, device = (None, times.device) if short and times else calibrated()
+    if times and times.device != device:
+        known = {}
     factor = times.training_steps_per_second / rate if times and rate else 1.0
-    return Estimate(planned, every, times, rate, {name: took * factor for name, took in known.items()})
+    return Estimate(planned, every, times, rate, device, {name: took * factor for name, took in known.items()})
 
 
 def keep(took: Mapping[str, float], expected: Estimate) -> None:
@@ -96,12 +103,12 @@ def keep(took: Mapping[str, float], expected: Estimate) -> None:
     mine, there = hardware(), set(expected.every)
     if expected.rate and there == set(took):
         old, rate = {}, expected.rate
-    elif expected.times and expected.times.hardware == mine:
+    elif expected.times and (expected.times.hardware, expected.times.device) == (mine, expected.device):
         old, rate = expected.times.seconds, expected.times.training_steps_per_second
     else:
         return
     seconds = {name: round(found, 1) for name, found in {**old, **took}.items() if name in there}
-    files.write_json(PATH, asdict(Times(mine, rate, dict(sorted(seconds.items())))))
+    files.write_json(PATH, asdict(Times(mine, expected.device, rate, dict(sorted(seconds.items())))))
 
 
 def announcement(found: Estimate) -> list[str]:
@@ -111,7 +118,8 @@ def announcement(found: Estimate) -> list[str]:
     lines = [f"{len(found.planned)} of {len(found.every)} steps to run: {named}."]
     untimed = len(found.planned) - len(found.seconds)
     if found.times is None or not found.seconds:
-        return [*lines, f"How long that takes is not known: {PATH} has no times of them; a run that ends writes it."]
+        known = f"{PATH} has no times of them on {found.device}; a run that ends writes it"
+        return [*lines, f"How long that takes is not known: {known}."]
     spread = "at least" if untimed else "about" if found.whole else "at most about"
     why = f"; {untimed} of them were never timed" if untimed else ""
     lines.append(f"On this machine ({_named(hardware())}) {spread} {spoken(sum(found.seconds.values()))}{why}.")
