@@ -177,9 +177,7 @@ def test_the_pages_say_what_the_committed_results_say(page):
 
 
 def test_a_page_that_lost_its_place_for_a_figure_is_refused():
-    with pytest.raises(
-        UserError, match=r"^docs/training\.md: says 0 times, not once: \{train_lora\.ratio\} times"
-    ):
+    with pytest.raises(UserError, match=r"^docs/training\.md: says 0 times, not once: \{train_lora\.ratio\} times"):
         status.with_results("docs/training.md", "Faster.", status.read())
     with pytest.raises(UserError, match=r"^benchmarks/README\.md: needs a line <!-- status:begin -->"):
         status.with_results(status.LIST, "Nothing.", status.read())
