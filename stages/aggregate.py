@@ -3,7 +3,8 @@
 IN   data/items/    data/seeds/    data/copying/    data/scores.parquet    data/facts/    data/cost.json
      data/training/    data/prepared/<dataset>/info.json    data/lengths/
 OUT  metrics/{training,quality,cost,mmlu}.json    metrics/{summary,ladder}.csv    metrics/decision.json    plots/
-     report/ (Markdown, HTML; with prompts in params.yaml also the answers to them, prompts.csv)
+     report/ (pages in Markdown and HTML, of which report.md is the first; with prompts in params.yaml also the answers
+     to them, prompts.csv)
      python -m stages.aggregate
 """
 
@@ -53,7 +54,7 @@ def main() -> None:
         if preferences := tables.curves(results, "preference_curve"):
             tables.write_csv(folder / "preference.csv", preferences)
         tables.write_csv(folder / "subjects.csv", tables.subjects(results))
-        text = page.markdown(results, draw_all(results, folder))
+        texts = page.pages(results, draw_all(results, folder))
 
     for name, numbers in measured.items():
         files.write_json(f"metrics/{name}.json", numbers)
@@ -64,8 +65,7 @@ def main() -> None:
         tables.write_csv("report/prompts.csv", answers)
     else:
         Path("report/prompts.csv").unlink(missing_ok=True)
-    files.write_text("report/report.md", text)
-    files.write_text("report/report.html", page.html(text, "Which method, which format"))
+    page.write(texts, Path("report"))
     files.write_text("report/summary.md", page.summary(results))
     print("\n".join(shown.overview(results, decisions)))
     print("The whole report: report/report.md, report/report.html")

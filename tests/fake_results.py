@@ -18,6 +18,7 @@ from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED, Variant, variants
 from tradeoffs.evaluate.items import ITEMS
 from tradeoffs.params import reading
+from tradeoffs.report import page
 from tradeoffs.results.results import Results
 
 REPO = Path(__file__).parents[1]
@@ -67,6 +68,15 @@ def read() -> Results:
     """The results of the run in the working directory."""
     cfg = params.load_all()
     return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap, cfg.decide)
+
+
+def report(folder: Path) -> str:
+    """All pages of the report in `folder`, one after the other, the front page first, which names the others."""
+    front = (folder / f"report/{page.FRONT}.md").read_text(encoding="utf-8")
+    named = [name for name in page.PAGES if f"]({name}.md)" in front]
+    assert {"methods", "formats", "data", "reading"} <= set(named), "every run has these"
+    assert {path.stem for path in folder.glob("report/*.md")} == {page.FRONT, "summary", *named}
+    return "\n".join([front, *((folder / f"report/{name}.md").read_text(encoding="utf-8") for name in named)])
 
 
 def params_file(folder: Path, source: Path, **run: list[str]) -> None:

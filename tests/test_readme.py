@@ -17,19 +17,28 @@ PAGES = [
 
 def test_the_readme_holds_the_current_results():
     text = (REPO / "README.md").read_text()
-    assert text == readme.with_results(text, (REPO / "report/summary.md").read_text())
+    summary, front = ((REPO / "report" / name).read_text() for name in ("summary.md", "report.md"))
+    assert text == readme.with_results(text, summary, front)
 
 
 def test_only_what_stands_between_the_markers_changes():
     text = f"# Mine\n{readme.BEGIN}\nold\n{readme.END}\nmore\n"
-    found = readme.with_results(text, "## Headline\n\nnew\n")
-    assert found == f"# Mine\n{readme.BEGIN}\nnew\n{readme.PICTURE}{readme.END}\nmore\n"
+    found = readme.with_results(text, "## Headline\n\nnew\n", "No picture.\n")
+    assert found == f"# Mine\n{readme.BEGIN}\nnew\n{readme.END}\nmore\n"
+
+
+@pytest.mark.parametrize("name", readme.PICTURES)
+def test_the_picture_is_that_of_the_first_page(name):
+    text, front = f"{readme.BEGIN}\n{readme.END}\n", f'# One\n\n![Some "of it".](../plots/{name}.png)\n\n*All.*\n'
+    found = readme.with_results(text, "## Headline\n\nnew\n", f"{front}\n![Another.](../plots/quality_vs_size.png)\n")
+    (picture,) = re.findall(r"^!.*", found, re.MULTILINE)
+    assert picture == f"![{readme.PICTURES[name]}](plots/{name}.png)"
 
 
 @pytest.mark.parametrize("text", ["", readme.BEGIN, f"{readme.END} {readme.BEGIN}", 2 * (readme.BEGIN + readme.END)])
 def test_a_readme_without_its_two_markers_is_refused(text):
     with pytest.raises(UserError, match=r"README\.md: needs a line <!-- results:begin -->"):
-        readme.with_results(text, "## Headline\n\nnew\n")
+        readme.with_results(text, "## Headline\n\nnew\n", "")
 
 
 def test_results_that_are_not_there_yet_are_one_message(tmp_path, monkeypatch):

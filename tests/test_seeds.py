@@ -1,6 +1,7 @@
 """Several seeds of training: all are trained and scored as trained, and every format is made of the first."""
 
 import csv
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from tradeoffs.common.cells import Cell, Training, Variant
 from tradeoffs.common.unfinished import Unfinished
 from tradeoffs.metrics import embeddings
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.results import tables, tuning
+from tradeoffs.results import decision, tables, tuning
 from tradeoffs.results.results import Results
 
 SLOW_FIXTURES = {"trained", "finished"}  # read by conftest.py
@@ -246,13 +247,29 @@ def test_the_curves_say_of_which_seed_they_are(finished):
 
 
 def test_the_report_has_a_row_for_each_seed_and_one_for_how_far_they_lie_apart(results):
-    text = Path("report/report.md").read_text()
+    text = fake_results.report(Path())
     head, _, *rows = text.split("<summary>every seed</summary>\n\n")[1].split("\n\n")[0].splitlines()
     assert head.startswith("| method | seed | test F1 | test exact match | test loss | multiple choice |")
     assert [row.split("|")[1:3] for row in rows if "lora" in row] == [[" `lora` ", f" {s} "] for s in (*SEEDS, "sd")]
     assert [row.split("|")[2] for row in rows if "base" in row] == [" 42 "]
     f1 = [f"{results.interval(v, 'test_f1').value:.3g}" for v in results.trainings(CELL)]
     assert [row.split("|")[3].strip() for row in rows if "lora" in row][:3] == f1
+
+
+def test_the_first_page_says_what_is_of_one_training_and_one_number_of_what_was_forgotten(results):
+    text, summary = Path("report/report.md").read_text(), Path("report/summary.md").read_text()
+    ours, base = decision.decide(results, CELL.pair).recommended, results.untouched(CELL.pair)
+    trainings = results.trainings(ours.cell)
+    before, after = (np.mean([results.interval(v, "general_loss").value for v in some]) for some in ([base], trainings))
+    first = results.interval(trainings[0], "general_loss").value
+    change = f"| {after - before:+.3f} ["
+    assert f"{first - before:+.3f}" != f"{after - before:+.3f}", "so that the two can be told apart here"
+    assert f"| general loss as trained, change from the untouched base {change}" in text
+    (row,) = re.findall(rf"^\| `{ours.method}` \|.*", text, re.MULTILINE)
+    assert change in row
+    assert f"general loss as trained {before:.3f} to {after:.3f} (mean of 3 trainings), {change[2:]}" in summary
+    assert text.count("of the means over 3 trainings") == 2, "below the decision and above the tables"
+    assert "One training" not in Path("report/reading.md").read_text()
 
 
 def test_scores_and_trainings_of_what_left_the_lists_are_removed(finished, tmp_path, monkeypatch, capsys):

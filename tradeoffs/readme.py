@@ -3,6 +3,7 @@
 python -m tradeoffs.readme
 """
 
+import re
 from pathlib import Path
 
 from tradeoffs.common import files
@@ -10,28 +11,40 @@ from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-README, SUMMARY = Path("README.md"), Path("report/summary.md")
-PICTURE = "\n![Test quality against decode speed, the Pareto set marked](plots/quality_vs_speed.png)\n"
+README, SUMMARY, FRONT = Path("README.md"), Path("report/summary.md"), Path("report/report.md")
+# The pictures that the report's first page can have, and what they show.
+PICTURES = {
+    "quality_vs_size": "Test quality against size, the Pareto set marked",
+    "quality_vs_speed": "Test quality against decode speed, the Pareto set marked",
+    "bits_per_byte": "Bits per byte of every model on every data set",
+}
 
 
-def with_results(readme: str, summary: str) -> str:
-    """`readme` with what stands between the markers replaced by `summary`, less its headline, and the first picture.
+def with_results(readme: str, summary: str, front: str) -> str:
+    """`readme` with `summary`, less its headline, and the picture of `front` between the markers.
 
-    Raises UserError if the markers are not there, once each and in order.
+    `front` is the report's first page, whose first picture of PICTURES it is; none where that has none. Raises
+    UserError if the markers are not there, once each and in order.
     """
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end) or BEGIN in after or END in before + after:
         raise UserError(f"{README}: needs a line {BEGIN} and then a line {END}, once each; results go in between")
     body = summary.split("\n", 1)[1].strip()
-    return f"{before}{BEGIN}\n{body}\n{PICTURE}{END}{after}"
+    return f"{before}{BEGIN}\n{body}\n{_picture(front)}{END}{after}"
+
+
+def _picture(front: str) -> str:
+    found = re.search(rf"^!\[.*\]\(\.\./plots/({'|'.join(PICTURES)})\.png\)$", front, re.MULTILINE)
+    return f"\n![{PICTURES[found[1]]}](plots/{found[1]}.png)\n" if found else ""
 
 
 def main() -> None:
-    for path in (README, SUMMARY):
+    for path in (README, SUMMARY, FRONT):
         if not path.is_file():
             raise UserError(f"{path}: not found in {Path.cwd()}; run after `dvc repro`, from the folder of dvc.yaml")
-    files.write_text(README, with_results(README.read_text(encoding="utf-8"), SUMMARY.read_text(encoding="utf-8")))
+    readme, summary, front = (path.read_text(encoding="utf-8") for path in (README, SUMMARY, FRONT))
+    files.write_text(README, with_results(readme, summary, front))
 
 
 if __name__ == "__main__":

@@ -48,4 +48,4 @@ def _against(results: Results, trained: list[Variant], name: str) -> Lines:
             p = f"{results.mcnemar(variant, other, name):.2g}" if tested and variant != other else ""
             row += ["" if variant == other else found, p][: 1 + tested]
         rows.append(row)
-    return table(header, rows)
+    return table(header, rows, together=[1, *(1 + tested for _ in header[2 :: 1 + tested])])

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from statistics import median
 
 from tradeoffs.common.cells import Copied
-from tradeoffs.report.formatting import Lines, escaped, row_head, share_of, short, table
+from tradeoffs.report.formatting import Lines, escaped, row_head, share_of, short, shortened, table
 from tradeoffs.report.rendering import render
 from tradeoffs.results import intervals, reading, verdicts
 from tradeoffs.results.results import Results
@@ -24,7 +24,6 @@ LEAKS = {
     "near_duplicate_examples": "train, like test",
     "near_duplicates_within_examples": "train, like train",
 }
-SHOWN = 200  # characters of a dropped example
 EXAMPLES = 5  # of copied answers
 
 
@@ -55,16 +54,12 @@ def _leaks(results: Results, dataset: str) -> Lines:
     """Examples of what was dropped, beside what each is like; nothing where nothing was."""
     dropped = results.prepared[dataset]["dropped"]
     rows = [
-        [label, *(escaped(_shortened(pair[side])) for side in ("dropped", "like"))]
+        [label, *(escaped(shortened(pair[side])) for side in ("dropped", "like"))]
         for key, label in LEAKS.items()
         for pair in dropped.get(key, ())
     ]
-    rows += [["duplicate", escaped(_shortened(text)), ""] for text in dropped.get("duplicate_examples", ())]
+    rows += [["duplicate", escaped(shortened(text)), ""] for text in dropped.get("duplicate_examples", ())]
     return table(["", "dropped", "is like"], rows, texts=["dropped", "is like"]) if rows else []
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[:SHOWN].rstrip()} ..."
 
 
 def _lengths(results: Results) -> Lines:
@@ -109,7 +104,7 @@ def _copied(results: Results, floor: Copied) -> Lines:
     texts = {"prompt": "test question", "question": "most similar training question"}
     texts |= {"generated": "its answer, copied", "answer": "expected answer"}
     rows = [
-        [f"{mine['similarity'][row]:.2f}", *(escaped(_shortened(mine[name][row])) for name in texts)]
+        [f"{mine['similarity'][row]:.2f}", *(escaped(shortened(mine[name][row])) for name in texts)]
         for row in range(min(EXAMPLES, len(mine["item"])))
     ]
     return table(["similarity", *texts.values()], rows, texts=list(texts.values()))

@@ -9,9 +9,10 @@ from tradeoffs.common.cells import Variant
 from tradeoffs.report import grid
 from tradeoffs.report.formatting import (
     Lines,
-    bold,
     cost_of,
+    decimals_of,
     full_label,
+    guard_label,
     heading,
     name_of,
     quality_of,
@@ -19,23 +20,22 @@ from tradeoffs.report.formatting import (
     short,
     signed,
     table,
-    verdict,
 )
 from tradeoffs.report.rendering import render
-from tradeoffs.report.tables import why_only_as_trained
-from tradeoffs.results import costs, decision, intervals, tuning
+from tradeoffs.report.tables import seeds, why_only_as_trained
+from tradeoffs.results import costs, decision, intervals, tuning, verdicts
 from tradeoffs.results.costs import COST
 from tradeoffs.results.decision import KEPT, LOST, Decision, Floor, Guard
 from tradeoffs.results.results import Results
 from tradeoffs.results.verdicts import BEST, GOOD, ONE, UNDECIDED, WORSE
 
-# What the cheapest end of a cost is called, and the unit of its numbers.
+# What the cheapest end of a cost is called, the unit of its numbers, and what of.
 CHEAPEST = {
-    "size_mb": ("smallest", "MB"),
-    "decode_tokens_per_second": ("fastest", "tokens/s"),
-    "model_memory_mb": ("lightest in memory", "MB"),
+    "size_mb": ("smallest", "MB", "of weights"),
+    "decode_tokens_per_second": ("fastest", "tokens/s", "decoded"),
+    "model_memory_mb": ("lightest in memory", "MB", "of memory above the process"),
 }
-SHOWN = ("size_mb", "decode_tokens_per_second", "latency_p50_seconds", "model_memory_mb")
+IN_OVERVIEW = ("size_mb", "decode_tokens_per_second")
 
 
 def section(results: Results, drawn: Sequence[str] = ()) -> str:
@@ -49,6 +49,7 @@ def section(results: Results, drawn: Sequence[str] = ()) -> str:
         groups=results.groups(),
         overview=overview(results, found) if len(found) > 1 else [],
         models=grid.decision(results),
+        seeds=seeds(results),
         decisions=[_decision(results, one) for one in found],
     )
 
@@ -68,11 +69,11 @@ def overview(results: Results, decisions: Sequence[Decision]) -> Lines:
                 f"{name_of(found.standing.best)}: {quality_of(results, found.standing.best, name)}",
                 _value(copied) + ("" if copied.beaten else ", not beaten") if copied else "",
                 quality_of(results, base, name) if base else "",
-                *(cost_of(results, ours, key) for key in CHEAPEST),
+                *(cost_of(results, ours, key) for key in IN_OVERVIEW),
             ]
         )
-    header = ["model / data set", "ship", "by", "its quality", "best", "copying", "untouched base"]
-    return table([*header, *(COST[key] for key in CHEAPEST)], rows, texts=["by"])
+    header = ["model / data set", "ship", "by", "its quality", "best found", "copying", "untouched base"]
+    return table([*header, *(COST[key] for key in IN_OVERVIEW)], rows)
 
 
 def _decision(results: Results, found: Decision) -> dict[str, object]:
@@ -99,11 +100,11 @@ def _decision(results: Results, found: Decision) -> dict[str, object]:
         "costs": _costs(results, ours, best),
         "busy": results.costs.machine["busy"],
         "training": _training(results, ours),
-        "lost": [_guard(results, g) for g in found.guards[ours] if g.word == LOST],
-        "unsure": [_guard(results, g) for g in found.guards[ours] if g.word not in (KEPT, LOST)],
-        "kept": [_guard(results, g) for g in found.guards[ours] if g.word == KEPT],
+        "lost": [_guard(results, g, ours) for g in found.guards[ours] if g.word == LOST],
+        "unsure": [_guard(results, g, ours) for g in found.guards[ours] if g.word not in (KEPT, LOST)],
+        "kept": [_guard(results, g, ours) for g in found.guards[ours] if g.word == KEPT],
         "unchecked": [full_label(results, ours.dataset, n) for n in found.unchecked],
-        "behind": short(max(abs(end) for end in (itself.low, itself.high))),
+        "behind": f"{max(abs(end) for end in (itself.low, itself.high)):.2g}",
         "needed": {"most": max(needed), "of": len(needed)} if needed else None,
         "detectable": _detectable(found),
         "asked": results.count(best, name),
@@ -114,8 +115,6 @@ def _decision(results: Results, found: Decision) -> dict[str, object]:
             if found.standing.verdicts[v].word in (ONE, UNDECIDED) and _lost(found, v) < lost
         ],
         "warnings": found.warnings,
-        "pareto": {CHEAPEST[key][0]: _front(results, found, key) for key in found.pareto},
-        "choices": _choices(results, found),
         "only_as_trained": why_only_as_trained(results, found.pair),
     }
 
@@ -127,16 +126,7 @@ def _lost(found: Decision, variant: Variant) -> int:
 def _detectable(found: Decision) -> str | None:
     """The smallest difference of another method from the best that so many test items show most of the time."""
     errors = [one.difference.error for one in found.standing.verdicts.values() if one.word == ONE]
-    return short(intervals.detectable(median(errors), found.standing.critical)) if errors else None
-
-
-def _front(results: Results, found: Decision, cost: str) -> str:
-    """A Pareto set, and which of those that are good enough are not told apart from its first."""
-    front = found.pareto[cost]
-    good = (v for v in found.standing.eligible if v not in front)
-    same = [name_of(v) for v in good if not costs.told_apart(results, v, front[0], cost)]
-    first = name_of(front[0]) + (f" (not told apart: {', '.join(same)})" if same else "")
-    return ", ".join([first, *map(name_of, front[1:])])
+    return f"{intervals.detectable(median(errors), found.standing.critical):.2g}" if errors else None
 
 
 def _copying(results: Results, found: Decision) -> dict[str, object] | None:
@@ -154,19 +144,12 @@ def _copying(results: Results, found: Decision) -> dict[str, object] | None:
 def _costs(results: Results, ours: Variant, best: Variant) -> list[str]:
     """Each cost of the recommended variant, beside that of the best where the two are told apart."""
     said = []
-    for key, (_, unit) in CHEAPEST.items():
-        text = f"{cost_of(results, ours, key, bounds=True)} {unit} {_NOUN[key]}"
+    for key, (_, unit, of) in CHEAPEST.items():
+        text = f"{cost_of(results, ours, key, bounds=True)} {unit} {of}"
         if ours != best and costs.told_apart(results, ours, best, key):
-            text += f" ({cost_of(results, best, key)} for the best, {results.facts[best]['runtime']})"
+            text += f" ({cost_of(results, best, key)} for the best found, {results.facts[best]['runtime']})"
         said.append(text)
     return said
-
-
-_NOUN = {
-    "size_mb": "of weights",
-    "decode_tokens_per_second": "decoded",
-    "model_memory_mb": "of memory above the process",
-}
 
 
 def _training(results: Results, ours: Variant) -> str | None:
@@ -175,46 +158,19 @@ def _training(results: Results, ours: Variant) -> str | None:
     return None if seconds is None else f"{short(seconds)} s"
 
 
-def _guard(results: Results, guard: Guard) -> str:
-    """A guard as a sentence's part: the metric, what it was held against and has become, the change, the margin."""
-    before = float(results.values(guard.against, guard.metric)[0])
-    after = before + guard.difference.value
-    label, change = _guard_label(results, guard.metric, guard.against.dataset), signed(guard.difference, guard.metric)
-    return f"{label} {short(before)} to {short(after)}, {change} (margin {short(guard.margin)})"
+def _guard(results: Results, guard: Guard, ours: Variant) -> str:
+    """A guard as a sentence's part: the metric, what it was held against and has become, the change, the margin.
 
-
-def _guard_label(results: Results, name: str, dataset: str) -> str:
-    return full_label(results, dataset, name) + (" as trained" if name.startswith("general_") else "")
-
-
-def _choices(results: Results, found: Decision) -> Lines:
-    """All variants that cost as little as the recommended one, then the best and the untouched base, side by side."""
-    name, best, base = found.metric, found.standing.best, results.untouched(found.pair)
-    rows: dict[Variant, str] = dict.fromkeys(found.same_cost, "same cost")
-    rows[found.recommended] = "ship"
-    rows[best] = "ship, best" if best == found.recommended else "best"
-    if base:
-        rows.setdefault(base, "untouched base")
-    also = [more for more in ("test_exact_match",) if results.has(best, more)]
-    guarded = list(dict.fromkeys(g.metric for v in rows for g in found.guards[v]))
-    header = ["", "variant", "runs on", full_label(results, found.pair.dataset, name), "against the best"]
-    header += [full_label(results, found.pair.dataset, more) for more in also]
-    header += [f"{_guard_label(results, n, found.pair.dataset)}, change" for n in guarded]
-    lines = []
-    for v, why in rows.items():
-        against = found.standing.verdicts[v]
-        row = [why, name_of(v), results.facts[v]["runtime"], quality_of(results, v, name)]
-        row += ["" if v == best else verdict(against, name)]
-        row += [quality_of(results, v, more) for more in also]
-        mine = {g.metric: g for g in found.guards[v]}
-        row += [_change(mine.get(n)) for n in guarded]
-        lines.append([bold(cell, v == found.recommended and place == 1) for place, cell in enumerate(row)])
-        lines[-1] += [cost_of(results, v, key) for key in SHOWN]
-    return table([*header, *(COST[key] for key in SHOWN)], lines)
-
-
-def _change(guard: Guard | None) -> str:
-    return "" if guard is None else f"{signed(guard.difference, guard.metric)}, {guard.word}"
+    Of several trainings the change is that of their mean, and so is what it has become.
+    """
+    trainings = len(results.trainings(ours.cell))
+    mean = verdicts.over_seeds(results, guard.against, guard.metric)
+    before = mean.value if mean else float(results.values(guard.against, guard.metric)[0])
+    places = max(0, decimals_of(guard.difference, metrics.metric(guard.metric)[1].decimals))
+    was, now = (f"{value:.{places}f}" for value in (before, before + guard.difference.value))
+    label, change = guard_label(results, guard.metric, guard.against.dataset), signed(guard.difference, guard.metric)
+    of_several = f" (mean of {trainings} trainings)" if trainings > 1 else ""
+    return f"{label} {was} to {now}{of_several}, {change} (margin {short(guard.margin)})"
 
 
 def _value(floor: Floor) -> str:

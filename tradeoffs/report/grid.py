@@ -81,6 +81,7 @@ def section(results: Results, drawn: Sequence[str]) -> str:
         drawn,
         datasets=[_dataset(results, dataset) for dataset in results.run.datasets],
         worst=WORST,
+        framed=len(results.run.models) > 1,
         subjects=_subjects(results),
     )
 
@@ -103,12 +104,14 @@ def _cells(results: Results, shown: Sequence[Variant], among: Sequence[Variant] 
     among, items = among or shown, ITEMS.get(results.prepared[dataset]["kind"], "questions")
     header = ["model", "method"]
     columns: list[dict[Variant, str]] = []
+    together: list[int] = []  # a measure with its letters, and bits per byte with what compares within one tokenizer
     for name in measures(results, dataset):
         header += [results.label(dataset, name), "letters"]
         columns += [{v: quality_of(results, v, name) for v in shown}, ranking.letters(results, among, name)]
         if name == BITS:
             header.append("perplexity")
             columns.append({v: quality_of(results, v, "test_perplexity") for v in shown})
+        together.append(len(columns) - sum(together))
     trained = {v: tuning.numbers(results, v) for v in shown}
     costs = {"train_seconds": "training s", "median_tokens_per_second": "training tok/s"}
     header += [*costs.values(), "decode tok/s", "decode bytes/s", f"scored {items}/s"]
@@ -118,7 +121,7 @@ def _cells(results: Results, shown: Sequence[Variant], among: Sequence[Variant] 
         row = [f"`{v.model}`", f"`{v.method}`", *(column[v] for column in columns)]
         row += [*(short(trained[v].get(key)) for key in costs), cost_of(results, v, "decode_tokens_per_second")]
         rows.append([*row, short(decoded), cost_of(results, v, "eval_samples_per_second")])
-    return table(header, rows, texts=["method"])
+    return table(header, rows, texts=["method"], keys=2, together=together)
 
 
 def _coverage(results: Results, dataset: str) -> dict[str, object]:

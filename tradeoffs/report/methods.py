@@ -79,7 +79,7 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
 def _standing(results: Results, trained: list[Variant], name: str) -> dict[str, list[str]]:
     """Columns beside the headline metric: the verdict on each method, and with several seeds what they say."""
     standing = verdicts.standing(results, trained, name)
-    words = {v: "the best" if v == standing.best else found.word for v, found in standing.verdicts.items()}
+    words = {v: "the best of these" if v == standing.best else found.word for v, found in standing.verdicts.items()}
     columns = {"against the best": [words[v] for v in trained]}
     if (several := seeds(results)) > 1:
         means = [verdicts.over_seeds(results, v, name) for v in trained]

@@ -1,19 +1,26 @@
-"""The report for the person who decides: the answer first, then what it rests on. Markdown, and HTML made from it.
+"""The report for the person who decides: a front page with the answer, and pages that hold what it rests on.
 
-A section is a module here, a template of the same name in templates/, and a line in SECTIONS.
+Markdown, and HTML made from it. A section is a module here, a template of the same name in templates/, and stands on a
+page of PAGES.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from markdown_it import MarkdownIt
 
+from tradeoffs.common import files
 from tradeoffs.report import (
+    answers,
+    choices,
     comparisons,
     data,
     decision,
     forgetting,
     formats,
+    front,
     grid,
     ladder,
     machine,
@@ -25,36 +32,93 @@ from tradeoffs.report import (
 from tradeoffs.report.rendering import render
 from tradeoffs.results.results import Results
 
-# Each makes the Markdown of its section of the results and the names of the pictures that were drawn, or "".
-SECTIONS: tuple[Callable[[Results, Sequence[str]], str], ...] = (
-    decision.section,
-    grid.section,
-    methods.section,
-    forgetting.section,
-    formats.section,
-    ladder.section,
-    subjects.section,
-    prompts.section,
-    comparisons.section,
-    data.section,
-    reading.section,
-    machine.section,
-)
+# Makes the Markdown of a section of the results and the names of the pictures that were drawn, or "".
+Section = Callable[[Results, Sequence[str]], str]
+FRONT = "report"  # the first page: report/report.md, report/report.html
 
 
-def markdown(results: Results, drawn: Sequence[str]) -> str:
-    """The whole report; `drawn` are the names of the pictures that there are."""
-    texts = [section(results, drawn).strip("\n") for section in SECTIONS]
-    # However many blank lines a template leaves around what is not there, one is enough.
-    return re.sub("\n{3,}", "\n\n", "\n\n".join(texts)) + "\n"
+@dataclass(frozen=True)
+class Page:
+    title: str
+    about: str  # what it has, for the front page
+    sections: tuple[Section, ...]
+
+
+# By the names of their files in report/, in the order in which they are named.
+PAGES = {
+    "answers": Page("Answers", "what was asked, expected and generated", (answers.section, prompts.section)),
+    "grid": Page("Models and data sets", "every model on every data set", (grid.section,)),
+    "methods": Page(
+        "Methods",
+        "quality of each method, what it took and what it forgot, and who beats whom",
+        (methods.section, forgetting.section, comparisons.section),
+    ),
+    "formats": Page(
+        "Formats",
+        "quality and cost of each format, what costs as little, and at which step a fine-tune is lost",
+        (formats.section, choices.section, ladder.section),
+    ),
+    "multiple_choice": Page("Multiple choice", "by subject", (subjects.section,)),
+    "data": Page("Data", "what it consists of, what was dropped, and how small a difference it shows", (data.section,)),
+    "reading": Page(
+        "Numbers", "what each number means, and the machine they are from", (reading.section, machine.section)
+    ),
+}
+
+
+def pages(results: Results, drawn: Sequence[str]) -> dict[str, str]:
+    """The Markdown of every page that has something to say, by its name, the front page first.
+
+    `drawn` are the names of the pictures that there are.
+    """
+    found = {}
+    for name, page in PAGES.items():
+        texts = [section(results, drawn).strip("\n") for section in page.sections]
+        if any(texts):
+            found[name] = "\n\n".join(text for text in texts if text)
+    about = {name: PAGES[name] for name in found}
+    first = f"{decision.section(results)}\n\n{front.section(results, drawn)}\n\n{render('pages.md.j2', pages=about)}"
+    headed = {name: f"# {page.title}\n\n{_ways(name, about)}\n\n{found[name]}" for name, page in about.items()}
+    return {name: tidy(text) for name, text in ({FRONT: first} | headed).items()}
+
+
+def _ways(here: str, about: Mapping[str, Page]) -> str:
+    """A line of links to all other pages."""
+    others = [f"**{page.title}**" if name == here else f"[{page.title}]({name}.md)" for name, page in about.items()]
+    return " · ".join([f"[The decision]({FRONT}.md)", *others])
+
+
+def tidy(text: str) -> str:
+    """However many blank lines a template leaves around what is not there, one is enough."""
+    return re.sub("\n{3,}", "\n\n", text.strip("\n")) + "\n"
 
 
 def summary(results: Results) -> str:
     """The decision alone, for a pull request or a README."""
-    return decision.section(results)
+    return tidy(decision.section(results))
 
 
-def html(text: str, title: str) -> str:
-    """The same report as one page; pictures stay files beside it."""
+def write(texts: Mapping[str, str], folder: Path) -> None:
+    """Every page as Markdown and as HTML; those that an earlier report had and this one has not are removed."""
+    for name in (FRONT, *PAGES):
+        for suffix in ("md", "html"):
+            path = folder / f"{name}.{suffix}"
+            if name in texts:
+                files.write_text(path, texts[name] if suffix == "md" else html(texts[name]))
+            else:
+                path.unlink(missing_ok=True)
+
+
+def html(text: str) -> str:
+    """A page as HTML; pictures stay files beside it, and links to other pages lead to their HTML."""
     body = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
-    return render("page.html.j2", title=title, body=body)
+    body = re.sub(rf'href="({"|".join((FRONT, *PAGES))})\.md"', r'href="\1.html"', body)
+    body = re.sub(
+        r"<table>.*?</table>", lambda found: f'<div class="wide">{_unbroken(found[0])}</div>', body, flags=re.S
+    )
+    return render("page.html.j2", title=text.split("\n", 1)[0].lstrip("# "), body=body)
+
+
+def _unbroken(table: str) -> str:
+    """Where a table gets narrow, its cells are broken before an interval, never within one."""
+    return re.sub(r"\[([-+\d.,e]+), ([-+\d.,e]+)\]", r'<span class="interval">[\1, \2]</span>', table)

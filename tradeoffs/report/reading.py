@@ -3,19 +3,55 @@
 from collections.abc import Sequence
 
 from tradeoffs import metrics
+from tradeoffs.metrics import Metric
 from tradeoffs.report.rendering import render
-from tradeoffs.results import intervals
+from tradeoffs.report.tables import seeds
+from tradeoffs.results import intervals, ranking
 from tradeoffs.results.results import Results
 
 
 def section(results: Results, drawn: Sequence[str]) -> str:
     # Multiple choice is a subject of its own, and comes last.
-    every = sorted(metrics.every(), key=lambda metric: metric.split == "mmlu")
-    listed = [_metric(results, m.name if m.split else f"test_{m.name}") for m in every]
-    margins = ", ".join(f"`{name}` {value:g}" for name, value in results.decide.margins.items())
-    return render(
-        "reading.md.j2", drawn, metrics=listed, embedding=results.embedding, few=intervals.FEW, margins=margins
+    every = sorted((m for m in metrics.every() if _shown(results, m)), key=lambda metric: metric.split == "mmlu")
+    listed = [_metric(results, _name(m)) for m in every]
+    margins = ", ".join(
+        f"`{name}` {value:g}" for name, value in results.decide.margins.items() if _measured(results, name)
     )
+    return render(
+        "reading.md.j2",
+        drawn,
+        metrics=listed,
+        embedding=results.embedding,
+        few=intervals.FEW,
+        margins=margins,
+        guards=_guards(results),
+        one_training=seeds(results) == 1,
+    )
+
+
+def _name(metric: Metric) -> str:
+    return metric.name if metric.split else f"test_{metric.name}"
+
+
+def _shown(results: Results, metric: Metric) -> bool:
+    """Whether a metric stands in any table of the report; what is in metrics/summary.csv alone is told of in docs."""
+    decides = {metrics.metric(ranking.headline(results, group))[1] for group in results.groups()}
+    measured = any(results.has(variant, _name(metric)) for variant in results.variants)
+    return measured and (metric.shown or metric in decides)
+
+
+def _measured(results: Results, name: str) -> bool:
+    """Whether a metric is there in any split, by its name in `decide.margins`: with a split or without one."""
+    names = {*metrics.names("quality"), *metrics.names("summary")}
+    found = [full for full in names if name in (full, metrics.metric(full)[1].name)]
+    return any(results.has(variant, full) for full in found for variant in results.variants)
+
+
+def _guards(results: Results) -> list[str]:
+    """What each guard holds, and to whom, of those that anything is known of."""
+    held = {"base": "the untouched base", "best": "the best found"}
+    known = [name for name in results.decide.guards if _measured(results, name)]
+    return [f"`{name}` against {held[results.decide.guards[name]]}" for name in known]
 
 
 def _metric(results: Results, name: str) -> dict[str, object]:

@@ -19,6 +19,22 @@ from tradeoffs.report.formatting import counted
 
 TEMPLATES = Path(__file__).parent / "templates"
 
+# Of each picture, for those who do not see it: what it shows, and of what.
+ALT = {
+    "bits_per_byte": "Heatmap, models down and data sets across: bits per byte.",
+    "quality_vs_speed": "Scatter plot of all variants: test quality, up, against decode speed, across, logarithmic.",
+    "quality_vs_size": "Scatter plot of all variants: test quality, up, against size, across, logarithmic.",
+    "methods": "A row for each method: points with intervals, test and seen; bars of what its training took.",
+    "throughput": "A line for each format: tokens per second, up, against sequences decoded at once, across.",
+    "ladder": "A panel for each metric: how far each method, in each format, is from its model as trained.",
+    "mmlu_subjects": "Heatmap, subjects down, methods and formats across: percent right in multiple choice.",
+    "memory": "Bars: peak memory of training by method, memory of the model by format.",
+    "training_curves": "A line for each method: training loss, up, against the step, across.",
+    "preference_curves": "A line for each method: loss, reward accuracy and reward margin against the step.",
+    "forgetting": "A point for each method: test quality, up, against the change of loss on general text, across.",
+    "lengths": "Histogram for each data set: tokens per training example.",
+}
+
 
 def render(template: str, drawn: Sequence[str] = (), **values: object) -> str:
     """A template with its values; `drawn` are the names of the pictures there are.
@@ -30,7 +46,7 @@ def render(template: str, drawn: Sequence[str] = (), **values: object) -> str:
         """A link relative to report/."""
         if name not in drawn:
             return ""
-        return f"\n![{name.replace('_', ' ')}](../plots/{name}.png)\n\n*{_one_line(caller()).rstrip()}*\n"
+        return f"\n![{ALT[name]}](../plots/{name}.png)\n\n*{_one_line(caller()).rstrip()}*\n"
 
     return _ENVIRONMENT.get_template(template).render(values, picture=picture)
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Callable, Collection, Sequence
 
+from tradeoffs import metrics
 from tradeoffs.common.cells import Copied, Pair, Variant
 from tradeoffs.formats import trained_only
-from tradeoffs.report.formatting import Lines, full_label, quality_of, table
+from tradeoffs.report.formatting import Lines, change, change_label, full_label, quality_of, table
 from tradeoffs.report.rendering import render
 from tradeoffs.results import ranking
+from tradeoffs.results.decision import Decision
 from tradeoffs.results.results import MANY_CUT, Judged, Results
 
-CUT = "†"  # beside the F1 of answers of which many were cut
+CUT = "†"  # beside the F1 of answers of which many were cut, and beside an answer that was
+OF_A_CANDIDATE = ("size_mb", "decode_tokens_per_second", "latency_p50_seconds", "model_memory_mb")  # costs to weigh
 
 
 def quality_table(
@@ -33,15 +36,19 @@ def quality_table(
     dataset = variants[0].dataset
     judged: list[Judged] = [*variants, *([floor] if floor else [])]
     columns: dict[str, list[str]] = {}
-    for name in names:
+    together: list[int] = []  # what is beside a metric, and the splits of one, are not parted
+    for place, name in enumerate(names):
+        of_one = place > 0 and split_names and metrics.metric(name)[1] is metrics.metric(names[place - 1])[1]
+        before = len(columns) - (together.pop() if of_one else 0)
         seen = name.startswith("seen_")  # among test items it needs its split
         label = full_label(results, dataset, name) if split_names or seen else results.label(dataset, name)
         columns[label] = [marked(quality_of(results, v, name), name, v in cut) for v in judged]
         for title, cells in (beside or {}).items() if name == after else ():
             columns[title] = [*cells, *([""] if floor else [])]
+        together.append(len(columns) - before)
     heads = [f"`{row_name(v)}`" for v in variants] + (["**copying**"] if floor else [])
     rows = [list(row) for row in zip(heads, *columns.values(), strict=True)]
-    return table(["", *columns], rows)
+    return table(["", *columns], rows, together=together)
 
 
 def letters(results: Results, variants: list[Variant], name: str) -> dict[str, list[str]]:
@@ -51,8 +58,8 @@ def letters(results: Results, variants: list[Variant], name: str) -> dict[str, l
 
 
 def with_headline(names: list[str], headline: str) -> list[str]:
-    """The metrics of a table with the one that decides, first where it would not be among them."""
-    return names if headline in names else [headline, *names]
+    """The metrics of a table, the one that decides first."""
+    return list(dict.fromkeys((headline, *names)))
 
 
 def seeds(results: Results) -> int:
@@ -100,6 +107,21 @@ def what_was_cut(results: Results, cut: Sequence[Variant]) -> str:
     return render("cut.md.j2", mark=CUT, limit=results.longest_answer(cut[0].pair)) if cut else ""
 
 
+def guard_changes(results: Results, found: Decision, some: Sequence[Variant]) -> dict[str, list[str]]:
+    """Of each guard that is known of some variants, by its label: the change in each, and what it amounts to."""
+    mine = [{guard.metric: guard for guard in found.guards[v]} for v in some]
+    names = dict.fromkeys(name for guards in mine for name in guards)
+    return {
+        change_label(results, name, found.pair.dataset): [change(guards.get(name)) for guards in mine] for name in names
+    }
+
+
 def trained_of(results: Results, variant: Variant) -> Variant:
     """The model that a variant is a form of, as it left training."""
     return results.of(variant.pair, variant.method)[0]
+
+
+def runner_up(results: Results, found: Decision) -> Variant | None:
+    """The best variant of another method than the one recommended; the untouched base is none."""
+    others = (v for v in ranking.ranked(results, found.pair) if v.method not in (found.recommended.method, "base"))
+    return next(others, None)

@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report import grid
 from tradeoffs.report.pictures.style import label_logarithmic, new_figure, title_of
+from tradeoffs.results import ranking
 from tradeoffs.results.results import Results
 
 ByCell = dict[str, dict[str, Variant]]  # a variant by data set and model
@@ -68,18 +69,24 @@ def _frame_best(axes: Axes, results: Results) -> None:
 
 
 def mmlu_subjects(results: Results) -> Figure | None:
-    """Accuracy per subject of every variant."""
+    """Accuracy per subject of each method as trained, then of the formats of the best; of all: plots/subjects.csv."""
     groups = [group for group in results.groups() if results.subjects(results.of(group)[0])]
     if not groups:
         return None
     heights = [len(results.subjects(results.of(group)[0])) + 1 for group in groups]
-    widest = max(len(results.of(group)) for group in groups)
-    figure = new_figure(max(0.25 * widest + 2.6, 5), sum(0.24 * rows + 1.9 for rows in heights))
+    shown = [_in_tables(results, group) for group in groups]
+    width, height = max(0.42 * max(map(len, shown)) + 2.6, 5), sum(0.24 * rows + 1.9 for rows in heights)
+    figure = new_figure(width, height)
     panels = figure.subplots(len(groups), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[:, 0]
-    for group, axes in zip(groups, panels, strict=True):
-        _subjects(axes, results, results.of(group))
+    for group, variants, axes in zip(groups, shown, panels, strict=True):
+        _subjects(axes, results, variants)
         axes.set_title(title_of("Multiple choice, percent right", group))
     return figure
+
+
+def _in_tables(results: Results, group: Pair) -> list[Variant]:
+    formats = results.of(group, ranking.best_shipped(results, group))
+    return list(dict.fromkeys([*results.as_trained(group), *formats]))
 
 
 def _subjects(axes: Axes, results: Results, variants: list[Variant]) -> None:
