@@ -17,7 +17,7 @@ from tradeoffs.results.verdicts import Verdict
 Lines = list[str]
 MANY = 12  # more variants or rows than these are folded away
 # What a table has on a laptop's screen (1280 pixels), in characters; of these, beside each column, and for a text.
-SCREEN, PADDING, TEXT = 165, 2, 26
+SCREEN, PADDING, TEXT = 155, 2, 26
 SHOWN = 200  # characters of a text in a table
 MOST_DECIMALS = {"": 4, "+": 6}  # of a value, of a difference; what needs more is written with an exponent
 
