@@ -53,7 +53,9 @@ def run(folder: Path) -> subprocess.CompletedProcess[str]:
 
 def alone(folder: Path) -> subprocess.CompletedProcess[str]:
     """In a new interpreter and a group of its own, so that a stage can signal all of it, as a terminal does."""
-    command = [sys.executable, "-m", "tradeoffs.run"]
+    # Who runs the tests in the background of a shell script would hand down that Ctrl-C is ignored.
+    heeding = "import os, sys, signal as s; s.signal(s.SIGINT, s.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
+    command = [sys.executable, "-c", heeding, sys.executable, "-m", "tradeoffs.run"]
     environment = fake_pipeline.environment_with()
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, start_new_session=True)
 
