@@ -183,7 +183,7 @@ def test_what_had_run_before_a_power_cut_is_not_run_again(fresh, tmp_path):
 
 def test_sigterm_ends_it_and_what_had_run_is_in_the_lock_file(fresh, tmp_path):
     folder = copy(fresh, tmp_path)
-    stop_at_merge(folder, "os.kill(os.getppid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM)")
+    stop_at_merge(folder, "os.kill(os.getpgrp(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM)")
     done = alone(folder)
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
     assert "finetune@demo-demo-base-42" in locked(folder)
