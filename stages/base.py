@@ -2,8 +2,8 @@
 
 IN   models.<model> in params.yaml; for `path` that folder, for `hub` that repository, for `general` that file
 OUT  models/base/<model>/   config, bf16 or original weights (safetensors), tokenizer, chat template, run_info.json
-     data/general/<model>.jsonl   held-out text of the kind that it learned from, by which forgetting is measured; empty
-     where none is given
+     data/general/<model>.jsonl   held-out text of the kind that it learned from, by which forgetting is measured; a
+     blank line where none is given
      python -m stages.base --model demo
 """
 
@@ -53,7 +53,10 @@ def main(model: str) -> None:
             "seed": cfg.seed,
         }
         files.write_json(folder / "run_info.json", files.run_info(**facts))
-    files.write_jsonl(cells.general(model), general)
+    if general:
+        files.write_jsonl(cells.general(model), general)
+    else:
+        files.write_text(cells.general(model), "\n")  # of an empty output DVC warns, again and again
     if cfg.model.general:
         files.note_if_unwatched(cfg.model.general.path, "models/raw", f"base@{model}")
 

@@ -6,7 +6,8 @@ questions, one model after the other.
 IN   models/base/<model>/    models/trained/<cell>/<seed>/    data/tokens/<model>-<dataset>/
 OUT  data/reference/<cell>/ (per token: the top k and a sample of the rest)
      data/items/<cell>-trained.parquet    data/facts/<cell>-trained.json
-     data/seeds/<cell>/<seed>.parquet of each seed but the first; without rows for a method that trains nothing
+     data/seeds/<cell>/<seed>.parquet of each seed but the first; without rows for a method that trains nothing. In
+     seeds.json there, which seeds these are
      python -m stages.reference --model demo --dataset demo --method lora
 """
 
@@ -47,6 +48,7 @@ def main(model: str, dataset: str, method: str) -> None:
 
     finished = [_evaluate_first(cell, cfg, info["pad_id"])]
     with files.new_folder(cell.seeds) as folder:
+        files.write_json(folder / "seeds.json", cfg.seeds[1:])  # one seed: DVC warns of an empty folder
         for variant in cell.further(cfg.seeds):
             path = folder / variant.items.name
             if cfg.method.trains:

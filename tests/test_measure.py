@@ -1,12 +1,14 @@
 """Costs are measured alone, in interleaved rounds, each thing once in each; what cannot be measured stops the stage."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import forked
 import killed
 import numpy as np
 import pyarrow as pa
@@ -312,3 +314,10 @@ def test_what_is_asked_are_the_first_test_items_and_of_a_text_windows(elsewhere)
         assert len(found.scored) == 2 and found.count == pytest.approx(count)
         assert found.sample == [1, 5, 2]
     assert np.array(found.scored[1][1]).sum() == 2
+
+
+def test_the_process_that_others_are_forked_from_says_nothing_of_optional_kernels():
+    """It imports no stage; what it imports first keeps bitsandbytes quiet before that is imported."""
+    say = f"import {processes.HEAVY[0]}, logging; print(logging.getLogger('bitsandbytes').getEffectiveLevel())"
+    done = forked.python("-c", say, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])})
+    assert (done.stdout, done.stderr) == ("40\n", "")

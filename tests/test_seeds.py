@@ -141,7 +141,7 @@ def test_the_reference_is_the_first_seeds_and_what_left_the_list_is_gone(copy, m
     reference.main("tiny", "sums", "lora")
     assert kept() == before
     assert LORA.variant("trained").facts.read_bytes() == facts, "other seeds measure nothing anew"
-    assert list(LORA.seeds.iterdir()) == []
+    assert {path.name: files.read_json(path) for path in LORA.seeds.iterdir()} == {"seeds.json": []}
     assert f"removed {LORA.training(7).weights}: not in the run list" in capsys.readouterr().out
     assert {path.name for path in LORA.training(42).weights.parent.iterdir()} == {"42", "keep"}
 

@@ -91,6 +91,12 @@ def test_text_is_trained_on_in_full_windows_and_evaluated_by_document(workspace)
     assert {split: sum(found["counts"]) for split, found in lengths.items()} == SPLITS  # documents, not windows
 
 
+def test_a_model_without_general_text_has_no_rows_of_it(workspace):
+    files.write_text("data/general/tiny.jsonl", "\n")  # as base leaves it
+    rows, info, _ = made("text")
+    assert rows["general"] == [] and info["rows"]["general"] == 0
+
+
 def test_of_a_conversation_all_answers_are_learned_and_the_last_one_is_asked_for(workspace):
     rows, info, lengths = made("chat")
     assert info["kind"] == "instruction"

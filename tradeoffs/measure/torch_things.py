@@ -1,5 +1,6 @@
 """Loading a thing of transformers as its evaluation does."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -12,6 +13,10 @@ from tradeoffs.models import checkpoints
 from tradeoffs.models.loading import device, load_model, load_trained
 from tradeoffs.params import Method
 from tradeoffs.transformers_runtime import TransformersRuntime
+
+# A process that measures imports no stage, whose package says the same: at import bitsandbytes asks for an optional
+# kernel from the hub, and warns that there is none.
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def import_all(work: Work) -> None:

@@ -48,9 +48,9 @@ PROMPTS = pa.schema([("id", pa.string()), ("prompt", pa.string()), ("ids", pa.li
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The examples of a prepared split, one at a time."""
+    """The examples of a prepared split, or of general text, one at a time; blank lines hold none."""
     with path.open(encoding="utf-8") as file:
-        yield from map(json.loads, file)
+        yield from (json.loads(line) for line in file if line.strip())
 
 
 def counted(found: Iterable[dict], lengths: list[int]) -> Iterator[dict]:
