@@ -26,7 +26,6 @@ from tradeoffs.tokenize.tables import PAIRS, PROMPTS, QUESTIONS, TOKENS
 class Reads:
     tokenize: params.Tokenize
     mmlu: Annotated[params.Mmlu, "evaluate.mmlu"]
-    prompts: Annotated[list[str], "evaluate.prompts"]
     dataset: Annotated[params.Dataset, "datasets.{dataset}"]
 
 
@@ -56,7 +55,8 @@ def main(model: str, dataset: str) -> None:
     rows["general"] = windows.text_rows(general, window)
     multiple_choice = files.read_jsonl(prepared / "mmlu.jsonl")
     asked = questions.mmlu_rows(tokenizer, multiple_choice, cfg.mmlu.shots, cfg.mmlu.questions, context)
-    prompts = chat.prompt_rows(tokenizer, cfg.prompts, kind, context)
+    own = cfg.dataset.prompts or []
+    prompts = chat.prompt_rows(tokenizer, own, kind, context, f"datasets.{dataset}.prompts")
 
     with files.new_folder(pair.tokens) as out:
         written = {split: tables.write_rows(out / f"{split}.parquet", found, TOKENS) for split, found in rows.items()}

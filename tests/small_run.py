@@ -49,13 +49,13 @@ def set_up(
         "seen": 5,
         "valid": 5,
         "mmlu": {"path": "data/raw/mmlu"},
+        "prompts": ["What is 7 and 1?"],
         **dataset,
     }
     raw["train"] |= {"steps": 20, "batch_size": 4, "log_every": 4, **(train or {})}
     raw["evaluate"] |= {
         "max_new_tokens": 6,
         "bootstrap": 50,
-        "prompts": ["What is 7 and 1?"],
         "mmlu": {"shots": 1, "questions": 5},
         "cost": {
             "rounds": 2,

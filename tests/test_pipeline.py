@@ -191,6 +191,24 @@ def test_another_answer_pattern_trains_and_evaluates_nothing_again():
     assert all(dep.endswith(".jsonl") for dep in info)
 
 
+def test_prompts_train_nothing_again(finished, tmp_path):
+    """Of the tokens only prompts.parquet is another, of which `content` is the stand-in."""
+    folder = copied(finished, tmp_path)
+    for name in ("data/prepared", "data/tokens/demo-demo", "data/lengths"):
+        shutil.copytree(folder / name, folder / "kept" / name)
+    (folder / "kept/data/tokens/demo-demo/content").unlink()
+    fake_pipeline.change(folder, lambda raw: raw["datasets"]["demo"].update(prompts=["Why?"]))
+    found = {name.split("@")[0] for name in fake_pipeline.repro(folder)}
+    assert found == {
+        *("prepare", "tokenize", "reference", "evaluate_gpu", "evaluate_cpu"),
+        *("measure", "score", "aggregate"),
+    }
+
+
+def test_prompts_of_another_data_set_run_nothing(finished, tmp_path):
+    assert changed(finished, tmp_path, lambda raw: raw["datasets"]["alpaca"].update(prompts=["Why?"])) == set()
+
+
 def test_measuring_once_more_makes_and_scores_nothing_anew(finished, tmp_path):
     folder = copied(finished, tmp_path)
     assert fake_pipeline.repro(folder, "-f", "-s", "measure") == {"measure"}

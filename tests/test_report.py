@@ -26,6 +26,7 @@ from tradeoffs.report import (
     ladder,
     methods,
     page,
+    prompts,
     reading,
     rendering,
 )
@@ -391,6 +392,16 @@ def test_a_method_that_cannot_be_merged_says_so_wherever_a_format_of_it_is_missi
     assert cells(section(text, "The ladder: where a fine-tune is lost"), "`prompt_tuning`") == [["as trained only"] * 3]
     assert "every step of prompt_tuning" not in text
     assert "prompt_tuning q4_0" not in text
+
+
+def test_a_data_set_without_prompts_has_no_part_among_the_prompts(results, monkeypatch):
+    for variant in results.variants:
+        if variant.dataset == "instructions":
+            mine = results.columns[variant]
+            others = np.where(mine["split"] == "prompt", "", mine["split"])
+            monkeypatch.setitem(results.columns, variant, mine | {"split": others})
+    parts = re.findall(r"^### (.*)$", prompts.section(results, ()), re.MULTILINE)
+    assert parts == ["demo on demo", "stories260k on demo"]
 
 
 def test_a_method_that_cannot_be_merged_is_compared_as_trained(mixed_folder, mixed):

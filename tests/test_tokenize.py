@@ -9,6 +9,7 @@ import quick_yaml
 from stages import tokenize
 from tradeoffs.base.demo_model import train_tokenizer
 from tradeoffs.common import files
+from tradeoffs.plumbing.errors import UserError
 from tradeoffs.tokenize import chat
 
 REPO = Path(__file__).parents[1]
@@ -23,6 +24,7 @@ TEXTS = [
 ]
 SPLITS = {"train": 9, "seen": 2, "valid": 3, "test": 4}
 WINDOW = 16
+ASKED = {"text": {"prompts": ["A bond is", "A share is"]}, "chat": {"prompts": ["What is a bond?"]}}
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def workspace(tmp_path, monkeypatch):
         ("preference", {"instruction": "q", "chosen": "c", "rejected": "r"}),
     ):
         entry = {"path": "x.jsonl", "kind": kind, "columns": columns, "test_share": 0.1, "near_duplicate": 0.9}
-        raw["datasets"][kind] = {**entry, "seen": 1, "valid": 1}
+        raw["datasets"][kind] = {**entry, "seen": 1, "valid": 1, **ASKED.get(kind, {})}
         for split, count in SPLITS.items():
             rows = ({"id": f"{split}{n}", **example(kind, n)} for n in range(count))
             files.write_jsonl(f"data/prepared/{kind}/{split}.jsonl", rows)
@@ -107,7 +109,24 @@ def test_of_a_conversation_all_answers_are_learned_and_the_last_one_is_asked_for
             assert scored.count(workspace.eos_token_id) == 2
             assert row["answer"] == "A part." and row["prompt"].endswith(example("text", number)["text"])
     assert lengths["train"]["longest"] == max(len(row["ids"]) for row in rows["train"])
-    assert rows["prompts"] and not rows["pairs"]
+    assert not rows["pairs"]
+
+
+def test_a_data_set_is_asked_its_own_prompts_and_one_without_is_asked_none(workspace):
+    for kind in ("text", "chat", "preference"):
+        rows, info, _ = made(kind)
+        asked = ASKED.get(kind, {"prompts": []})["prompts"]
+        assert [row["prompt"] for row in rows["prompts"]] == asked
+        assert info["rows"]["prompts"] == len(asked)
+
+
+def test_a_prompt_that_does_not_fit_is_named_by_its_place_in_its_data_set(workspace):
+    path = Path("params.yaml")
+    raw = quick_yaml.load(path.read_text())
+    raw["datasets"]["chat"]["prompts"] = ["Why?", TEXTS[0] * 80]
+    path.write_text(quick_yaml.dump(raw))
+    with pytest.raises(UserError, match=r"^datasets\.chat\.prompts\[1\]: its \d+ tokens leave no room"):
+        tokenize.main("tiny", "chat")
 
 
 def test_pairs_are_those_of_the_splits_that_learn_or_are_measured(workspace):

@@ -12,7 +12,7 @@ from tradeoffs.tokenize import chat, questions, tables, windows
 from tradeoffs.tokenize.tables import TOKENS
 
 CONTEXT, STOPS = 512, [2]  # </s>
-SOURCE = Path("data/prepared/x/train.jsonl")
+SOURCE, WHERE = Path("data/prepared/x/train.jsonl"), "datasets.mine.prompts"
 TEXTS = ["What is the interest on 200 at 5%? It is 10.", "A bond is a loan.", "Answer: A B C D\n\nAnswer: B"] * 30
 
 
@@ -316,26 +316,26 @@ def test_too_few_examples_for_the_shots_are_named(tokenizer):
 
 
 def test_a_prompt_is_asked_as_the_model_is_asked_in_training(templated):
-    (row,) = chat.prompt_rows(templated, ["What is a bond?"], "instruction", context=CONTEXT)
+    (row,) = chat.prompt_rows(templated, ["What is a bond?"], "instruction", context=CONTEXT, where=WHERE)
     (trained,) = chat.instruction_rows(templated, [example()], CONTEXT, STOPS, SOURCE)
     assert row["ids"] == trained["ids"][: trained["prompt_tokens"]]
     assert row["prompt"] == "What is a bond?"
 
 
 def test_a_prompt_of_plain_text_is_gone_on_from_as_it_is(tokenizer):
-    (row,) = chat.prompt_rows(tokenizer, ["A bond is"], "text", context=CONTEXT)
+    (row,) = chat.prompt_rows(tokenizer, ["A bond is"], "text", context=CONTEXT, where=WHERE)
     assert row["ids"] == tokenizer("A bond is")["input_ids"]
 
 
 def test_equal_prompts_of_two_runs_have_one_id_and_other_prompts_another(tokenizer):
-    first, second = chat.prompt_rows(tokenizer, ["One?", "Two?"], "text", context=CONTEXT)
-    (again,) = chat.prompt_rows(tokenizer, ["Two?"], "text", context=CONTEXT)
+    first, second = chat.prompt_rows(tokenizer, ["One?", "Two?"], "text", context=CONTEXT, where=WHERE)
+    (again,) = chat.prompt_rows(tokenizer, ["Two?"], "text", context=CONTEXT, where=WHERE)
     assert again["id"] == second["id"] != first["id"]
 
 
 def test_a_prompt_that_leaves_no_room_for_an_answer_is_named_by_its_place(tokenizer):
     long = "What is a bond? " * 9
     length = len(tokenizer(long)["input_ids"])
-    assert chat.prompt_rows(tokenizer, ["One?", long], "text", context=length + 1)
-    with pytest.raises(UserError, match=rf"evaluate\.prompts\[1\]: its {length} tokens leave no room"):
-        chat.prompt_rows(tokenizer, ["One?", long], "text", context=length)
+    assert chat.prompt_rows(tokenizer, ["One?", long], "text", context=length + 1, where=WHERE)
+    with pytest.raises(UserError, match=rf"^datasets\.mine\.prompts\[1\]: its {length} tokens leave no room"):
+        chat.prompt_rows(tokenizer, ["One?", long], "text", context=length, where=WHERE)

@@ -47,10 +47,6 @@ def problems_across(params: Params, problems: Sequence[str]) -> Iterator[str]:
 
 
 def _evaluate_checks(evaluate: Evaluate, sound: Callable[[str], bool]) -> Iterator[str]:
-    if sound("evaluate.prompts"):
-        prompts = [prompt.strip() for prompt in evaluate.prompts]
-        yield from _twice("evaluate.prompts", prompts)
-        yield from ("evaluate.prompts: one is empty" for prompt in prompts if not prompt)
     if evaluate.cost and sound("evaluate.cost.batch_sizes"):
         yield from _twice("evaluate.cost.batch_sizes", evaluate.cost.batch_sizes)
 
@@ -167,6 +163,9 @@ def _dataset_checks(where: str, dataset: Dataset) -> Iterator[str]:
         yield f"{where}.kind: what is generated are questions and answers; it can only be of kind instruction"
     if dataset.answer_pattern is not None:
         yield from _pattern_checks(f"{where}.answer_pattern", dataset)
+    prompts = [prompt.strip() for prompt in dataset.prompts or ()]
+    yield from _twice(f"{where}.prompts", prompts)
+    yield from (f"{where}.prompts: one is empty" for prompt in prompts if not prompt)
 
 
 def _pattern_checks(where: str, dataset: Dataset) -> Iterator[str]:

@@ -27,7 +27,7 @@ Loader.add_implicit_resolver(
 
 EXPECTED = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 # Keys that there were, by the ends of their places, and what has taken their part.
-MOVED = {"train.seed": "run.seeds"}
+MOVED = {"train.seed": "run.seeds", "evaluate.prompts": "datasets.<name>.prompts"}
 
 
 def read(kind: Any, value: Any, where: str, problems: list[str]) -> Any:

@@ -95,7 +95,6 @@ class Cost:
 @dataclass(frozen=True)
 class Evaluate:
     splits: Splits
-    prompts: list[str]
     max_new_tokens: Positive
     batch_tokens: Positive | Literal["auto"]
     kld_top_k: Positive
@@ -200,6 +199,7 @@ class Dataset:
     columns: Columns | None = None
     answer_pattern: str | None = None
     mmlu: MmluSource | None = None
+    prompts: list[str] | None = None
 
 
 @dataclass(frozen=True)

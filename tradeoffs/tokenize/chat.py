@@ -119,11 +119,11 @@ def pair_rows(
 
 
 def prompt_rows(
-    tokenizer: PreTrainedTokenizerFast, prompts: list[str], kind: str, context: int
+    tokenizer: PreTrainedTokenizerFast, prompts: list[str], kind: str, context: int, where: str
 ) -> list[dict[str, Any]]:
     """The user's own prompts as a model is asked them: in its chat template, or as they are for `kind` text.
 
-    Raises UserError if one leaves no room for an answer in the context.
+    Raises UserError, with its place under `where` in params.yaml, if one leaves no room for an answer in the context.
     """
     rows = []
     for number, prompt in enumerate(prompts):
@@ -132,10 +132,10 @@ def prompt_rows(
         else:
             ids = tokenizer(prompt)["input_ids"]
         if not ids:
-            raise UserError(f"evaluate.prompts[{number}]: no token of it is left for the model to go on from")
+            raise UserError(f"{where}[{number}]: no token of it is left for the model to go on from")
         if len(ids) >= context:
             raise UserError(
-                f"evaluate.prompts[{number}]: its {len(ids)} tokens leave no room for an answer in the model's context "
+                f"{where}[{number}]: its {len(ids)} tokens leave no room for an answer in the model's context "
                 f"of {context}; shorten it"
             )
         rows.append({"id": files.content_id(prompt), "prompt": prompt, "ids": ids})
