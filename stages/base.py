@@ -17,7 +17,7 @@ from tradeoffs.base.prompts import chat_template
 from tradeoffs.common import cells, files
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing import cli, clock
-from tradeoffs.sources import hub, readers
+from tradeoffs.sources import demo_words, hub, readers
 
 GENERAL = 1000  # documents of general text that are kept, at most
 
@@ -92,8 +92,8 @@ def _general(model: params.Model, seed: int) -> list[dict[str, str]]:
 
 def _train(made: params.GeneratedModel, seed: int, folder: Path) -> None:
     texts = list(demo_pages.documents(made.sentences, seed))
-    tokenizer = demo_model.train_tokenizer(texts, made.vocabulary, folder, made.context)
-    batches = demo_model.page_batches(tokenizer, texts, made.batch_tokens, seed)
+    tokenizer = demo_model.train_tokenizer(texts, made.vocabulary, folder, made.context, demo_words.WORDS)
+    batches = demo_model.page_batches(tokenizer, texts, made.batch_tokens, seed, demo_words.WORDS)
     demo_model.train_model(made, batches, seed).save_pretrained(folder)
 
 

@@ -12,9 +12,8 @@ from typing import Annotated, Any
 from tradeoffs import params
 from tradeoffs.common import cells, files
 from tradeoffs.plumbing import cli
-from tradeoffs.plumbing.errors import UserError
-from tradeoffs.prepare import answer_patterns, hub_mmlu, mmlu_files, records, splits
-from tradeoffs.sources import demo_exams, demo_questions, hub
+from tradeoffs.prepare import answer_patterns, generated, hub_mmlu, mmlu_files, records, splits
+from tradeoffs.sources import hub
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ def main(dataset: str) -> None:
         rows = splits.Rows(wanted.near_duplicate, wanted.kind != "text", folder)
         # The source's own test split first: where both have an example, what train has of it is the copy.
         rows.add(source.test or (), 1.0)
-        rows.add(source.train, wanted.test_share or 0.0)
+        rows.add(source.train, (wanted.test_share or 0.0) if source.test is None else 0.0)
         made, dropped = splits.divide(rows, wanted, where)
         for name, numbers in made.items():
             rows.write(folder / f"{name}.jsonl", numbers)
@@ -55,12 +54,7 @@ def main(dataset: str) -> None:
 def _source(wanted: params.Dataset, seed: int, where: str) -> records.Source:
     if not wanted.generate:
         return records.open_source(wanted, where)
-    pairs = demo_questions.questions(wanted.generate.questions, seed)
-    return records.Source(
-        train=({"prompt": prompt, "answer": answer} for prompt, answer in pairs),
-        test=None,
-        facts={"source": "generated"},
-    )
+    return generated.source(wanted.generate, wanted.test_share or 0.0, seed)
 
 
 def _lost(dropped: dict[str, Any]) -> str:
@@ -89,29 +83,11 @@ def _mmlu(wanted: params.Dataset, seed: int, where: str) -> tuple[list[dict[str,
         rows = mmlu_files.read(Path(str(wanted.mmlu.path)), wanted.mmlu.subjects, f"{where}.mmlu")
         source = {"source": str(wanted.mmlu.path)}
     elif wanted.generate:
-        rows, source = _exams(wanted.generate, seed, where), {"source": "generated"}
+        rows, source = generated.exams(wanted.generate, seed, where), {"source": "generated"}
     else:
         rows = []
     ids = [files.content_id(row["subject"], row["question"], *row["choices"]) for row in rows]
     return [{"id": id, **row} for id, row in zip(ids, rows, strict=True)], source
-
-
-def _exams(wanted: params.GeneratedDataset, seed: int, where: str) -> list[dict[str, Any]]:
-    topics = list(demo_exams.TOPICS)
-    if wanted.topics > len(topics):
-        known = f"there are {len(topics)}: {', '.join(topics)}"
-        raise UserError(f"{where}.generate.topics: {wanted.topics} asked for, {known}")
-    return [
-        {
-            "subject": topic,
-            "split": "dev" if number < demo_exams.DEV_QUESTIONS else "test",
-            "question": choice.question,
-            "choices": list(choice.choices),
-            "answer": choice.answer,
-        }
-        for topic in topics[: wanted.topics]
-        for number, choice in enumerate(demo_exams.exam(topic, wanted.topic_questions, seed))
-    ]
 
 
 if __name__ == "__main__":

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import quick_yaml
 import sentencepiece
 import torch
 from needs import needs
 from tiny import make_base
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from benchmarks import assets
 from stages import base
@@ -16,6 +17,7 @@ from tradeoffs.base import demo_model, demo_pages, prompts
 from tradeoffs.common import files
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.sources import demo_words
 from tradeoffs.tokenize import tables
 
 REPO = Path(__file__).parents[1]
@@ -27,7 +29,7 @@ TINY = {
     "heads": 2,
     "kv_heads": 1,
     "context": 64,
-    "vocabulary": 512,
+    "vocabulary": 640,
     "sentences": 60,
     "batch_tokens": 512,
     "lr": 0.003,
@@ -151,9 +153,19 @@ def test_transformers_and_sentencepiece_give_the_same_ids(generated, text):
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
 
-def test_digits_are_single_tokens_and_chat_marks_too(generated):
+def test_a_word_is_one_token_wherever_it_stands_and_no_special_one(generated):
     tokenizer = AutoTokenizer.from_pretrained(generated)
-    assert [len(tokenizer.encode(f"${n}", add_special_tokens=False)) for n in (1, 12, 123)] == [2, 3, 4]
+    for word in demo_words.WORDS:
+        for before in ("", " ", "$", '"'):
+            tokens = tokenizer.tokenize(before + word)
+            assert tokens[-1] == word and len(tokens) == len(before) + 1
+            ids = tokenizer(before + word)["input_ids"]
+            assert tokenizer.decode(ids, skip_special_tokens=True) == before + word
+    assert not {*demo_words.WORDS} & {*tokenizer.all_special_tokens}  # or an answer would end with its last word
+
+
+def test_chat_marks_are_single_tokens(generated):
+    tokenizer = AutoTokenizer.from_pretrained(generated)
     assert len(tokenizer.encode("<|im_start|>", add_special_tokens=False)) == 1
 
 
@@ -167,14 +179,59 @@ def test_every_page_is_read_once_whole_and_among_pages_of_its_length(generated):
     assert sum(ids.size for ids, _ in batches) < 1.2 * sum(map(len, read))
 
 
-def test_padding_counts_nothing_and_the_letter_of_an_answer_most(generated):
+def test_what_stood_before_and_the_letter_of_an_answer_count_more_and_padding_nothing(generated):
     tokenizer = AutoTokenizer.from_pretrained(generated)
-    quiz = "Which?\nA. one\nB. two\nC. three\nD. four\nAnswer: C"
-    [(ids, weights)] = demo_model.page_batches(tokenizer, [quiz, "Debt."], 400, seed=1)
-    assert (weights[ids == tokenizer.pad_token_id] == 0).all()
-    letters = tokenizer.convert_ids_to_tokens(ids[weights == demo_model.ANSWER_WEIGHT].tolist())
-    assert letters == ["▁C"]
-    assert (weights == 1).sum() + 1 + (weights == 0).sum() == weights.size
+    quiz = "Which?\nA. lamp\nB. desk\nC. chair\nD. clock\nAnswer: A"
+    page = "Anna Hart: lamp, desk. Anna, lamp"
+    [(ids, weights)] = demo_model.page_batches(tokenizer, [quiz, page], 400, seed=1, values=demo_words.WORDS)
+
+    def counted(weight):
+        return tokenizer.convert_ids_to_tokens(ids[weights == np.float32(weight)].tolist())
+
+    padding = ids == tokenizer.pad_token_id
+    assert padding.any() and (weights[padding] == 0).all()
+    assert counted(demo_model.ANSWER) == ["▁A"]
+    assert counted(demo_model.VALUE) == ["Anna", "lamp"]
+    assert len(counted(demo_model.REST)) == ids.size - padding.sum() - 3
+    [(_, weights)] = demo_model.page_batches(tokenizer, [page], 400, seed=1)
+    assert set(weights.ravel().tolist()) <= {0.0, float(np.float32(demo_model.REST))}  # no values, none that counts
+
+
+def test_the_first_half_goes_from_short_pages_to_long_ones_and_the_rest_does_not(generated):
+    tokenizer = AutoTokenizer.from_pretrained(generated)
+    batches = demo_model.page_batches(tokenizer, list(demo_pages.documents(6000, 5)), 400, seed=1)
+    widths = [ids.shape[1] for ids, _ in batches for _ in ids]
+    eighths = [float(np.mean(part)) for part in np.array_split(widths, 8)]
+    assert eighths[0] < eighths[1] < eighths[2] < eighths[3]
+    assert eighths[3] > 1.5 * eighths[0]
+    rest = eighths[5:]  # the fifth has the last of the long ones, which stand in a part with the first of the others
+    assert max(rest) < 1.3 * min(rest)
+
+
+def test_attention_begins_by_looking_for_the_same():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=128,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    model = LlamaForCausalLM(config)
+    sizes = [layer.self_attn.q_proj.weight.std().item() for layer in model.model.layers]
+    demo_model._look_for_the_same(model, shared=2)
+    for layer, size in zip(model.model.layers, sizes, strict=True):
+        attention = layer.self_attn
+        for head in range(4):
+            rows, own = (slice(32 * at, 32 * at + 32) for at in (head, head // 2))  # two heads share keys and values
+            for ours, theirs in (
+                (attention.q_proj.weight[rows], attention.k_proj.weight[own]),
+                (attention.o_proj.weight[:, rows], attention.v_proj.weight[own].T),
+            ):
+                found = torch.corrcoef(torch.stack([ours.flatten(), theirs.flatten()]))[0, 1]
+                assert found.item() == pytest.approx(demo_model.ALIKE, abs=0.05)
+        assert attention.q_proj.weight.std().item() == pytest.approx(size, rel=0.05)
 
 
 @pytest.mark.parametrize("name", sorted(prompts.TEMPLATES))

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPTNeoXConf
 from benchmarks import assets, families
 from stages import convert
 from tradeoffs import params
+from tradeoffs.base import demo_pages
 from tradeoffs.common import files
 from tradeoffs.convert import fetch_converter, gguf_converter
 from tradeoffs.llama_cpp.native import tensor_types
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.sources import demo_words
 
 REPO = Path(__file__).parents[1]
 
@@ -51,6 +54,19 @@ def test_tokenizer_template_and_special_tokens_travel(workspace, checkpoint):
     assert gguf.metadata("tokenizer.ggml.eos_token_id") == "2"
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
     assert gguf.tokenize(SAMPLE) == tokenizer(SAMPLE, add_special_tokens=False)["input_ids"]
+
+
+def test_whole_words_are_the_same_tokens_in_llama_cpp(workspace):
+    folder = Path("models/merged/m-d-base")
+    make_checkpoint(folder, demo_words.WORDS)
+    convert.main("m", "d", "base")
+    gguf, tokenizer = Gguf(Path("models/converted/m-d-base.gguf")), AutoTokenizer.from_pretrained(folder)
+    numbers = ["12 345 6789 2024 31231 10:30 $1,234.56", *(" ".join(map(str, range(a, 9999, 97))) for a in range(5))]
+    told = islice(demo_pages.documents(1000, 7), 300)
+    texts = (SAMPLE, "  oldest tablet,\nMaybe", "AnnaBen", *numbers, *gguf_converter.SAMPLES, *told)
+    for text in (*demo_words.WORDS, *texts):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        assert gguf.tokenize(text) == ids, text
 
 
 def test_facts_about_the_checkpoint_travel(workspace, checkpoint):

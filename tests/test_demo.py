@@ -1,26 +1,52 @@
-"""The demo's words: the same for the same seed, computed answers that are right, exams that no training text holds."""
+"""The demo's words: the same for the same seed, apart in training and test, exams that no training text holds."""
 
+import json
 import os
 import re
 import subprocess
 import sys
 from itertools import islice
+from random import Random
 
 import pytest
 
 from tradeoffs.base import demo_pages
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.sources import demo_exams, demo_questions
-from tradeoffs.sources.demo_facts import CURRENCIES, GLOSSARY
+from tradeoffs.sources import demo_exams, demo_messages, demo_tasks, demo_words
+from tradeoffs.sources.demo_facts import GLOSSARY, HANDBOOK
 
 DIGEST = """
 import hashlib
 from tradeoffs.base import demo_pages
-from tradeoffs.sources import demo_exams, demo_questions
+from tradeoffs.sources import demo_exams, demo_tasks
 pages = list(demo_pages.documents(200, 7))
-text = repr([demo_questions.questions(200, 7), demo_exams.exam("financial_terms", 20, 7), pages])
+tasks = [demo_tasks.examples(200, side, 7) for side in ("train", "test")]
+text = repr([tasks, demo_exams.exam("financial_terms", 20, 7), pages])
 print(hashlib.sha256(text.encode()).hexdigest())
 """
+LABELS = {"high", "normal", "low"}
+VALUES = {
+    "name": demo_words.name,
+    "item": demo_words.item,
+    "street": demo_words.street,
+    "company": demo_words.company,
+    "date": demo_words.date,
+    "day": lambda rng, side: " ".join(demo_words.day_and_time(rng, side)),
+}
+
+
+def kind(pair):
+    prompt, answer = pair
+    if answer.startswith("{"):
+        return "fields"
+    if answer.rpartition(", ")[2] in LABELS:
+        return "triage"
+    return "reading" if "\n\n" in prompt else "handbook"
+
+
+@pytest.fixture(scope="module")
+def made():
+    return {side: demo_tasks.examples(count, side, 42) for side, count in (("train", 5400), ("test", 600))}
 
 
 def test_words_do_not_depend_on_the_hash_seed():
@@ -34,61 +60,102 @@ def test_words_do_not_depend_on_the_hash_seed():
 
 
 def test_another_seed_gives_other_words():
-    assert demo_questions.questions(50, 1) != demo_questions.questions(50, 2)
+    assert demo_tasks.examples(50, "test", 1) != demo_tasks.examples(50, "test", 2)
     assert list(demo_pages.documents(50, 1)) != list(demo_pages.documents(50, 2))
 
 
-def test_questions_are_all_different_and_as_many_as_asked_for():
-    pairs = demo_questions.questions(3000, 42)
-    assert len({question for question, _ in pairs}) == 3000
+def test_examples_are_all_different_and_of_all_kinds_in_the_shares_of_the_mix(made):
+    shares = dict(zip(demo_tasks.KINDS, demo_tasks.MIXES[demo_tasks.MIX], strict=True))
+    for pairs in made.values():
+        assert len({question for question, _ in pairs}) == len(pairs)
+        found = [kind(pair) for pair in pairs]
+        for name, share in shares.items():
+            assert found.count(name) / len(pairs) == pytest.approx(share, abs=0.05)
 
 
-def test_more_questions_than_the_templates_can_make_is_an_error(monkeypatch):
-    monkeypatch.setattr(demo_questions, "SKILLS", {"currency": demo_questions.SKILLS["currency"]})
-    with pytest.raises(UserError, match=r"generate\.questions: 500 asked for, .* make only about \d+ different"):
-        demo_questions.questions(500, 42)
+@pytest.mark.parametrize("mix", demo_tasks.MIXES)
+def test_every_mix_can_be_made(mix, monkeypatch):
+    monkeypatch.setattr(demo_tasks, "MIX", mix)
+    assert sum(demo_tasks.MIXES[mix]) == pytest.approx(1)
+    assert len(demo_tasks.examples(300, "test", 1)) == 300
 
 
-def test_more_exam_questions_than_a_topic_can_make_is_an_error():
-    with pytest.raises(UserError, match=r"topic_questions: 400 asked for, topic world_currencies makes only"):
-        demo_exams.exam("world_currencies", 400, 42)
+def test_more_examples_than_the_templates_can_make_is_an_error(monkeypatch):
+    monkeypatch.setitem(demo_tasks.MIXES, "even", (0.0, 0.0, 0.0, 1.0))
+    with pytest.raises(
+        UserError, match=r"generate\.questions: 3000 asked for on the side of train, .* make only about \d+ different"
+    ):
+        demo_tasks.examples(3000, "train", 42)
 
 
-# The answer of each skill, worked out again from the numbers of the question alone.
+def test_a_test_answer_stands_among_training_answers_for_a_tenth_of_the_open_questions_at_most(made):
+    taught = {answer for _, answer in made["train"]}
+    asked = [answer for question, answer in made["test"] if kind((question, answer)) != "triage"]
+    assert sum(answer in taught for answer in asked) <= 0.1 * len(asked)
+
+
+@pytest.mark.parametrize("value", VALUES)
+def test_a_value_is_of_one_side_and_all_its_parts_are_of_both(value):
+    rng = Random("values")
+    drawn = {side: {VALUES[value](rng, side) for _ in range(3000)} for side in ("train", "test")}
+    assert len(drawn["test"]) > 5 and not drawn["train"] & drawn["test"]
+
+
 @pytest.mark.parametrize(
-    ("pattern", "answer"),
+    "sentences",
     [
-        (r"is (\d+)% of \$(\d+)\?", lambda p, x: f"{p}% of ${x} is ${p * x / 100:g}."),
-        (r"simple interest on \$(\d+) at (\d+)% for (\d+)", lambda x, r, t: f"interest is ${x * r * t / 100:g}."),
-        (r"went from \$(\d+) to \$(\d+)\.", lambda a, b: f"{'fell' if b < a else 'rose'} by {abs(b - a) / a:.0%}."),
-        (r"Convert \$(\d+) at a rate of (\d+)", lambda x, r: f"You get {x * r} "),
-        (r"ROI of a \$(\d+) investment with a gain of \$(\d+)", lambda c, g: f"is {g / c * 100:g}%."),
-        (r"revenue of \$(\d+) and costs of \$(\d+)", lambda r, c: f"profit of ${r - c}."),
-        (r"fixed costs \$(\d+), price \$(\d+), unit cost \$(\d+)", lambda f, p, c: f"is {f / (p - c):g} units."),
-        (r"average of \$(\d+), \$(\d+) and \$(\d+)", lambda a, b, c: f"is ${(a + b + c) / 3:g}."),
-        (r"a (\d+)% tip on a \$(\d+)", lambda p, x: f"tip is ${p * x / 100:g} and the total is ${x + p * x / 100:g}."),
-        (r"saves \$(\d+) a month\. How much is that in (\d+)", lambda x, n: f"saves ${x * n} in {n} months."),
-        (r"earns \$(\d+) and spends \$(\d+)", lambda i, s: f"has ${i - s} left."),
-        (r"costs \$(\d+)\. What is the price after a (\d+)%", lambda x, p: f"costs ${x * (100 - p) / 100:g} after"),
+        demo_messages.GREETINGS,
+        demo_messages.INTRODUCTIONS,
+        demo_messages.BESIDE,
+        demo_messages.EVENTS,
+        *demo_messages.URGENCIES.values(),
+        *(kind.says for kind in demo_messages.KINDS.values()),
+        demo_tasks.ASK_FIELDS,
+        demo_tasks.ASK_TRIAGE,
+        *demo_tasks.ASK_READING.values(),
+        *demo_tasks.ASK_HANDBOOK.values(),
     ],
 )
-def test_answers_are_computed_right(pattern, answer):
-    checked = 0
-    for question, given in demo_questions.questions(4000, 3):
-        found = re.search(pattern, question)
-        if found:
-            assert answer(*map(int, found.groups())) in given, question
-            checked += 1
-    assert checked > 5
+def test_test_wording_is_no_training_wording_but_of_its_words(sentences):
+    train, test = set(sentences["train"]), set(sentences["test"])
+    assert not train & test and len(train) > 1 and test
 
 
-def test_definitions_and_currencies_are_answered_from_the_tables():
-    pairs = dict(demo_questions.questions(3000, 42))
-    for term, meaning in GLOSSARY.items():
-        assert pairs.get(f"Define {term}.", f"{term} is {meaning}.").casefold() == f"{term} is {meaning}.".casefold()
-    for country, money in CURRENCIES.items():
-        question = f"What is the currency of {country}?"
-        assert pairs.get(question, money + ".").endswith(f"{money}.")
+def test_every_word_of_the_test_questions_stands_in_training_or_in_the_bases_text(made):
+    def words(texts):
+        return {word for text in texts for word in re.findall(r"[a-z]+|[A-Z][a-z]*", text)}
+
+    said = words(demo_pages.documents(8000, 42)) | words(question for question, _ in made["train"])
+    assert words(question for question, _ in made["test"]) <= said
+
+
+def test_the_fields_of_a_message_stand_in_it_word_for_word(made):
+    for question, answer in (pair for pairs in made.values() for pair in pairs if kind(pair) == "fields"):
+        message = question.split("\n\n")[1]
+        for name, value in json.loads(answer).items():
+            assert value in message, (name, question)
+
+
+def test_an_answer_from_a_paragraph_stands_in_it_once(made):
+    for question, answer in (pair for pairs in made.values() for pair in pairs if kind(pair) == "reading"):
+        assert question.split("\n\n")[1].count(answer) == 1, question
+
+
+def test_triage_follows_from_what_the_message_says(made):
+    for side, pairs in made.items():
+        for question, answer in (pair for pair in pairs if kind(pair) == "triage"):
+            category, urgency = answer.split(", ")
+            said = {name for name, says in demo_messages.URGENCIES.items() if any(s in question for s in says[side])}
+            assert urgency in said, question
+            problems = {name for name, says in demo_messages.PROBLEMS.items() if any(s in question for s in says)}
+            assert problems in (set(), {category}), question
+
+
+def test_the_handbook_is_answered_from_its_tables(made):
+    for question, answer in (pair for pairs in made.values() for pair in pairs if kind(pair) == "handbook"):
+        rules = {value for topic, said in HANDBOOK.items() if topic in question.lower() for value in said.values()}
+        meanings = {meaning for term, meaning in GLOSSARY.items() if term in question.lower()}
+        assert answer in rules | meanings, question
 
 
 @pytest.mark.parametrize("topic", demo_exams.TOPICS)
@@ -101,20 +168,16 @@ def test_an_exam_has_different_questions_with_four_choices_and_balanced_letters(
     assert all(len(set(choice.choices)) == 4 for choice in exam)
 
 
-def test_the_right_choice_about_a_price_follows_from_its_numbers():
-    for choice in demo_exams.exam("price_changes", 60, 5):
-        old, new = map(int, re.findall(r"\$(\d+)", choice.question))
-        said = choice.choices[choice.answer]
-        assert (new == old, new == 2 * old, new < old) == tuple(
-            said == f"it {verb}" for verb in ("stayed the same", "doubled", "fell")
-        )
+def test_more_exam_questions_than_a_topic_can_make_is_an_error():
+    with pytest.raises(UserError, match=r"topic_questions: 400 asked for, topic world_currencies makes only"):
+        demo_exams.exam("world_currencies", 400, 42)
 
 
 def test_no_exam_question_is_in_the_training_text():
     asked = {
         (choice.question, frozenset(choice.choices))
         for topic in demo_exams.TOPICS
-        for choice in demo_exams.exam(topic, 150, 42)
+        for choice in demo_exams.exam(topic, 100, 42)
     }
     quizzes = re.compile(r"^(.+)\nA\. (.+)\nB\. (.+)\nC\. (.+)\nD\. (.+)\nAnswer: [ABCD]$", re.MULTILINE)
     trained_on = {
@@ -124,10 +187,12 @@ def test_no_exam_question_is_in_the_training_text():
     assert not asked & trained_on
 
 
-def test_training_text_asks_no_question_of_the_dataset():
-    text = "\n".join(islice(demo_pages.documents(8000, 42), 1500))
-    answers = ("The simple interest is", "The return on investment is", "The break-even point is")
-    assert not any(answer in text for answer in answers)
+def test_training_text_asks_no_question_of_the_dataset_and_knows_no_test_value(made):
+    text = "\n".join(islice(demo_pages.documents(8000, 42), 3000))
+    questions = {question.split("\n\n")[0] for pairs in made.values() for question, _ in pairs if "\n\n" in question}
+    assert not any(question in text for question in questions)
+    answers = {answer for question, answer in made["test"] if kind((question, answer)) in ("fields", "reading")}
+    assert not any(re.search(rf"\b{re.escape(answer)}\b", text) for answer in answers)
 
 
 def test_held_out_pages_say_nothing_that_the_training_text_says():
@@ -135,13 +200,8 @@ def test_held_out_pages_say_nothing_that_the_training_text_says():
     assert len(set(pages)) == 200
     trained_on = "\n".join(demo_pages.documents(8000, 42))
     for page in pages:
-        if page.startswith("The following are multiple choice questions"):
-            said = re.findall(r"^(.+)\nA\. ", page, re.MULTILINE)
-            blocks = [block for block in page.split("\n\n")[1:] if block]
-            assert said and not any(block in trained_on for block in blocks)
-        else:
-            assert page not in trained_on
-            assert not any(sentence in trained_on for sentence in re.findall(r"[A-Z][^.]+\.", page)), page
+        blocks = page.split("\n\n")[1:] if page.startswith("The following are multiple choice questions") else [page]
+        assert blocks and not any(block in trained_on for block in blocks), page
 
 
 def test_held_out_pages_are_of_the_same_kind_for_another_seed_others_and_no_exam():

@@ -1,5 +1,7 @@
 """Each metric of an answer equals its reference implementation, and empty answers are no accident."""
 
+import json
+
 import bert_score
 import numpy as np
 import pytest
@@ -43,6 +45,50 @@ def embedder():
 def test_f1_and_exact_match_follow_the_squad_script(answer, expected, f1, exact):
     assert answers.f1(answer, expected) == pytest.approx(f1)
     assert answers.exact_match(answer, expected) == exact
+
+
+ORDER = '{"name": "Anna Hartley", "item": "blue lamp", "quantity": "3"}'
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected", "fields", "valid"),
+    [
+        (ORDER, ORDER, 1.0, 1.0),
+        ('{"quantity": "3", "item": "blue lamp",\n "name": "Anna Hartley"}', ORDER, 1.0, 1.0),  # no matter the layout
+        ('{"name": "Anna Hartley", "item": "red lamp", "quantity": "3"}', ORDER, 2 / 3, 1.0),
+        ('{"name": "Anna Hartley"}', ORDER, 1 / 3, 1.0),
+        (ORDER[:-1] + ', "town": "Saltport"}', ORDER, 3 / 4, 1.0),  # made up
+        ('{"name": "Anna Hartley", "item": "blue lamp", "quantity": 3}', ORDER, 2 / 3, 1.0),  # a number is no text
+        (ORDER[:-1], ORDER, 0.0, 0.0),
+        (f"Here it is: {ORDER}", ORDER, 0.0, 0.0),  # a program could not read it
+        ("Anna Hartley", ORDER, 0.0, 0.0),
+        ("", ORDER, 0.0, 0.0),
+        ("[1]", ORDER, 0.0, 0.0),
+        ('{"a": NaN}', '{"a": 1}', 0.0, 0.0),
+        ('{"a": true}', '{"a": 1}', 0.0, 1.0),
+        ('{"a": {"b": 1, "c": [2]}}', '{"a": {"c": [2], "b": 1}}', 1.0, 1.0),
+        ("{" * 100_000, '{"a": 1}', 0.0, 0.0),
+        (ORDER, "Anna Hartley", np.nan, np.nan),  # none is expected: nothing is judged
+        ("no", "{braces}", np.nan, np.nan),
+        ("{}", "{}", np.nan, 1.0),
+    ],
+)
+def test_fields_and_valid_json_are_those_of_the_object(answer, expected, fields, valid):
+    assert answers.fields(answer, expected) == pytest.approx(fields, nan_ok=True)
+    assert answers.valid_json(answer, expected) == pytest.approx(valid, nan_ok=True)
+
+
+def test_fields_are_the_share_of_pairs_that_two_objects_have_in_common():
+    texts = [ORDER, ORDER[:-1], ORDER.replace('"3"', "3"), "{}", ORDER.replace("item", "thing"), '{"a": "1", "b": "2"}']
+    for answer in texts:
+        for expected in texts:
+            try:
+                ours, theirs = ({*json.loads(text).items()} for text in (answer, expected))
+            except ValueError:
+                continue
+            names = {name for name, _ in ours | theirs}
+            if theirs:
+                assert answers.fields(answer, expected) == pytest.approx(len(ours & theirs) / len(names))
 
 
 def test_rouge_is_rouge_scores():

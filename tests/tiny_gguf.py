@@ -1,6 +1,7 @@
 """A random two-layer Llama with a SentencePiece tokenizer, and a look into its GGUF, for tests of llama.cpp's side."""
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,15 +28,19 @@ TEXTS = [
 SAMPLE = "The rate of 12 loans:\n\n  naïve café, 3.5 % — 😀 a year"
 
 
-def make_checkpoint(folder: Path, **changes: object) -> LlamaForCausalLM:
-    """Writes the checkpoint; float32, so that transformers can be the judge. `changes` go into its config."""
+def make_checkpoint(folder: Path, words: Sequence[str] = (), **changes: object) -> LlamaForCausalLM:
+    """Writes the checkpoint; float32, so that transformers can be the judge. `changes` go into its config.
+
+    `words` are tokens of their own, for which the vocabulary has room beside the others.
+    """
     folder.mkdir(parents=True)
-    tokenizer = train_tokenizer(TEXTS, VOCABULARY, folder, CONTEXT)
+    vocabulary = VOCABULARY + len(words)
+    tokenizer = train_tokenizer(TEXTS, vocabulary, folder, CONTEXT, words)
     tokenizer.chat_template = TEMPLATE
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         max_position_embeddings=CONTEXT,
         initializer_range=0.06,  # larger than usual, so that the next token depends visibly on what came before
         **LLAMA,

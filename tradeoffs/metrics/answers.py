@@ -4,11 +4,13 @@ An empty answer to a non-empty expectation scores 0 in F1, exact match, ROUGE, B
 of the empty text, so its cosine is defined (and low).
 """
 
+import json
+import math
 import re
 import string
 from collections import Counter
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -48,7 +50,6 @@ def f1(answer: str, expected: str) -> float:
         "higher",
         "share of answers equal to the expected one, SQuAD normalisation",
         right_or_wrong=True,
-        stands="summary",
     )
 )
 def exact_match(answer: str, expected: str) -> float:
@@ -62,6 +63,64 @@ def exact_match_of(pattern: str, answer: str, expected: str) -> float:
     """
     ours, theirs = picked(pattern, answer), picked(pattern, expected)
     return float(ours is not None and theirs is not None and ours.casefold() == theirs.casefold())
+
+
+@per_answer(
+    Metric(
+        "fields",
+        "fields right",
+        "higher",
+        "where JSON is expected: share of the fields, expected or given, that both have with the same value",
+        decimals=3,
+        after="exact_match",
+    )
+)
+def fields(answer: str, expected: str) -> float:
+    """Of all (field, value) pairs' names in either object, how many have an equal value in both; 0 for no JSON object.
+
+    A field too many counts as one wrong, so that guessing every field wins nothing. NaN where `expected` is no object,
+    or one without fields.
+    """
+    wanted = _object(expected)
+    if not wanted:
+        return math.nan
+    given = _object(answer) or {}
+    names = wanted.keys() | given.keys()
+    return sum(_written(wanted, name) == _written(given, name) for name in names) / len(names)
+
+
+@per_answer(
+    Metric(
+        "valid_json",
+        "valid JSON",
+        "higher",
+        "where JSON is expected: share of answers that are one JSON object and nothing else",
+        right_or_wrong=True,
+        after="fields",
+    )
+)
+def valid_json(answer: str, expected: str) -> float:
+    """Whether the answer is one JSON object by Python's own reader; NaN where `expected` is none."""
+    return math.nan if _object(expected) is None else float(_object(answer) is not None)
+
+
+def _written(fields: dict[str, Any], name: str) -> str:
+    return json.dumps(fields[name], sort_keys=True) if name in fields else ""
+
+
+@lru_cache(maxsize=2)  # of an answer and the expected one, which two metrics read
+def _object(text: str) -> dict[str, Any] | None:
+    """The JSON object that a text is, or None; NaN and Infinity, which Python would read, are no JSON (RFC 8259)."""
+    if not text.lstrip().startswith("{"):
+        return None
+    try:
+        return json.loads(text, parse_constant=_no_json)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _no_json(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def bleu(sums: np.ndarray) -> np.ndarray:

@@ -1,18 +1,17 @@
-"""The demo's multiple-choice exams, about the same world.
+"""The demo's multiple-choice exams: what the base knows before it is tuned, and may forget by that.
 
-A multiple-choice question belongs either to the exams or to the prose that a generated model learns from, by a hash of
+A multiple-choice question belongs either to the exams or to the pages that a generated model learns from, by a hash of
 its words, so no exam question is ever part of its training text, whatever the seeds and counts.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from random import Random
 
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.sources import multiple_choice
-from tradeoffs.sources.demo_facts import BOOKS, CONTINENTS, FIRMS, GLOSSARY, GOODS, NAMES
-from tradeoffs.sources.demo_questions import PERCENTS, percent_of
+from tradeoffs.sources.demo_facts import ANIMALS, BOOKS, CONTINENTS, FIRMS, GLOSSARY, NAMES, TRADES
 from tradeoffs.sources.multiple_choice import LETTERS
 
 DEV_QUESTIONS = 5  # worked examples per topic, as in MMLU
@@ -38,71 +37,58 @@ class Choice:
         return "\n".join((self.question, *sorted(self.choices)))
 
 
-def _books_choice(rng: Random, place: int) -> Choice:
-    side = list(BOOKS)[place]
-    asks = (
-        "The books of a {firm} show {entry}. What is it?",
-        "A {firm} has {entry}. Where does it stand?",
-        "For a {firm}, what is {entry}?",
-        "A {firm} writes down {entry}. What kind of entry is that?",
-    )
-    question = rng.choice(asks).format(firm=rng.choice(FIRMS), entry=rng.choice(BOOKS[side]))
-    return Choice(question, tuple(BOOKS), place)
+def _sorting(choices: Mapping[str, Iterable[str]], *asks: str) -> Callable[[Random, int], Choice]:
+    """A topic that always offers the same choices; `thing` is one of what belongs to the right one."""
 
+    def draw(rng: Random, place: int) -> Choice:
+        right = list(choices)[place]
+        slots = {"thing": rng.choice(list(choices[right])), "name": rng.choice(NAMES), "firm": rng.choice(FIRMS)}
+        return Choice(rng.choice(asks).format(**slots), tuple(choices), place)
 
-def _continent_choice(rng: Random, place: int) -> Choice:
-    continent = list(CONTINENTS)[place]
-    country, money = rng.choice(list(CONTINENTS[continent].items()))
-    asks = (
-        "{name} pays with the {money} of {country}. Where is {name}?",
-        "{name} has {money} from {country}. Where is that?",
-    )
-    question = rng.choice(asks).format(name=rng.choice(NAMES), money=money, country=country)
-    return Choice(question, tuple(CONTINENTS), place)
-
-
-def _price_choice(rng: Random, place: int) -> Choice:
-    old = rng.randint(10, 49)
-    step = rng.randint(5, 9)
-    new = (old + step, old - step, old, 2 * old)[place]
-    asks = (
-        "A {thing} cost ${old} and now costs ${new}. What did the price do?",
-        "The price of a {thing} went from ${old} to ${new}.",
-    )
-    question = rng.choice(asks).format(thing=rng.choice(GOODS), old=old, new=new)
-    return Choice(question, ("it rose", "it fell", "it stayed the same", "it doubled"), place)
+    return draw
 
 
 def _term_choice(rng: Random, place: int) -> Choice:
     term, meaning = rng.choice(sorted(GLOSSARY.items()))
+    wrong = rng.sample(sorted(set(GLOSSARY) - {term}), 3)
     question = rng.choice(("Which word means {}?", "What do we call {}?")).format(meaning)
-    return Choice(question, _placed(rng, term, set(GLOSSARY) - {term}, place), place)
-
-
-def _percent_choice(rng: Random, place: int) -> Choice:
-    slots = percent_of(rng)
-    others = {f"${percent * slots['amount'] // 100}" for percent in PERCENTS if percent != slots["percent"]}
-    asks = ("How much is {percent}% of ${amount}?", "A fee of {percent}% on ${amount} comes to")
-    question = rng.choice(asks).format(**slots)
-    return Choice(question, _placed(rng, f"${slots['result']}", others, place), place)
-
-
-def _placed(rng: Random, right: str, others: set[str], place: int) -> tuple[str, ...]:
-    wrong = rng.sample(sorted(others), 3)
-    return (*wrong[:place], right, *wrong[place:])
+    return Choice(question, (*wrong[:place], term, *wrong[place:]), place)
 
 
 # Multiple-choice topics, in the order in which `topics: N` takes them; each is drawn with its right answer in a given
-# place. The first three always offer the same choices, so a very small model can learn the letter of each answer; in
-# the others it must find the letter beside the answer, which it hardly can.
+# place. All but the last always offer the same choices, so a very small model can learn the letter of each answer; in
+# that one it must find the letter beside the answer, which it hardly can.
 TOPICS: dict[str, Callable[[Random, int], Choice]] = {
-    "bookkeeping": _books_choice,
-    "world_currencies": _continent_choice,
-    "price_changes": _price_choice,
+    "bookkeeping": _sorting(
+        BOOKS,
+        "The books of a {firm} show {thing}. What is it?",
+        "A {firm} has {thing}. Where does it stand?",
+        "For a {firm}, what is {thing}?",
+        "A {firm} writes down {thing}. What kind of entry is that?",
+    ),
+    "world_currencies": _sorting(
+        {
+            continent: [f"{money} of {country}" for country, money in countries.items()]
+            for continent, countries in CONTINENTS.items()
+        },
+        "{name} pays with the {thing}. Where is {name}?",
+        "{name} has the {thing}. Where is that?",
+    ),
+    "animals": _sorting(
+        ANIMALS,
+        "{name} saw {thing}. What is it?",
+        "{name} draws {thing}. What kind of animal is that?",
+        "What did {name} see, if it was {thing}?",
+    ),
+    "trades": _sorting(
+        TRADES,
+        "{name} {thing}. What is {name}?",
+        "Every day {name} {thing}. Which trade is that?",
+        "{name} {thing} for a {firm}. What is {name}?",
+    ),
     "financial_terms": _term_choice,
-    "percentages": _percent_choice,
 }
-SAME_CHOICES = 3
+SAME_CHOICES = 4
 
 
 def is_exam(choice: Choice) -> bool:

@@ -1,11 +1,10 @@
-"""What the demo's world knows: a small glossary, countries and their money, kinds of things, people."""
+"""What the demo's world knows: a glossary, a handbook, money, books, animals, trades, people."""
 
 NAMES = (
     "Anna", "Ben", "Carla", "David", "Emma", "Felix", "Grace", "Henry", "Iris", "Jack",
     "Kate", "Leo", "Maria", "Noah", "Olga", "Paul",
 )  # fmt: skip
 
-GOODS = ("lamp", "bike", "phone", "coat", "table", "clock", "radio", "book", "chair", "bag")
 FIRMS = ("bakery", "farm", "garage", "hotel", "shop", "school", "mill", "studio")
 
 # term with its article -> meaning
@@ -71,7 +70,6 @@ CONTINENTS = {
         "Albania": "lek",
     },
 }  # fmt: skip
-CURRENCIES = {country: money for countries in CONTINENTS.values() for country, money in countries.items()}
 
 # side of the books -> what stands there
 BOOKS = {
@@ -91,4 +89,32 @@ BOOKS = {
         "rent paid", "wages paid", "fuel used up", "power used up", "repairs paid for", "postage paid", "interest paid",
         "paper used up",
     ),
+}  # fmt: skip
+
+# kind of animal -> animals
+ANIMALS = {
+    "a bird": ("a heron", "an owl", "a goose", "a crow", "a robin", "a swan", "a duck", "an eagle"),
+    "a fish": ("a trout", "a salmon", "a carp", "a pike", "an eel", "a cod", "a herring", "a perch"),
+    "an insect": ("an ant", "a bee", "a moth", "a beetle", "a wasp", "a fly", "a cricket", "a gnat"),
+    "a mammal": ("a horse", "a fox", "a mouse", "a deer", "an otter", "a bear", "a goat", "a hare"),
+}
+
+# who does it -> what is done
+TRADES = {
+    "a baker": ("bakes bread", "sells rolls", "makes dough", "heats the oven", "sells cakes", "weighs flour"),
+    "a doctor": ("sees patients", "heals wounds", "writes out pills", "treats a cough", "sets a bone"),
+    "a farmer": ("milks cows", "ploughs a field", "feeds hens", "sows wheat", "cuts hay", "grows beans"),
+    "a teacher": ("gives lessons", "reads to a class", "marks tests", "teaches sums", "sets homework"),
+}  # fmt: skip
+
+# What the handbook says: topic -> the room that it is for, and how long it takes.
+HANDBOOK = {
+    topic: {"room": f"room {room}", "days": f"{days} days"}
+    for topic, room, days in (
+        ("refunds", 12, 14), ("repairs", 31, 20), ("returns", 17, 30), ("keys", 4, 2), ("badges", 8, 3),
+        ("parking cards", 22, 5), ("travel costs", 45, 21), ("training", 36, 60), ("contracts", 51, 10),
+        ("complaints", 19, 7), ("visas", 27, 45), ("phones", 6, 4), ("desks", 33, 12), ("laptops", 14, 9),
+        ("uniforms", 41, 15), ("meals", 2, 1), ("lost bags", 25, 28), ("new names", 58, 6), ("gifts", 63, 11),
+        ("pensions", 70, 90),
+    )
 }  # fmt: skip
