@@ -95,6 +95,7 @@ def params_file(folder: Path, source: Path, **run: list[str]) -> None:
         **shares,
     }
     raw["datasets"][TEXT] = {"path": text, "kind": "text", **shares, "near_duplicate": 0.8, "valid": 50}
+    raw["decide"]["metric"] = "auto"  # as text and answers are both among the data sets
     files.write_text(folder / "params.yaml", quick_yaml.dump(raw))
 
 

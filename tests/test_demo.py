@@ -81,7 +81,7 @@ def test_every_mix_can_be_made(mix, monkeypatch):
 
 
 def test_more_examples_than_the_templates_can_make_is_an_error(monkeypatch):
-    monkeypatch.setitem(demo_tasks.MIXES, "even", (0.0, 0.0, 0.0, 1.0))
+    monkeypatch.setitem(demo_tasks.MIXES, demo_tasks.MIX, (0.0, 0.0, 0.0, 1.0))
     with pytest.raises(
         UserError, match=r"generate\.questions: 3000 asked for on the side of train, .* make only about \d+ different"
     ):
