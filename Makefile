@@ -15,10 +15,10 @@ BENCHMARKS := gguf_scoring gguf_kld decode generation mmlu mmlu_agreement zoo me
 .DEFAULT_GOAL := help
 
 run: $(READY)  ## run what has changed (everything, the first time): how long it will take, step by step, then the decision
-	@$(WITH_VENV) $(BIN)/python -m tradeoffs.run
+	@$(WITH_VENV) $(BIN)/python -m tradeoffs.repro
 	@$(BIN)/python -m tradeoffs.readme
 	@$(BIN)/python -m tradeoffs.artifacts
-	@$(BIN)/python -m tradeoffs.run.ending
+	@$(BIN)/python -m tradeoffs.repro.ending
 
 test: $(READY) lint  ## lint, types and tests, with the slowest named; ARGS='-m "not slow"' for the quick ones alone
 	$(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 30 $(ARGS)

@@ -28,7 +28,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("what aggregate shows of the results", ("report",)),
     ("scripts, one for each stage", ("stages",)),
-    ("commands, no stage", ("run", "experiments", "compare", "answers", "questions", "pin", "artifacts", "readme")),
+    ("commands, no stage", ("repro", "experiments", "compare", "answers", "questions", "pin", "artifacts", "readme")),
 )
 # Of the rooms of one stage, by whose scripts each is used; score fills the columns that a metric is made of, copying
 # finds its answers by the same embeddings.
@@ -46,10 +46,10 @@ STAGES_OF = {
     "report": {"aggregate"},
 }
 # No stage depends on plumbing and params, so they hold nothing that shapes an output; what they import of rooms that
-# do are facts alone: how much memory this process took, which only the clock's log tells, and what params.yaml is
-# checked by, which is wrong or right and nothing in between.
+# do are facts alone: how much memory and how many cores this process has, which only the clock's log tells, and what
+# params.yaml is checked by, which is wrong or right and nothing in between.
 FACTS = {
-    "plumbing": {"tradeoffs/common/memory.py"},
+    "plumbing": {"tradeoffs/common/memory.py", "tradeoffs/common/cores.py"},
     "params": {
         "tradeoffs/common/columns.py",
         "tradeoffs/formats/names.py",

@@ -1,8 +1,10 @@
 """What is recommended is good enough, cheapest, and named with what it loses; what cannot be told apart is equal."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import fake_results
+import numpy as np
 import pytest
 
 from stages import score
@@ -87,6 +89,14 @@ def test_of_those_that_are_not_told_apart_the_better_one_is_named(results, judge
     # ... though the other one is measured as a little cheaper.
     judged({ranked[0]: 2.4, ranked[1]: 2.0})
     assert chosen(results) == ranked[0]
+
+
+def test_of_equals_the_smallest_is_the_best_found(results, monkeypatch):
+    sizes = [results.cost[v]["size_mb"] for v in results.of(PAIR)]
+    assert len(set(sizes)) > 2 and sizes != sorted(sizes)
+    alike = SimpleNamespace(values=np.ones((len(sizes), 1)))
+    monkeypatch.setattr(verdicts, "measure", lambda results, some, name: alike)
+    assert [results.cost[v]["size_mb"] for v in ranking.ranked(results, PAIR)] == sorted(sizes)
 
 
 def test_of_those_that_cost_the_same_the_one_that_loses_fewest_guards_is_named(results, judged, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from tradeoffs import params
 from tradeoffs.common.cells import Variant
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.run import ending
+from tradeoffs.repro import ending
 
 SLOW_FIXTURES = {"grid"}  # read by conftest.py
 

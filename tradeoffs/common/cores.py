@@ -17,6 +17,12 @@ def usable(root: Path = Path("/")) -> int:
     return max(1, min([count, *(int(quota) for quota in _quotas(root))]))
 
 
+def threads() -> int:
+    """Of a computation in this process: as many as OMP_NUM_THREADS says, as other libraries; at most the cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return min(usable(), int(asked)) if asked.isdecimal() and int(asked) else usable()
+
+
 def _quotas(root: Path) -> list[float]:
     """Cores' worth of time that each control group above this process allows, of those that limit it (cgroups(7))."""
     try:

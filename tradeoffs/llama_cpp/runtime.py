@@ -61,7 +61,7 @@ class LlamaCppRuntime:
         self.batch_tokens = self._auto_batch() if batch_tokens == "auto" else batch_tokens
         self.context = context or llama_cpp.llama_model_n_ctx_train(self._model)
         self.size_mb = llama_cpp.llama_model_size(self._model) / 1e6
-        threads = cores.usable()
+        threads = cores.threads()
         self._pool = ThreadPoolExecutor(threads)
         self._llama = Context(self._model, path, threads)
         self.vocabulary = self._llama.vocabulary

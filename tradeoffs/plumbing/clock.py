@@ -1,7 +1,6 @@
 """Where a stage's time goes: start-up (interpreter and imports), loading, work.
 
     python -m tradeoffs.plumbing.clock          the table of the last run's stages; `make run` prints it at its end
-    python -m tradeoffs.plumbing.clock 218      with a row for what DVC itself took, of 218 seconds in all
 
 Every stage adds one line to a git-ignored log, which this reads. It is no output of the pipeline: times differ from run
 to run.
@@ -15,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Literal
 
+from tradeoffs.common import cores
 from tradeoffs.common.memory import peak_memory_mb
 
 LOG = Path(".scratch/times.jsonl")
@@ -58,8 +58,10 @@ def stage(name: str) -> Iterator[None]:
     total = seconds_since_start()
     row = {
         "stage": name,
+        "step": os.environ.get("DVC_STAGE", ""),
         **_phases,
         "work": total - sum(_phases.values()),
+        "cpu": time.process_time(),
         "peak_mb": peak_memory_mb(),
     }
     LOG.parent.mkdir(exist_ok=True)
@@ -67,10 +69,17 @@ def stage(name: str) -> Iterator[None]:
         log.write(json.dumps(row) + "\n")
 
 
-def table(wall: float | None = None) -> str:
+def peak_mb(step: str) -> float | None:
+    """Most memory of the step of this name, as DVC has it, if it is in the log."""
+    rows = reversed(LOG.read_text(encoding="utf-8").splitlines()) if LOG.exists() else ()
+    return next((row["peak_mb"] for row in map(json.loads, rows) if row["step"] == step), None)
+
+
+def table(wall: float | None = None, dvc: float = 0.0) -> str:
     """The log as a table: per stage how many cells ran, seconds of start-up, loading and work, largest peak memory.
 
-    `wall` is the whole run's seconds; what no stage accounts for (hashing, caching, locking) is then a row of its own.
+    `wall` is the whole run's seconds, `dvc` what went into DVC (hashing, caching, locking): then it also says how well
+    the cores were used. Cells that ran side by side count one by one, so their seconds may add up to more.
     """
     rows = [json.loads(line) for line in LOG.read_text(encoding="utf-8").splitlines()] if LOG.exists() else []
     if not rows:
@@ -83,10 +92,12 @@ def table(wall: float | None = None) -> str:
         sums = {key: sums[key] + part[key] for key in sums}
         lines.append(_line(name, len(mine), part, max(row["peak_mb"] for row in mine)))
     lines.append(_line("all stages", len(rows), sums, max(row["peak_mb"] for row in rows)))
-    whole = wall or sum(sums.values())
+    whole = sum(sums.values())
     if wall:
-        lines.append(f"{'DVC itself':<14}{'':>5}{'':>10}{'':>9}{'':>8}{wall - sum(sums.values()):>7.1f}s")
-    lines.append(f"whole run {whole:.0f} s; start-up is {sums['startup'] / whole:.0%} of it")
+        lines.append(f"{'DVC itself':<14}{'':>5}{'':>10}{'':>9}{'':>8}{dvc:>7.1f}s")
+        used = sum(row["cpu"] for row in rows) / (wall * cores.usable())
+        lines.append(f"whole run {wall:.0f} s, with {used:.0%} of {cores.usable()} cores busy")
+    lines.append(f"start-up is {sums['startup'] / whole:.0%} of the time of stages")
     return "\n".join(lines)
 
 
@@ -96,13 +107,11 @@ def _line(name: str, runs: int, part: dict[str, float], peak: float) -> str:
     return f"{name:<14}{runs:>5}{seconds}{peak:>9.0f}"
 
 
-def main(wall: float | None) -> None:
-    print(table(wall))
+def main() -> None:
+    print(table())
 
 
 if __name__ == "__main__":
     from tradeoffs.plumbing import cli  # which imports this module
 
-    parser = cli.parser()
-    parser.add_argument("wall", nargs="?", type=float, metavar="SECONDS", help="what the whole run took")
-    cli.command(main, parser)
+    cli.command(main)

@@ -25,9 +25,12 @@ def ranked(results: Results, pair: Pair) -> list[Variant]:
 
 
 def best_first(results: Results, some: Sequence[Variant], name: str) -> list[Variant]:
-    """Variants on one data set by a quality metric, best first; of a method with several seeds by their mean."""
+    """Variants on one data set by a quality metric, best first; of a method with several seeds by their mean.
+
+    Of equals the smallest comes first, so that it is the best found: nobody ships more for the same.
+    """
     values = dict(zip(some, verdicts.measure(results, some, name).values[:, 0].tolist(), strict=True))
-    return sorted(some, key=lambda variant: -values[variant])
+    return sorted(some, key=lambda variant: (-values[variant], results.cost[variant]["size_mb"]))
 
 
 def best_shipped(results: Results, pair: Pair) -> str:
@@ -39,8 +42,8 @@ def best_shipped(results: Results, pair: Pair) -> str:
 
 def good_enough(results: Results, pair: Pair) -> list[Variant]:
     """The best variant of a pair and all that are good enough, best first."""
-    good = verdicts.standing(results, results.of(pair), headline(results, pair)).eligible
-    return best_first(results, good, headline(results, pair))
+    good = set(verdicts.standing(results, ranked(results, pair), headline(results, pair)).eligible)
+    return [variant for variant in ranked(results, pair) if variant in good]
 
 
 def letters(results: Results, compared: Sequence[Variant], name: str) -> dict[Variant, str]:

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
 from tradeoffs.common import files
+from tradeoffs.plumbing import clock
 
 PATH = Path("metrics/times.json")
 SHORT = 30.0  # seconds: what takes less is not worth the two seconds of a calibration
@@ -21,25 +22,52 @@ SHORT = 30.0  # seconds: what takes less is not worth the two seconds of a calib
 
 @dataclass(frozen=True)
 class Times:
-    """`seconds` by the name that DVC has for the step; `hardware` as in run_info.json; `device` that it trains on."""
+    """`seconds` and most memory by the name that DVC has for a step; `hardware` as in run_info.json; `device` that it
+    trains on.
+    """
 
     hardware: dict[str, Any]
     device: str
     training_steps_per_second: float
     seconds: dict[str, float]
+    peak_mb: dict[str, float] = field(default_factory=dict)
 
     def of(self, step: str) -> float | None:
-        """Seconds of a step; of one that was not timed, those of its like: the mean over the same stage of the same
-        model and data set. None where there is no such step."""
+        """Seconds of a step; of one that was not timed, the mean of its like. None where there is no such step."""
         if step in self.seconds:
             return self.seconds[step]
-        stage, _, cell = step.partition("@")
-        model_and_dataset = cell.split("-")[:2]
-        if len(cell.split("-")) == len(model_and_dataset):  # nothing else is in the name: there is no like
-            return None
-        begin = f"{stage}@{'-'.join(model_and_dataset)}-"
-        like = [took for name, took in self.seconds.items() if name.startswith(begin)]
+        like = _like(step, self.seconds)
         return mean(like) if like else None
+
+
+class Memory:
+    """The most memory that steps took, in MB: at first as of the last run, whatever machine that was."""
+
+    def __init__(self) -> None:
+        before = read()
+        self.peak_mb = dict(before.peak_mb) if before else {}
+        self.seen: dict[str, float] = {}  # in this run
+
+    def of(self, step: str) -> float | None:
+        """Of a step that never ran here, the most of its like. None where there is no such step."""
+        if step in self.peak_mb:
+            return self.peak_mb[step]
+        return max(_like(step, self.peak_mb), default=None)
+
+    def learn(self, step: str) -> None:
+        """A step has ended: what the log says of it counts from here on."""
+        if found := clock.peak_mb(step):
+            self.peak_mb[step] = self.seen[step] = found
+
+
+def _like(step: str, known: Mapping[str, float]) -> list[float]:
+    """Of the same stage of the same model and data set."""
+    stage, _, cell = step.partition("@")
+    model_and_dataset = cell.split("-")[:2]
+    if len(cell.split("-")) == len(model_and_dataset):  # nothing else is in the name: there is no like
+        return []
+    begin = f"{stage}@{'-'.join(model_and_dataset)}-"
+    return [value for name, value in known.items() if name.startswith(begin)]
 
 
 def read() -> Times | None:
@@ -59,14 +87,15 @@ def hardware() -> dict[str, Any]:
 def calibrated() -> tuple[float, str]:
     """Training steps per second here and now, and on which device, by a process of its own, in four seconds; two of
     them are imports."""
-    command = [sys.executable, "-m", "tradeoffs.run.calibration"]
+    command = [sys.executable, "-m", "tradeoffs.repro.calibration"]
     rate, _, device = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.partition(" ")
     return float(rate), device.strip()
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of the `planned` steps among `every` one: `seconds` of each that there are times of, on this machine.
+    """Of the `planned` steps among `every` one: `seconds` that each adds to the run, on this machine, of those that
+    there are times of.
 
     `rate`, its training steps per second, is None where so little is to do that it was not measured; the machine then
     counts as one like that of the `times`. Of another `device` nothing is known: the speed of a GPU says nothing of the
@@ -85,10 +114,10 @@ class Estimate:
         return len(self.planned) == len(self.every)
 
 
-def estimate(planned: Sequence[str], every: Sequence[str]) -> Estimate:
-    """What the `planned` steps among `every` one will take."""
+def estimate(planned: Sequence[str], every: Sequence[str], share: Mapping[str, float]) -> Estimate:
+    """What the `planned` steps among `every` one will take; of its own time a step adds `share` to that of the run."""
     times = read()
-    known = {name: took for name in planned if times and (took := times.of(name)) is not None}
+    known = {name: took * share[name] for name in planned if times and (took := times.of(name)) is not None}
     short = len(known) == len(planned) < len(every) and sum(known.values()) < SHORT
     rate, device = (None, times.device) if short and times else calibrated()
     if times and times.device != device:
@@ -97,18 +126,19 @@ def estimate(planned: Sequence[str], every: Sequence[str]) -> Estimate:
     return Estimate(planned, every, times, rate, device, {name: took * factor for name, took in known.items()})
 
 
-def keep(took: Mapping[str, float], expected: Estimate) -> None:
-    """Writes the times of a run: seconds of each step that ran. One that DVC took from its cache did not, and is none
-    of them."""
+def keep(took: Mapping[str, float], memory: Memory, expected: Estimate) -> None:
+    """Writes the times of a run: seconds and most memory of each step that ran. One that DVC took from its cache did
+    not, and is none of them."""
     mine, there = hardware(), set(expected.every)
     if expected.rate and there == set(took):
-        old, rate = {}, expected.rate
+        seconds, peaks, rate = {}, {}, expected.rate
     elif expected.times and (expected.times.hardware, expected.times.device) == (mine, expected.device):
-        old, rate = expected.times.seconds, expected.times.training_steps_per_second
+        seconds, peaks, rate = expected.times.seconds, expected.times.peak_mb, expected.times.training_steps_per_second
     else:
         return
-    seconds = {name: round(found, 1) for name, found in {**old, **took}.items() if name in there}
-    files.write_json(PATH, asdict(Times(mine, expected.device, rate, dict(sorted(seconds.items())))))
+    seconds = {name: round(found, 1) for name, found in sorted({**seconds, **took}.items()) if name in there}
+    peaks = {name: round(found) for name, found in sorted({**peaks, **memory.seen}.items()) if name in there}
+    files.write_json(PATH, asdict(Times(mine, expected.device, rate, seconds, peaks)))
 
 
 def announcement(found: Estimate) -> list[str]:

@@ -1,4 +1,4 @@
-"""`python -m tradeoffs.run` leaves what `dvc repro` leaves, says where it is, and loses nothing when it is stopped."""
+"""`python -m tradeoffs.repro` leaves what `dvc repro` leaves, says where it is, and loses nothing when stopped."""
 
 import json
 import re
@@ -15,6 +15,18 @@ import pytest
 SLOW_FIXTURES = {"fresh", "finished"}  # read by conftest.py
 STEP = re.compile(r"^\[(\d+)/(\d+)\] (Stage '|)([a-z_]+(?:@[\w-]+)?)(.*)$", re.MULTILINE)
 MADE = ("data", "models", "metrics", "plots", "report")
+# What a stage's own clock writes, so that something is known of its memory, and when it ran.
+CLOCKED = """
+import json, os, time
+begun = time.time()
+{stand_in}
+step = os.environ["DVC_STAGE"]
+row = {{"stage": step.split("@")[0], "step": step, "began": begun, "end": time.time()}}
+row |= dict.fromkeys(("startup", "loading", "work", "cpu"), 0.1) | {{"peak_mb": 50.0}}
+os.makedirs(".scratch", exist_ok=True)
+with open(".scratch/times.jsonl", "a") as log:
+    log.write(json.dumps(row) + "\\n")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +35,12 @@ def fresh(tmp_path_factory):
     folder = tmp_path_factory.mktemp("run") / "fresh"
     folder.mkdir()
     fake_pipeline.make(folder, methods=["base", "lora"], precisions=["bf16"], quants=["q8_0"])
-    (folder / "tradeoffs/run/calibration.py").write_text("print(40.0, 'cpu')\n")
-    steps = folder / "tradeoffs/run/steps.py"
-    every_minute = steps.read_text()
-    steps.write_text(every_minute.replace("MOST_UNWRITTEN = 60.0", "MOST_UNWRITTEN = 1e9"))  # on a busy machine, too
-    assert steps.read_text() != every_minute
+    go_on(folder)
+    (folder / "tradeoffs/repro/calibration.py").write_text("print(40.0, 'cpu')\n")
+    runner = folder / "tradeoffs/repro/runner.py"
+    every_minute = runner.read_text()
+    runner.write_text(every_minute.replace("MOST_UNWRITTEN = 60.0", "MOST_UNWRITTEN = 1e9"))  # on a busy machine, too
+    assert runner.read_text() != every_minute
     fake_pipeline.dvc("init", "--no-scm", "-q", cwd=folder)
     fake_pipeline.dvc("config", "core.analytics", "false", cwd=folder)
     return folder
@@ -46,16 +59,16 @@ def copy(folder: Path, beside: Path) -> Path:
     return shutil.copytree(folder, beside / "copy", symlinks=True)
 
 
-def run(folder: Path) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     environment = fake_pipeline.environment_with()
-    return forked.python("-m", "tradeoffs.run", cwd=folder, env=environment, libraries=forked.DVC)
+    return forked.python("-m", "tradeoffs.repro", *options, cwd=folder, env=environment, libraries=forked.DVC)
 
 
 def alone(folder: Path) -> subprocess.CompletedProcess[str]:
     """In a new interpreter and a group of its own, so that a stage can signal all of it, as a terminal does."""
     # Who runs the tests in the background of a shell script would hand down that Ctrl-C is ignored.
     heeding = "import os, sys, signal as s; s.signal(s.SIGINT, s.SIG_DFL); os.execv(sys.executable, sys.argv[1:])"
-    command = [sys.executable, "-c", heeding, sys.executable, "-m", "tradeoffs.run"]
+    command = [sys.executable, "-c", heeding, sys.executable, "-m", "tradeoffs.repro"]
     environment = fake_pipeline.environment_with()
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, start_new_session=True)
 
@@ -73,11 +86,17 @@ def stop_at_merge(folder: Path, how: str) -> None:
     """Lets the stand-in of `merge` do `how` in place of its work."""
     stand_in = folder / "stand_in.py"
     before = "import os, signal, sys\nif any('models/merged' in word for word in sys.argv):\n"
-    stand_in.write_text(f"{before}    {how}\n{fake_pipeline.STAND_IN}")
+    stand_in.write_text(f"{before}    {how}\n{CLOCKED.format(stand_in=fake_pipeline.STAND_IN)}")
 
 
 def go_on(folder: Path) -> None:
-    (folder / "stand_in.py").write_text(fake_pipeline.STAND_IN)
+    (folder / "stand_in.py").write_text(CLOCKED.format(stand_in=fake_pipeline.STAND_IN))
+
+
+def changed(folder: Path, name: str) -> None:
+    """What depends on this code has to run again."""
+    with (folder / "tradeoffs" / name).open("a") as file:
+        file.write("# a comment\n")
 
 
 def locked(folder: Path) -> set[str]:
@@ -96,14 +115,13 @@ def test_every_step_says_which_of_how_many_it_is(finished):
     )
 
 
-def test_the_lock_file_is_that_of_dvc_repro_and_is_written_once(fresh, finished, tmp_path):
-    folder, said = finished
+def test_the_lock_file_is_that_of_dvc_repro(fresh, finished, tmp_path):
+    folder = finished[0]
     other = copy(fresh, tmp_path)
     for name in MADE:
         shutil.copytree(folder / name, other / "kept" / name, ignore=shutil.ignore_patterns("times.json"))
     assert fake_pipeline.repro(other) == locked(folder)
     assert (other / "dvc.lock").read_bytes() == (folder / "dvc.lock").read_bytes()
-    assert said.count("Updating lock file 'dvc.lock'") == 1
     assert fake_pipeline.repro(folder) == set()
 
 
@@ -122,7 +140,7 @@ def test_the_times_of_a_whole_run_are_kept_and_the_next_is_estimated_by_them(fin
     kept["seconds"] = dict.fromkeys(kept["seconds"], 60.0)
     (folder / "metrics/times.json").write_text(json.dumps(kept))
     fake_pipeline.change(folder, lambda raw: raw["methods"]["lora"]["config"].update(r=3))
-    said = run(folder).stdout
+    said = run(folder, "--jobs", "1").stdout
     found = steps(said)
     assert 0 < len(found) < len(locked(folder))
     assert f" at most about {len(found)} min" in said.splitlines()[1]
@@ -136,8 +154,7 @@ def test_only_what_may_run_is_spoken_of(finished, tmp_path):
     folder = copy(finished[0], tmp_path)
     for name in MADE:
         shutil.copytree(folder / name, folder / "kept" / name)
-    with (folder / "tradeoffs/finetune/trainer.py").open("a") as file:
-        file.write("# a comment\n")
+    changed(folder, "finetune/trainer.py")
     said = run(folder).stdout
     assert {name.partition("@")[0] for name in ran(said)} == {"finetune"}
     unchanged = {name for _, _, name in steps(said)} - set(ran(said))
@@ -145,11 +162,11 @@ def test_only_what_may_run_is_spoken_of(finished, tmp_path):
     assert "prepare@demo" not in said
 
 
-def test_a_step_that_fails_ends_it_as_it_ends_dvc_repro(fresh, tmp_path):
+def test_a_step_that_fails_ends_it_and_what_had_run_is_in_the_lock_file(fresh, tmp_path):
     folder = copy(fresh, tmp_path)
     stop_at_merge(folder, "sys.exit(3)")
     done = run(folder)
-    assert done.returncode == 255
+    assert done.returncode == 1
     assert re.search(r"ERROR: failed to reproduce 'merge@\S+': failed to run: .*, exited with 3\n", done.stderr)
     before = locked(folder)
     assert before and not any(name.startswith("merge") for name in before)
@@ -158,11 +175,38 @@ def test_a_step_that_fails_ends_it_as_it_ends_dvc_repro(fresh, tmp_path):
     assert not before & {name for _, _, name in steps(run(folder).stdout)}
 
 
+def test_what_does_not_depend_on_what_failed_goes_on_if_asked_to(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    stand_in = (folder / "stand_in.py").read_text()
+    (folder / "stand_in.py").write_text(
+        f"import sys\nif any('models/merged/demo-demo-lora' in word for word in sys.argv):\n"
+        f"    print('cannot')\n    sys.exit(3)\n{stand_in}"
+    )
+    done = run(folder, "--keep-going")
+    assert done.returncode == 1
+    assert "'merge@demo-demo-lora'" in done.stderr and "steps that depend on it are left out" in done.stderr
+    found = locked(folder)
+    assert {"evaluate_cpu@demo-demo-base-q8_0", "reference@demo-demo-lora"} <= found
+    assert found.isdisjoint({"merge@demo-demo-lora", "convert@demo-demo-lora", "measure", "score", "aggregate"})
+    (folder / "stand_in.py").write_text(stand_in)
+    assert not found & {name for _, _, name in steps(run(folder).stdout)}
+
+
+def test_of_a_step_beside_others_that_fails_the_log_is_named_and_its_end_shown(finished, tmp_path):
+    folder = copy(finished[0], tmp_path)
+    changed(folder, "merging.py")
+    stop_at_merge(folder, "sys.exit('\\n'.join(str(line) for line in range(1000)))")
+    done = run(folder, "--jobs", "2")
+    assert done.returncode == 1
+    assert re.search(r"\n  998\n  999\nall that it wrote: \.scratch/logs/merge@demo-demo-\w+\.log\n", done.stderr)
+    assert "\n  2\n" not in done.stderr
+
+
 def test_ctrl_c_ends_it_and_what_had_run_is_in_the_lock_file(fresh, tmp_path):
     folder = copy(fresh, tmp_path)
-    stop_at_merge(folder, "os.killpg(os.getpgrp(), signal.SIGINT)")
+    stop_at_merge(folder, "os.killpg(os.getpgrp(), signal.SIGINT); signal.pause()")
     done = alone(folder)
-    assert done.returncode == 255 and "KeyboardInterrupt" in done.stderr
+    assert done.returncode == 252 and "interrupted by the user" in done.stderr
     assert "finetune@demo-demo-base-42" in locked(folder)
     go_on(folder)
     assert fake_pipeline.repro(folder).isdisjoint(ran(done.stdout)[:-1])
@@ -183,7 +227,7 @@ def test_what_had_run_before_a_power_cut_is_not_run_again(fresh, tmp_path):
 
 def test_sigterm_ends_it_and_what_had_run_is_in_the_lock_file(fresh, tmp_path):
     folder = copy(fresh, tmp_path)
-    stop_at_merge(folder, "os.kill(os.getpgrp(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM)")
+    stop_at_merge(folder, "os.kill(os.getpgrp(), signal.SIGTERM); signal.pause()")
     done = alone(folder)
     assert done.returncode == 128 + signal.SIGTERM, done.stderr
     assert "finetune@demo-demo-base-42" in locked(folder)
@@ -192,8 +236,8 @@ def test_sigterm_ends_it_and_what_had_run_is_in_the_lock_file(fresh, tmp_path):
 def test_after_a_power_cut_no_more_than_a_minute_of_work_is_not_in_the_lock_file(fresh, tmp_path):
     """Whatever dvc.lock and the cache held before."""
     folder = copy(fresh, tmp_path)
-    steps_of = folder / "tradeoffs/run/steps.py"
-    steps_of.write_text(steps_of.read_text().replace("MOST_UNWRITTEN = 1e9", "MOST_UNWRITTEN = 0.0"))
+    runner = folder / "tradeoffs/repro/runner.py"
+    runner.write_text(runner.read_text().replace("MOST_UNWRITTEN = 1e9", "MOST_UNWRITTEN = 0.0"))
     stop_at_merge(folder, "os.killpg(os.getpgrp(), signal.SIGKILL)")
     done = alone(folder)
     assert done.returncode == -9
@@ -206,3 +250,69 @@ def test_a_typo_in_params_is_said_before_anything_else(fresh, tmp_path):
     done = run(folder)
     assert done.returncode == 1 and done.stdout == ""
     assert "run.methodz: unknown key (did you mean methods?)" in done.stderr
+
+
+# Each of two merges waits for the other.
+TOGETHER = """
+import sys, time
+from pathlib import Path
+if any("models/merged" in word for word in sys.argv):
+    Path(sys.argv[1].replace("/", "_") + ".here").touch()
+    end = time.monotonic() + 60
+    while len(list(Path().glob("*.here"))) < 2:
+        assert time.monotonic() < end, "alone"
+"""
+
+
+def test_what_is_not_measured_runs_side_by_side(finished, tmp_path):
+    folder = copy(finished[0], tmp_path)
+    changed(folder, "merging.py")
+    (folder / "stand_in.py").write_text(TOGETHER + (folder / "stand_in.py").read_text())
+    done = run(folder, "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    assert fake_pipeline.repro(folder) == set()
+
+
+def test_what_is_measured_runs_beside_nothing(finished, tmp_path):
+    folder = copy(finished[0], tmp_path)
+    changed(folder, "common/cores.py")  # everything
+    assert run(folder, "--jobs", "4").returncode == 0
+    rows = [json.loads(line) for line in (folder / ".scratch/times.jsonl").read_text().splitlines()]
+    assert {row["step"] for row in rows} == locked(folder)
+    measured = [row for row in rows if row["stage"] in ("base", "finetune", "measure")]
+    assert len(measured) == 4
+    for row in measured:
+        beside = [other for other in rows if other["began"] < row["end"] and row["began"] < other["end"]]
+        assert beside == [row]
+
+
+def test_what_is_changed_while_a_step_reads_it_is_named_and_the_step_is_not_kept(finished, tmp_path):
+    folder = copy(finished[0], tmp_path)
+    changed(folder, "merging.py")
+    stop_at_merge(folder, "open('tradeoffs/merging.py', 'a').write('# another\\n')")
+    before = (folder / "dvc.lock").read_bytes()
+    done = run(folder)
+    assert done.returncode == 1
+    assert re.search(r"ERROR: merge@\S+: tradeoffs/merging.py changed while it ran", done.stderr)
+    assert (folder / "dvc.lock").read_bytes() == before
+
+
+def test_a_target_is_run_with_what_it_depends_on(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    done = run(folder, "merge@demo-demo-lora")
+    assert done.returncode == 0, done.stderr
+    expected = {"prepare@demo", "base@demo", "tokenize@demo-demo", "finetune@demo-demo-lora-42", "merge@demo-demo-lora"}
+    assert locked(folder) == expected
+
+
+def test_a_dry_run_says_what_would_run_and_runs_nothing(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    done = run(folder, "--dry")
+    assert done.returncode == 0 and "\nfinetune@demo-demo-lora-42\n" in done.stdout
+    assert not (folder / "dvc.lock").exists()
+
+
+@pytest.mark.parametrize("jobs", ["0", "-1", "two", ""])
+def test_so_many_jobs_are_refused(fresh, tmp_path, jobs):
+    done = run(copy(fresh, tmp_path), f"--jobs={jobs}")
+    assert done.returncode == 1 and "expected auto, or a number from 1" in done.stderr

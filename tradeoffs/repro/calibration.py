@@ -1,6 +1,6 @@
 """How fast this machine trains: steps per second of a small network, tried for two seconds.
 
-    python -m tradeoffs.run.calibration        prints the number and the device that it is of, `cpu` or a GPU's name;
+    python -m tradeoffs.repro.calibration        prints the number and the device that it is of, `cpu` or a GPU's name;
                                                `make run` holds them against those of metrics/times.json
 
 A process of its own: torch would stay in memory beside all stages.

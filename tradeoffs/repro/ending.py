@@ -1,6 +1,6 @@
 """The decision in ten lines: what to ship, what that costs and loses, where to look next, what to change first.
 
-python -m tradeoffs.run.ending        of metrics/ and params.yaml; `make run` ends with it
+python -m tradeoffs.repro.ending        of metrics/ and params.yaml; `make run` ends with it
 """
 
 from collections import Counter

@@ -1,0 +1,198 @@
+"""All that is asked of DVC, by its own API: which steps there are, what changed, what its cache holds, dvc.lock.
+
+DVC's own `dvc repro` runs one step at a time, and reads and writes the whole dvc.lock after each. Here a step is split
+in two, what comes before its command and what comes after it, so that commands can run side by side, and the lock file
+is written now and then, whole, in the order in which `dvc repro` would have written it. Everything here belongs to one
+thread: DVC's locks know no other. What is called is internal to DVC 3.67, to which requirements.lock pins it; a test
+holds that the lock file is that of `dvc repro`, to the byte.
+"""
+
+import logging
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from enum import Enum
+from pathlib import Path
+
+from dvc.repo import Repo, lock_repo
+from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
+from dvc.rwlock import rwlock
+from dvc.stage import PipelineStage, Stage
+from dvc.stage.cache import RunCacheNotFoundError
+from dvc.stage.run import prepare_kwargs
+from dvc.stage.serialize import to_lockfile
+from dvc.utils.serialize import dump_yaml, load_yaml
+
+from tradeoffs.common import files
+from tradeoffs.plumbing.errors import UserError
+
+PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
+SPEAKERS = ("dvc.stage", "dvc.stage.run", "dvc.stage.cache")  # DVC's loggers that tell of a step
+
+
+class Begun(Enum):
+    UNCHANGED = "did not change"
+    DONE = "is cached"
+    RUN = "its command is to run"
+
+
+@contextmanager
+def opened(targets: Sequence[str] = ()) -> Iterator["Pipeline"]:
+    """The project in the working directory, locked for this process as `dvc repro` locks it."""
+    speakers = [logging.getLogger(name) for name in SPEAKERS]
+    levels = [speaker.level for speaker in speakers]
+    with Repo() as repo, lock_repo(repo), repo.scm_context():
+        for speaker in speakers:
+            speaker.setLevel(logging.WARNING)  # whoever runs the steps says what happens to them
+        try:
+            yield Pipeline(repo, targets)
+        finally:
+            for speaker, level in zip(speakers, levels, strict=True):
+                speaker.setLevel(level)
+
+
+class Pipeline:
+    """The steps of `targets` (all of dvc.yaml by default) and all that these depend on.
+
+    `after`: of each step, in the order in which `dvc repro` takes them, those that come before it. `planned`: those
+    that may run, since something changed or may change; fewer run where a step leaves what was there before.
+    """
+
+    def __init__(self, repo: Repo, targets: Sequence[str] = ()) -> None:
+        self._repo = repo
+        graph = get_active_graph(repo.index.graph)
+        order: list[Stage] = plan_repro(graph, collect_stages(repo, targets or [PIPELINE]))
+        self._stages = {stage.addressing: stage for stage in order}
+        # What `dvc add` and `dvc import` made runs nothing, but may bring what follows from it.
+        self.after = {
+            name: {before.addressing for before in graph.successors(stage)} for name, stage in self._stages.items()
+        }
+        self.planned = self._planned()
+        self._done: dict[str, PipelineStage] = {}
+        self._saved: dict[str, dict[str, str]] = {}  # hashes of what a step depends on, when it began
+        self._held: dict[str, ExitStack] = {}
+        self._lock_before = load_yaml(LOCK) if Path(LOCK).is_file() else {}
+        self._written = 0
+
+    @property
+    def steps(self) -> list[str]:
+        """All that have a command."""
+        return [name for name, stage in self._stages.items() if stage.cmd]
+
+    def command(self, name: str) -> list[str]:
+        """Command lines for the shell."""
+        cmd = self._stages[name].cmd
+        return list(cmd) if isinstance(cmd, list) else cmd.splitlines()
+
+    def environment(self, name: str) -> dict[str, str]:
+        """That DVC gives to a step's command."""
+        env: dict[str, str] = prepare_kwargs(self._stages[name])["env"]
+        return env
+
+    def folder(self, name: str) -> str:
+        """The working directory of a step's command."""
+        return str(self._stages[name].wdir)
+
+    def meta(self, name: str) -> Mapping[str, object]:
+        """What dvc.yaml says under `meta` of the stage; in neither lock file nor hash."""
+        return self._stages[name].meta or {}
+
+    def begin(self, name: str) -> Begun:
+        """What comes before the command: nothing to do, outputs from the cache, or the old outputs removed."""
+        stage = self._stages[name]
+        if stage.frozen or not stage.cmd:
+            if stage.frozen and not stage.is_import:
+                logging.getLogger("dvc").warning("%s is frozen. Its dependencies are not reproduced.", stage)
+            if not stage.reproduce():
+                return Begun.UNCHANGED
+            self._keep(stage)
+            return Begun.DONE
+        if not stage.changed():
+            return Begun.UNCHANGED
+        stage.remove_outs(ignore_remove=False, force=False)
+        try:
+            self._repo.stage_cache.restore(stage)
+        except RunCacheNotFoundError:
+            stage.save_deps()
+            self._saved[name] = _hashes(stage)
+            self._hold(name)
+            return Begun.RUN
+        self._save(stage)
+        return Begun.DONE
+
+    def finish(self, name: str) -> None:
+        """What comes after the command: its outputs into the cache.
+
+        Raises UserError if something that it depends on was changed meanwhile: nobody knows what it read.
+        """
+        stage = self._stages[name]
+        self.release(name)
+        self._save(stage)
+        before, now = self._saved.pop(name), _hashes(stage)
+        if changed := [path for path in before if before[path] != now[path]]:
+            del self._done[name]
+            raise UserError(
+                f"{name}: {', '.join(changed)} changed while it ran, so nobody knows what it was made of; "
+                "leave the files alone and run again"
+            )
+
+    def release(self, name: str) -> None:
+        """Lets other DVC commands have its inputs and outputs again."""
+        self._held.pop(name).close()
+
+    @contextmanager
+    def unlocked(self) -> Iterator[None]:
+        """Inside, other DVC commands can work with the project, as while `dvc repro` waits for a command."""
+        self._repo.lock.unlock()
+        try:
+            yield
+        finally:
+            self._repo.lock.lock()
+
+    def write(self) -> None:
+        """Puts what was done into dvc.lock: a new file that takes its place, so it is whole whatever happens."""
+        if len(self._done) == self._written:
+            return
+        data = dict(self._lock_before) or {"schema": "2.0"}
+        stages = dict(data.get("stages", {}))
+        for name in self._stages:
+            if name in self._done:
+                stages |= to_lockfile(self._done[name])
+        data["stages"] = stages
+        with files.new_file(LOCK) as unfinished:
+            dump_yaml(str(unfinished), data)
+        self._repo.scm_context.track_file(LOCK)
+        self._written = len(self._done)
+
+    def _planned(self) -> list[str]:
+        planned: set[str] = set()
+        for name, stage in self._stages.items():
+            if not planned.isdisjoint(self.after[name]) or stage.changed():
+                planned.add(name)
+        return [name for name in self.steps if name in planned]
+
+    def _save(self, stage: Stage) -> None:
+        kept = not any(not out.use_cache for out in stage.outs if not (out.is_metric or out.is_plot))
+        stage.save(run_cache=kept)  # as Stage.run has it
+        stage.commit()
+        self._keep(stage)
+
+    def _keep(self, stage: Stage) -> None:
+        if isinstance(stage, PipelineStage):
+            self._done[stage.addressing] = stage
+        else:  # one with a file of its own: dvc import, dvc add
+            stage.dump(update_pipeline=False)
+
+    def _hold(self, name: str) -> None:
+        """Keeps other DVC commands from what the step reads and writes until `release`."""
+        stage, held = self._stages[name], ExitStack()
+        reads, writes = [dep.fs_path for dep in stage.deps], [out.fs_path for out in stage.outs]
+        hardlink = self._repo.config["core"].get("hardlink_lock", False)
+        # Named by the step: two that read the same each hold it.
+        who = f"{' '.join(sys.argv)} ({name})"
+        held.enter_context(rwlock(self._repo.tmp_dir, self._repo.fs, who, reads, writes, hardlink))
+        self._held[name] = held
+
+
+def _hashes(stage: Stage) -> dict[str, str]:
+    return {str(dep): str(dep.hash_info) for dep in stage.deps}

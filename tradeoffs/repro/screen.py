@@ -1,0 +1,126 @@
+"""What is seen of a run: which step of how many begins, how long is left, what runs beside each other, what failed."""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from tradeoffs.plumbing.terminal import harmless
+from tradeoffs.repro.pipeline import Begun
+from tradeoffs.repro.times import spoken
+
+STEADY = 60.0  # seconds: the pace of so much work is taken from the times that are known, not from this run
+LAST_LINES = 20  # of its log, of a step that failed
+NOTES = ("note:", "warning:")
+
+
+class Screen:
+    """Lines of the `planned` steps, of which `expected` says what some add to the run's time, in seconds.
+
+    `share` is the part of its own time that a step adds to it, less than 1 where others run beside it.
+
+    A step that runs alone writes to the terminal itself. What runs beside others writes to its log: on a terminal a
+    table shows the last line of each, elsewhere nothing more is said than that it begins.
+    """
+
+    def __init__(self, planned: Sequence[str], expected: Mapping[str, float], share: Mapping[str, float]) -> None:
+        self._planned, self._expected, self._share = list(planned), expected, share
+        self._number = 0
+        self._took: dict[str, float] = {}
+        self._open = list(planned)
+        self._running: dict[str, tuple[Path, float]] = {}
+        self._console = Console(highlight=False, markup=False, soft_wrap=True)
+        self._live: Live | None = None
+
+    def starts(self, name: str, commands: Sequence[str], log: Path | None) -> None:
+        left = self._left()
+        if log is None:
+            self._say(f"\n{self._numbered()} {name}{left}", *(f"> {command}" for command in commands))
+            return
+        self._say(f"{self._numbered()} {name}{left}")
+        self._running[name] = (log, time.monotonic())
+        if self._console.is_terminal and self._live is None:
+            self._live = Live(get_renderable=self._table, console=self._console, transient=True, refresh_per_second=4)
+            self._live.start()
+
+    def not_run(self, name: str, found: Begun) -> None:
+        self._open.remove(name)
+        self._say(f"{self._numbered()} Stage '{name}' {found.value}")
+
+    def ends(self, name: str, took: float) -> None:
+        self._took[name] = took * self._share[name]
+        self._open.remove(name)
+        if log := self._stopped(name):
+            lines = _lines(log)
+            self._say(*(f"{name}: {line}" for line in lines if line.startswith(NOTES)))
+
+    def fails(self, name: str, why: str, after: int, rest: Sequence[str]) -> None:
+        self._open.remove(name)
+        said = [f"{after} steps that depend on it are left out"] if after else []
+        said += [f"waiting for {', '.join(rest)}, which began before"] if rest else []
+        if log := self._stopped(name):
+            last = _lines(log)[-LAST_LINES:]
+            said = [*(f"  {line}" for line in last), f"all that it wrote: {log}", *said]
+        sys.stdout.flush()
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print("\n".join([f"ERROR: {why}", *said]))
+
+    def refresh(self) -> None:
+        if self._live:
+            self._live.refresh()
+
+    def close(self) -> None:
+        if self._live:
+            self._live.stop()
+            self._live = None
+        self._running.clear()
+
+    def _stopped(self, name: str) -> Path | None:
+        """The log of a step that has ended, if it has one."""
+        if name not in self._running:
+            return None
+        log, _ = self._running.pop(name)
+        if not self._running and self._live:
+            self._live.stop()
+            self._live = None
+        return log
+
+    def _say(self, *lines: str) -> None:
+        if lines:
+            self._console.print("\n".join(lines))
+            sys.stdout.flush()
+
+    def _numbered(self) -> str:
+        self._number += 1
+        return f"[{self._number}/{len(self._planned)}]"
+
+    def _table(self) -> Table:
+        table = Table.grid(padding=(0, 1))
+        for _ in range(2):
+            table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        for name, (log, begun) in self._running.items():
+            last = next(reversed(_lines(log)), "")
+            table.add_row(f"  {name}", f"{time.monotonic() - begun:.0f} s", Text(last, style="dim"))
+        return table
+
+    def _left(self) -> str:
+        """How long the steps that have not ended will take, as far as that is known."""
+        known = [name for name in self._open if name in self._expected]
+        if not known:
+            return ""
+        timed = [name for name in self._took if name in self._expected]
+        spent, due = sum(self._took[name] for name in timed), sum(self._expected[name] for name in timed)
+        seconds = sum(self._expected[name] for name in known) * (spent + STEADY) / (due + STEADY)
+        sort = "about" if len(known) == len(self._open) else "at least"
+        return f", {sort} {spoken(seconds)} left"
+
+
+def _lines(log: Path) -> list[str]:
+    """What a step wrote: of a progress bar its last state."""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+    return [harmless(line.rsplit("\r", 1)[-1].rstrip()) for line in text.split("\n") if line.strip()]
