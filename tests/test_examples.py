@@ -29,6 +29,7 @@ def test_it_is_the_projects_file_but_for_what_it_is_about(example):
     own, project = (quick_yaml.load(path.read_text()) for path in (example, REPO / "params.yaml"))
     project["train"]["steps"] = own["train"]["steps"]
     project["decide"]["metric"] = own["decide"]["metric"]
+    project["evaluate"]["splits"] = own["evaluate"]["splits"]
     for section, block in own.items():
         if section in ("models", "datasets", "methods"):
             for name, entry in block.items():

@@ -134,7 +134,7 @@ def test_a_step_ends_with_the_run(folder, number, count, command):
     "command",
     [
         "python -m stages.measure",
-        "python -m stages.finetune --model demo --dataset demo --method lora --seed 42",
+        "python -m stages.evaluate_cpu --model demo --dataset demo --method lora --quant q8_0",
         "accelerate launch -m stages.merge --model demo",
         "python -m stages.merge --model demo; true",
         "python -m stages.merge --model $HOME",

@@ -23,7 +23,7 @@ from tradeoffs.llama_cpp.native import llama_cpp
 from tradeoffs.llama_cpp.scores import logprobs, score_rows
 from tradeoffs.plumbing.errors import UserError
 
-PARALLEL = 32  # answers generated at the same time
+PARALLEL = 16  # answers generated at the same time: each also passes over what the others have in the cache
 CHUNK_ELEMENTS = 1 << 18  # logits per softmax task: 1 MB, so that its passes stay in the core's cache
 
 

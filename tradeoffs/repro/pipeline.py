@@ -11,9 +11,12 @@ import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
+from dvc.dependency import param
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.rwlock import rwlock
@@ -41,7 +44,7 @@ def opened(targets: Sequence[str] = ()) -> Iterator["Pipeline"]:
     """The project in the working directory, locked for this process as `dvc repro` locks it."""
     speakers = [logging.getLogger(name) for name in SPEAKERS]
     levels = [speaker.level for speaker in speakers]
-    with Repo() as repo, lock_repo(repo), repo.scm_context():
+    with Repo() as repo, lock_repo(repo), repo.scm_context(), _params_parsed_once():
         for speaker in speakers:
             speaker.setLevel(logging.WARNING)  # whoever runs the steps says what happens to them
         try:
@@ -192,6 +195,31 @@ class Pipeline:
         who = f"{' '.join(sys.argv)} ({name})"
         held.enter_context(rwlock(self._repo.tmp_dir, self._repo.fs, who, reads, writes, hardlink))
         self._held[name] = held
+
+
+@contextmanager
+def _params_parsed_once() -> Iterator[None]:
+    """Inside, DVC parses a file of params again only if it has changed.
+
+    Else it does so five times for every step, which takes as long as all else that it does.
+    """
+    parsed: dict[tuple[str, int, int], Any] = {}
+    ordinary = param.load_path
+
+    def load_path(path: str, fs: Any, **options: Any) -> Any:
+        if fs.protocol != "local":
+            return ordinary(path, fs, **options)
+        found = Path(path).stat()
+        key = (path, found.st_mtime_ns, found.st_size)
+        if key not in parsed:
+            parsed[key] = ordinary(path, fs, **options)
+        return deepcopy(parsed[key])  # what two steps share, YAML writes as a reference
+
+    param.load_path = load_path
+    try:
+        yield
+    finally:
+        param.load_path = ordinary
 
 
 def _hashes(stage: Stage) -> dict[str, str]:

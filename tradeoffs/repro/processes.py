@@ -23,13 +23,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-# Stages that import these libraries whatever their cell. Not finetune, which records the most memory that its process
-# took, nor measure, which measures: a fork begins with memory that is not its own.
-STAGES = {"tokenize", "reference", "merge", "convert", "evaluate_gpu", "copying", "score"}
+# Stages that import these libraries whatever their cell. Not measure, which starts what it measures in its own ways.
+STAGES = {"base", "tokenize", "finetune", "reference", "merge", "convert", "evaluate_gpu", "copying", "score"}
 # What defines things when it is imported and does nothing else.
 LIBRARIES = ["torch", "transformers.models.auto.modeling_auto", "transformers.modeling_layers"]
 # These ask whether there is a GPU when they are imported, and no fork of a process that has asked can use one.
-WITHOUT_GPU = ["peft", "sentence_transformers"]
+WITHOUT_GPU = ["peft", "transformers.trainer", "sentence_transformers"]
 # No character that means more to a shell than itself.
 PLAIN = re.compile(r"python -m [\w.]+(?: +[\w./:@,+-]+)* *", re.ASCII)
 FORKED = re.compile(r"python -m stages\.(\w+)((?: +[\w./:@,+-]+)*) *", re.ASCII)
@@ -46,7 +45,8 @@ def prepare_forks(commands: Sequence[str]) -> bool:
     if sys.platform != "linux" or sum(bool(words(command)) for command in commands) < 2:
         return False
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*LIBRARIES, *([] if Path("/dev/nvidiactl").exists() else WITHOUT_GPU)])
+    # `stages` first: it says what libraries need not warn of when they are imported.
+    context.set_forkserver_preload(["stages", *LIBRARIES, *([] if Path("/dev/nvidiactl").exists() else WITHOUT_GPU)])
     from multiprocessing import forkserver
 
     forkserver.ensure_running()
@@ -172,7 +172,7 @@ def _become(command: list[str], folder: str, environment: dict[str, str], log: s
     if "torch" in sys.modules and (threads := environment.get("OMP_NUM_THREADS", "")).isdecimal():
         sys.modules["torch"].set_num_threads(int(threads))  # it has read the variable long ago
     # Not the step's own: what a step keeps when it is cut short belongs to the code that it had loaded.
-    for module in [name for name in sys.modules if name.partition(".")[0] == "tradeoffs"]:
+    for module in [name for name in sys.modules if name.partition(".")[0] in ("tradeoffs", "stages")]:
         sys.modules.pop(module)
     sys.argv = command
     sys.path[0] = folder

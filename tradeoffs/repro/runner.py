@@ -122,7 +122,9 @@ class Runner:
             log = LOGS / f"{name}.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.unlink(missing_ok=True)
-            environment.setdefault("OMP_NUM_THREADS", str(self._slots.threads))
+            environment.setdefault(
+                "OMP_NUM_THREADS", str(self._slots.threads(len(self._running) + len(self._others) + 1))
+            )
         commands = self._pipeline.command(name)
         self._screen.starts(name, commands, log)
         self._using[name], self._begun[name] = needs, time.monotonic()

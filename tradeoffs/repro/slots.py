@@ -38,10 +38,9 @@ class Slots:
         self.jobs, self._has_gpu = jobs, has_gpu
         self._memory_mb = MEMORY_SHARE * psutil.virtual_memory().available / 1e6 if memory_mb is None else memory_mb
 
-    @property
-    def threads(self) -> int:
-        """Of each step that may have another beside it."""
-        return max(1, cores.usable() // self.jobs)
+    def threads(self, steps: int) -> int:
+        """Of each of so many `steps` that could run now."""
+        return max(1, cores.usable() // min(self.jobs, steps))
 
     def alone(self, needs: Needs) -> bool:
         """Whether nothing runs beside it: it is measured, or nobody knows what memory it takes."""
