@@ -33,14 +33,15 @@ from tradeoffs.repro import processes
 processes.LIBRARIES, processes.WITHOUT_GPU = {libraries}, []
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 command, ended = {command!r}, queue.SimpleQueue()
-forks = processes.prepare_forks([command] * {count})
+forks = processes.Forks([command] * {count}, gpu=False)
 environment = os.environ | {{"DVC_STAGE": "merge"}}
-running = processes.Running([command], os.getcwd(), environment, {log}, forks, ended.put)
+running = processes.Running([command], os.getcwd(), environment, {log}, forks, lambda: ended.put(1))
 try:
-    code = ended.get()
+    ended.get()
 finally:
     running.stop()
-print(f"code {{code}}", file=sys.stderr)
+    running.wait({patience})
+print(f"code {{running.code}}", file=sys.stderr)
 """
 COMMAND = "python -m stages.merge --model demo --method lora"
 
@@ -52,13 +53,15 @@ def folder(tmp_path):
     return tmp_path
 
 
-def program(folder: Path, step: str, count: int, command: str = COMMAND, libraries=(), log: str = "None") -> list[str]:
+def program(
+    folder: Path, step: str, count: int, command: str = COMMAND, libraries=(), log: str = "None", patience: float = 10.0
+) -> list[str]:
     """A run with this step, as a fork where `count` is two."""
     (folder / "stages/merge.py").write_text(step)
     return [
         sys.executable,
         "-c",
-        RUNS.format(libraries=list(libraries), count=count, log=log, command=command),
+        RUNS.format(libraries=list(libraries), count=count, log=log, command=command, patience=patience),
     ]
 
 
@@ -128,6 +131,29 @@ def test_a_step_ends_with_the_run(folder, number, count, command):
     os.kill(run.pid, number)
     assert run.communicate(timeout=60)[0] == ""
     assert run.returncode == (143 if number == signal.SIGTERM else -9)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_step_that_does_not_heed_is_made_to_end(folder, count):
+    deaf = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + WAITS.replace(
+        "pause()", "pause(), signal.pause()"
+    )
+    environment = fake_pipeline.environment_with()
+    run = subprocess.Popen(
+        program(folder, deaf, count, patience=0.1), cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdout.readline() == "here\n"
+    os.kill(run.pid, signal.SIGTERM)
+    assert run.communicate(timeout=60)[0] == ""
+
+
+def test_a_fork_has_the_memory_of_a_command(folder):
+    """Of the libraries' files, too, which a fork does not have at first."""
+    step = (
+        "import torch\nprint(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmRSS')))"
+    )
+    command, fork = (int(ran(folder, step, count, libraries=("torch",))[0]) for count in (1, 2))
+    assert fork == pytest.approx(command, rel=0.1)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,15 @@
 """`python -m tradeoffs.repro` leaves what `dvc repro` leaves, says where it is, and loses nothing when stopped."""
 
 import json
+import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import textwrap
+from contextlib import suppress
 from pathlib import Path
 
 import fake_pipeline
@@ -237,7 +241,8 @@ def test_after_a_power_cut_no_more_than_a_minute_of_work_is_not_in_the_lock_file
     """Whatever dvc.lock and the cache held before."""
     folder = copy(fresh, tmp_path)
     runner = folder / "tradeoffs/repro/runner.py"
-    runner.write_text(runner.read_text().replace("MOST_UNWRITTEN = 1e9", "MOST_UNWRITTEN = 0.0"))
+    at_once = runner.read_text().replace("MOST_UNWRITTEN = 1e9", "MOST_UNWRITTEN = 0.0")
+    runner.write_text(at_once.replace("WRITING = 0.05", "WRITING = 1e9"))
     stop_at_merge(folder, "os.killpg(os.getpgrp(), signal.SIGKILL)")
     done = alone(folder)
     assert done.returncode == -9
@@ -251,6 +256,13 @@ def test_a_typo_in_params_is_said_before_anything_else(fresh, tmp_path):
     assert done.returncode == 1 and done.stdout == ""
     assert "run.methodz: unknown key (did you mean methods?)" in done.stderr
 
+
+WAIT_FOR_A_LOOK = """
+import time
+end = time.monotonic() + 60
+while not os.path.exists("looked"):
+    assert time.monotonic() < end, "nobody looked"
+"""
 
 # Each of two merges waits for the other.
 TOGETHER = """
@@ -293,8 +305,10 @@ def test_what_is_changed_while_a_step_reads_it_is_named_and_the_step_is_not_kept
     before = (folder / "dvc.lock").read_bytes()
     done = run(folder)
     assert done.returncode == 1
-    assert re.search(r"ERROR: merge@\S+: tradeoffs/merging.py changed while it ran", done.stderr)
+    assert re.search(r"ERROR: failed to reproduce 'merge@\S+': tradeoffs/merging.py changed while it ran", done.stderr)
     assert (folder / "dvc.lock").read_bytes() == before
+    go_on(folder)
+    assert "merge@demo-demo-base" in ran(run(folder).stdout)  # nor is it in DVC's cache
 
 
 def test_a_target_is_run_with_what_it_depends_on(fresh, tmp_path):
@@ -316,3 +330,55 @@ def test_a_dry_run_says_what_would_run_and_runs_nothing(fresh, tmp_path):
 def test_so_many_jobs_are_refused(fresh, tmp_path, jobs):
     done = run(copy(fresh, tmp_path), f"--jobs={jobs}")
     assert done.returncode == 1 and "expected auto, or a number from 1" in done.stderr
+
+
+def test_a_second_run_at_once_is_refused(finished, tmp_path):
+    folder = copy(finished[0], tmp_path)
+    changed(folder, "merging.py")
+    stop_at_merge(folder, "import subprocess; sys.exit(subprocess.call([sys.executable, '-m', 'tradeoffs.repro']))")
+    done = run(folder)
+    assert done.returncode == 1
+    assert re.search(r"^ *error: another run is at work in \S+ \(process \d+\)", done.stderr, re.MULTILINE)
+
+
+def test_other_commands_of_dvc_can_work_meanwhile_and_what_they_lock_stays(finished, tmp_path):
+    folder = copy(finished[0], tmp_path)
+    changed(folder, "merging.py")
+    (folder / "note").write_text("a note")
+    with (folder / "dvc.yaml").open("a") as file:
+        file.write("  note:\n    cmd: 'true'\n    deps: [note]\n")
+    stop_at_merge(folder, "if 'demo-base' in sys.argv[1]: assert not os.system('dvc repro -q note')")
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    assert "note" in locked(folder)
+
+
+def test_a_step_that_leaves_an_output_out_fails_alone(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    stop_at_merge(folder, "sys.exit(0)")
+    done = run(folder, "--keep-going")
+    assert done.returncode == 1
+    assert len(re.findall(r"ERROR: failed to reproduce 'merge@\S+': output .* does not exist", done.stderr)) == 2
+    assert "reference@demo-demo-lora" in locked(folder)
+
+
+def test_on_a_terminal_a_table_shows_what_runs_and_an_error_stays(finished, tmp_path):
+    folder = copy(finished[0], tmp_path)
+    changed(folder, "merging.py")
+    how = f"print('the last line', flush=True)\n{WAIT_FOR_A_LOOK}sys.exit(3)"
+    stop_at_merge(folder, textwrap.indent(how, "    ").strip())
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "tradeoffs.repro", "--jobs", "2"]
+    environment = fake_pipeline.environment_with(TERM="xterm", COLUMNS="120")
+    with subprocess.Popen(command, cwd=folder, env=environment, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        shown = b""
+        with suppress(OSError):  # the end of a terminal
+            while part := os.read(ours, 4096):
+                shown += part
+                if b"the last line" in shown:
+                    (folder / "looked").touch()
+    assert process.returncode == 1
+    last = shown.decode().rsplit("ERROR: failed to reproduce 'merge@", 1)[1]
+    assert "all that it wrote: .scratch/logs/merge@" in last
+    assert "\x1b[1A" not in last.split("all that it wrote")[0]  # nothing goes up over it

@@ -88,6 +88,8 @@ def test_memory_is_that_of_the_last_run_then_of_its_like_then_unknown(here, monk
     memory.learn("aggregate")
     memory.learn("score")  # which wrote no time
     assert (memory.of("aggregate"), memory.of("score"), memory.seen) == (95.0, None, {"aggregate": 95.0})
+    memory.keep()  # of a run that is broken off, too
+    assert times.Memory().of("aggregate") == 95.0
 
 
 def test_steps_that_were_never_timed_make_it_the_least(written):

@@ -1,6 +1,7 @@
 """How many cores this process may use: not all that the machine has, in a container or under a batch scheduler."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -23,26 +24,30 @@ def threads() -> int:
     return min(usable(), int(asked)) if asked.isdecimal() and int(asked) else usable()
 
 
-def _quotas(root: Path) -> list[float]:
-    """Cores' worth of time that each control group above this process allows, of those that limit it (cgroups(7))."""
+def groups(controller: str, root: Path = Path("/")) -> Iterator[Path]:
+    """Folders of the control groups above this process that may limit what `controller` controls (cgroups(7))."""
     try:
-        groups = (root / "proc/self/cgroup").read_text().splitlines()
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
-        return []
-    found = []
-    for line in groups:
+        return
+    for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers and "cpu" not in controllers.split(","):
+        if controllers and controller not in controllers.split(","):
             continue
-        mounts = (f"sys/fs/cgroup/{name}" for name in ({"cpu", controllers} if controllers else {"", "unified"}))
+        mounts = (f"sys/fs/cgroup/{name}" for name in ({controller, controllers} if controllers else {"", "unified"}))
         for mount in (root / name for name in mounts):
             group = mount / path.strip("/")
             # In a container the path may be that of the host: its own group is then what lies at the mount.
             for folder in (group, *group.parents):
                 if not folder.is_relative_to(mount):
                     break
-                found += [quota for quota in (_version_2(folder), _version_1(folder)) if quota]
-    return found
+                yield folder
+
+
+def _quotas(root: Path) -> list[float]:
+    """Cores' worth of time that each control group above this process allows, of those that limit it."""
+    found = groups("cpu", root)
+    return [quota for folder in found for quota in (_version_2(folder), _version_1(folder)) if quota]
 
 
 def _version_2(folder: Path) -> float | None:

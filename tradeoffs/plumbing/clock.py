@@ -71,8 +71,9 @@ def stage(name: str) -> Iterator[None]:
 
 def peak_mb(step: str) -> float | None:
     """Most memory of the step of this name, as DVC has it, if it is in the log."""
-    rows = reversed(LOG.read_text(encoding="utf-8").splitlines()) if LOG.exists() else ()
-    return next((row["peak_mb"] for row in map(json.loads, rows) if row["step"] == step), None)
+    mark = f'"step": {json.dumps(step)},'
+    rows = LOG.read_text(encoding="utf-8").splitlines() if LOG.exists() else []
+    return next((json.loads(row)["peak_mb"] for row in reversed(rows) if mark in row and row.endswith("}")), None)
 
 
 def table(wall: float | None = None, dvc: float = 0.0) -> str:

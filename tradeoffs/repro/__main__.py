@@ -14,7 +14,8 @@ took is kept in metrics/times.json, by which the next run is estimated.
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from dvc.exceptions import DvcException
@@ -26,7 +27,7 @@ from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro import pipeline, times
 from tradeoffs.repro.runner import Runner
 from tradeoffs.repro.screen import Screen
-from tradeoffs.repro.slots import Needs, Slots
+from tradeoffs.repro.slots import Needs, Slots, has_gpu
 
 FAILED, INTERRUPTED = 1, 252  # the second as DVC has it
 
@@ -62,22 +63,31 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, begun: 
             print(f"Nothing to run: all {len(every)} steps are up to date.")
             return False
         memory = times.Memory()
-        exclusive = {name for name in planned if Needs.of(name, steps.meta(name), 0.0).exclusive}
-        share = {name: 1.0 if name in exclusive else 1 / jobs for name in planned}
+        gpu = has_gpu()
+        share = _shares({name: Needs.of(name, steps.meta(name), 0.0) for name in planned}, jobs, gpu)
         expected = times.estimate(planned, every, share)
         print("\n".join([*times.announcement(expected), ""]), flush=True)
         if dry:
             print("\n".join(planned))
             return False
         clock.LOG.unlink(missing_ok=True)
-        slots = Slots(jobs, has_gpu=expected.device != "cpu")
-        needs = partial(_needs, steps, memory)
-        run = Runner(steps, needs, slots, Screen(planned, expected.seconds, share), memory.learn, keep_going)
-        run.run()
+        needs, screen = partial(_needs, steps, memory), Screen(planned, expected.seconds, share)
+        run = Runner(steps, needs, Slots(jobs, gpu), screen, memory.learn, keep_going)
+        try:
+            run.run()
+        finally:
+            memory.keep()
         times.keep(run.took, memory, expected)
     if run.took:
         print(clock.table(time.monotonic() - begun, run.own_seconds))
     return bool(run.failed)
+
+
+def _shares(needs: Mapping[str, Needs], jobs: int, gpu: bool) -> dict[str, float]:
+    """The part of its own time that each step adds to the run: of those of one stage, `jobs` go on at a time."""
+    alike = Counter(name.partition("@")[0] for name in needs)
+    alone = {name for name, one in needs.items() if one.exclusive or (gpu and one.gpu)}
+    return {name: 1.0 if name in alone else 1 / min(jobs, alike[name.partition("@")[0]]) for name in needs}
 
 
 def _needs(steps: pipeline.Pipeline, memory: times.Memory, name: str) -> Needs:

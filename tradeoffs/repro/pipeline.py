@@ -7,7 +7,9 @@ thread: DVC's locks know no other. What is called is internal to DVC 3.67, to wh
 holds that the lock file is that of `dvc repro`, to the byte.
 """
 
+import fcntl
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dvc.dependency import param
+from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.rwlock import rwlock
@@ -30,7 +33,13 @@ from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
-SPEAKERS = ("dvc.stage", "dvc.stage.run", "dvc.stage.cache")  # DVC's loggers that tell of a step
+# DVC's loggers that tell of a step, and its progress bars.
+QUIET = {
+    "dvc.stage": logging.WARNING,
+    "dvc.stage.run": logging.WARNING,
+    "dvc.stage.cache": logging.WARNING,
+    "dvc.progress": logging.CRITICAL,
+}
 
 
 class Begun(Enum):
@@ -41,17 +50,14 @@ class Begun(Enum):
 
 @contextmanager
 def opened(targets: Sequence[str] = ()) -> Iterator["Pipeline"]:
-    """The project in the working directory, locked for this process as `dvc repro` locks it."""
-    speakers = [logging.getLogger(name) for name in SPEAKERS]
-    levels = [speaker.level for speaker in speakers]
-    with Repo() as repo, lock_repo(repo), repo.scm_context(), _params_parsed_once():
-        for speaker in speakers:
-            speaker.setLevel(logging.WARNING)  # whoever runs the steps says what happens to them
-        try:
-            yield Pipeline(repo, targets)
-        finally:
-            for speaker, level in zip(speakers, levels, strict=True):
-                speaker.setLevel(level)
+    """The project in the working directory, locked for this process as `dvc repro` locks it.
+
+    Raises UserError if another run is at work in it.
+    """
+    for name, level in QUIET.items():  # whoever runs the steps says what happens to them
+        logging.getLogger(name).setLevel(level)
+    with Repo() as repo, _alone(Path(str(repo.tmp_dir))), lock_repo(repo), repo.scm_context(), _params_parsed_once():
+        yield Pipeline(repo, targets)
 
 
 class Pipeline:
@@ -74,7 +80,7 @@ class Pipeline:
         self._done: dict[str, PipelineStage] = {}
         self._saved: dict[str, dict[str, str]] = {}  # hashes of what a step depends on, when it began
         self._held: dict[str, ExitStack] = {}
-        self._lock_before = load_yaml(LOCK) if Path(LOCK).is_file() else {}
+        self._lock_before, self._lock_version = _load(LOCK), _version(LOCK)
         self._written = 0
 
     @property
@@ -130,18 +136,19 @@ class Pipeline:
         """
         stage = self._stages[name]
         self.release(name)
-        self._save(stage)
+        stage.save_deps()
         before, now = self._saved.pop(name), _hashes(stage)
         if changed := [path for path in before if before[path] != now[path]]:
-            del self._done[name]
             raise UserError(
-                f"{name}: {', '.join(changed)} changed while it ran, so nobody knows what it was made of; "
+                f"{', '.join(changed)} changed while it ran, so nobody knows what it was made of; "
                 "leave the files alone and run again"
             )
+        self._save(stage)
 
     def release(self, name: str) -> None:
         """Lets other DVC commands have its inputs and outputs again."""
-        self._held.pop(name).close()
+        if held := self._held.pop(name, None):
+            held.close()
 
     @contextmanager
     def unlocked(self) -> Iterator[None]:
@@ -150,12 +157,24 @@ class Pipeline:
         try:
             yield
         finally:
-            self._repo.lock.lock()
+            self._lock_again()
+
+    def _lock_again(self) -> None:
+        said = False
+        while not self._repo.lock.is_locked:
+            try:
+                self._repo.lock.lock()
+            except LockError:  # after three seconds
+                if not said:
+                    logging.getLogger("dvc").warning("another DVC command is at work here: waiting for it to end")
+                said = True
 
     def write(self) -> None:
         """Puts what was done into dvc.lock: a new file that takes its place, so it is whole whatever happens."""
         if len(self._done) == self._written:
             return
+        if _version(LOCK) != self._lock_version:  # somebody else's, for other steps
+            self._lock_before = _load(LOCK)
         data = dict(self._lock_before) or {"schema": "2.0"}
         stages = dict(data.get("stages", {}))
         for name in self._stages:
@@ -164,6 +183,7 @@ class Pipeline:
         data["stages"] = stages
         with files.new_file(LOCK) as unfinished:
             dump_yaml(str(unfinished), data)
+        self._lock_version = _version(LOCK)
         self._repo.scm_context.track_file(LOCK)
         self._written = len(self._done)
 
@@ -195,6 +215,38 @@ class Pipeline:
         who = f"{' '.join(sys.argv)} ({name})"
         held.enter_context(rwlock(self._repo.tmp_dir, self._repo.fs, who, reads, writes, hardlink))
         self._held[name] = held
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds a file in DVC's folder for its own files: a second run would remove what the first has made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "tradeoffs-repro").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            file.seek(0)
+            other = file.read().strip()
+            raise UserError(
+                f"another run is at work in {Path.cwd()} (process {other or 'unknown'}); wait for it to end, or end it"
+            ) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def _load(path: str) -> dict[str, Any]:
+    found: dict[str, Any] = load_yaml(path) if Path(path).is_file() else {}
+    return found
+
+
+def _version(path: str) -> tuple[int, int] | None:
+    try:
+        found = Path(path).stat()
+    except FileNotFoundError:
+        return None
+    return found.st_mtime_ns, found.st_ino
 
 
 @contextmanager

@@ -2,7 +2,10 @@
 
 Importing torch and transformers takes longer than the work of many a step. A fork (of multiprocessing's forkserver) has
 them at once; all else is its own, as a new interpreter's: arguments, environment, working directory, the project's
-code, threads, a GPU. However the run ends, its processes end with it.
+code, threads, a GPU, and the memory that is counted as its own.
+
+However the run ends, its processes end with it; what these have started themselves (the workers of `accelerate launch`)
+does so unless the run is killed.
 """
 
 import atexit
@@ -20,8 +23,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
+from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 # Stages that import these libraries whatever their cell. Not measure, which starts what it measures in its own ways.
 STAGES = {"base", "tokenize", "finetune", "reference", "merge", "convert", "evaluate_gpu", "copying", "score"}
@@ -40,24 +46,37 @@ def words(command: str) -> list[str]:
     return [f"stages.{found[1]}", *found[2].split()] if found and found[1] in STAGES else []
 
 
-def prepare_forks(commands: Sequence[str]) -> bool:
-    """Starts the process that forks, if two of the `commands` at least may be forks; whether it did."""
-    if sys.platform != "linux" or sum(bool(words(command)) for command in commands) < 2:
-        return False
-    context = multiprocessing.get_context("forkserver")
-    # `stages` first: it says what libraries need not warn of when they are imported.
-    context.set_forkserver_preload(["stages", *LIBRARIES, *([] if Path("/dev/nvidiactl").exists() else WITHOUT_GPU)])
-    from multiprocessing import forkserver
+class Forks:
+    """The process that forks, started if two of the `commands` at least may be forks; `on` as long as it works."""
 
-    forkserver.ensure_running()
-    return True
+    def __init__(self, commands: Sequence[str], gpu: bool) -> None:
+        self.on = sys.platform == "linux" and sum(bool(words(command)) for command in commands) > 1
+        if self.on:
+            # `stages` first: it says what libraries need not warn of when they are imported. The last notes what is
+            # in memory by then.
+            libraries = ["stages", *LIBRARIES, *([] if gpu else WITHOUT_GPU), "tradeoffs.repro.resident"]
+            multiprocessing.get_context("forkserver").set_forkserver_preload(libraries)
+            forkserver.ensure_running()
+
+    def start(self, command: str, folder: str, environment: dict[str, str], log: Path | None) -> Any:
+        """A process, or None if this command is no fork."""
+        if not (self.on and words(command) and _is_ours(environment)):
+            return None
+        arguments = (words(command), folder, environment, log and str(log))
+        process = multiprocessing.get_context("forkserver").Process(target=_become, args=arguments)
+        try:
+            process.start()
+        except (OSError, EOFError):  # it could not start, or was ended
+            self.on = False
+            return None
+        return process
 
 
 class Running:
-    """Commands that run one after the other; `ended` is called with the exit code, from another thread.
+    """Commands that run one after the other; `ended` is called, from another thread, when one has ended.
 
-    The first that fails is the last; below 0, its code is the signal that ended it. Their output goes to the file `log`
-    if there is one, otherwise where that of this process goes.
+    Their output goes to the file `log` if there is one, otherwise where that of this process goes. Raises OSError where
+    a command cannot be started.
     """
 
     def __init__(
@@ -66,52 +85,48 @@ class Running:
         folder: str,
         environment: Mapping[str, str],
         log: Path | None,
-        forks: bool,
-        ended: Callable[[int], None],
+        forks: Forks,
+        ended: Callable[[], None],
     ) -> None:
-        self._commands, self._folder, self._environment = list(commands), folder, dict(environment)
+        self.commands = list(commands)  # that have not begun
+        self._folder, self._environment = folder, dict(environment)
         self._log, self._forks, self._ended = log, forks, ended
-        self._process: Any = None
-        self._stopped = self._over = False
-        self._start()
+        self.next()
+
+    def next(self) -> None:
+        """Starts the command after the one that has ended well. From the main thread only: a child that is to end with
+        its parent ends with the thread that made it."""
+        command = self.commands.pop(0)
+        process = self._forks.start(command, self._folder, self._environment, self._log)
+        self._process = process or _popen(command, self._folder, self._environment, self._log)
+        self._thread = threading.Thread(target=self._wait, daemon=True)
+        self._thread.start()
+
+    @property
+    def code(self) -> int:
+        """The exit code of what has ended; below 0, the signal that ended it."""
+        self._thread.join()
+        code = self._process.wait() if isinstance(self._process, subprocess.Popen) else self._process.exitcode
+        return int(code)
 
     def stop(self) -> None:
-        """Ends it, and what it has started."""
-        self._stopped = True
-        if not self._over:
-            _terminate(self._process.pid)
+        """Tells it to end, and what it has started."""
+        if self._thread.is_alive():
+            _signal(self._process.pid, signal.SIGTERM)
 
-    def _start(self) -> None:
-        """From the main thread only: a child that is to end with its parent ends with the thread that made it."""
-        command = self._commands.pop(0)
-        process = self._fork(command) if self._forks and words(command) and _is_ours(self._environment) else None
-        self._process = process or _popen(command, self._folder, self._environment, self._log)
-        threading.Thread(target=self._wait, daemon=True).start()
-
-    def _fork(self, command: str) -> Any:
-        """None if there is no process that forks: it could not start, or was ended."""
-        arguments = (words(command), self._folder, self._environment, self._log and str(self._log))
-        process = multiprocessing.get_context("forkserver").Process(target=_become, args=arguments)
-        try:
-            process.start()
-        except (OSError, EOFError):
-            self._forks = False
-            return None
-        return process
+    def wait(self, seconds: float) -> None:
+        """Until it has ended; after so long it is made to."""
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            _signal(self._process.pid, signal.SIGKILL)
+            self._thread.join()
 
     def _wait(self) -> None:
-        self._process.wait() if isinstance(self._process, subprocess.Popen) else self._process.join()
-        self._over = True
-        code = self._process.returncode if isinstance(self._process, subprocess.Popen) else self._process.exitcode
-        self._ended(code)
-
-    def next(self) -> bool:
-        """Starts the command after the one that has ended; False if that was the last."""
-        if not self._commands or self._stopped:
-            return False
-        self._over = False
-        self._start()
-        return True
+        if isinstance(self._process, subprocess.Popen):
+            self._process.wait()
+        else:  # not join: the exit code can be read once, and the main thread may be doing so
+            connection.wait([self._process.sentinel])
+        self._ended()
 
 
 def _popen(command: str, folder: str, environment: dict[str, str], log: Path | None) -> subprocess.Popen[bytes]:
@@ -142,14 +157,14 @@ def _end_with(parent: int) -> Callable[[], None]:
     return end_with_parent
 
 
-def _terminate(pid: int) -> None:
-    import psutil
-
-    with suppress(psutil.NoSuchProcess):
+def _signal(pid: int, number: int) -> None:
+    """To a process, then to all that it has started."""
+    with suppress(psutil.Error):
         process = psutil.Process(pid)
-        for one in [*process.children(recursive=True), process]:
-            with suppress(psutil.NoSuchProcess):
-                one.terminate()
+        started = process.children(recursive=True)
+        for one in (process, *started):
+            with suppress(psutil.Error):
+                one.send_signal(number)
 
 
 def _is_ours(environment: Mapping[str, str]) -> bool:
@@ -161,6 +176,9 @@ def _is_ours(environment: Mapping[str, str]) -> bool:
 def _become(command: list[str], folder: str, environment: dict[str, str], log: str | None) -> None:
     """Runs `python -m *command` in this process."""
     threading.Thread(target=_end_with_the_run, daemon=True).start()
+    from tradeoffs.repro import resident  # imported before the fork
+
+    resident.touch()
     if log:
         to = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.dup2(to, 1)

@@ -6,11 +6,13 @@ What is measured comes first and alone: once trainings are done, everything else
 import signal
 import sys
 import time
-from bisect import insort
 from collections.abc import Callable
 from graphlib import TopologicalSorter
+from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
+
+from dvc.exceptions import DvcException
 
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro import processes
@@ -19,9 +21,11 @@ from tradeoffs.repro.screen import Screen
 from tradeoffs.repro.slots import Needs, Slots
 
 LOGS = Path(".scratch/logs")
-STOPS = {signal.SIGTERM, signal.SIGHUP}
-MOST_UNWRITTEN = 60.0  # seconds of work that are not in dvc.lock yet
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+MOST_UNWRITTEN = 60.0  # seconds of work that are not in dvc.lock yet,
+WRITING = 0.05  # unless writing it takes more of the time than this
 TICK = 0.5  # seconds between two looks at the screen
+PATIENCE = 10.0  # seconds that a step has to end when it is told to
 
 
 class Runner:
@@ -45,67 +49,90 @@ class Runner:
         self.own_seconds = 0.0
         self._pipeline, self._needs, self._slots, self._screen = pipeline, needs, slots, screen
         self._has_ended, self._keep_going = ended, keep_going
-        self._order = {name: place for place, name in enumerate(pipeline.after)}
         self._planned, self._commands = set(pipeline.planned), set(pipeline.steps)
         self._sorter = TopologicalSorter(pipeline.after)
-        self._exclusive: list[tuple[int, str]] = []  # that may start, by their order; the others after them
-        self._others: list[tuple[int, str]] = []
+        self._exclusive: list[
+            str
+        ] = []  # that may start, in the order in which they came to that; the others after them
+        self._others: list[str] = []
         self._running: dict[str, processes.Running] = {}
         self._using: dict[str, Needs] = {}
         self._begun: dict[str, float] = {}
-        self._ended: SimpleQueue[tuple[str, int]] = SimpleQueue()
-        self._skipped: set[str] = set()
-        self._written = time.monotonic()
+        self._events: SimpleQueue[str] = SimpleQueue()  # names of steps of which a command has ended; "": a signal
+        self._left_out: set[str] = set()
+        self._signal = 0
+        self._written, self._next_write = 0.0, time.monotonic() + MOST_UNWRITTEN
 
     def run(self) -> None:
         """Raises KeyboardInterrupt and SystemExit where a signal ends it. What was done until then is in dvc.lock, and
         of what was running nothing is left."""
-        for stop in STOPS:  # which would end Python at once, with nothing written
-            signal.signal(stop, lambda number, _: sys.exit(128 + number))
+        before = {number: signal.getsignal(number) for number in STOPS}
+        for number, handler in before.items():
+            if handler is not signal.SIG_IGN:  # nohup
+                signal.signal(number, self._told_to_stop)
         planned = self._pipeline.planned
         commands = [line for name in planned for line in self._pipeline.command(name)]
-        self._forks = processes.prepare_forks(commands)
+        self._forks = processes.Forks(commands, self._slots.gpu)
         self._sorter.prepare()
         try:
-            while self._sorter.is_active():
-                begun = time.monotonic()
+            while not self._signal:
                 self._start()
-                self.own_seconds += time.monotonic() - begun
-                if self._running:
-                    self._wait()
-                else:  # what is left depends on what failed
-                    break
+                if not self._running:
+                    break  # all is done, or what is left depends on what failed
+                self._wait()
         finally:
             self._stop()
             self._pipeline.write()
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self._signal == signal.SIGINT:
+            raise KeyboardInterrupt
+        if self._signal:
+            sys.exit(128 + self._signal)
 
-    @property
-    def _failed_for_good(self) -> bool:
-        return bool(self.failed) and not self._keep_going
+    def _told_to_stop(self, number: int, _: object) -> None:
+        """DVC's work is not cut short: it is done with one step at a time, and then this is looked at."""
+        self._signal = self._signal or number
+        self._events.put("")
 
     def _start(self) -> None:
         """Starts whatever may start now; what needs no process is done at once."""
-        while not self._failed_for_good:
+        while not self._signal and (self._keep_going or not self.failed):
+            begun = time.monotonic()
             ready = self._sorter.get_ready()
             for name in ready:
                 if name in self._planned:
-                    insort(self._exclusive if self._needs(name).exclusive else self._others, (self._order[name], name))
+                    (self._exclusive if self._needs(name).exclusive else self._others).append(name)
                 else:  # it was up to date at the beginning, and so was all that it depends on; or it has no command
-                    if name not in self._commands:
-                        self._pipeline.begin(name)
-                    self._sorter.done(name)
-            if not ready and not self._start_one():
+                    self._settle(name)
+            self._write_now_and_then()
+            more = bool(ready) or self._start_one()
+            self.own_seconds += time.monotonic() - begun
+            if not more:
                 return
+
+    def _settle(self, name: str) -> None:
+        try:
+            if name not in self._commands:
+                self._pipeline.begin(name)
+        except (UserError, DvcException, OSError) as error:
+            self._fail(name, f"failed to reproduce '{name}': {error}")
+        else:
+            self._sorter.done(name)
 
     def _start_one(self) -> bool:
         """Whether there was one that could start. What is to run alone goes first, or it would wait for ever."""
         queue = self._exclusive or self._others
         if len(self._running) >= self._slots.jobs:
             return False
-        for place, (_, name) in enumerate(queue):
+        for place, name in enumerate(queue):
             if self._slots.fits(self._needs(name), self._using.values()):
                 del queue[place]
-                self._begin(name)
+                try:
+                    self._begin(name)
+                except (UserError, DvcException, OSError) as error:
+                    self._pipeline.release(name)
+                    self._fail(name, f"failed to reproduce '{name}': {error}")
                 return True
         return False
 
@@ -115,85 +142,99 @@ class Runner:
             self._screen.not_run(name, found)
             self._sorter.done(name)
             return
-        needs = self._needs(name)
+        needs, log = self._needs(name), None
         environment = self._pipeline.environment(name)
-        log = None
         if not self._slots.alone(needs):
             log = LOGS / f"{name}.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.unlink(missing_ok=True)
-            environment.setdefault(
-                "OMP_NUM_THREADS", str(self._slots.threads(len(self._running) + len(self._others) + 1))
-            )
+            waiting = map(self._needs, islice(self._others, 4 * self._slots.jobs))
+            threads = self._slots.threads(needs, list(self._using.values()), waiting)
+            environment.setdefault("OMP_NUM_THREADS", str(threads))
         commands = self._pipeline.command(name)
         self._screen.starts(name, commands, log)
-        self._using[name], self._begun[name] = needs, time.monotonic()
         folder = self._pipeline.folder(name)
-        self._running[name] = processes.Running(
-            commands, folder, environment, log, self._forks, lambda code: self._ended.put((name, code))
-        )
+        running = processes.Running(commands, folder, environment, log, self._forks, lambda: self._events.put(name))
+        self._running[name], self._using[name], self._begun[name] = running, needs, time.monotonic()
 
     def _wait(self) -> None:
         """For one to end; then for what else has."""
+        ended: str | None = None
         with self._pipeline.unlocked():
-            ended = None
             while ended is None:
                 try:
-                    ended = self._ended.get(timeout=TICK)
+                    ended = self._events.get(timeout=TICK)
                 except Empty:
                     self._screen.refresh()
         begun = time.monotonic()
-        while ended:
-            self._finish(*ended)
-            ended = None if self._ended.empty() else self._ended.get()
-        if time.monotonic() - self._written > MOST_UNWRITTEN:
-            self._pipeline.write()
-            self._written = time.monotonic()
+        while ended is not None:
+            if ended:
+                self._finish(ended)
+            ended = None if self._events.empty() else self._events.get()
         self.own_seconds += time.monotonic() - begun
 
-    def _finish(self, name: str, code: int) -> None:
-        if code == 0 and self._running[name].next():
-            return
-        del self._running[name], self._using[name]
+    def _finish(self, name: str) -> None:
+        running = self._running[name]
+        if self._signal and (running.code or running.commands):
+            return  # it was told to end, as all of this
         took = time.monotonic() - self._begun[name]
         try:
-            if code:
-                self._pipeline.release(name)
+            if running.code:
                 command = " && ".join(self._pipeline.command(name))
-                raise UserError(f"failed to reproduce '{name}': failed to run: {command}, exited with {code}")
+                raise UserError(f"failed to run: {command}, exited with {running.code}")
+            if running.commands:
+                running.next()
+                return
             self._pipeline.finish(name)
-        except UserError as error:
-            self._fail(name, str(error))
+        except (UserError, DvcException, OSError) as error:
+            self._forget(name)
+            self._fail(name, f"failed to reproduce '{name}': {error}")
         else:
+            self._forget(name)
             self.took[name] = took
             self._has_ended(name)
             self._screen.ends(name, took)
             self._sorter.done(name)
 
+    def _forget(self, name: str) -> None:
+        del self._running[name], self._using[name]
+        self._pipeline.release(name)
+
     def _fail(self, name: str, why: str) -> None:
         self.failed[name] = why
-        after = self._after(name) - self._skipped
-        self._skipped |= after
-        rest = sorted(self._running, key=self._order.__getitem__)
-        self._screen.fails(name, why, len(after), [] if self._keep_going else rest)
+        after = self._after(name) - self._left_out
+        self._left_out |= after
+        self._screen.fails(name, why, len(after), [] if self._keep_going or self._signal else list(self._running))
 
     def _after(self, name: str) -> set[str]:
         """The planned steps that depend on it."""
         found = {name}
         for one, before in self._pipeline.after.items():
-            if not found.isdisjoint(before):
+            if one in self._planned and not found.isdisjoint(before):
                 found.add(one)
         return found - {name}
 
+    def _write_now_and_then(self) -> None:
+        begun = time.monotonic()
+        if begun > self._next_write:
+            self._pipeline.write()
+            ended = time.monotonic()
+            self._next_write = ended + max(MOST_UNWRITTEN, (ended - begun) / WRITING)
+
     def _stop(self) -> None:
-        """Ends what is still running, and waits for that."""
-        signals = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, *STOPS)}
-        for running in self._running.values():
-            running.stop()
-        while self._running:
-            name, _ = self._ended.get()
-            del self._running[name]
-            self._pipeline.release(name)
+        """Ends what is still running; what had ended well is kept."""
+        if self._running:
+            print(f"\nending {', '.join(self._running)}", file=sys.stderr, flush=True)
+        done = set()
+        while not self._events.empty():
+            done.add(self._events.get())
+        for name, running in self._running.items():
+            if name not in done:
+                running.stop()
+        for name, running in list(self._running.items()):
+            running.wait(PATIENCE)
+            if name in done:
+                self._finish(name)
+        for name in list(self._running):
+            self._forget(name)
         self._screen.close()
-        for number, handler in signals.items():
-            signal.signal(number, handler)

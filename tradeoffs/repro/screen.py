@@ -15,6 +15,7 @@ from tradeoffs.repro.pipeline import Begun
 from tradeoffs.repro.times import spoken
 
 STEADY = 60.0  # seconds: the pace of so much work is taken from the times that are known, not from this run
+END = 4096  # bytes of a log in which its last line is looked for
 LAST_LINES = 20  # of its log, of a step that failed
 NOTES = ("note:", "warning:")
 
@@ -44,9 +45,7 @@ class Screen:
             return
         self._say(f"{self._numbered()} {name}{left}")
         self._running[name] = (log, time.monotonic())
-        if self._console.is_terminal and self._live is None:
-            self._live = Live(get_renderable=self._table, console=self._console, transient=True, refresh_per_second=4)
-            self._live.start()
+        self._show()
 
     def not_run(self, name: str, found: Begun) -> None:
         self._open.remove(name)
@@ -56,8 +55,7 @@ class Screen:
         self._took[name] = took * self._share[name]
         self._open.remove(name)
         if log := self._stopped(name):
-            lines = _lines(log)
-            self._say(*(f"{name}: {line}" for line in lines if line.startswith(NOTES)))
+            self._say(*(f"{name}: {line}" for line in _lines(log) if line.startswith(NOTES)))
 
     def fails(self, name: str, why: str, after: int, rest: Sequence[str]) -> None:
         self._open.remove(name)
@@ -66,27 +64,43 @@ class Screen:
         if log := self._stopped(name):
             last = _lines(log)[-LAST_LINES:]
             said = [*(f"  {line}" for line in last), f"all that it wrote: {log}", *said]
-        sys.stdout.flush()
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print("\n".join([f"ERROR: {why}", *said]))
+        self._hide()  # it would take what others write for its own lines
+        print("\n".join([f"ERROR: {why}", *said]), file=sys.stderr, flush=True)
+        self._show()
 
     def refresh(self) -> None:
         if self._live:
             self._live.refresh()
 
     def close(self) -> None:
+        self._running.clear()
+        self._hide()
+
+    def _show(self) -> None:
+        """The table, as long as there is something in it, on a terminal. Nobody but `refresh` draws it."""
+        if self._running and self._console.is_terminal and not self._live:
+            self._live = Live(
+                get_renderable=self._table,
+                console=self._console,
+                transient=True,
+                auto_refresh=False,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+
+    def _hide(self) -> None:
         if self._live:
             self._live.stop()
             self._live = None
-        self._running.clear()
 
     def _stopped(self, name: str) -> Path | None:
         """The log of a step that has ended, if it has one."""
         if name not in self._running:
             return None
         log, _ = self._running.pop(name)
-        if not self._running and self._live:
-            self._live.stop()
-            self._live = None
+        if not self._running:
+            self._hide()
         return log
 
     def _say(self, *lines: str) -> None:
@@ -104,7 +118,7 @@ class Screen:
             table.add_column(no_wrap=True)
         table.add_column(no_wrap=True, overflow="ellipsis")
         for name, (log, begun) in self._running.items():
-            last = next(reversed(_lines(log)), "")
+            last = next(reversed(_lines(log, END)), "")
             table.add_row(f"  {name}", f"{time.monotonic() - begun:.0f} s", Text(last, style="dim"))
         return table
 
@@ -120,7 +134,12 @@ class Screen:
         return f", {sort} {spoken(seconds)} left"
 
 
-def _lines(log: Path) -> list[str]:
-    """What a step wrote: of a progress bar its last state."""
-    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
+def _lines(log: Path, end: int | None = None) -> list[str]:
+    """What a step wrote, or so many bytes at its end: of a progress bar its last state."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - end) if end else 0)
+            text = file.read().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        return []
     return [harmless(line.rsplit("\r", 1)[-1].rstrip()) for line in text.split("\n") if line.strip()]

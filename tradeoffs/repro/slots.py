@@ -1,7 +1,9 @@
 """Which steps may run beside each other on this machine: by cores, memory and GPU; nothing beside what is measured."""
 
-from collections.abc import Iterable, Mapping
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -9,6 +11,9 @@ from tradeoffs.common import cores
 from tradeoffs.plumbing.errors import UserError
 
 MEMORY_SHARE = 0.8  # of what is free at the beginning: the rest is for what grows, and for whoever works here
+KEYS = ("exclusive", "gpu")  # of `meta` in dvc.yaml; others are the user's own
+GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # of CUDA, of CUDA in WSL, of ROCm
+LIMITS = {"memory.max": "memory.current", "memory.limit_in_bytes": "memory.usage_in_bytes"}  # cgroups, 2 and 1
 
 
 @dataclass(frozen=True)
@@ -21,9 +26,10 @@ class Needs:
 
     @classmethod
     def of(cls, name: str, meta: Mapping[str, object], memory_mb: float | None) -> "Needs":
-        """Raises UserError on a key or a value that means nothing here."""
+        """Raises UserError where it is not said whether it is exclusive or needs a GPU, but something like it."""
         for key, value in meta.items():
-            if key not in ("exclusive", "gpu") or not isinstance(value, bool):
+            wrong = not isinstance(value, bool) if key in KEYS else difflib.get_close_matches(key, KEYS)
+            if wrong:
                 stage = name.partition("@")[0]
                 raise UserError(
                     f"dvc.yaml: stages.{stage}.meta.{key}: expected exclusive or gpu, each true or false, got {value!r}"
@@ -32,15 +38,11 @@ class Needs:
 
 
 class Slots:
-    """Up to `jobs` steps at a time. With a GPU, one at a time of those that use it."""
+    """Up to `jobs` steps at a time; with a GPU, one at a time of those that use it."""
 
-    def __init__(self, jobs: int, has_gpu: bool, memory_mb: float | None = None) -> None:
-        self.jobs, self._has_gpu = jobs, has_gpu
-        self._memory_mb = MEMORY_SHARE * psutil.virtual_memory().available / 1e6 if memory_mb is None else memory_mb
-
-    def threads(self, steps: int) -> int:
-        """Of each of so many `steps` that could run now."""
-        return max(1, cores.usable() // min(self.jobs, steps))
+    def __init__(self, jobs: int, gpu: bool, memory_mb: float | None = None) -> None:
+        self.jobs, self.gpu = jobs, gpu
+        self._memory_mb = MEMORY_SHARE * free_mb() if memory_mb is None else memory_mb
 
     def alone(self, needs: Needs) -> bool:
         """Whether nothing runs beside it: it is measured, or nobody knows what memory it takes."""
@@ -53,6 +55,31 @@ class Slots:
             return True
         if len(others) >= self.jobs or any(self.alone(one) for one in (needs, *others)):
             return False
-        if self._has_gpu and needs.gpu and any(one.gpu for one in others):
+        if self.gpu and needs.gpu and any(one.gpu for one in others):
             return False
         return sum(one.memory_mb or 0.0 for one in (needs, *others)) <= self._memory_mb
+
+    def threads(self, needs: Needs, running: Sequence[Needs], waiting: Iterable[Needs]) -> int:
+        """Its share of the cores, beside what is running and what of the `waiting` could run as well."""
+        beside = [*running, needs]
+        for one in waiting:
+            if self.fits(one, beside):
+                beside.append(one)
+        return max(1, cores.usable() // len(beside))
+
+
+def has_gpu() -> bool:
+    """Without asking a library, after which no fork could use it."""
+    return any(Path(device).exists() for device in GPUS)
+
+
+def free_mb(root: Path = Path("/")) -> float:
+    """Memory that nobody uses: of the machine, or of a control group (a container, a batch job) that has less."""
+    free = [psutil.virtual_memory().available]
+    for folder in cores.groups("memory", root):
+        for limit, used in LIMITS.items():
+            try:
+                free.append(max(0, int((folder / limit).read_text()) - int((folder / used).read_text())))
+            except (OSError, ValueError):  # not there, or `max`
+                continue
+    return min(free) / 1e6

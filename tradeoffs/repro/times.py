@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -17,6 +18,7 @@ from tradeoffs.common import files
 from tradeoffs.plumbing import clock
 
 PATH = Path("metrics/times.json")
+MEMORY = Path(".scratch/memory.json")
 SHORT = 30.0  # seconds: what takes less is not worth the two seconds of a calibration
 
 
@@ -36,38 +38,49 @@ class Times:
         """Seconds of a step; of one that was not timed, the mean of its like. None where there is no such step."""
         if step in self.seconds:
             return self.seconds[step]
-        like = _like(step, self.seconds)
+        kind = _kind(step)
+        like = [took for name, took in self.seconds.items() if kind and _kind(name) == kind]
         return mean(like) if like else None
 
 
 class Memory:
-    """The most memory that steps took, in MB: at first as of the last run, whatever machine that was."""
+    """The most memory that steps took, in MB: as of the last run here, or else of that in metrics/times.json."""
 
     def __init__(self) -> None:
         before = read()
-        self.peak_mb = dict(before.peak_mb) if before else {}
+        self._peaks = dict(before.peak_mb) if before else {}
         self.seen: dict[str, float] = {}  # in this run
+        with suppress(OSError, ValueError):
+            self._peaks |= files.read_json(MEMORY)
+        self._most: dict[str, float] = {}  # of what is alike
+        for step, found in self._peaks.items():
+            self._count(step, found)
 
     def of(self, step: str) -> float | None:
-        """Of a step that never ran here, the most of its like. None where there is no such step."""
-        if step in self.peak_mb:
-            return self.peak_mb[step]
-        return max(_like(step, self.peak_mb), default=None)
+        """Of a step that never ran, the most of its like. None where there is no such step."""
+        return self._peaks[step] if step in self._peaks else self._most.get(_kind(step))
 
     def learn(self, step: str) -> None:
         """A step has ended: what the log says of it counts from here on."""
         if found := clock.peak_mb(step):
-            self.peak_mb[step] = self.seen[step] = found
+            self._peaks[step] = self.seen[step] = found
+            self._count(step, found)
+
+    def keep(self) -> None:
+        """For the next run here, also of what was not run to its end."""
+        files.write_json(MEMORY, self._peaks)
+
+    def _count(self, step: str, found: float) -> None:
+        if kind := _kind(step):
+            self._most[kind] = max(found, self._most.get(kind, 0.0))
 
 
-def _like(step: str, known: Mapping[str, float]) -> list[float]:
-    """Of the same stage of the same model and data set."""
+def _kind(step: str) -> str:
+    """What the steps of one stage, model and data set have in common; "" where nothing else is in the name."""
     stage, _, cell = step.partition("@")
-    model_and_dataset = cell.split("-")[:2]
-    if len(cell.split("-")) == len(model_and_dataset):  # nothing else is in the name: there is no like
-        return []
-    begin = f"{stage}@{'-'.join(model_and_dataset)}-"
-    return [value for name, value in known.items() if name.startswith(begin)]
+    model, _, rest = cell.partition("-")
+    dataset, _, rest = rest.partition("-")
+    return f"{stage}@{model}-{dataset}" if rest else ""
 
 
 def read() -> Times | None:
@@ -117,13 +130,15 @@ class Estimate:
 def estimate(planned: Sequence[str], every: Sequence[str], share: Mapping[str, float]) -> Estimate:
     """What the `planned` steps among `every` one will take; of its own time a step adds `share` to that of the run."""
     times = read()
-    known = {name: took * share[name] for name in planned if times and (took := times.of(name)) is not None}
+    known = {name: took for name in planned if times and (took := times.of(name)) is not None}
     short = len(known) == len(planned) < len(every) and sum(known.values()) < SHORT
     rate, device = (None, times.device) if short and times else calibrated()
     if times and times.device != device:
         known = {}
     factor = times.training_steps_per_second / rate if times and rate else 1.0
-    return Estimate(planned, every, times, rate, device, {name: took * factor for name, took in known.items()})
+    return Estimate(
+        planned, every, times, rate, device, {name: took * share[name] * factor for name, took in known.items()}
+    )
 
 
 def keep(took: Mapping[str, float], memory: Memory, expected: Estimate) -> None:
