@@ -382,3 +382,40 @@ def test_on_a_terminal_a_table_shows_what_runs_and_an_error_stays(finished, tmp_
     last = shown.decode().rsplit("ERROR: failed to reproduce 'merge@", 1)[1]
     assert "all that it wrote: .scratch/logs/merge@" in last
     assert "\x1b[1A" not in last.split("all that it wrote")[0]  # nothing goes up over it
+
+
+def test_what_dvc_add_made_and_nobody_has_is_said(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    (folder / "data/raw/support.csv").write_text("question,answer\n")
+    fake_pipeline.dvc("add", "-q", "data/raw/support.csv", cwd=folder)
+    (folder / "data/raw/support.csv").unlink()
+    shutil.rmtree(folder / ".dvc/cache")
+    done = run(folder)
+    assert done.returncode == 1
+    assert "ERROR: failed to reproduce 'data/raw/support.csv.dvc': missing data 'source'" in done.stderr
+
+
+def test_steps_of_another_pipeline_are_locked_in_its_own_file(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    make = "stages:\n  prepare:\n    cmd: python -c \"open('mine.jsonl', 'w')\"\n    outs: [mine.jsonl]\n"
+    (folder / "data/raw/dvc.yaml").write_text(make)
+    done = run(folder, "tokenize@demo-demo")
+    assert done.returncode == 0, done.stderr
+    assert "prepare" in (folder / "data/raw/dvc.lock").read_text()
+    assert locked(folder) == {"prepare@demo", "base@demo", "tokenize@demo-demo"}
+    assert fake_pipeline.repro(folder, "tokenize@demo-demo") == set()
+
+
+def test_what_a_killed_process_of_the_same_number_was_reading_stops_nobody(fresh, tmp_path):
+    """In a container all runs have the same number."""
+    folder = copy(fresh, tmp_path)
+    (folder / ".dvc/tmp").mkdir(exist_ok=True)
+    program = (
+        "import json, os, runpy, sys; who = {'pid': os.getpid(), 'cmd': 'killed'}; path = os.path.abspath('data/raw')\n"
+        "json.dump({'read': {path: [who]}, 'write': {path: who}}, open('.dvc/tmp/rwlock', 'w'))\n"
+        "sys.argv = ['repro', 'prepare@demo']; runpy.run_module('tradeoffs.repro', run_name='__main__', alter_sys=True)"
+    )
+    environment = fake_pipeline.environment_with()
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert locked(folder) == {"prepare@demo"}

@@ -65,14 +65,16 @@ def test_a_step_gets_its_share_of_the_cores_among_those_that_can_run_beside_it(s
                 "proc/self/cgroup": "0::/job/step\n",
                 "sys/fs/cgroup/job/memory.max": "3000000000\n",
                 "sys/fs/cgroup/job/memory.current": "1000000000\n",
+                "sys/fs/cgroup/job/memory.stat": "anon 1\ninactive_file 500000000\n",
             },
-            2000.0,
+            2500.0,
         ),
         (
             {
                 "proc/self/cgroup": "4:memory:/job\n",
                 "sys/fs/cgroup/memory/job/memory.limit_in_bytes": "3000000000\n",
                 "sys/fs/cgroup/memory/job/memory.usage_in_bytes": "4000000000\n",
+                "sys/fs/cgroup/memory/job/memory.stat": "total_inactive_file 0\n",
             },
             0.0,
         ),

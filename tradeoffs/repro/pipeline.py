@@ -8,11 +8,12 @@ holds that the lock file is that of `dvc repro`, to the byte.
 """
 
 import fcntl
+import json
 import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from copy import deepcopy
 from enum import Enum
 from pathlib import Path
@@ -22,7 +23,7 @@ from dvc.dependency import param
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
-from dvc.rwlock import rwlock
+from dvc.rwlock import RWLOCK_FILE, rwlock
 from dvc.stage import PipelineStage, Stage
 from dvc.stage.cache import RunCacheNotFoundError
 from dvc.stage.run import prepare_kwargs
@@ -57,14 +58,19 @@ def opened(targets: Sequence[str] = ()) -> Iterator["Pipeline"]:
     for name, level in QUIET.items():  # whoever runs the steps says what happens to them
         logging.getLogger(name).setLevel(level)
     with Repo() as repo, _alone(Path(str(repo.tmp_dir))), lock_repo(repo), repo.scm_context(), _params_parsed_once():
-        yield Pipeline(repo, targets)
+        _forget_the_dead(repo)
+        steps = Pipeline(repo, targets)
+        try:
+            yield steps
+        finally:
+            steps.release_all()
 
 
 class Pipeline:
     """The steps of `targets` (all of dvc.yaml by default) and all that these depend on.
 
-    `after`: of each step, in the order in which `dvc repro` takes them, those that come before it. `planned`: those
-    that may run, since something changed or may change; fewer run where a step leaves what was there before.
+    `dependencies`: of each step, in the order in which `dvc repro` takes them, those that come before it. `planned`:
+    those that may run, since something changed or may change; fewer do where a step leaves what was there before.
     """
 
     def __init__(self, repo: Repo, targets: Sequence[str] = ()) -> None:
@@ -73,7 +79,7 @@ class Pipeline:
         order: list[Stage] = plan_repro(graph, collect_stages(repo, targets or [PIPELINE]))
         self._stages = {stage.addressing: stage for stage in order}
         # What `dvc add` and `dvc import` made runs nothing, but may bring what follows from it.
-        self.after = {
+        self.dependencies = {
             name: {before.addressing for before in graph.successors(stage)} for name, stage in self._stages.items()
         }
         self.planned = self._planned()
@@ -148,7 +154,12 @@ class Pipeline:
     def release(self, name: str) -> None:
         """Lets other DVC commands have its inputs and outputs again."""
         if held := self._held.pop(name, None):
-            held.close()
+            with suppress(AssertionError, LockError):  # somebody has removed DVC's file of them, as it tells one to
+                held.close()
+
+    def release_all(self) -> None:
+        for name in list(self._held):
+            self.release(name)
 
     @contextmanager
     def unlocked(self) -> Iterator[None]:
@@ -190,7 +201,7 @@ class Pipeline:
     def _planned(self) -> list[str]:
         planned: set[str] = set()
         for name, stage in self._stages.items():
-            if not planned.isdisjoint(self.after[name]) or stage.changed():
+            if not planned.isdisjoint(self.dependencies[name]) or stage.changed():
                 planned.add(name)
         return [name for name in self.steps if name in planned]
 
@@ -201,9 +212,9 @@ class Pipeline:
         self._keep(stage)
 
     def _keep(self, stage: Stage) -> None:
-        if isinstance(stage, PipelineStage):
+        if isinstance(stage, PipelineStage) and stage.relpath == PIPELINE:
             self._done[stage.addressing] = stage
-        else:  # one with a file of its own: dvc import, dvc add
+        else:  # one with a file of its own: dvc import, dvc add; or of another dvc.yaml
             stage.dump(update_pipeline=False)
 
     def _hold(self, name: str) -> None:
@@ -224,16 +235,34 @@ def _alone(folder: Path) -> Iterator[None]:
     with (folder / "tradeoffs-repro").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             other = file.read().strip()
             raise UserError(
                 f"another run is at work in {Path.cwd()} (process {other or 'unknown'}); wait for it to end, or end it"
             ) from None
+        except OSError as error:  # some file systems cannot
+            logging.getLogger("dvc").warning("%s cannot be locked (%s): start no second run here", folder, error)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
         yield
+
+
+def _forget_the_dead(repo: Repo) -> None:
+    """Takes out of DVC's file of what is being read and written what a killed process of this number has left there.
+
+    In a container processes have the same numbers each time, so DVC would wait for this one.
+    """
+    path = Path(str(repo.tmp_dir), RWLOCK_FILE)
+    if not path.is_file():
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    mine = os.getpid()
+    readers = {name: [one for one in some if one["pid"] != mine] for name, some in found.get("read", {}).items()}
+    found["read"] = {name: some for name, some in readers.items() if some}
+    found["write"] = {name: one for name, one in found.get("write", {}).items() if one["pid"] != mine}
+    files.write_text(path, json.dumps(found))
 
 
 def _load(path: str) -> dict[str, Any]:

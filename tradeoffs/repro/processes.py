@@ -20,6 +20,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -56,7 +57,9 @@ class Forks:
             # in memory by then.
             libraries = ["stages", *LIBRARIES, *([] if gpu else WITHOUT_GPU), "tradeoffs.repro.resident"]
             multiprocessing.get_context("forkserver").set_forkserver_preload(libraries)
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for who started it
             forkserver.ensure_running()
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def start(self, command: str, folder: str, environment: dict[str, str], log: Path | None) -> Any:
         """A process, or None if this command is no fork."""
@@ -91,6 +94,7 @@ class Running:
         self.commands = list(commands)  # that have not begun
         self._folder, self._environment = folder, dict(environment)
         self._log, self._forks, self._ended = log, forks, ended
+        self._started: list[psutil.Process] = []
         self.next()
 
     def next(self) -> None:
@@ -112,14 +116,21 @@ class Running:
     def stop(self) -> None:
         """Tells it to end, and what it has started."""
         if self._thread.is_alive():
-            _signal(self._process.pid, signal.SIGTERM)
+            with suppress(psutil.Error):
+                process = psutil.Process(self._process.pid)
+                self._started = process.children(recursive=True)
+                _signal([process, *self._started], signal.SIGTERM)
 
     def wait(self, seconds: float) -> None:
-        """Until it has ended; after so long it is made to."""
+        """Until all of it has ended; after so long it is made to."""
+        end = time.monotonic() + seconds
         self._thread.join(seconds)
         if self._thread.is_alive():
-            _signal(self._process.pid, signal.SIGKILL)
+            with suppress(psutil.Error):
+                _signal([psutil.Process(self._process.pid)], signal.SIGKILL)
             self._thread.join()
+        _, alive = psutil.wait_procs(self._started, timeout=max(0.0, end - time.monotonic()))
+        _signal(alive, signal.SIGKILL)
 
     def _wait(self) -> None:
         if isinstance(self._process, subprocess.Popen):
@@ -157,14 +168,10 @@ def _end_with(parent: int) -> Callable[[], None]:
     return end_with_parent
 
 
-def _signal(pid: int, number: int) -> None:
-    """To a process, then to all that it has started."""
-    with suppress(psutil.Error):
-        process = psutil.Process(pid)
-        started = process.children(recursive=True)
-        for one in (process, *started):
-            with suppress(psutil.Error):
-                one.send_signal(number)
+def _signal(processes: Sequence[psutil.Process], number: int) -> None:
+    for one in processes:
+        with suppress(psutil.Error):
+            one.send_signal(number)
 
 
 def _is_ours(environment: Mapping[str, str]) -> bool:

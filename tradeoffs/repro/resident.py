@@ -38,8 +38,7 @@ PAGES = _pages()
 
 def touch() -> None:
     """Has them in memory here, too; reads them as a file, so that what is no longer mapped does no harm."""
-    if PAGES:
-        with Path("/proc/self/mem").open("rb", buffering=0) as memory:
-            for address in PAGES:
-                with suppress(OSError):
-                    os.pread(memory.fileno(), 1, address)
+    with suppress(OSError), Path("/proc/self/mem").open("rb", buffering=0) as memory:
+        for address in PAGES:
+            with suppress(OSError):
+                os.pread(memory.fileno(), 1, address)

@@ -3,10 +3,12 @@
 What is measured comes first and alone: once trainings are done, everything else can fill the cores.
 """
 
+import logging
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from graphlib import TopologicalSorter
 from itertools import islice
 from pathlib import Path
@@ -50,10 +52,9 @@ class Runner:
         self._pipeline, self._needs, self._slots, self._screen = pipeline, needs, slots, screen
         self._has_ended, self._keep_going = ended, keep_going
         self._planned, self._commands = set(pipeline.planned), set(pipeline.steps)
-        self._sorter = TopologicalSorter(pipeline.after)
-        self._exclusive: list[
-            str
-        ] = []  # that may start, in the order in which they came to that; the others after them
+        self._sorter = TopologicalSorter(pipeline.dependencies)
+        # That may start, in the order in which they came to that; the others after those that run alone.
+        self._exclusive: list[str] = []
         self._others: list[str] = []
         self._running: dict[str, processes.Running] = {}
         self._using: dict[str, Needs] = {}
@@ -61,7 +62,7 @@ class Runner:
         self._events: SimpleQueue[str] = SimpleQueue()  # names of steps of which a command has ended; "": a signal
         self._left_out: set[str] = set()
         self._signal = 0
-        self._written, self._next_write = 0.0, time.monotonic() + MOST_UNWRITTEN
+        self._next_write = time.monotonic() + MOST_UNWRITTEN
 
     def run(self) -> None:
         """Raises KeyboardInterrupt and SystemExit where a signal ends it. What was done until then is in dvc.lock, and
@@ -81,44 +82,48 @@ class Runner:
                     break  # all is done, or what is left depends on what failed
                 self._wait()
         finally:
-            self._stop()
-            self._pipeline.write()
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            try:
+                self._stop()
+            finally:
+                self._pipeline.write()
+                for number, handler in before.items():
+                    signal.signal(number, handler)
         if self._signal == signal.SIGINT:
             raise KeyboardInterrupt
         if self._signal:
             sys.exit(128 + self._signal)
 
     def _told_to_stop(self, number: int, _: object) -> None:
-        """DVC's work is not cut short: it is done with one step at a time, and then this is looked at."""
-        self._signal = self._signal or number
+        """DVC's work is not cut short: it is done with one step at a time, and then this is looked at. Who cannot wait
+        for that says it twice."""
+        if self._signal:
+            signal.signal(number, signal.SIG_IGN)  # the ending itself is not cut short
+            raise KeyboardInterrupt
+        self._signal = number
         self._events.put("")
 
     def _start(self) -> None:
         """Starts whatever may start now; what needs no process is done at once."""
-        while not self._signal and (self._keep_going or not self.failed):
+        more = True
+        while more and not self._signal:
             begun = time.monotonic()
-            ready = self._sorter.get_ready()
-            for name in ready:
-                if name in self._planned:
-                    (self._exclusive if self._needs(name).exclusive else self._others).append(name)
-                else:  # it was up to date at the beginning, and so was all that it depends on; or it has no command
-                    self._settle(name)
             self._write_now_and_then()
-            more = bool(ready) or self._start_one()
+            more = (self._keep_going or not self.failed) and (self._take_up() or self._start_one())
             self.own_seconds += time.monotonic() - begun
-            if not more:
-                return
 
-    def _settle(self, name: str) -> None:
-        try:
-            if name not in self._commands:
-                self._pipeline.begin(name)
-        except (UserError, DvcException, OSError) as error:
-            self._fail(name, f"failed to reproduce '{name}': {error}")
-        else:
-            self._sorter.done(name)
+    def _take_up(self) -> bool:
+        """Whether there were steps that now may start, since all that they depend on is done."""
+        ready = self._sorter.get_ready()
+        for name in ready:
+            if name in self._planned:
+                (self._exclusive if self._needs(name).exclusive else self._others).append(name)
+                continue
+            # It was up to date at the beginning, and so was all that it depends on; or it has no command.
+            with self._failing(name):
+                if name not in self._commands:
+                    self._pipeline.begin(name)
+                self._sorter.done(name)
+        return bool(ready)
 
     def _start_one(self) -> bool:
         """Whether there was one that could start. What is to run alone goes first, or it would wait for ever."""
@@ -128,11 +133,8 @@ class Runner:
         for place, name in enumerate(queue):
             if self._slots.fits(self._needs(name), self._using.values()):
                 del queue[place]
-                try:
+                with self._failing(name):
                     self._begin(name)
-                except (UserError, DvcException, OSError) as error:
-                    self._pipeline.release(name)
-                    self._fail(name, f"failed to reproduce '{name}': {error}")
                 return True
         return False
 
@@ -178,7 +180,7 @@ class Runner:
         if self._signal and (running.code or running.commands):
             return  # it was told to end, as all of this
         took = time.monotonic() - self._begun[name]
-        try:
+        with self._failing(name):
             if running.code:
                 command = " && ".join(self._pipeline.command(name))
                 raise UserError(f"failed to run: {command}, exited with {running.code}")
@@ -186,10 +188,6 @@ class Runner:
                 running.next()
                 return
             self._pipeline.finish(name)
-        except (UserError, DvcException, OSError) as error:
-            self._forget(name)
-            self._fail(name, f"failed to reproduce '{name}': {error}")
-        else:
             self._forget(name)
             self.took[name] = took
             self._has_ended(name)
@@ -197,19 +195,29 @@ class Runner:
             self._sorter.done(name)
 
     def _forget(self, name: str) -> None:
-        del self._running[name], self._using[name]
+        self._running.pop(name, None)
+        self._using.pop(name, None)
         self._pipeline.release(name)
 
-    def _fail(self, name: str, why: str) -> None:
-        self.failed[name] = why
-        after = self._after(name) - self._left_out
-        self._left_out |= after
-        self._screen.fails(name, why, len(after), [] if self._keep_going or self._signal else list(self._running))
+    @contextmanager
+    def _failing(self, name: str) -> Iterator[None]:
+        """What goes wrong inside is said of the step, and the run goes on without it and what depends on it."""
+        try:
+            yield
+        except Exception as error:  # as DVC has it: not all that its libraries raise are its own
+            self._forget(name)
+            if not isinstance(error, (UserError, DvcException, OSError)):
+                logging.getLogger("dvc").debug("%s", name, exc_info=True)
+            self.failed[name] = f"failed to reproduce '{name}': {error or repr(error)}"
+            dependents = self._dependents(name) - self._left_out
+            self._left_out |= dependents
+            rest = [] if self._keep_going or self._signal else list(self._running)
+            self._screen.fails(name, self.failed[name], dependents, rest)
 
-    def _after(self, name: str) -> set[str]:
+    def _dependents(self, name: str) -> set[str]:
         """The planned steps that depend on it."""
         found = {name}
-        for one, before in self._pipeline.after.items():
+        for one, before in self._pipeline.dependencies.items():
             if one in self._planned and not found.isdisjoint(before):
                 found.add(one)
         return found - {name}
@@ -223,18 +231,20 @@ class Runner:
 
     def _stop(self) -> None:
         """Ends what is still running; what had ended well is kept."""
-        if self._running:
-            print(f"\nending {', '.join(self._running)}", file=sys.stderr, flush=True)
         done = set()
         while not self._events.empty():
             done.add(self._events.get())
         for name, running in self._running.items():
             if name not in done:
                 running.stop()
+        if self._running:
+            with suppress(OSError):  # nobody reads any more
+                print(f"\nending {', '.join(self._running)}", file=sys.stderr, flush=True)
+        end = time.monotonic() + PATIENCE
         for name, running in list(self._running.items()):
-            running.wait(PATIENCE)
-            if name in done:
+            running.wait(max(0.0, end - time.monotonic()))
+            if name in done and not running.code and not running.commands:
                 self._finish(name)
-        for name in list(self._running):
             self._forget(name)
-        self._screen.close()
+        with suppress(OSError):
+            self._screen.close()

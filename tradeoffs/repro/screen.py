@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 from rich.console import Console
@@ -57,9 +57,9 @@ class Screen:
         if log := self._stopped(name):
             self._say(*(f"{name}: {line}" for line in _lines(log) if line.startswith(NOTES)))
 
-    def fails(self, name: str, why: str, after: int, rest: Sequence[str]) -> None:
-        self._open.remove(name)
-        said = [f"{after} steps that depend on it are left out"] if after else []
+    def fails(self, name: str, why: str, dependents: Set[str], rest: Sequence[str]) -> None:
+        self._open = [one for one in self._open if one != name and one not in dependents]
+        said = [f"{len(dependents)} steps that depend on it are left out"] if dependents else []
         said += [f"waiting for {', '.join(rest)}, which began before"] if rest else []
         if log := self._stopped(name):
             last = _lines(log)[-LAST_LINES:]

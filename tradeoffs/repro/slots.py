@@ -13,7 +13,11 @@ from tradeoffs.plumbing.errors import UserError
 MEMORY_SHARE = 0.8  # of what is free at the beginning: the rest is for what grows, and for whoever works here
 KEYS = ("exclusive", "gpu")  # of `meta` in dvc.yaml; others are the user's own
 GPUS = ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")  # of CUDA, of CUDA in WSL, of ROCm
-LIMITS = {"memory.max": "memory.current", "memory.limit_in_bytes": "memory.usage_in_bytes"}  # cgroups, 2 and 1
+# Of cgroups, 2 and 1: the limit, what is used of it, and the name of that part of it which is given back when needed.
+LIMITS = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,11 @@ def free_mb(root: Path = Path("/")) -> float:
     """Memory that nobody uses: of the machine, or of a control group (a container, a batch job) that has less."""
     free = [psutil.virtual_memory().available]
     for folder in cores.groups("memory", root):
-        for limit, used in LIMITS.items():
+        for limit, used, given_back in LIMITS:
             try:
-                free.append(max(0, int((folder / limit).read_text()) - int((folder / used).read_text())))
+                stat = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+                left = int((folder / limit).read_text()) - int((folder / used).read_text())
+                free.append(max(0, left + int(stat.get(given_back, 0))))
             except (OSError, ValueError):  # not there, or `max`
                 continue
     return min(free) / 1e6

@@ -97,12 +97,13 @@ def hardware() -> dict[str, Any]:
     return found
 
 
-def calibrated() -> tuple[float, str]:
+def calibrated() -> tuple[float | None, str]:
     """Training steps per second here and now, and on which device, by a process of its own, in four seconds; two of
-    them are imports."""
+    them are imports. Where that fails (a GPU that others have filled), nothing is known of the machine."""
     command = [sys.executable, "-m", "tradeoffs.repro.calibration"]
-    rate, _, device = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.partition(" ")
-    return float(rate), device.strip()
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    rate, _, device = done.stdout.partition(" ")
+    return (float(rate), device.strip()) if done.returncode == 0 else (None, "this device")
 
 
 @dataclass(frozen=True)
