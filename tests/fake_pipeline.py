@@ -1,6 +1,7 @@
 """The real dvc.yaml, params.yaml and code with a small run list, and stand-ins for the stages."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -43,3 +44,11 @@ def repro(folder: Path, *words: str, **environment: str) -> set[str]:
     """Stages whose command `dvc repro` runs."""
     out = dvc("repro", *words, cwd=folder, **environment)
     return {line.split("'")[1] for line in out.splitlines() if line.startswith("Running stage")}
+
+
+def run(folder: Path, **environment: str) -> set[str]:
+    """The same by `python -m tradeoffs.repro`, which takes a fifth of the time."""
+    command = ("-m", "tradeoffs.repro", "--jobs", "1")
+    done = forked.python(*command, cwd=folder, env=environment_with(**environment), libraries=forked.DVC)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return set(re.findall(r"^\[\d+/\d+\] (\w+(?:@\S+)?)(?:, .*|$)", done.stdout, re.MULTILINE))

@@ -105,7 +105,7 @@ def finished(tmp_path_factory):
     fake_pipeline.make(folder, methods=["base", "lora", "lora_8bit"], precisions=["bf16"], quants=["q8_0"])
     fake_pipeline.dvc("init", "--no-scm", "-q", cwd=folder)
     fake_pipeline.dvc("config", "core.analytics", "false", cwd=folder)
-    fake_pipeline.repro(folder)
+    fake_pipeline.run(folder)
     return folder
 
 
@@ -113,7 +113,7 @@ def changed(finished: Path, tmp_path: Path, edit) -> set[str]:
     """Stages that DVC runs after `edit` has changed params.yaml (as a dict, in place)."""
     folder = copied(finished, tmp_path)
     fake_pipeline.change(folder, edit)
-    return fake_pipeline.repro(folder)
+    return fake_pipeline.run(folder)
 
 
 def commented(finished: Path, tmp_path: Path, room: str) -> set[str]:
@@ -122,7 +122,7 @@ def commented(finished: Path, tmp_path: Path, room: str) -> set[str]:
     for path in (folder / "tradeoffs" / room).rglob("*.py"):
         with path.open("a") as file:
             file.write("# a comment\n")
-    return {name.split("@")[0] for name in fake_pipeline.repro(folder)}
+    return {name.split("@")[0] for name in fake_pipeline.run(folder)}
 
 
 def copied(finished: Path, tmp_path: Path) -> Path:
@@ -156,7 +156,7 @@ def with_seeds(finished: Path, tmp_path: Path, *seeds: int) -> set[str]:
     for name in ("data", "models"):
         shutil.copytree(folder / name, folder / "kept" / name)
     fake_pipeline.change(folder, lambda raw: raw["run"].update(seeds=list(seeds)))
-    return fake_pipeline.repro(folder)
+    return fake_pipeline.run(folder)
 
 
 def test_one_more_seed_trains_its_own_cells_and_makes_no_format_anew(finished, tmp_path):
@@ -198,7 +198,7 @@ def test_prompts_train_nothing_again(finished, tmp_path):
         shutil.copytree(folder / name, folder / "kept" / name)
     (folder / "kept/data/tokens/demo-demo/content").unlink()
     fake_pipeline.change(folder, lambda raw: raw["datasets"]["demo"].update(prompts=["Why?"]))
-    found = {name.split("@")[0] for name in fake_pipeline.repro(folder)}
+    found = {name.split("@")[0] for name in fake_pipeline.run(folder)}
     assert found == {
         *("prepare", "tokenize", "reference", "evaluate_gpu", "evaluate_cpu"),
         *("measure", "score", "aggregate"),
@@ -212,7 +212,7 @@ def test_prompts_of_another_data_set_run_nothing(finished, tmp_path):
 def test_measuring_once_more_makes_and_scores_nothing_anew(finished, tmp_path):
     folder = copied(finished, tmp_path)
     assert fake_pipeline.repro(folder, "-f", "-s", "measure") == {"measure"}
-    assert fake_pipeline.repro(folder) == {"aggregate"}
+    assert fake_pipeline.run(folder) == {"aggregate"}
 
 
 def test_a_comment_in_the_report_reruns_aggregate_alone(finished, tmp_path):
@@ -236,7 +236,7 @@ def test_what_an_editor_leaves_beside_a_module_reruns_nothing(finished, tmp_path
         (room / name).parent.mkdir(exist_ok=True)
         (room / name).write_text("half a thought")
     (room / ".#trainer.py").symlink_to("anna@laptop.4711:1700000000")  # how Emacs locks a file: it leads nowhere
-    assert fake_pipeline.repro(folder) == set()
+    assert fake_pipeline.run(folder) == set()
 
 
 def test_the_artifacts_are_those_of_the_run_list():

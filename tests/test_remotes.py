@@ -12,7 +12,7 @@ from pathlib import Path
 import fake_pipeline
 import pytest
 import quick_yaml
-from fake_pipeline import REPO, call, change, dvc, repro
+from fake_pipeline import REPO, call, change, dvc, repro, run
 
 from tradeoffs import artifacts, params
 
@@ -68,7 +68,7 @@ def origin(tmp_path_factory):
     for name in (".dvc/config", ".dvc/.gitignore"):
         shutil.copy(REPO / name, author / name)
     git("init", "-q", "-b", "main", cwd=author)
-    repro(author, **ALONE)
+    run(author, **ALONE)
     (author / artifacts.LIST).write_text(artifacts.text(params.load_all(author / "params.yaml")))
     git("add", "-A", cwd=author)
     git("commit", "-q", "-m", "A run", cwd=author)
@@ -146,7 +146,7 @@ def test_what_a_colleague_has_computed_is_not_computed_again(origin, folder_remo
     one = clone(origin, tmp_path / "one", folder_remote)
     dvc("pull", "-q", cwd=one, **ALONE)
     change(one, edit)
-    ran = repro(one, **ALONE)
+    ran = run(one, **ALONE)
     assert "finetune@demo-demo-lora-42" in ran
     dvc("push", "-q", "--run-cache", cwd=one, **ALONE)
 
@@ -160,7 +160,7 @@ def test_what_a_colleague_has_computed_is_not_computed_again(origin, folder_remo
 
 def test_without_access_to_the_remote_everything_is_run_from_source(origin, tmp_path):
     alone = clone(origin, tmp_path / "alone", Remote({"url": "s3://team/tradeoffs", "endpointurl": NOBODY_THERE}))
-    ran = repro(alone, **ALONE)
+    ran = run(alone, **ALONE)
     assert ran == set(quick_yaml.load(git("show", "HEAD:dvc.lock", cwd=alone))["stages"])
 
 
