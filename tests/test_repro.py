@@ -187,7 +187,10 @@ def test_what_does_not_depend_on_what_failed_goes_on_if_asked_to(fresh, tmp_path
     )
     done = run(folder, "--keep-going")
     assert done.returncode == 1
-    assert "'merge@demo-demo-lora'" in done.stderr and "steps that depend on it are left out" in done.stderr
+    assert (
+        "'merge@demo-demo-lora'" in done.stderr
+        and "left out, since it depends on that: 1 aggregate, 1 convert, 1 evaluate_cpu, " in done.stderr
+    )
     found = locked(folder)
     assert {"evaluate_cpu@demo-demo-base-q8_0", "reference@demo-demo-lora"} <= found
     assert found.isdisjoint({"merge@demo-demo-lora", "convert@demo-demo-lora", "measure", "score", "aggregate"})
@@ -305,6 +308,7 @@ def test_what_is_changed_while_a_step_reads_it_is_named_and_the_step_is_not_kept
     done = run(folder)
     assert done.returncode == 1
     assert re.search(r"ERROR: failed to reproduce 'merge@\S+': tradeoffs/merging.py changed while it ran", done.stderr)
+    assert not list(folder.glob("models/merged/*"))
     assert (folder / "dvc.lock").read_bytes() == before
     go_on(folder)
     assert "merge@demo-demo-base" in ran(run(folder).stdout)  # nor is it in DVC's cache
@@ -418,3 +422,21 @@ def test_what_a_killed_process_of_the_same_number_was_reading_stops_nobody(fresh
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert locked(folder) == {"prepare@demo"}
+
+
+def test_in_a_folder_the_file_that_was_changed_is_named(finished, tmp_path):
+    folder = copy(finished[0], tmp_path)
+    changed(folder, "merging.py")
+    stop_at_merge(folder, "open('tradeoffs/models/loading.py', 'a').write('# another\\n')")
+    assert "': tradeoffs/models/loading.py changed while it ran" in run(folder, "--jobs", "1").stderr
+
+
+def test_a_step_may_remove_what_the_run_list_no_longer_names(finished, tmp_path):
+    folder = copy(finished[0], tmp_path)
+    fake_pipeline.change(folder, lambda raw: raw["run"].update(methods=["base"]))
+    stand_in = (folder / "stand_in.py").read_text()
+    prune = "import pathlib\nfor path in pathlib.Path('data/facts').glob('*lora*'):\n    path.unlink()\n"
+    (folder / "stand_in.py").write_text(prune + stand_in)
+    done = run(folder)
+    assert done.returncode == 0, done.stderr
+    assert fake_pipeline.repro(folder) == set()

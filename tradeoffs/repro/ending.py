@@ -97,7 +97,8 @@ def _at_length(found: Measured, row: Mapping[str, Any], cfg: params.Params) -> l
         f"Costs: {costs}" + (f"; {took:.0f} s of training." if took else "."),
         _floors(found, row, cfg),
         f"Of {counted(list(row['verdicts']), 'variant')}: {words[GOOD]} good enough, {words[WORSE]} too much worse, "
-        f"{words[UNDECIDED]} undecided, {words[ONE]} of methods trained once"
+        f"{words[UNDECIDED]} undecided"
+        + (f", {words[ONE]} undecided since their methods were trained once" if words[ONE] else "")
         + (", and the best found, which is not shown to be good enough." if words[BEST] else "."),
     ]
     if lost := [_moved(name, guard, ours, cfg) for name, guard in _guards(row).items() if guard["guard"] == LOST]:

@@ -29,6 +29,7 @@ from dvc.stage.cache import RunCacheNotFoundError
 from dvc.stage.run import prepare_kwargs
 from dvc.stage.serialize import to_lockfile
 from dvc.utils.serialize import dump_yaml, load_yaml
+from dvc_data.hashfile.tree import Tree
 
 from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
@@ -84,7 +85,7 @@ class Pipeline:
         }
         self.planned = self._planned()
         self._done: dict[str, PipelineStage] = {}
-        self._saved: dict[str, dict[str, str]] = {}  # hashes of what a step depends on, when it began
+        self._saved: dict[str, dict[str, str]] = {}  # what a step depends on, when it began
         self._held: dict[str, ExitStack] = {}
         self._lock_before, self._lock_version = _load(LOCK), _version(LOCK)
         self._written = 0
@@ -129,7 +130,7 @@ class Pipeline:
             self._repo.stage_cache.restore(stage)
         except RunCacheNotFoundError:
             stage.save_deps()
-            self._saved[name] = _hashes(stage)
+            self._saved[name] = _contents(stage)
             self._hold(name)
             return Begun.RUN
         self._save(stage)
@@ -138,13 +139,15 @@ class Pipeline:
     def finish(self, name: str) -> None:
         """What comes after the command: its outputs into the cache.
 
-        Raises UserError if something that it depends on was changed meanwhile: nobody knows what it read.
+        Raises UserError if something that it depends on was changed meanwhile: nobody knows what it read, so what it
+        made is removed. What is gone it has removed itself (`files.remove_leftovers`), or it would have missed it.
         """
         stage = self._stages[name]
         self.release(name)
         stage.save_deps()
-        before, now = self._saved.pop(name), _hashes(stage)
-        if changed := [path for path in before if before[path] != now[path]]:
+        before, now = self._saved.pop(name), _contents(stage)
+        if changed := [path for path in now if now[path] != before.get(path)]:
+            stage.remove_outs(ignore_remove=False, force=False)
             raise UserError(
                 f"{', '.join(changed)} changed while it ran, so nobody knows what it was made of; "
                 "leave the files alone and run again"
@@ -303,5 +306,12 @@ def _params_parsed_once() -> Iterator[None]:
         param.load_path = ordinary
 
 
-def _hashes(stage: Stage) -> dict[str, str]:
-    return {str(dep): str(dep.hash_info) for dep in stage.deps}
+def _contents(stage: Stage) -> dict[str, str]:
+    """Of each file that it depends on the hash, as last saved; of params what they are."""
+    found: dict[str, str] = {}
+    for dep in stage.deps:
+        if isinstance(dep.obj, Tree):
+            found |= {"/".join((str(dep), *key)): str(content) for key, _, content in dep.obj}
+        else:
+            found[str(dep)] = str(dep.hash_info)
+    return found

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tradeoffs.repro.times import spoken
 
 STEADY = 60.0  # seconds: the pace of so much work is taken from the times that are known, not from this run
 END = 4096  # bytes of a log in which its last line is looked for
+FEW = 4  # steps that are named one by one
 LAST_LINES = 20  # of its log, of a step that failed
 NOTES = ("note:", "warning:")
 
@@ -59,7 +61,7 @@ class Screen:
 
     def fails(self, name: str, why: str, dependents: Set[str], rest: Sequence[str]) -> None:
         self._open = [one for one in self._open if one != name and one not in dependents]
-        said = [f"{len(dependents)} steps that depend on it are left out"] if dependents else []
+        said = [f"left out, since it depends on that: {_named(dependents)}"] if dependents else []
         said += [f"waiting for {', '.join(rest)}, which began before"] if rest else []
         if log := self._stopped(name):
             last = _lines(log)[-LAST_LINES:]
@@ -132,6 +134,13 @@ class Screen:
         seconds = sum(self._expected[name] for name in known) * (spent + STEADY) / (due + STEADY)
         sort = "about" if len(known) == len(self._open) else "at least"
         return f", {sort} {spoken(seconds)} left"
+
+
+def _named(steps: Set[str]) -> str:
+    """A few of them by name, of more how many of each stage."""
+    if len(steps) <= FEW:
+        return ", ".join(sorted(steps))
+    return ", ".join(f"{count} {stage}" for stage, count in sorted(Counter(s.partition("@")[0] for s in steps).items()))
 
 
 def _lines(log: Path, end: int | None = None) -> list[str]:
