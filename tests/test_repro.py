@@ -382,6 +382,7 @@ def test_on_a_terminal_a_table_shows_what_runs_and_an_error_stays(finished, tmp_
                 if b"the last line" in shown:
                     (folder / "looked").touch()
     assert process.returncode == 1
+    assert b"Checking cache" not in shown  # nor any other of DVC's progress bars
     last = shown.decode().rsplit("ERROR: failed to reproduce 'merge@", 1)[1]
     assert "all that it wrote: .scratch/logs/merge@" in last
     assert "\x1b[1A" not in last.split("all that it wrote")[0]  # nothing goes up over it

@@ -41,6 +41,7 @@ QUIET = {
     "dvc.stage.run": logging.WARNING,
     "dvc.stage.cache": logging.WARNING,
     "dvc.progress": logging.CRITICAL,
+    "dvc_data.callbacks": logging.CRITICAL,
 }
 
 
@@ -58,7 +59,13 @@ def opened(targets: Sequence[str] = ()) -> Iterator["Pipeline"]:
     """
     for name, level in QUIET.items():  # whoever runs the steps says what happens to them
         logging.getLogger(name).setLevel(level)
-    with Repo() as repo, _alone(Path(str(repo.tmp_dir))), lock_repo(repo), repo.scm_context(), _params_parsed_once():
+    with (
+        Repo() as repo,
+        _alone(Path(str(repo.tmp_dir))),
+        lock_repo(repo),
+        repo.scm_context(quiet=True),
+        _params_parsed_once(),
+    ):
         _forget_the_dead(repo)
         steps = Pipeline(repo, targets)
         try:

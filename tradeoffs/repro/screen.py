@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
+from statistics import mean
 
 from rich.console import Console
 from rich.live import Live
@@ -125,15 +126,21 @@ class Screen:
         return table
 
     def _left(self) -> str:
-        """How long the steps that have not ended will take, as far as that is known."""
-        known = [name for name in self._open if name in self._expected]
-        if not known:
-            return ""
+        """How long the steps that have not ended will take, as far as that is known: of those that were never timed by
+        what others of their stage have taken in this run."""
         timed = [name for name in self._took if name in self._expected]
         spent, due = sum(self._took[name] for name in timed), sum(self._expected[name] for name in timed)
-        seconds = sum(self._expected[name] for name in known) * (spent + STEADY) / (due + STEADY)
+        pace = (spent + STEADY) / (due + STEADY)
+        stages: dict[str, list[float]] = {}
+        for name, took in self._took.items():
+            stages.setdefault(name.partition("@")[0], []).append(took)
+        known = [self._expected[name] * pace for name in self._open if name in self._expected]
+        new = [stages.get(name.partition("@")[0]) for name in self._open if name not in self._expected]
+        known += [mean(took) for took in new if took]
+        if not known:
+            return ""
         sort = "about" if len(known) == len(self._open) else "at least"
-        return f", {sort} {spoken(seconds)} left"
+        return f", {sort} {spoken(sum(known))} left"
 
 
 def _named(steps: Set[str]) -> str:
