@@ -3,10 +3,10 @@
 What is measured comes first and alone: once trainings are done, everything else can fill the cores.
 """
 
-import logging
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from graphlib import TopologicalSorter
@@ -207,7 +207,7 @@ class Runner:
         except Exception as error:  # as DVC has it: not all that its libraries raise are its own
             self._forget(name)
             if not isinstance(error, (UserError, DvcException, OSError)):
-                logging.getLogger("dvc").debug("%s", name, exc_info=True)
+                traceback.print_exc()  # of theirs or of ours, a bug
             self.failed[name] = f"failed to reproduce '{name}': {error or repr(error)}"
             dependents = self._dependents(name) - self._left_out
             self._left_out |= dependents
