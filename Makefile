@@ -11,7 +11,7 @@ READY := .venv/requirements.lock
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 BENCHMARKS := gguf_scoring gguf_kld decode generation mmlu mmlu_agreement zoo memory preparation methods train_lora train_full cost_noise coverage scaling
 
-.PHONY: run test lint bench clean help
+.PHONY: run install test lint bench clean help
 .DEFAULT_GOAL := help
 
 run: $(READY)  ## run what has changed (everything, the first time): how long it will take, step by step, then the decision
@@ -19,6 +19,8 @@ run: $(READY)  ## run what has changed (everything, the first time): how long it
 	@$(BIN)/python -m tradeoffs.readme
 	@$(BIN)/python -m tradeoffs.artifacts
 	@$(BIN)/python -m tradeoffs.repro.ending
+
+install: $(READY)  ## .venv with all that is needed, and nothing else
 
 test: $(READY) lint  ## lint, types and tests, with the slowest named; ARGS='-m "not slow"' for the quick ones alone
 	$(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations 30 $(ARGS)

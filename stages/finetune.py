@@ -67,7 +67,8 @@ def train(job: Job, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         "seed": job.training.seed,
         "device": str(loading.device()),
     }
-    return row, used
+    # Its time and memory are of this machine; on a cluster the next training may be on another.
+    return row | {"hardware": files.run_info()["hardware"]}, used
 
 
 if __name__ == "__main__":

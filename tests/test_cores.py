@@ -1,8 +1,11 @@
 """How many cores may be used: those of the affinity, at most what the control groups pay for."""
 
 import os
+import subprocess
+import sys
 
 import pytest
+from fake_pipeline import REPO
 
 from tradeoffs.common import cores, files
 
@@ -54,3 +57,26 @@ def test_a_quota_of_version_1_bounds_them(tmp_path, eight, quota, count):
 def test_more_quota_than_cores_is_no_more_cores(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
     assert cores.usable(group(tmp_path, "0::/mine\n", **{"mine/cpu.max": "800000 100000"})) == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "300"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_threads_wait_politely_unless_the_user_says_how(monkeypatch, given, spins):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    cores.wait_politely()
+    assert os.environ.get("GOMP_SPINCOUNT") == spins
+    cores.wait_as_libraries_do()
+    assert {name: os.environ.get(name) for name in given} == given
+    assert given or "GOMP_SPINCOUNT" not in os.environ
+
+
+def test_every_stage_waits_politely_before_openmp_is_loaded():
+    told = "import os, sys, stages; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in sys.modules)"
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP", "OMP"))}
+    done = subprocess.run([sys.executable, "-c", told], cwd=REPO, env=environment, capture_output=True, text=True)
+    assert done.stdout.split() == ["300", "False"], done.stderr

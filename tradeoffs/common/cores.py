@@ -4,6 +4,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+SPINS, FEW = "GOMP_SPINCOUNT", "300"  # turns of libgomp's waiting before a thread sleeps
+
 
 def usable(root: Path = Path("/")) -> int:
     """Cores that this process may run on (sched_setaffinity(2)), at most what its control groups pay for; at least 1.
@@ -22,6 +24,23 @@ def threads() -> int:
     """Of a computation in this process: as many as OMP_NUM_THREADS says, as other libraries; at most the cores."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return min(usable(), int(asked)) if asked.isdecimal() and int(asked) else usable()
+
+
+def wait_politely() -> None:
+    """Lets OpenMP's threads that wait for each other give way soon, unless the user's environment says how they wait.
+
+    libgomp's own 300,000 turns suit a machine that does nothing else. Beside a busy one a thread spins while the one it
+    waits for has no core: a training takes four times as long, llama.cpp eight times; with this both take what is left
+    of the cores, and alone as long as before (`benchmarks/beside_load.py`).
+    """
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault(SPINS, FEW)
+
+
+def wait_as_libraries_do() -> None:
+    """Takes that back for the processes started from here on: what is measured is alone on the machine."""
+    if os.environ.get(SPINS) == FEW:
+        del os.environ[SPINS]
 
 
 def groups(controller: str, root: Path = Path("/")) -> Iterator[Path]:

@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from tradeoffs.common import cores
 from tradeoffs.measure import child
 from tradeoffs.measure.work import Work
 from tradeoffs.plumbing.errors import UserError
@@ -33,7 +34,8 @@ def gpu() -> str | None:
 
 
 def prepare(more: Sequence[str]) -> None:
-    """Says what the process that others are forked from imports, before it is started: HEAVY, and `more`."""
+    """To be called first. The process that others are forked from will import HEAVY, and `more`."""
+    cores.wait_as_libraries_do()
     multiprocessing.get_context("forkserver").set_forkserver_preload([*HEAVY, *more])
 
 

@@ -64,9 +64,14 @@ def stage(name: str) -> Iterator[None]:
         "cpu": time.process_time(),
         "peak_mb": peak_memory_mb(),
     }
+    add(json.dumps(row) + "\n")
+
+
+def add(lines: str) -> None:
+    """Puts lines into the log: of a stage that has ended, here or on another machine."""
     LOG.parent.mkdir(exist_ok=True)
     with LOG.open("a", encoding="utf-8") as log:
-        log.write(json.dumps(row) + "\n")
+        log.write(lines)
 
 
 def peak_mb(step: str) -> float | None:
@@ -76,11 +81,12 @@ def peak_mb(step: str) -> float | None:
     return next((json.loads(row)["peak_mb"] for row in reversed(rows) if mark in row and row.endswith("}")), None)
 
 
-def table(wall: float | None = None, dvc: float = 0.0) -> str:
+def table(wall: float | None = None, dvc: float = 0.0, count: int = 0) -> str:
     """The log as a table: per stage how many cells ran, seconds of start-up, loading and work, largest peak memory.
 
     `wall` is the whole run's seconds, `dvc` what went into DVC (hashing, caching, locking): then it also says how well
-    the cores were used. Cells that ran side by side count one by one, so their seconds may add up to more.
+    the cores were used, `count` of them (0: those of this machine). Cells that ran side by side count one by one, so
+    their seconds may add up to more.
     """
     rows = [json.loads(line) for line in LOG.read_text(encoding="utf-8").splitlines()] if LOG.exists() else []
     if not rows:
@@ -96,8 +102,9 @@ def table(wall: float | None = None, dvc: float = 0.0) -> str:
     whole = sum(sums.values())
     if wall:
         lines.append(f"{'DVC itself':<14}{'':>5}{'':>10}{'':>9}{'':>8}{dvc:>7.1f}s")
-        used = sum(row["cpu"] for row in rows) / (wall * cores.usable())
-        lines.append(f"whole run {wall:.0f} s, with {used:.0%} of {cores.usable()} cores busy")
+        count = count or cores.usable()
+        used = sum(row["cpu"] for row in rows) / (wall * count)
+        lines.append(f"whole run {wall:.0f} s, with {used:.0%} of {count} cores busy")
     lines.append(f"start-up is {sums['startup'] / whole:.0%} of the time of stages")
     return "\n".join(lines)
 

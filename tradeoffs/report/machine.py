@@ -10,8 +10,8 @@ def section(results: Results, drawn: Sequence[str]) -> str:
     """Costs are of one machine; quality is the same on all, so several may have computed it."""
     machine = results.costs.machine
     runs = dict.fromkeys(f"{results.facts[v]['runtime']} on {machine['devices'][v]}" for v in results.variants)
-    others = dict.fromkeys(_written(found["hardware"]) for found in results.facts.values() if "hardware" in found)
-    measured = _written(machine["hardware"])
+    others = dict.fromkeys(written(found["hardware"]) for found in results.facts.values() if "hardware" in found)
+    measured = written(machine["hardware"])
     return render(
         "machine.md.j2",
         drawn,
@@ -24,5 +24,6 @@ def section(results: Results, drawn: Sequence[str]) -> str:
     )
 
 
-def _written(hardware: dict) -> str:
+def written(hardware: dict) -> str:
+    """Of `hardware` in a run_info.json."""
     return f"{hardware['processor']}, {hardware['machine']}, {hardware['cores']} cores"

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report.formatting import Lines, accuracy_of, full_label, heading, interval_of, short, table
+from tradeoffs.report.machine import written
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import (
     cut_short,
@@ -70,6 +71,7 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
         "test_and_seen": quality_table(results, trained, both, lambda v: v.method, split_names=True),
         "preferences": any(tuning.rewards(results, v) for v in trained),
         "training": _training_table(results, trained),
+        "machines": len(_machines(results, trained)) > 1,
         "seeds": _seeds_table(results, trained),
         "only_as_trained": why_only_as_trained(results, group),
         "adalora": _adalora_ranks(results, trained),
@@ -98,10 +100,20 @@ def _training_table(results: Results, trained: list[Variant]) -> Lines:
             found["general_loss"] = short(results.interval(variant, "general_loss").value)
         facts.append(found)
     columns = {key: name for key, name in TRAINING.items() if any(key in found for found in facts)}
+    if len(_machines(results, trained)) > 1:  # of a cluster
+        columns["machine"] = "machine"
+        for variant, found in zip(trained, facts, strict=True):
+            found["machine"] = next(iter(_machines(results, [variant])), "")
     rows = [
         [f"`{v.method}`", *(found.get(key, "") for key in columns)] for v, found in zip(trained, facts, strict=True)
     ]
     return table(["method", *columns.values()], rows)
+
+
+def _machines(results: Results, trained: list[Variant]) -> set[str]:
+    """That they were trained on, as far as their rows say."""
+    rows = [results.trained(variant) for variant in trained]
+    return {written(row["hardware"]) for row in rows if "hardware" in row}
 
 
 def _seeds_table(results: Results, trained: list[Variant]) -> Lines:

@@ -5,6 +5,7 @@
     python -m tradeoffs.repro --jobs 1           one step at a time
     python -m tradeoffs.repro --keep-going       what does not depend on a step that failed goes on
     python -m tradeoffs.repro --dry              what would run, and for how long
+    python -m tradeoffs.repro --ray auto         on the machines of a Ray cluster (docs/cluster.md)
 
 The same outputs, the same cache and the same dvc.lock as `dvc repro`, which has nothing to do afterwards. Steps whose
 stage has `meta: {exclusive: true}` in dvc.yaml are measured, so they have the machine to themselves. How long each step
@@ -16,6 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from functools import partial
 
 from dvc.exceptions import DvcException
@@ -25,6 +27,8 @@ from tradeoffs.common import cores
 from tradeoffs.plumbing import cli, clock
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro import pipeline, times
+from tradeoffs.repro.cluster import connected
+from tradeoffs.repro.places import Here, Place
 from tradeoffs.repro.runner import Runner
 from tradeoffs.repro.screen import Screen
 from tradeoffs.repro.slots import Needs, Slots, has_gpu
@@ -32,11 +36,11 @@ from tradeoffs.repro.slots import Needs, Slots, has_gpu
 FAILED, INTERRUPTED = 1, 252  # the second as DVC has it
 
 
-def main(targets: Sequence[str], jobs: str, keep_going: bool, dry: bool) -> None:
+def main(targets: Sequence[str], jobs: str, keep_going: bool, dry: bool, ray: str | None) -> None:
     begun = time.monotonic()
     params.load_all()  # what is wrong in it is said as a stage would say it, not as DVC does
     try:
-        failed = _run(targets, _jobs(jobs), keep_going, dry, begun)
+        failed = _run(targets, _jobs(jobs), keep_going, dry, ray, begun)
     except KeyboardInterrupt:
         logging.getLogger("dvc").error("interrupted by the user")
         sys.exit(INTERRUPTED)
@@ -55,15 +59,22 @@ def _jobs(given: str) -> int:
     raise UserError(f"--jobs {given}: expected auto, or a number from 1")
 
 
-def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, begun: float) -> bool:
+def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, ray: str | None, begun: float) -> bool:
     """Whether anything failed."""
-    with pipeline.opened(targets) as steps:
+    with ExitStack() as held:
+        steps = held.enter_context(pipeline.opened(targets))
         planned, every = steps.planned, steps.steps
         if not planned:
             print(f"Nothing to run: all {len(every)} steps are up to date.")
             return False
         memory = times.Memory()
         gpu = has_gpu()
+        here, count = Here(steps, Slots(jobs, gpu), alone=not ray), cores.usable()
+        places: Sequence[Place] = [here]
+        cluster = held.enter_context(connected(ray, steps, here)) if ray and not dry else None
+        if cluster:
+            places, machines = cluster.places, cluster.machines
+            jobs, count = sum(one.slots.jobs for one in machines), sum(one.cores for one in machines)
         share = _shares({name: Needs.of(name, steps.meta(name), 0.0) for name in planned}, jobs, gpu)
         expected = times.estimate(planned, every, share)
         print("\n".join([*times.announcement(expected), ""]), flush=True)
@@ -72,14 +83,17 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, begun: 
             return False
         clock.LOG.unlink(missing_ok=True)
         needs, screen = partial(_needs, steps, memory), Screen(planned, expected.seconds, share)
-        run = Runner(steps, needs, Slots(jobs, gpu), screen, memory.learn, keep_going)
+        run = Runner(steps, needs, places, screen, memory.learn, keep_going)
+        if cluster:
+            cluster.joined = run.more_room
         try:
             run.run()
         finally:
             memory.keep()
-        times.keep(run.took, memory, expected)
+        if not ray:  # those of several machines are not of one
+            times.keep(run.took, memory, expected)
     if run.took:
-        print(clock.table(time.monotonic() - begun, run.own_seconds))
+        print(clock.table(time.monotonic() - begun, run.own_seconds, count))
     return bool(run.failed)
 
 
@@ -99,5 +113,6 @@ if __name__ == "__main__":
     options.add_argument("targets", nargs="*", metavar="TARGET", help="a stage or a step of dvc.yaml; all by default")
     options.add_argument("--jobs", default="auto", metavar="N", help="most steps side by side; auto: one for each core")
     options.add_argument("--keep-going", action="store_true", help="go on with what does not depend on what failed")
+    options.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster, as ray.init has it: auto, or HOST:PORT")
     options.add_argument("--dry", action="store_true", help="say what would run, and run nothing")
     cli.command(main, options)

@@ -7,25 +7,22 @@ thread: DVC's locks know no other. What is called is internal to DVC 3.67, to wh
 holds that the lock file is that of `dvc repro`, to the byte.
 """
 
-import fcntl
-import json
 import logging
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from copy import deepcopy
 from enum import Enum
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dvc.dependency import param
 from dvc.lock import LockError
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
-from dvc.rwlock import RWLOCK_FILE, rwlock
+from dvc.rwlock import rwlock
 from dvc.stage import PipelineStage, Stage
 from dvc.stage.cache import RunCacheNotFoundError
+from dvc.stage.loader import StageLoader
 from dvc.stage.run import prepare_kwargs
 from dvc.stage.serialize import to_lockfile
 from dvc.utils.serialize import dump_yaml, load_yaml
@@ -33,6 +30,7 @@ from dvc_data.hashfile.tree import Tree
 
 from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.repro.dvc_gaps import alone, forget_the_dead, params_parsed_once
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
 # DVC's loggers that tell of a step, and its progress bars.
@@ -61,12 +59,12 @@ def opened(targets: Sequence[str] = ()) -> Iterator["Pipeline"]:
         logging.getLogger(name).setLevel(level)
     with (
         Repo() as repo,
-        _alone(Path(str(repo.tmp_dir))),
+        alone(Path(str(repo.tmp_dir))),
         lock_repo(repo),
         repo.scm_context(quiet=True),
-        _params_parsed_once(),
+        params_parsed_once(),
     ):
-        _forget_the_dead(repo)
+        forget_the_dead(repo)
         steps = Pipeline(repo, targets)
         try:
             yield steps
@@ -90,12 +88,20 @@ class Pipeline:
         self.dependencies = {
             name: {before.addressing for before in graph.successors(stage)} for name, stage in self._stages.items()
         }
-        self.planned = self._planned()
         self._done: dict[str, PipelineStage] = {}
         self._saved: dict[str, dict[str, str]] = {}  # what a step depends on, when it began
         self._held: dict[str, ExitStack] = {}
+        self._travelled: dict[str, Mapping[str, Any]] = {}  # what other clones have, or had
         self._lock_before, self._lock_version = _load(LOCK), _version(LOCK)
         self._written = 0
+
+    @cached_property
+    def planned(self) -> list[str]:
+        planned: set[str] = set()
+        for name, stage in self._stages.items():
+            if not planned.isdisjoint(self.dependencies[name]) or stage.changed():
+                planned.add(name)
+        return [name for name in self.steps if name in planned]
 
     @property
     def steps(self) -> list[str]:
@@ -161,6 +167,62 @@ class Pipeline:
             )
         self._save(stage)
 
+    def reads(self, name: str) -> dict[str, str]:
+        """The hash of each file that a step depends on, and what the params are, as of its `begin`."""
+        return _contents(self._stages[name])
+
+    def entry(self, name: str) -> dict[str, Any]:
+        """What dvc.lock says of a step that is done; nothing of what has a file of its own (`dvc add`)."""
+        stage = self._stages[name]
+        return dict(to_lockfile(stage)[stage.name]) if isinstance(stage, PipelineStage) else {}
+
+    def travels(self, name: str) -> bool:
+        """Whether a step can run in another clone: all that it and those before it write goes through DVC."""
+        stages = [self._stages[one] for one in (name, *self.dependencies[name])]
+        outs = [out for stage in stages for out in stage.outs]
+        return not self._stages[name].frozen and all(out.use_cache and (self.shares or out.can_push) for out in outs)
+
+    @property
+    def remote(self) -> str | None:
+        """The name of the default remote."""
+        found: str | None = self._repo.config["core"].get("remote")
+        return found
+
+    @property
+    def shares(self) -> str | None:
+        """The folder of a cache that is not this clone's own, unless there is a remote: other clones reach that one."""
+        found = None if self.remote else self._repo.config["cache"].get("dir")
+        return str(self._repo.cache.local_cache_dir) if found else None
+
+    def push(self, name: str) -> None:
+        """A step's outputs to where other clones find them. Raises UserError if not all of them arrive."""
+        if self.shares or name in self._travelled:
+            return
+        for odb, objects in self._stages[name].get_used_objs().items():
+            if failed := self._repo.cloud.push(objects, odb=odb).failed:
+                raise UserError(f"{len(failed)} files of {name} could not be pushed to the remote")
+        self._travelled[name] = {}
+
+    def bring(self, name: str, entry: Mapping[str, Any]) -> None:
+        """A step's outputs as another clone has left them, by its `entry` for dvc.lock, in place of the command.
+
+        Raises UserError if the entry is not of the step as it was begun here, DvcException where nobody has the files.
+        """
+        stage = self._stages[name]
+        if self._travelled.get(name) == entry:
+            return
+        self.release(name)  # checking out takes the lock itself
+        mine = (stage.cmd, _hashes(stage))
+        if entry:
+            StageLoader.fill_from_lock(stage, entry)
+        if name in self._saved and mine != (entry["cmd"], _hashes(stage)):
+            raise UserError(f"what came back is not of {name} as it is here: its command, params or deps differ")
+        if not (self.shares or stage.outs_cached()):
+            for odb, objects in stage.get_used_objs().items():
+                self._repo.cloud.pull(objects, odb=odb)
+        stage.checkout(force=True)
+        self._travelled[name] = entry
+
     def release(self, name: str) -> None:
         """Lets other DVC commands have its inputs and outputs again."""
         if held := self._held.pop(name, None):
@@ -208,13 +270,6 @@ class Pipeline:
         self._repo.scm_context.track_file(LOCK)
         self._written = len(self._done)
 
-    def _planned(self) -> list[str]:
-        planned: set[str] = set()
-        for name, stage in self._stages.items():
-            if not planned.isdisjoint(self.dependencies[name]) or stage.changed():
-                planned.add(name)
-        return [name for name in self.steps if name in planned]
-
     def _save(self, stage: Stage) -> None:
         kept = not any(not out.use_cache for out in stage.outs if not (out.is_metric or out.is_plot))
         stage.save(run_cache=kept)  # as Stage.run has it
@@ -238,43 +293,6 @@ class Pipeline:
         self._held[name] = held
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Holds a file in DVC's folder for its own files: a second run would remove what the first has made."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "tradeoffs-repro").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            other = file.read().strip()
-            raise UserError(
-                f"another run is at work in {Path.cwd()} (process {other or 'unknown'}); wait for it to end, or end it"
-            ) from None
-        except OSError as error:  # some file systems cannot
-            logging.getLogger("dvc").warning("%s cannot be locked (%s): start no second run here", folder, error)
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-        yield
-
-
-def _forget_the_dead(repo: Repo) -> None:
-    """Takes out of DVC's file of what is being read and written what a killed process of this number has left there.
-
-    In a container processes have the same numbers each time, so DVC would wait for this one.
-    """
-    path = Path(str(repo.tmp_dir), RWLOCK_FILE)
-    if not path.is_file():
-        return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    mine = os.getpid()
-    readers = {name: [one for one in some if one["pid"] != mine] for name, some in found.get("read", {}).items()}
-    found["read"] = {name: some for name, some in readers.items() if some}
-    found["write"] = {name: one for name, one in found.get("write", {}).items() if one["pid"] != mine}
-    files.write_text(path, json.dumps(found))
-
-
 def _load(path: str) -> dict[str, Any]:
     found: dict[str, Any] = load_yaml(path) if Path(path).is_file() else {}
     return found
@@ -288,29 +306,9 @@ def _version(path: str) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_ino
 
 
-@contextmanager
-def _params_parsed_once() -> Iterator[None]:
-    """Inside, DVC parses a file of params again only if it has changed.
-
-    Else it does so five times for every step, which takes as long as all else that it does.
-    """
-    parsed: dict[tuple[str, int, int], Any] = {}
-    ordinary = param.load_path
-
-    def load_path(path: str, fs: Any, **options: Any) -> Any:
-        if fs.protocol != "local":
-            return ordinary(path, fs, **options)
-        found = Path(path).stat()
-        key = (path, found.st_mtime_ns, found.st_size)
-        if key not in parsed:
-            parsed[key] = ordinary(path, fs, **options)
-        return deepcopy(parsed[key])  # what two steps share, YAML writes as a reference
-
-    param.load_path = load_path
-    try:
-        yield
-    finally:
-        param.load_path = ordinary
+def _hashes(stage: Stage) -> dict[str, str]:
+    """Of what it depends on, as last saved or read from a lock file."""
+    return {str(dep): str(dep.hash_info) for dep in stage.deps}
 
 
 def _contents(stage: Stage) -> dict[str, str]:

@@ -92,6 +92,8 @@ class Running:
         ended: Callable[[], None],
     ) -> None:
         self.commands = list(commands)  # that have not begun
+        self.entry: Mapping[str, Any] | None = None  # these are of what runs elsewhere (`places.Running`)
+        self.why, self.lost = "", False
         self._folder, self._environment = folder, dict(environment)
         self._log, self._forks, self._ended = log, forks, ended
         self._started: list[psutil.Process] = []

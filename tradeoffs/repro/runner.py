@@ -3,11 +3,13 @@
 What is measured comes first and alone: once trainings are done, everything else can fill the cores.
 """
 
+import os
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from graphlib import TopologicalSorter
 from itertools import islice
@@ -17,10 +19,10 @@ from queue import Empty, SimpleQueue
 from dvc.exceptions import DvcException
 
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.repro import processes
 from tradeoffs.repro.pipeline import Begun, Pipeline
+from tradeoffs.repro.places import Place, Running
 from tradeoffs.repro.screen import Screen
-from tradeoffs.repro.slots import Needs, Slots
+from tradeoffs.repro.slots import Needs
 
 LOGS = Path(".scratch/logs")
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -28,10 +30,11 @@ MOST_UNWRITTEN = 60.0  # seconds of work that are not in dvc.lock yet,
 WRITING = 0.05  # unless writing it takes more of the time than this
 TICK = 0.5  # seconds between two looks at the screen
 PATIENCE = 10.0  # seconds that a step has to end when it is told to
+MOST_LOST = 2  # machines that may be lost under a step: it could be the step that does it
 
 
 class Runner:
-    """One run of what is planned. A step needs what `needs` says of it when it might start.
+    """One run of what is planned, at `places`. A step needs what `needs` says of it when it might start.
 
     `took`: seconds of each step that ran, from its start to its end; `ended` is called with its name. `failed`: what is
     wrong with each that did not end well. `own_seconds`: of DVC's work and of this, all steps together.
@@ -41,7 +44,7 @@ class Runner:
         self,
         pipeline: Pipeline,
         needs: Callable[[str], Needs],
-        slots: Slots,
+        places: Sequence[Place],
         screen: Screen,
         ended: Callable[[str], None],
         keep_going: bool = False,
@@ -49,17 +52,19 @@ class Runner:
         self.took: dict[str, float] = {}
         self.failed: dict[str, str] = {}
         self.own_seconds = 0.0
-        self._pipeline, self._needs, self._slots, self._screen = pipeline, needs, slots, screen
+        self._pipeline, self._needs, self._places, self._screen = pipeline, needs, places, screen
         self._has_ended, self._keep_going = ended, keep_going
         self._planned, self._commands = set(pipeline.planned), set(pipeline.steps)
         self._sorter = TopologicalSorter(pipeline.dependencies)
         # That may start, in the order in which they came to that; the others after those that run alone.
         self._exclusive: list[str] = []
         self._others: list[str] = []
-        self._running: dict[str, processes.Running] = {}
-        self._using: dict[str, Needs] = {}
+        self._running: dict[str, Running] = {}
+        self._using: dict[str, tuple[Place, Needs]] = {}
+        self._lost: Counter[str] = Counter()  # how often the machine of a step was
         self._begun: dict[str, float] = {}
-        self._events: SimpleQueue[str] = SimpleQueue()  # names of steps of which a command has ended; "": a signal
+        # Names of steps of which a command has ended; "": a signal, or there is more room.
+        self._events: SimpleQueue[str] = SimpleQueue()
         self._left_out: set[str] = set()
         self._signal = 0
         self._next_write = time.monotonic() + MOST_UNWRITTEN
@@ -71,14 +76,12 @@ class Runner:
         for number, handler in before.items():
             if handler is not signal.SIG_IGN:  # nohup
                 signal.signal(number, self._told_to_stop)
-        planned = self._pipeline.planned
-        commands = [line for name in planned for line in self._pipeline.command(name)]
-        self._forks = processes.Forks(commands, self._slots.gpu)
         self._sorter.prepare()
         try:
             while not self._signal:
                 self._start()
                 if not self._running:
+                    self._blame_places()
                     break  # all is done, or what is left depends on what failed
                 self._wait()
         finally:
@@ -92,6 +95,10 @@ class Runner:
             raise KeyboardInterrupt
         if self._signal:
             sys.exit(128 + self._signal)
+
+    def more_room(self) -> None:
+        """A place was added; from any thread."""
+        self._events.put("")
 
     def _told_to_stop(self, number: int, _: object) -> None:
         """DVC's work is not cut short: it is done with one step at a time, and then this is looked at. Who cannot wait
@@ -128,36 +135,46 @@ class Runner:
     def _start_one(self) -> bool:
         """Whether there was one that could start. What is to run alone goes first, or it would wait for ever."""
         queue = self._exclusive or self._others
-        if len(self._running) >= self._slots.jobs:
-            return False
-        for place, name in enumerate(queue):
-            if self._slots.fits(self._needs(name), self._using.values()):
-                del queue[place]
-                with self._failing(name):
-                    self._begin(name)
-                return True
+        for place in list(self._places):
+            using = self._used(place)
+            if len(using) >= place.slots.jobs:
+                continue
+            for index, name in enumerate(queue):
+                if place.takes(name) and place.slots.fits(self._needs(name), using):
+                    del queue[index]
+                    with self._failing(name):
+                        self._begin(name, place)
+                    return True
         return False
 
-    def _begin(self, name: str) -> None:
+    def _used(self, place: Place) -> list[Needs]:
+        return [needs for where, needs in self._using.values() if where is place]
+
+    def _blame_places(self) -> None:
+        """Of what could start and has not, it says that there is no machine for it."""
+        if not self.failed or self._keep_going:
+            for name in [*self._exclusive, *self._others]:
+                with self._failing(name):
+                    raise UserError("no machine of the cluster is left that could run it")
+
+    def _begin(self, name: str, place: Place) -> None:
         found = self._pipeline.begin(name)
         if found is not Begun.RUN:
             self._screen.not_run(name, found)
             self._sorter.done(name)
             return
         needs, log = self._needs(name), None
-        environment = self._pipeline.environment(name)
-        if not self._slots.alone(needs):
+        environment = {}
+        if place.name or not place.slots.alone(needs):
             log = LOGS / f"{name}.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.unlink(missing_ok=True)
-            waiting = map(self._needs, islice(self._others, 4 * self._slots.jobs))
-            threads = self._slots.threads(needs, list(self._using.values()), waiting)
-            environment.setdefault("OMP_NUM_THREADS", str(threads))
-        commands = self._pipeline.command(name)
-        self._screen.starts(name, commands, log)
-        folder = self._pipeline.folder(name)
-        running = processes.Running(commands, folder, environment, log, self._forks, lambda: self._events.put(name))
-        self._running[name], self._using[name], self._begun[name] = running, needs, time.monotonic()
+        if not place.slots.alone(needs) and "OMP_NUM_THREADS" not in os.environ:
+            waiting = map(self._needs, islice(self._others, 4 * place.slots.jobs))
+            environment["OMP_NUM_THREADS"] = str(place.slots.threads(needs, self._used(place), waiting))
+        self._screen.starts(name, self._pipeline.command(name), log, place.name)
+        self._running[name] = place.start(name, environment, log, lambda: self._events.put(name))
+        self._using[name], self._begun[name] = (place, needs), time.monotonic()
 
     def _wait(self) -> None:
         """For one to end; then for what else has."""
@@ -181,18 +198,32 @@ class Runner:
             return  # it was told to end, as all of this
         took = time.monotonic() - self._begun[name]
         with self._failing(name):
+            if running.lost and self._lost[name] < MOST_LOST:
+                self._again(name)
+                return
             if running.code:
                 command = " && ".join(self._pipeline.command(name))
-                raise UserError(f"failed to run: {command}, exited with {running.code}")
+                raise UserError(running.why or f"failed to run: {command}, exited with {running.code}")
             if running.commands:
                 running.next()
                 return
+            if running.entry is not None:
+                self._pipeline.bring(name, running.entry)
             self._pipeline.finish(name)
             self._forget(name)
             self.took[name] = took
             self._has_ended(name)
             self._screen.ends(name, took)
             self._sorter.done(name)
+
+    def _again(self, name: str) -> None:
+        """Its machine is gone: on another one, as the first of all that wait."""
+        place, needs = self._using[name]
+        self._lost[name] += 1
+        self._screen.lost(name, place.name)
+        self._forget(name)
+        place.lose()
+        (self._exclusive if needs.exclusive else self._others).insert(0, name)
 
     def _forget(self, name: str) -> None:
         self._running.pop(name, None)

@@ -41,12 +41,12 @@ class Screen:
         self._console = Console(highlight=False, markup=False, soft_wrap=True)
         self._live: Live | None = None
 
-    def starts(self, name: str, commands: Sequence[str], log: Path | None) -> None:
+    def starts(self, name: str, commands: Sequence[str], log: Path | None, place: str = "") -> None:
         left = self._left()
         if log is None:
             self._say(f"\n{self._numbered()} {name}{left}", *(f"> {command}" for command in commands))
             return
-        self._say(f"{self._numbered()} {name}{left}")
+        self._say(f"{self._numbered()} {name}{f', on {place}' if place else ''}{left}")
         self._running[name] = (log, time.monotonic())
         self._show()
 
@@ -59,6 +59,12 @@ class Screen:
         self._open.remove(name)
         if log := self._stopped(name):
             self._say(*(f"{name}: {line}" for line in _lines(log) if line.startswith(NOTES)))
+
+    def lost(self, name: str, place: str) -> None:
+        """The machine is gone, and the step will begin again."""
+        self._number -= 1
+        self._stopped(name)
+        self._say(f"warning: {place} does not answer any more: {name} begins again elsewhere")
 
     def fails(self, name: str, why: str, dependents: Set[str], rest: Sequence[str]) -> None:
         self._open = [one for one in self._open if one != name and one not in dependents]

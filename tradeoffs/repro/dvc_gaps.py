@@ -1,0 +1,80 @@
+"""What DVC leaves open for a run of its own: who else is at work in a project, and params that are parsed once."""
+
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from dvc.dependency import param
+from dvc.repo import Repo
+from dvc.rwlock import RWLOCK_FILE
+
+from tradeoffs.common import files
+from tradeoffs.plumbing.errors import UserError
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Holds a file in DVC's folder for its own files: a second run would remove what the first has made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "tradeoffs-repro").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            other = file.read().strip()
+            raise UserError(
+                f"another run is at work in {Path.cwd()} (process {other or 'unknown'}); wait for it to end, or end it"
+            ) from None
+        except OSError as error:  # some file systems cannot
+            logging.getLogger("dvc").warning("%s cannot be locked (%s): start no second run here", folder, error)
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def forget_the_dead(repo: Repo) -> None:
+    """Takes out of DVC's file of what is being read and written what a killed process of this number has left there.
+
+    In a container processes have the same numbers each time, so DVC would wait for this one.
+    """
+    path = Path(str(repo.tmp_dir), RWLOCK_FILE)
+    if not path.is_file():
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    mine = os.getpid()
+    readers = {name: [one for one in some if one["pid"] != mine] for name, some in found.get("read", {}).items()}
+    found["read"] = {name: some for name, some in readers.items() if some}
+    found["write"] = {name: one for name, one in found.get("write", {}).items() if one["pid"] != mine}
+    files.write_text(path, json.dumps(found))
+
+
+@contextmanager
+def params_parsed_once() -> Iterator[None]:
+    """Inside, DVC parses a file of params again only if it has changed.
+
+    Else it does so five times for every step, which takes as long as all else that it does.
+    """
+    parsed: dict[tuple[str, int, int], Any] = {}
+    ordinary = param.load_path
+
+    def load_path(path: str, fs: Any, **options: Any) -> Any:
+        if fs.protocol != "local":
+            return ordinary(path, fs, **options)
+        found = Path(path).stat()
+        key = (path, found.st_mtime_ns, found.st_size)
+        if key not in parsed:
+            parsed[key] = ordinary(path, fs, **options)
+        return deepcopy(parsed[key])  # what two steps share, YAML writes as a reference
+
+    param.load_path = load_path
+    try:
+        yield
+    finally:
+        param.load_path = ordinary

@@ -1,0 +1,171 @@
+"""Where steps run: here, or on machines of a cluster."""
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from tradeoffs.plumbing import clock
+from tradeoffs.repro import processes
+from tradeoffs.repro.pipeline import Pipeline
+from tradeoffs.repro.slots import Slots
+
+
+class Running(Protocol):
+    """Of a step: `code` is the exit code of the command that has ended, `commands` are those that have not begun.
+
+    `entry`: what another machine says of it for dvc.lock; `why`, what it says went wrong; `lost`: it is gone.
+    """
+
+    commands: list[str]
+    entry: Mapping[str, Any] | None
+    why: str
+    lost: bool
+
+    @property
+    def code(self) -> int: ...
+    def next(self) -> None: ...
+    def stop(self) -> None: ...
+    def wait(self, seconds: float) -> None: ...
+
+
+class Place(Protocol):
+    """A machine, with what fits beside each other on it. `name`: "" where there is only one."""
+
+    name: str
+    slots: Slots
+
+    def takes(self, step: str) -> bool:
+        """Whether it may run there at all."""
+        ...
+
+    def start(self, step: str, environment: Mapping[str, str], log: Path | None, ended: Callable[[], None]) -> Running:
+        """`environment` is added to what DVC gives; `ended` is called when a command has ended, from another thread."""
+        ...
+
+    def lose(self) -> None:
+        """It does not answer any more; said for each step that was running there."""
+        ...
+
+
+class LostError(Exception):
+    """A machine does not answer any more."""
+
+
+class Node(Protocol):
+    """What is asked of another machine, as `node.Node` does it. All but `run` return at once. Raise LostError."""
+
+    def run(self, slot: int, request: dict[str, Any]) -> dict[str, Any]: ...
+    def stop(self, slot: int) -> None: ...
+    def close(self) -> None: ...
+
+
+class Here:
+    """This machine. Where there are others (`alone` is false) it takes what cannot be done elsewhere."""
+
+    def __init__(self, pipeline: Pipeline, slots: Slots, alone: bool = True) -> None:
+        self.name, self.slots = "", slots
+        self._pipeline, self._alone = pipeline, alone
+        self._forks: processes.Forks | None = None
+
+    def takes(self, step: str) -> bool:
+        return self._alone or not self._pipeline.travels(step)
+
+    def start(
+        self, step: str, environment: Mapping[str, str], log: Path | None, ended: Callable[[], None]
+    ) -> processes.Running:
+        if self._forks is None:
+            steps = [name for name in self._pipeline.planned if self.takes(name)]
+            commands = [line for name in steps for line in self._pipeline.command(name)]
+            self._forks = processes.Forks(commands, self.slots.gpu)
+        given = self._pipeline.environment(step) | dict(environment)
+        commands, folder = self._pipeline.command(step), self._pipeline.folder(step)
+        return processes.Running(commands, folder, given, log, self._forks, ended)
+
+    def lose(self) -> None:
+        raise AssertionError("what runs here is not lost")
+
+
+class Machine:
+    """Another one, of which `facts` tells what `worker.facts` does; `lost` is called when it does not answer."""
+
+    def __init__(
+        self,
+        node: Node,
+        facts: Mapping[str, Any],
+        jobs: int,
+        pipeline: Pipeline,
+        lost: Callable[["Machine"], None],
+    ) -> None:
+        self.name: str = facts["host"]
+        self.cores: int = facts["cores"]
+        self.slots = Slots(jobs, facts["gpu"], facts["memory_mb"])
+        self.node, self._pipeline, self._lost = node, pipeline, lost
+        self._free = list(range(jobs))
+
+    def takes(self, step: str) -> bool:
+        return self._pipeline.travels(step)
+
+    def start(self, step: str, environment: Mapping[str, str], log: Path | None, ended: Callable[[], None]) -> "Away":
+        before = self._pipeline.dependencies[step]
+        for one in before:
+            self._pipeline.push(one)
+        request = {
+            "step": step,
+            "upstream": {one: self._pipeline.entry(one) for one in before},
+            "reads": self._pipeline.reads(step),
+            "environment": dict(environment),
+        }
+        slot = self._free.pop()
+
+        def over() -> None:
+            self._free.append(slot)
+            ended()
+
+        return Away(self.node, slot, request, log, over)
+
+    def lose(self) -> None:
+        self._lost(self)
+
+
+class Away:
+    """A step on another machine."""
+
+    def __init__(
+        self, node: Node, slot: int, request: dict[str, Any], log: Path | None, ended: Callable[[], None]
+    ) -> None:
+        self.commands: list[str] = []
+        self.entry: Mapping[str, Any] | None = None
+        self.why, self.lost = "", False
+        self._node, self._slot, self._log, self._ended = node, slot, log, ended
+        self._thread = threading.Thread(target=self._ask, args=(request,), daemon=True)
+        self._thread.start()
+
+    @property
+    def code(self) -> int:
+        self._thread.join()
+        return 0 if self.entry is not None else 1
+
+    def next(self) -> None:
+        raise AssertionError("the other machine runs all commands of a step")
+
+    def stop(self) -> None:
+        if self._thread.is_alive():
+            self._node.stop(self._slot)
+
+    def wait(self, seconds: float) -> None:
+        self._thread.join(seconds)
+
+    def _ask(self, request: dict[str, Any]) -> None:
+        try:
+            answer = self._node.run(self._slot, request)
+            if self._log:
+                self._log.write_text(answer["output"], encoding="utf-8")
+            clock.add(answer["clock"])
+            self.entry, self.why = answer.get("lock"), answer.get("error", "")
+        except LostError as error:
+            self.lost, self.why = True, str(error)
+        except Exception as error:  # the run is told, whatever it is
+            self.why = str(error) or repr(error)
+        finally:
+            self._ended()
