@@ -16,8 +16,6 @@ BENCHMARKS := gguf_scoring gguf_kld decode generation mmlu mmlu_agreement zoo me
 
 run: $(READY)  ## run what has changed (everything, the first time): how long it will take, step by step, then the decision
 	@$(WITH_VENV) $(BIN)/python -m tradeoffs.repro
-	@$(BIN)/python -m tradeoffs.readme
-	@$(BIN)/python -m tradeoffs.artifacts
 	@$(BIN)/python -m tradeoffs.repro.ending
 
 install: $(READY)  ## .venv with all that is needed, and nothing else

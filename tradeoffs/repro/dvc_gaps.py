@@ -17,6 +17,8 @@ from dvc.rwlock import RWLOCK_FILE
 from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
 
+MISSING = object()
+
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
@@ -57,24 +59,35 @@ def forget_the_dead(repo: Repo) -> None:
 
 @contextmanager
 def params_parsed_once() -> Iterator[None]:
-    """Inside, DVC parses a file of params again only if it has changed.
+    """Inside, DVC parses a file of params again only if it has changed, and takes a value from where its name says.
 
-    Else it does so five times for every step, which takes as long as all else that it does.
+    Else it parses it five times for every step, and looks for each value through all others.
     """
     parsed: dict[tuple[str, int, int], Any] = {}
-    ordinary = param.load_path
+    ordinary = param.read_param_file
 
-    def load_path(path: str, fs: Any, **options: Any) -> Any:
-        if fs.protocol != "local":
-            return ordinary(path, fs, **options)
+    def read_param_file(fs: Any, path: str, keys: list[str] | None = None, flatten: bool = False, **more: Any) -> Any:
+        if fs.protocol != "local" or not keys or not flatten or more:
+            return ordinary(fs, path, keys, flatten, **more)
         found = Path(path).stat()
-        key = (path, found.st_mtime_ns, found.st_size)
-        if key not in parsed:
-            parsed[key] = ordinary(path, fs, **options)
-        return deepcopy(parsed[key])  # what two steps share, YAML writes as a reference
+        file = (path, found.st_mtime_ns, found.st_size)
+        if file not in parsed:
+            parsed[file] = param.load_path(path, fs)
+        values = {key: _value(parsed[file], key) for key in keys}
+        if any(value is MISSING for value in values.values()):  # a pattern, or not there
+            return ordinary(fs, path, keys, flatten)
+        return deepcopy(values)  # what two steps share, YAML writes as a reference
 
-    param.load_path = load_path
+    param.read_param_file = read_param_file
     try:
         yield
     finally:
-        param.load_path = ordinary
+        param.read_param_file = ordinary
+
+
+def _value(params: Any, key: str) -> Any:
+    for name in key.split("."):
+        if not isinstance(params, dict) or name not in params:
+            return MISSING
+        params = params[name]
+    return params

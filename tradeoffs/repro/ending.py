@@ -1,6 +1,9 @@
 """The decision in ten lines: what to ship, what that costs and loses, where to look next, what to change first.
 
-python -m tradeoffs.repro.ending        of metrics/ and params.yaml; `make run` ends with it
+    python -m tradeoffs.repro.ending        of metrics/ and params.yaml; `make run` ends with it
+
+Before that it writes what follows from the results and is no output of DVC: README.md's part (`tradeoffs.readme`) and
+models/dvc.yaml (`tradeoffs.artifacts`), in one process, since each start takes longer than the work.
 """
 
 from collections import Counter
@@ -9,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tradeoffs import metrics, params
+from tradeoffs import artifacts, metrics, params, readme
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
 from tradeoffs.plumbing import cli
@@ -182,7 +185,10 @@ def _guards(row: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
 
 
 def main() -> None:
-    print("\n".join(["", *lines(read(), params.load_all())]))
+    said = lines(read(), params.load_all())
+    readme.main()
+    artifacts.main()
+    print("\n".join(["", *said]))
 
 
 if __name__ == "__main__":

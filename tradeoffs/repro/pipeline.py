@@ -82,7 +82,8 @@ class Pipeline:
     def __init__(self, repo: Repo, targets: Sequence[str] = ()) -> None:
         self._repo = repo
         graph = get_active_graph(repo.index.graph)
-        order: list[Stage] = plan_repro(graph, collect_stages(repo, targets or [PIPELINE]))
+        asked = collect_stages(repo, targets) if targets else [one for one in repo.index.stages if _is_ours(one)]
+        order: list[Stage] = plan_repro(graph, asked)
         self._stages = {stage.addressing: stage for stage in order}
         # What `dvc add` and `dvc import` made runs nothing, but may bring what follows from it.
         self.dependencies = {
@@ -92,7 +93,8 @@ class Pipeline:
         self._saved: dict[str, dict[str, str]] = {}  # what a step depends on, when it began
         self._held: dict[str, ExitStack] = {}
         self._travelled: dict[str, Mapping[str, Any]] = {}  # what other clones have, or had
-        self._lock_before, self._lock_version = _load(LOCK), _version(LOCK)
+        self._lock_before: dict[str, Any] | None = None
+        self._lock_version = _version(LOCK)
         self._written = 0
 
     @cached_property
@@ -256,7 +258,7 @@ class Pipeline:
         """Puts what was done into dvc.lock: a new file that takes its place, so it is whole whatever happens."""
         if len(self._done) == self._written:
             return
-        if _version(LOCK) != self._lock_version:  # somebody else's, for other steps
+        if self._lock_before is None or _version(LOCK) != self._lock_version:  # somebody else's, for other steps
             self._lock_before = _load(LOCK)
         data = dict(self._lock_before) or {"schema": "2.0"}
         stages = dict(data.get("stages", {}))
@@ -277,7 +279,7 @@ class Pipeline:
         self._keep(stage)
 
     def _keep(self, stage: Stage) -> None:
-        if isinstance(stage, PipelineStage) and stage.relpath == PIPELINE:
+        if _is_ours(stage):
             self._done[stage.addressing] = stage
         else:  # one with a file of its own: dvc import, dvc add; or of another dvc.yaml
             stage.dump(update_pipeline=False)
@@ -291,6 +293,11 @@ class Pipeline:
         who = f"{' '.join(sys.argv)} ({name})"
         held.enter_context(rwlock(self._repo.tmp_dir, self._repo.fs, who, reads, writes, hardlink))
         self._held[name] = held
+
+
+def _is_ours(stage: Stage) -> bool:
+    """Whether it is of this project's dvc.yaml, not of another one or of a file of its own."""
+    return isinstance(stage, PipelineStage) and stage.relpath == PIPELINE
 
 
 def _load(path: str) -> dict[str, Any]:
