@@ -25,7 +25,7 @@ from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.rwlock import RWLOCK_FILE, rwlock
 from dvc.stage import PipelineStage, Stage
-from dvc.stage.cache import RunCacheNotFoundError
+from dvc.stage.cache import RunCacheNotFoundError, _can_hash, _get_stage_hash
 from dvc.stage.run import prepare_kwargs
 from dvc.stage.serialize import to_lockfile
 from dvc.utils.serialize import dump_yaml, load_yaml
@@ -49,6 +49,7 @@ class Begun(Enum):
     UNCHANGED = "did not change"
     DONE = "is cached"
     RUN = "its command is to run"
+    LATER = "another experiment is at the same work, and leaves it in the cache"
 
 
 @contextmanager
@@ -57,16 +58,7 @@ def opened(targets: Sequence[str] = ()) -> Iterator["Pipeline"]:
 
     Raises UserError if another run is at work in it.
     """
-    for name, level in QUIET.items():  # whoever runs the steps says what happens to them
-        logging.getLogger(name).setLevel(level)
-    with (
-        Repo() as repo,
-        _alone(Path(str(repo.tmp_dir))),
-        lock_repo(repo),
-        repo.scm_context(quiet=True),
-        _params_parsed_once(),
-    ):
-        _forget_the_dead(repo)
+    with quiet(), project() as repo:
         steps = Pipeline(repo, targets)
         try:
             yield steps
@@ -74,15 +66,35 @@ def opened(targets: Sequence[str] = ()) -> Iterator["Pipeline"]:
             steps.release_all()
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What holds for all that is asked of DVC by this process: it says less of a step, and parses params once."""
+    for name, level in QUIET.items():  # whoever runs the steps says what happens to them
+        logging.getLogger(name).setLevel(level)
+    with _params_parsed_once():
+        yield
+
+
+@contextmanager
+def project() -> Iterator[Repo]:
+    """As `opened`, before it is known which steps there are."""
+    with Repo() as repo, alone(Path(str(repo.tmp_dir))), lock_repo(repo), repo.scm_context(quiet=True):
+        _forget_the_dead(repo)
+        yield repo
+
+
 class Pipeline:
     """The steps of `targets` (all of dvc.yaml by default) and all that these depend on.
 
     `dependencies`: of each step, in the order in which `dvc repro` takes them, those that come before it. `planned`:
     those that may run, since something changed or may change; fewer do where a step leaves what was there before.
+    `in_flight`: the work that is going on, here and in what else shares it.
     """
 
-    def __init__(self, repo: Repo, targets: Sequence[str] = ()) -> None:
+    def __init__(self, repo: Repo, targets: Sequence[str] = (), in_flight: set[str] | None = None) -> None:
         self._repo = repo
+        self._in_flight = set() if in_flight is None else in_flight  # keys of DVC's run cache
+        self._keys: dict[str, str] = {}
         graph = get_active_graph(repo.index.graph)
         order: list[Stage] = plan_repro(graph, collect_stages(repo, targets or [PIPELINE]))
         self._stages = {stage.addressing: stage for stage in order}
@@ -120,6 +132,13 @@ class Pipeline:
         """What dvc.yaml says under `meta` of the stage; in neither lock file nor hash."""
         return self._stages[name].meta or {}
 
+    def experiment(self, name: str) -> str:
+        """To which it belongs: a step that fails ends no other."""
+        return ""
+
+    def settle(self) -> None:
+        """Looks, between two steps, which experiments are complete."""
+
     def begin(self, name: str) -> Begun:
         """What comes before the command: nothing to do, outputs from the cache, or the old outputs removed."""
         stage = self._stages[name]
@@ -137,6 +156,11 @@ class Pipeline:
             self._repo.stage_cache.restore(stage)
         except RunCacheNotFoundError:
             stage.save_deps()
+            if key := _get_stage_hash(stage) if _can_hash(stage) else "":
+                if key in self._in_flight:
+                    return Begun.LATER
+                self._in_flight.add(key)
+                self._keys[name] = key
             self._saved[name] = _contents(stage)
             self._hold(name)
             return Begun.RUN
@@ -162,13 +186,14 @@ class Pipeline:
         self._save(stage)
 
     def release(self, name: str) -> None:
-        """Lets other DVC commands have its inputs and outputs again."""
+        """Lets other DVC commands have its inputs and outputs again, and others do the same work."""
+        self._in_flight.discard(self._keys.pop(name, ""))
         if held := self._held.pop(name, None):
             with suppress(AssertionError, LockError):  # somebody has removed DVC's file of them, as it tells one to
                 held.close()
 
     def release_all(self) -> None:
-        for name in list(self._held):
+        for name in {*self._held, *self._keys}:
             self.release(name)
 
     @contextmanager
@@ -239,7 +264,7 @@ class Pipeline:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Holds a file in DVC's folder for its own files: a second run would remove what the first has made."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "tradeoffs-repro").open("a+") as file:
