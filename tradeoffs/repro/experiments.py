@@ -7,6 +7,7 @@ in pipeline.py.
 """
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Collection, Iterator, Sequence
@@ -22,6 +23,7 @@ from dvc.dependency import ParamsDependency
 from dvc.exceptions import InvalidArgumentError
 from dvc.repo import Repo
 from dvc.repo.checkout import checkout
+from dvc.repo.experiments.exceptions import ExperimentExistsError
 from dvc.repo.experiments.executor.base import BaseExecutor, ExecutorInfo, ExecutorResult, TaskStatus
 from dvc.repo.experiments.executor.local import TempDirExecutor
 from dvc.repo.experiments.queue.base import BaseStashQueue, QueueEntry
@@ -30,6 +32,8 @@ from dvc.repo.experiments.utils import get_exp_rwlock
 from dvc.scm import NoSCM, add_no_submodules
 from dvc.stage.run import prepare_kwargs
 from dvc.stage.utils import _get_stage_files
+from dvc.utils.cli_parse import to_path_overrides
+from dvc.utils.hydra import get_hydra_sweeps
 from dvc_task.proc.process import ProcessInfo
 from hydra.errors import HydraException
 
@@ -40,8 +44,10 @@ from tradeoffs.repro import pipeline
 
 LOCATION = "tradeoffs.repro"  # in DVC's notes, of what such a run has taken
 # Options of `dvc exp run` that change which steps run, or how.
-OTHERS = ("all_pipelines", "downstream", "dry", "force", "force_downstream", "interactive", "pipeline", "pull")
-OTHERS += ("recursive", "single_item")
+OTHERS = (
+    *("all_pipelines", "downstream", "dry", "force", "force_downstream"),
+    *("interactive", "pipeline", "pull", "recursive", "single_item"),
+)
 NOISE = "\n    full_key"  # in what hydra says of a wrong key, what nobody need know
 
 
@@ -55,36 +61,46 @@ def project() -> Iterator[None]:
         if isinstance(repo.scm, NoSCM):
             raise UserError(f"{repo.root_dir}: DVC keeps experiments in Git, and this project has none")
         folder = Path(str(repo.tmp_dir))
+    logging.getLogger("dvc_data.index.checkout").setLevel(logging.ERROR)  # it warns of outputs that were never made
     with pipeline.quiet(), pipeline.alone(folder):
         yield
 
 
-def queue(changes: Sequence[str], targets: Sequence[str], name: str | None) -> set[str]:
-    """Queues an experiment for each combination of `changes`, as `dvc exp run --queue -S` has them; their revisions.
+def queue(changes: Sequence[str], targets: Sequence[str], name: str | None) -> dict[str, str]:
+    """Queues an experiment for each combination of `changes`, as `dvc exp run --queue -S` has them.
 
-    Raises UserError if there is something wrong with one of them; then none is queued.
+    Returns what is to be said of each (its name and its combination) by its revision. Raises UserError if there is
+    something wrong with one of them; then none is queued.
     """
+    found: dict[str, str] = {}
     with Repo() as repo:
         waiting = repo.experiments.celery_queue
-        before = {entry.stash_rev for entry in waiting.iter_queued()}
-
-        def new() -> set[str]:
-            return {entry.stash_rev for entry in waiting.iter_queued()} - before
-
+        known = {entry.stash_rev for entry in waiting.iter_queued()}
         try:
-            repo.experiments.run(queue=True, params=list(changes), targets=list(targets), name=name)
-            for rev in new():
-                _, problems = params.checked(yaml.load(dvc.api.read("params.yaml", rev=rev), Loader=Loader))
-                if problems:
-                    raise UserError("\n  ".join([f"params.yaml with -S {' -S '.join(changes)}:", *problems]))
+            combinations = get_hydra_sweeps(to_path_overrides(changes))
+            for number, one in enumerate(combinations, start=1):
+                values = [f"{path}:{value}" for path, some in one.items() for value in some]
+                label = f"{name}-{number}" if name and len(combinations) > 1 else name
+                repo.experiments.run(queue=True, params=values, targets=list(targets), name=label)
+                [entry] = [entry for entry in waiting.iter_queued() if entry.stash_rev not in {*known, *found}]
+                found[entry.stash_rev] = f"{entry.name}: {' '.join(values).replace(f'{params.PATH}:', '')}"
+                _check(entry.stash_rev, found[entry.stash_rev])
         except Exception as error:
-            if some := new():
-                waiting.remove(some)
+            if found:
+                waiting.remove(found)
+            if isinstance(error, ExperimentExistsError):
+                raise UserError(f"--name {name}: {error.name} is there already; dvc exp remove, or another") from error
             why = error.__cause__ if isinstance(error, InvalidArgumentError) else error
             if isinstance(why, (HydraException, OSError)):
                 raise UserError(f"-S {' -S '.join(changes)}: {str(why).partition(NOISE)[0]}") from error
             raise
-        return new()
+    return found
+
+
+def _check(rev: str, said: str) -> None:
+    _, problems = params.checked(yaml.load(dvc.api.read(str(params.PATH), rev=rev), Loader=Loader))
+    if problems:
+        raise UserError("\n  ".join([f"{params.PATH} of {said}", *problems]))
 
 
 def taken(revs: Collection[str] | None, most: int) -> list["Experiment"]:

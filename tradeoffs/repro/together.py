@@ -151,6 +151,8 @@ def run(changes: Sequence[str], targets: Sequence[str], name: str | None, jobs: 
     failed, own_seconds = False, 0.0
     with experiments.project():
         revs = experiments.queue(changes, targets, name) if changes else None
+        if revs:
+            print("\n".join([*revs.values(), ""]), flush=True)
         clock.LOG.unlink(missing_ok=True)
         found = experiments.taken(revs, MOST)
         if not found:
