@@ -153,6 +153,25 @@ def test_nor_is_it_begun_twice_where_there_is_room_for_both(swept, tmp_path):
     assert len(shown(folder)) == len(RANKS) + 2
 
 
+def test_of_a_project_that_has_run_only_what_a_change_touches_runs(swept, tmp_path):
+    folder = copy(swept[0], tmp_path)
+    fake_pipeline.dvc("exp", "apply", "-q", "rank-2", cwd=folder)
+    git(folder, "add", "-A")
+    git(folder, "commit", "-q", "-m", "rank 4")
+    before = workspace(folder)
+    done = run(folder, "--exp", "-S", "methods.lora.config.r=4,16", "--name", "next")
+    assert done.returncode == 0, done.stderr
+    ran = {row["step"] for row in times(folder)}
+    assert TRAINED in ran and "aggregate" in ran and ran.isdisjoint({"base@demo", "finetune@demo-demo-base-42"})
+    assert "next-1/" not in done.stdout  # the same again
+    found = shown(folder)
+    assert {name: params(row)["methods"]["lora"]["config"]["r"] for name, row in found.items()} == {
+        "next-1": 4,
+        "next-2": 16,
+    }
+    assert workspace(folder) == before
+
+
 def test_what_is_measured_runs_beside_nothing_of_another(swept):
     rows = times(swept[0])
     measured = [row for row in rows if row["stage"] in ("base", "finetune", "measure")]
