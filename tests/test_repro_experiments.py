@@ -208,6 +208,10 @@ def test_what_was_queued_is_run(fresh, tmp_path):
     at_work(folder, "assert not os.system('cd $DVC_ROOT && dvc queue status > seen && dvc exp show -q > seen.exp')")
     fake_pipeline.dvc("exp", "run", "-q", "--queue", "-S", "seed=1", "--name", "one", "prepare@demo", cwd=folder)
     fake_pipeline.dvc("exp", "run", "-q", "--queue", "-f", "--name", "forced", "prepare@demo", cwd=folder)
+    module = folder / "tradeoffs/repro/together.py"
+    one_at_a_time = module.read_text().replace("MOST = 16", "MOST = 1")
+    assert one_at_a_time != module.read_text()
+    module.write_text(one_at_a_time)
     done = run(folder, "--exp")
     assert done.returncode == 1
     assert "experiment 'forced' failed: queued with force, which `dvc queue start` alone can do" in done.stderr
