@@ -405,7 +405,7 @@ def test_an_ablation_that_only_trained_says_what_to_queue():
 
 
 def test_a_commit_without_experiments_says_how_to_make_some(inside):
-    with pytest.raises(UserError, match=r"has no experiments; make some: dvc exp run --queue -S"):
+    with pytest.raises(UserError, match=r"has no experiments; make some: python -m tradeoffs.repro --exp -S"):
         reading.read(inside["none"])
 
 

@@ -78,7 +78,7 @@ def _experiments(rev: str) -> tuple[Repo, list[dict[str, Any]]]:
     experiments = [row for row in rows if row["typ"] != "baseline"]
     if not experiments:
         raise UserError(
-            f"{rev} has no experiments; make some: dvc exp run --queue -S ... && dvc queue start (docs/sweeps.md), "
+            f"{rev} has no experiments; make some: python -m tradeoffs.repro --exp -S ... (docs/sweeps.md), "
             "or name the commit that they were made on: --rev (dvc exp list --all)"
         )
     return repo, experiments

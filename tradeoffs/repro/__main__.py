@@ -6,17 +6,19 @@
     python -m tradeoffs.repro --keep-going       what does not depend on a step that failed goes on
     python -m tradeoffs.repro --dry              what would run, and for how long
     python -m tradeoffs.repro --ray auto         on the machines of a Ray cluster (docs/cluster.md)
+    python -m tradeoffs.repro --exp -S train.lr=0.001,0.002      an experiment for each value, side by side
+    python -m tradeoffs.repro --exp              the experiments that `dvc exp run --queue` has queued
 
 The same outputs, the same cache and the same dvc.lock as `dvc repro`, which has nothing to do afterwards. Steps whose
 stage has `meta: {exclusive: true}` in dvc.yaml are measured, so they have the machine to themselves. How long each step
-took is kept in metrics/times.json, by which the next run is estimated.
+took is kept in metrics/times.json, by which the next run is estimated. Experiments leave the workspace as it is;
+`dvc exp show` has them, and `dvc exp apply` brings one.
 """
 
 import logging
 import sys
 import time
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 
@@ -31,16 +33,32 @@ from tradeoffs.repro.cluster import connected
 from tradeoffs.repro.places import Here, Place
 from tradeoffs.repro.runner import Runner
 from tradeoffs.repro.screen import Screen
-from tradeoffs.repro.slots import Needs, Slots, has_gpu
+from tradeoffs.repro.slots import Needs, Slots, has_gpu, shares
 
 FAILED, INTERRUPTED = 1, 252  # the second as DVC has it
 
 
-def main(targets: Sequence[str], jobs: str, keep_going: bool, dry: bool, ray: str | None) -> None:
+def main(
+    targets: Sequence[str],
+    jobs: str,
+    keep_going: bool,
+    dry: bool,
+    ray: str | None,
+    exp: bool,
+    changes: Sequence[str],
+    name: str | None,
+) -> None:
     begun = time.monotonic()
     params.load_all()  # what is wrong in it is said as a stage would say it, not as DVC does
+    if wrong := _no_use(targets, dry, ray, exp, changes, name):
+        raise UserError(wrong)
     try:
-        failed = _run(targets, _jobs(jobs), keep_going, dry, ray, begun)
+        if exp:
+            from tradeoffs.repro import together  # with celery and hydra
+
+            failed = together.run(changes, targets, name, _jobs(jobs), keep_going)
+        else:
+            failed = _run(targets, _jobs(jobs), keep_going, dry, ray, begun)
     except KeyboardInterrupt:
         logging.getLogger("dvc").error("interrupted by the user")
         sys.exit(INTERRUPTED)
@@ -49,6 +67,21 @@ def main(targets: Sequence[str], jobs: str, keep_going: bool, dry: bool, ray: st
         sys.exit(FAILED)
     if failed:
         sys.exit(FAILED)
+
+
+def _no_use(
+    targets: Sequence[str], dry: bool, ray: str | None, exp: bool, changes: Sequence[str], name: str | None
+) -> str:
+    """What is wrong with options that do not go together; "" where they do."""
+    if not exp and (changes or name):
+        return "-S and --name are of experiments: add --exp"
+    if exp and dry:
+        return "--dry: there is none of experiments; leave out --exp, or --dry"
+    if exp and ray:
+        return "--ray: experiments run on this machine alone; leave out --exp, or --ray"
+    if exp and not changes and (targets or name):
+        return "--exp without -S runs what is queued as it was queued: leave out TARGET and --name, or add -S"
+    return ""
 
 
 def _jobs(given: str) -> int:
@@ -69,13 +102,13 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, ray: st
             return False
         memory = times.Memory()
         gpu = has_gpu()
-        here, count = Here(steps, Slots(jobs, gpu), alone=not ray), cores.usable()
+        here, count = Here(steps, Slots(jobs, gpu), steps.travels if ray else None), cores.usable()
         places: Sequence[Place] = [here]
         cluster = held.enter_context(connected(ray, steps, here)) if ray and not dry else None
         if cluster:
             places, machines = cluster.places, cluster.machines
             jobs, count = sum(one.slots.jobs for one in machines), sum(one.cores for one in machines)
-        share = _shares({name: Needs.of(name, steps.meta(name), 0.0) for name in planned}, jobs, gpu)
+        share = shares({name: Needs.of(name, steps.meta(name), 0.0) for name in planned}, jobs, gpu)
         expected = times.estimate(planned, every, share)
         print("\n".join([*times.announcement(expected), ""]), flush=True)
         if dry:
@@ -97,13 +130,6 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, ray: st
     return bool(run.failed)
 
 
-def _shares(needs: Mapping[str, Needs], jobs: int, gpu: bool) -> dict[str, float]:
-    """The part of its own time that each step adds to the run: of those of one stage, `jobs` go on at a time."""
-    alike = Counter(name.partition("@")[0] for name in needs)
-    alone = {name for name, one in needs.items() if one.exclusive or (gpu and one.gpu)}
-    return {name: 1.0 if name in alone else 1 / min(jobs, alike[name.partition("@")[0]]) for name in needs}
-
-
 def _needs(steps: pipeline.Pipeline, memory: times.Memory, name: str) -> Needs:
     return Needs.of(name, steps.meta(name), memory.of(name))
 
@@ -115,4 +141,8 @@ if __name__ == "__main__":
     options.add_argument("--keep-going", action="store_true", help="go on with what does not depend on what failed")
     options.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster, as ray.init has it: auto, or HOST:PORT")
     options.add_argument("--dry", action="store_true", help="say what would run, and run nothing")
+    options.add_argument("--exp", action="store_true", help="experiments: of each combination of -S, or what is queued")
+    change = "KEY=VALUE[,VALUE]"
+    options.add_argument("-S", dest="changes", action="append", default=[], metavar=change, help="as of dvc exp run")
+    options.add_argument("--name", metavar="PREFIX", help="of the experiments; by default DVC's own for each")
     cli.command(main, options)

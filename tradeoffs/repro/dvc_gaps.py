@@ -1,4 +1,4 @@
-"""What DVC leaves open for a run of its own: who else is at work in a project, and params that are parsed once."""
+"""What DVC leaves open for a run of its own: that it says less, who else is at work, params that are parsed once."""
 
 import fcntl
 import json
@@ -17,7 +17,24 @@ from dvc.rwlock import RWLOCK_FILE
 from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
 
+# DVC's loggers that tell of a step, and its progress bars.
+QUIET = {
+    "dvc.stage": logging.WARNING,
+    "dvc.stage.run": logging.WARNING,
+    "dvc.stage.cache": logging.WARNING,
+    "dvc.progress": logging.CRITICAL,
+    "dvc_data.callbacks": logging.CRITICAL,
+}
 MISSING = object()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """What holds for all that is asked of DVC by this process: it says less of a step, and parses params once."""
+    for name, level in QUIET.items():  # whoever runs the steps says what happens to them
+        logging.getLogger(name).setLevel(level)
+    with _params_parsed_once():
+        yield
 
 
 @contextmanager
@@ -58,7 +75,7 @@ def forget_the_dead(repo: Repo) -> None:
 
 
 @contextmanager
-def params_parsed_once() -> Iterator[None]:
+def _params_parsed_once() -> Iterator[None]:
     """Inside, DVC parses a file of params again only if it has changed, and takes a value from where its name says.
 
     Else it parses it five times for every step, and looks for each value through all others.

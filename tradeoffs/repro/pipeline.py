@@ -21,7 +21,7 @@ from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.rwlock import rwlock
 from dvc.stage import PipelineStage, Stage
-from dvc.stage.cache import RunCacheNotFoundError
+from dvc.stage.cache import RunCacheNotFoundError, _can_hash, _get_stage_hash
 from dvc.stage.loader import StageLoader
 from dvc.stage.run import prepare_kwargs
 from dvc.stage.serialize import to_lockfile
@@ -30,23 +30,16 @@ from dvc_data.hashfile.tree import Tree
 
 from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.repro.dvc_gaps import alone, forget_the_dead, params_parsed_once
+from tradeoffs.repro.dvc_gaps import alone, forget_the_dead, quiet
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
-# DVC's loggers that tell of a step, and its progress bars.
-QUIET = {
-    "dvc.stage": logging.WARNING,
-    "dvc.stage.run": logging.WARNING,
-    "dvc.stage.cache": logging.WARNING,
-    "dvc.progress": logging.CRITICAL,
-    "dvc_data.callbacks": logging.CRITICAL,
-}
 
 
 class Begun(Enum):
     UNCHANGED = "did not change"
     DONE = "is cached"
     RUN = "its command is to run"
+    LATER = "another experiment is at the same work, and leaves it in the cache"
 
 
 @contextmanager
@@ -55,16 +48,7 @@ def opened(targets: Sequence[str] = ()) -> Iterator["Pipeline"]:
 
     Raises UserError if another run is at work in it.
     """
-    for name, level in QUIET.items():  # whoever runs the steps says what happens to them
-        logging.getLogger(name).setLevel(level)
-    with (
-        Repo() as repo,
-        alone(Path(str(repo.tmp_dir))),
-        lock_repo(repo),
-        repo.scm_context(quiet=True),
-        params_parsed_once(),
-    ):
-        forget_the_dead(repo)
+    with quiet(), project() as repo:
         steps = Pipeline(repo, targets)
         try:
             yield steps
@@ -72,15 +56,26 @@ def opened(targets: Sequence[str] = ()) -> Iterator["Pipeline"]:
             steps.release_all()
 
 
+@contextmanager
+def project() -> Iterator[Repo]:
+    """As `opened`, before it is known which steps there are."""
+    with Repo() as repo, alone(Path(str(repo.tmp_dir))), lock_repo(repo), repo.scm_context(quiet=True):
+        forget_the_dead(repo)
+        yield repo
+
+
 class Pipeline:
     """The steps of `targets` (all of dvc.yaml by default) and all that these depend on.
 
     `dependencies`: of each step, in the order in which `dvc repro` takes them, those that come before it. `planned`:
     those that may run, since something changed or may change; fewer do where a step leaves what was there before.
+    `in_flight`: the work that is going on, here and in what else shares it.
     """
 
-    def __init__(self, repo: Repo, targets: Sequence[str] = ()) -> None:
+    def __init__(self, repo: Repo, targets: Sequence[str] = (), in_flight: set[str] | None = None) -> None:
         self._repo = repo
+        self._in_flight = set() if in_flight is None else in_flight  # keys of DVC's run cache
+        self._keys: dict[str, str] = {}
         graph = get_active_graph(repo.index.graph)
         asked = collect_stages(repo, targets) if targets else [one for one in repo.index.stages if _is_ours(one)]
         order: list[Stage] = plan_repro(graph, asked)
@@ -128,6 +123,13 @@ class Pipeline:
         """What dvc.yaml says under `meta` of the stage; in neither lock file nor hash."""
         return self._stages[name].meta or {}
 
+    def experiment(self, name: str) -> str:
+        """To which it belongs: a step that fails ends no other."""
+        return ""
+
+    def settle(self) -> None:
+        """Looks, between two steps, which experiments are complete."""
+
     def begin(self, name: str) -> Begun:
         """What comes before the command: nothing to do, outputs from the cache, or the old outputs removed."""
         stage = self._stages[name]
@@ -145,6 +147,11 @@ class Pipeline:
             self._repo.stage_cache.restore(stage)
         except RunCacheNotFoundError:
             stage.save_deps()
+            if key := _get_stage_hash(stage) if _can_hash(stage) else "":
+                if key in self._in_flight:
+                    return Begun.LATER
+                self._in_flight.add(key)
+                self._keys[name] = key
             self._saved[name] = _contents(stage)
             self._hold(name)
             return Begun.RUN
@@ -226,13 +233,14 @@ class Pipeline:
         self._travelled[name] = entry
 
     def release(self, name: str) -> None:
-        """Lets other DVC commands have its inputs and outputs again."""
+        """Lets other DVC commands have its inputs and outputs again, and others do the same work."""
+        self._in_flight.discard(self._keys.pop(name, ""))
         if held := self._held.pop(name, None):
             with suppress(AssertionError, LockError):  # somebody has removed DVC's file of them, as it tells one to
                 held.close()
 
     def release_all(self) -> None:
-        for name in list(self._held):
+        for name in {*self._held, *self._keys}:
             self.release(name)
 
     @contextmanager

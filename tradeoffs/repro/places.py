@@ -3,28 +3,31 @@
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from tradeoffs.plumbing import clock
 from tradeoffs.repro import processes
 from tradeoffs.repro.pipeline import Pipeline
 from tradeoffs.repro.slots import Slots
 
+if TYPE_CHECKING:
+    from tradeoffs.repro.together import Together
+
 
 class Running(Protocol):
     """Of a step: `code` is the exit code of the command that has ended, `commands` are those that have not begun.
 
-    `entry`: what another machine says of it for dvc.lock; `why`, what it says went wrong; `lost`: it is gone.
+    `why`: what another machine says went wrong; `lost`: it is gone. `deliver` puts the outputs where they belong.
     """
 
     commands: list[str]
-    entry: Mapping[str, Any] | None
     why: str
     lost: bool
 
     @property
     def code(self) -> int: ...
     def next(self) -> None: ...
+    def deliver(self) -> None: ...
     def stop(self) -> None: ...
     def wait(self, seconds: float) -> None: ...
 
@@ -61,15 +64,17 @@ class Node(Protocol):
 
 
 class Here:
-    """This machine. Where there are others (`alone` is false) it takes what cannot be done elsewhere."""
+    """This machine. It takes all but what can be done `elsewhere`, if there are others."""
 
-    def __init__(self, pipeline: Pipeline, slots: Slots, alone: bool = True) -> None:
+    def __init__(
+        self, pipeline: "Pipeline | Together", slots: Slots, elsewhere: Callable[[str], bool] | None = None
+    ) -> None:
         self.name, self.slots = "", slots
-        self._pipeline, self._alone = pipeline, alone
+        self._pipeline, self._elsewhere = pipeline, elsewhere
         self._forks: processes.Forks | None = None
 
     def takes(self, step: str) -> bool:
-        return self._alone or not self._pipeline.travels(step)
+        return not (self._elsewhere and self._elsewhere(step))
 
     def start(
         self, step: str, environment: Mapping[str, str], log: Path | None, ended: Callable[[], None]
@@ -122,7 +127,7 @@ class Machine:
             self._free.append(slot)
             ended()
 
-        return Away(self.node, slot, request, log, over)
+        return Away(self.node, slot, request, self._pipeline, log, over)
 
     def lose(self) -> None:
         self._lost(self)
@@ -132,22 +137,33 @@ class Away:
     """A step on another machine."""
 
     def __init__(
-        self, node: Node, slot: int, request: dict[str, Any], log: Path | None, ended: Callable[[], None]
+        self,
+        node: Node,
+        slot: int,
+        request: dict[str, Any],
+        pipeline: Pipeline,
+        log: Path | None,
+        ended: Callable[[], None],
     ) -> None:
         self.commands: list[str] = []
-        self.entry: Mapping[str, Any] | None = None
         self.why, self.lost = "", False
+        self._entry: Mapping[str, Any] | None = None  # for dvc.lock
         self._node, self._slot, self._log, self._ended = node, slot, log, ended
+        self._step, self._pipeline = request["step"], pipeline
         self._thread = threading.Thread(target=self._ask, args=(request,), daemon=True)
         self._thread.start()
 
     @property
     def code(self) -> int:
         self._thread.join()
-        return 0 if self.entry is not None else 1
+        return 0 if self._entry is not None else 1
 
     def next(self) -> None:
         raise AssertionError("the other machine runs all commands of a step")
+
+    def deliver(self) -> None:
+        assert self._entry is not None
+        self._pipeline.bring(self._step, self._entry)
 
     def stop(self) -> None:
         if self._thread.is_alive():
@@ -162,7 +178,7 @@ class Away:
             if self._log:
                 self._log.write_text(answer["output"], encoding="utf-8")
             clock.add(answer["clock"])
-            self.entry, self.why = answer.get("lock"), answer.get("error", "")
+            self._entry, self.why = answer.get("lock"), answer.get("error", "")
         except LostError as error:
             self.lost, self.why = True, str(error)
         except Exception as error:  # the run is told, whatever it is

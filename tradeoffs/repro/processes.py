@@ -92,8 +92,7 @@ class Running:
         ended: Callable[[], None],
     ) -> None:
         self.commands = list(commands)  # that have not begun
-        self.entry: Mapping[str, Any] | None = None  # these are of what runs elsewhere (`places.Running`)
-        self.why, self.lost = "", False
+        self.why, self.lost = "", False  # these are of what runs elsewhere (`places.Running`)
         self._folder, self._environment = folder, dict(environment)
         self._log, self._forks, self._ended = log, forks, ended
         self._started: list[psutil.Process] = []
@@ -114,6 +113,9 @@ class Running:
         self._thread.join()
         code = self._process.wait() if isinstance(self._process, subprocess.Popen) else self._process.exitcode
         return int(code)
+
+    def deliver(self) -> None:
+        """Its outputs are where they belong."""
 
     def stop(self) -> None:
         """Tells it to end, and what it has started."""

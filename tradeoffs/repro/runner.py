@@ -15,6 +15,7 @@ from graphlib import TopologicalSorter
 from itertools import islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
 
 from dvc.exceptions import DvcException
 
@@ -23,6 +24,9 @@ from tradeoffs.repro.pipeline import Begun, Pipeline
 from tradeoffs.repro.places import Place, Running
 from tradeoffs.repro.screen import Screen
 from tradeoffs.repro.slots import Needs
+
+if TYPE_CHECKING:
+    from tradeoffs.repro.together import Together
 
 LOGS = Path(".scratch/logs")
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -42,7 +46,7 @@ class Runner:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        pipeline: "Pipeline | Together",
         needs: Callable[[str], Needs],
         places: Sequence[Place],
         screen: Screen,
@@ -59,6 +63,7 @@ class Runner:
         # That may start, in the order in which they came to that; the others after those that run alone.
         self._exclusive: list[str] = []
         self._others: list[str] = []
+        self._later: list[str] = []  # until one of the running has ended
         self._running: dict[str, Running] = {}
         self._using: dict[str, tuple[Place, Needs]] = {}
         self._lost: Counter[str] = Counter()  # how often the machine of a step was
@@ -115,15 +120,16 @@ class Runner:
         while more and not self._signal:
             begun = time.monotonic()
             self._write_now_and_then()
-            more = (self._keep_going or not self.failed) and (self._take_up() or self._start_one())
+            self._pipeline.settle()
+            more = self._take_up() or self._start_one()
             self.own_seconds += time.monotonic() - begun
 
     def _take_up(self) -> bool:
         """Whether there were steps that now may start, since all that they depend on is done."""
         ready = self._sorter.get_ready()
         for name in ready:
-            if name in self._planned:
-                (self._exclusive if self._needs(name).exclusive else self._others).append(name)
+            if name in self._planned or not self._may_start(name):
+                self._queue_up(name)
                 continue
             # It was up to date at the beginning, and so was all that it depends on; or it has no command.
             with self._failing(name):
@@ -131,6 +137,14 @@ class Runner:
                     self._pipeline.begin(name)
                 self._sorter.done(name)
         return bool(ready)
+
+    def _queue_up(self, name: str) -> None:
+        if self._may_start(name):
+            (self._exclusive if self._needs(name).exclusive else self._others).append(name)
+
+    def _may_start(self, name: str) -> bool:
+        """Whether nothing has failed in its experiment, or that shall stop nothing."""
+        return self._keep_going or self._pipeline.experiment(name) not in map(self._pipeline.experiment, self.failed)
 
     def _start_one(self) -> bool:
         """Whether there was one that could start. What is to run alone goes first, or it would wait for ever."""
@@ -159,6 +173,9 @@ class Runner:
 
     def _begin(self, name: str, place: Place) -> None:
         found = self._pipeline.begin(name)
+        if found is Begun.LATER:
+            self._later.append(name)
+            return
         if found is not Begun.RUN:
             self._screen.not_run(name, found)
             self._sorter.done(name)
@@ -207,8 +224,7 @@ class Runner:
             if running.commands:
                 running.next()
                 return
-            if running.entry is not None:
-                self._pipeline.bring(name, running.entry)
+            running.deliver()
             self._pipeline.finish(name)
             self._forget(name)
             self.took[name] = took
@@ -229,6 +245,9 @@ class Runner:
         self._running.pop(name, None)
         self._using.pop(name, None)
         self._pipeline.release(name)
+        later, self._later = self._later, []
+        for one in later:
+            self._queue_up(one)
 
     @contextmanager
     def _failing(self, name: str) -> Iterator[None]:
@@ -240,9 +259,12 @@ class Runner:
             if not isinstance(error, (UserError, DvcException, OSError)):
                 traceback.print_exc()  # of theirs or of ours, a bug
             self.failed[name] = f"failed to reproduce '{name}': {error or repr(error)}"
+            self._exclusive, self._others = (
+                [one for one in queue if self._may_start(one)] for queue in (self._exclusive, self._others)
+            )
             dependents = self._dependents(name) - self._left_out
             self._left_out |= dependents
-            rest = [] if self._keep_going or self._signal else list(self._running)
+            rest = [] if self._signal else [one for one in self._running if not self._may_start(one)]
             self._screen.fails(name, self.failed[name], dependents, rest)
 
     def _dependents(self, name: str) -> set[str]:

@@ -77,6 +77,10 @@ class Screen:
         print("\n".join([f"ERROR: {why}", *said]), file=sys.stderr, flush=True)
         self._show()
 
+    def says(self, line: str) -> None:
+        """What is of no single step."""
+        self._say(line)
+
     def refresh(self) -> None:
         if self._live:
             self._live.refresh()

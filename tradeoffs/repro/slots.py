@@ -1,6 +1,7 @@
 """Which steps may run beside each other on this machine: by cores, memory and GPU; nothing beside what is measured."""
 
 import difflib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,14 @@ class Slots:
             if self.fits(one, beside):
                 beside.append(one)
         return max(1, cores.usable() // len(beside))
+
+
+def shares(needs: Mapping[str, Needs], jobs: int, gpu: bool) -> dict[str, float]:
+    """The part of its own time that each step adds to the run: of those of one stage, `jobs` go on at a time."""
+    stages = {name: name.partition("@")[0].rpartition("/")[2] for name in needs}  # of all experiments
+    alike = Counter(stages.values())
+    alone = {name for name, one in needs.items() if one.exclusive or (gpu and one.gpu)}
+    return {name: 1.0 if name in alone else 1 / min(jobs, alike[stages[name]]) for name in needs}
 
 
 def has_gpu() -> bool:

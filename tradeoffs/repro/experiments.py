@@ -1,0 +1,288 @@
+"""All that is asked of DVC for experiments: its queue, a folder for each of them, and what becomes of it.
+
+What a worker of `dvc queue start` does with an experiment (dvc/repo/experiments/queue/tasks.py and executor/base.py of
+DVC 3.67), but that its steps are run by others, beside those of other experiments. To DVC's other commands it looks
+like one that a worker has taken, and afterwards like one that a worker has run. What is called is internal to DVC, as
+in pipeline.py.
+"""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, chdir, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import dvc.api
+import yaml
+from celery.result import AsyncResult
+from dvc.dependency import ParamsDependency
+from dvc.exceptions import InvalidArgumentError
+from dvc.repo import Repo
+from dvc.repo.checkout import checkout
+from dvc.repo.experiments.exceptions import ExperimentExistsError
+from dvc.repo.experiments.executor.base import BaseExecutor, ExecutorInfo, ExecutorResult, TaskStatus
+from dvc.repo.experiments.executor.local import TempDirExecutor
+from dvc.repo.experiments.queue.base import BaseStashQueue, QueueEntry
+from dvc.repo.experiments.queue.celery import LocalCeleryQueue
+from dvc.repo.experiments.utils import get_exp_rwlock
+from dvc.scm import NoSCM, add_no_submodules
+from dvc.stage.run import prepare_kwargs
+from dvc.stage.utils import _get_stage_files
+from dvc.utils.cli_parse import to_path_overrides
+from dvc.utils.hydra import get_hydra_sweeps
+from dvc_task.proc.process import ProcessInfo
+from hydra.errors import HydraException
+
+from tradeoffs import params
+from tradeoffs.params.reading import Loader
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.repro import dvc_gaps, pipeline
+
+LOCATION = "tradeoffs.repro"  # in DVC's notes, of what such a run has taken
+# Options of `dvc exp run` that change which steps run, or how.
+OTHERS = (
+    *("all_pipelines", "downstream", "dry", "force", "force_downstream"),
+    *("interactive", "pipeline", "pull", "recursive", "single_item"),
+)
+NOISE = "\n    full_key"  # in what hydra says of a wrong key, what nobody need know
+
+
+@contextmanager
+def project() -> Iterator[None]:
+    """The project in the working directory: no other run works in it meanwhile, all other commands of DVC can.
+
+    Raises UserError if it is no Git repository, or if another run is at work in it.
+    """
+    with Repo() as repo:
+        if isinstance(repo.scm, NoSCM):
+            raise UserError(f"{repo.root_dir}: DVC keeps experiments in Git, and this project has none")
+        folder = Path(str(repo.tmp_dir))
+    logging.getLogger("dvc_data.index.checkout").setLevel(logging.ERROR)  # it warns of outputs that were never made
+    with dvc_gaps.quiet(), dvc_gaps.alone(folder):
+        yield
+
+
+def queue(changes: Sequence[str], targets: Sequence[str], name: str | None) -> dict[str, str]:
+    """Queues an experiment for each combination of `changes`, as `dvc exp run --queue -S` has them.
+
+    Returns what is to be said of each (its name and its combination) by its revision. Raises UserError if there is
+    something wrong with one of them; then none is queued.
+    """
+    found: dict[str, str] = {}
+    with Repo() as repo:
+        waiting = repo.experiments.celery_queue
+        known = {entry.stash_rev for entry in waiting.iter_queued()}
+        try:
+            combinations = get_hydra_sweeps(to_path_overrides(changes))
+            for number, one in enumerate(combinations, start=1):
+                values = [f"{path}:{value}" for path, some in one.items() for value in some]
+                label = f"{name}-{number}" if name and len(combinations) > 1 else name
+                repo.experiments.run(queue=True, params=values, targets=list(targets), name=label)
+                [entry] = [entry for entry in waiting.iter_queued() if entry.stash_rev not in {*known, *found}]
+                found[entry.stash_rev] = f"{entry.name}: {' '.join(values).replace(f'{params.PATH}:', '')}"
+                _check(entry.stash_rev, found[entry.stash_rev])
+        except Exception as error:
+            if found:
+                waiting.remove(found)
+            if isinstance(error, ExperimentExistsError):
+                raise UserError(f"--name {name}: {error.name} is there already; dvc exp remove, or another") from error
+            why = error.__cause__ if isinstance(error, InvalidArgumentError) else error
+            if isinstance(why, (HydraException, OSError)):
+                raise UserError(f"-S {' -S '.join(changes)}: {str(why).partition(NOISE)[0]}") from error
+            raise
+    return found
+
+
+def _check(rev: str, said: str) -> None:
+    _, problems = params.checked(yaml.load(dvc.api.read(str(params.PATH), rev=rev), Loader=Loader))
+    if problems:
+        raise UserError("\n  ".join([f"{params.PATH} of {said}", *problems]))
+
+
+def taken(revs: Collection[str] | None, most: int) -> list["Experiment"]:
+    """So many of what is on DVC's queue, or of those of it alone: no worker takes them any more."""
+    with Repo() as repo:
+        waiting: LocalCeleryQueue = repo.experiments.celery_queue
+        _put_back_what_was_killed(waiting)
+        processed = Path(waiting.celery.conf.broker_transport_options["processed_folder"])
+        found: list[Experiment] = []
+        for message, entry in list(waiting._iter_queued()):
+            if len(found) == most or (revs is not None and entry.stash_rev not in revs):
+                continue
+            path = Path(waiting.celery._queued_msg_path_cache[message.delivery_tag])
+            note = ExecutorInfo("", entry.baseline_rev, LOCATION, "", "", entry.name)
+            note.dump_json(waiting.get_infofile_path(entry.stash_rev))
+            with suppress(FileNotFoundError):  # a worker was faster
+                task = _Task(message.headers["id"], path.rename(processed / path.name), path)
+                _, options, _ = message.decode()
+                found.append(Experiment(entry, task, options, {one.name for one in found}))
+    return found
+
+
+class _Task(NamedTuple):
+    """What DVC's queue knows of an experiment: a message, in the folder of those that were taken, and where it was."""
+
+    key: str
+    path: Path
+    before: Path
+
+
+def _put_back_what_was_killed(waiting: LocalCeleryQueue) -> None:
+    """Of a run that was killed. None is at work: `project` sees to that."""
+    incoming = Path(waiting.celery.conf.broker_transport_options["data_folder_in"])
+    for message, entry in list(waiting._iter_processed()):
+        note = Path(waiting.get_infofile_path(entry.stash_rev))
+        if not note.is_file() or AsyncResult(message.headers["id"]).ready():
+            continue
+        info = ExecutorInfo.load_json(str(note))
+        if info.location == LOCATION and info.status < TaskStatus.SUCCESS:
+            path = Path(waiting.celery._processed_msg_path_cache[message.delivery_tag])
+            _put_back(waiting, entry, _Task("", path, incoming / path.name))
+
+
+def _put_back(waiting: LocalCeleryQueue, entry: QueueEntry, task: _Task) -> None:
+    note = Path(waiting.get_infofile_path(entry.stash_rev))
+    if folder := ExecutorInfo.load_json(str(note)).root_dir:
+        shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(note.parent)
+    if entry.stash_rev not in waiting.stash.stash_revs:
+        said = waiting.stash.format_message(entry.head_rev, entry.baseline_rev, entry.name, entry.branch)
+        with get_exp_rwlock(waiting.repo, writes=[entry.stash_ref]):  # as stash_failed does for another list
+            waiting.scm.set_ref(waiting.stash.ref, entry.stash_rev, message=f"commit: {said}")
+    task.path.rename(task.before)
+
+
+class Experiment:
+    """One taken off the queue. `open` makes its folder; then one of `commit`, `fail` and `put_back` ends it."""
+
+    def __init__(self, entry: QueueEntry, task: _Task, options: dict[str, Any], others: Collection[str]) -> None:
+        short = entry.stash_rev[:7]
+        self.name = entry.name or short
+        if self.name in others:  # of another commit
+            self.name += f"-{short}"
+        self.steps: _Steps
+        self._entry, self._task, self._options = entry, task, options
+        self._executor: BaseExecutor | None = None  # as long as there is a folder
+        self._info: ExecutorInfo
+        self._opened = ExitStack()
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """Inside, its folder is the working directory, as DVC and the steps need it."""
+        assert self._executor
+        with chdir(Path(self._executor.root_dir, self._info.wdir or ".")):
+            yield
+
+    def open(self, in_flight: set[str]) -> None:
+        """Its code and data, with what it changes, in a folder of its own; `steps` are those that are to run there.
+
+        Raises UserError and DvcException where that is not possible.
+        """
+        with self._main() as repo:
+            location = {"location": LOCATION}
+            executor = BaseStashQueue.init_executor(repo.experiments, self._entry, TempDirExecutor, **location)
+            self._executor, self._info = executor, executor.info
+            self._note(repo, TaskStatus.RUNNING)
+            for path in self._options.get("copy_paths") or []:
+                BaseExecutor._copy_path(Path(path).absolute(), Path(executor.root_dir, executor.dvc_dir).parent / path)
+        with self.here():
+            params.load_all()
+            repo = self._opened.enter_context(pipeline.project())
+            arguments, options = BaseExecutor._repro_args(repo)
+            if others := [option for option in OTHERS if options.get(option)]:
+                raise UserError(f"queued with {', '.join(others)}, which `dvc queue start` alone can do")
+            targets = (arguments[0] if arguments else options.get("targets")) or None
+            checkout(repo, targets=targets, with_deps=targets is not None, force=True, allow_missing=True)
+            self.steps = _Steps(repo, targets or (), in_flight, options.get("run_env") or {})
+            self._opened.callback(self.steps.release_all)
+
+    def commit(self) -> None:
+        """Makes it an experiment of the project, and removes its folder."""
+        with self.here():
+            self.steps.write()
+            result = self.steps.commit(self._info, self._options.get("message"))
+        self._close()
+        self._info.result_hash, self._info.result_ref = result.exp_hash, str(result.ref_info)
+        with self._main() as repo:
+            assert self._executor
+            if not BaseStashQueue.collect_executor(repo.experiments, self._executor, result):
+                raise UserError(f"Git could not fetch it from {self._executor.root_dir}")
+            self._end(repo, TaskStatus.SUCCESS)
+
+    def fail(self, why: str) -> None:
+        """Leaves it among those that failed, as `dvc queue status` names them; `dvc queue logs` says why."""
+        self._close()
+        with self._main() as repo:
+            waiting: LocalCeleryQueue = repo.experiments.celery_queue
+            waiting.stash_failed(self._entry)
+            rev = self._entry.stash_rev
+            said = Path(waiting.get_infofile_path(rev)).with_suffix(".out")
+            said.write_text(f"{why}\n", encoding="utf-8")
+            waiting.proc[rev] = ProcessInfo(os.getpid(), None, str(said), None, 1)
+            self._end(repo, TaskStatus.FAILED)
+
+    def put_back(self) -> None:
+        """On the queue, as if nobody had taken it."""
+        self._close()
+        with self._main() as repo:
+            _put_back(repo.experiments.celery_queue, self._entry, self._task)
+
+    def _main(self) -> Repo:
+        """The project, as it is by now."""
+        return Repo(self._entry.dvc_root)
+
+    def _close(self) -> None:
+        if self._executor:
+            with self.here():
+                self._opened.close()
+
+    def _end(self, repo: Repo, status: TaskStatus) -> None:
+        waiting: LocalCeleryQueue = repo.experiments.celery_queue
+        if self._executor:
+            self._note(repo, status)
+            self._executor.cleanup(waiting.get_infofile_path(self._entry.stash_rev))
+            self._executor = None
+        if status is TaskStatus.SUCCESS:
+            waiting.celery.backend.mark_as_done(self._task.key, None)
+        else:
+            waiting.celery.backend.mark_as_failure(self._task.key, None)
+
+    def _note(self, repo: Repo, status: TaskStatus) -> None:
+        """What DVC's other commands read of it."""
+        self._info.status = status
+        self._info.dump_json(repo.experiments.celery_queue.get_infofile_path(self._entry.stash_rev))
+
+
+class _Steps(pipeline.Pipeline):
+    """In the folder of an experiment, of which its commands get to know by `run_env`."""
+
+    def __init__(self, repo: Repo, targets: Sequence[str], in_flight: set[str], run_env: dict[str, str]) -> None:
+        super().__init__(repo, targets, in_flight)
+        self._prepare = partial(prepare_kwargs, run_env=run_env)
+
+    def environment(self, name: str) -> dict[str, str]:
+        env: dict[str, str] = self._prepare(self._stages[name])["env"]
+        return env
+
+    def work(self) -> dict[str, str]:
+        """What each step does, as far as dvc.yaml and params.yaml tell: alike where it most likely is the same."""
+        found: dict[str, str] = {}
+        for name, stage in self._stages.items():
+            values = [dep.get_hash().value for dep in stage.deps if isinstance(dep, ParamsDependency)]
+            before = sorted(found[one] for one in self.dependencies[name] if one in found)
+            found[name] = str(hash(json.dumps([name, stage.cmd, values, before], default=str)))
+        return found
+
+    def commit(self, info: ExecutorInfo, message: str | None) -> ExecutorResult:
+        """What is done, in Git, as BaseExecutor.reproduce has it when `dvc repro` has ended."""
+        for stage in self._stages.values():
+            self._repo.scm_context.add(_get_stage_files(stage))
+        if paths := TempDirExecutor._get_top_level_paths(self._repo):
+            add_no_submodules(self._repo.scm, paths)
+        key = BaseExecutor.hash_exp(self._done.values())
+        _, found, force = TempDirExecutor._repro_commit(self._repo, info, key, False, message=message)
+        return ExecutorResult(key, found, force)
