@@ -12,18 +12,20 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from copy import deepcopy
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+import psutil
 from dvc.dependency import param
-from dvc.lock import LockError
+from dvc.lock import LockError, make_lock
 from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
-from dvc.rwlock import RWLOCK_FILE, rwlock
+from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK, rwlock
 from dvc.stage import PipelineStage, Stage
 from dvc.stage.cache import RunCacheNotFoundError
 from dvc.stage.run import prepare_kwargs
@@ -35,6 +37,7 @@ from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
+MOST_WAIT = 60.0  # seconds for what a killed run has left to end
 # DVC's loggers that tell of a step, and its progress bars.
 QUIET = {
     "dvc.stage": logging.WARNING,
@@ -61,13 +64,13 @@ def opened(targets: Sequence[str] = ()) -> Iterator["Pipeline"]:
         logging.getLogger(name).setLevel(level)
     with (
         Repo() as repo,
-        _alone(Path(str(repo.tmp_dir))),
+        _alone(Path(str(repo.tmp_dir))) as held,
         lock_repo(repo),
         repo.scm_context(quiet=True),
         _params_parsed_once(),
     ):
         _forget_the_dead(repo)
-        steps = Pipeline(repo, targets)
+        steps = Pipeline(repo, targets, held)
         try:
             yield steps
         finally:
@@ -79,10 +82,11 @@ class Pipeline:
 
     `dependencies`: of each step, in the order in which `dvc repro` takes them, those that come before it. `planned`:
     those that may run, since something changed or may change; fewer do where a step leaves what was there before.
+    `held`: the open file with the lock that keeps a second run out.
     """
 
-    def __init__(self, repo: Repo, targets: Sequence[str] = ()) -> None:
-        self._repo = repo
+    def __init__(self, repo: Repo, targets: Sequence[str] = (), held: int | None = None) -> None:
+        self._repo, self.held = repo, held
         graph = get_active_graph(repo.index.graph)
         order: list[Stage] = plan_repro(graph, collect_stages(repo, targets or [PIPELINE]))
         self._stages = {stage.addressing: stage for stage in order}
@@ -231,48 +235,77 @@ class Pipeline:
         """Keeps other DVC commands from what the step reads and writes until `release`."""
         stage, held = self._stages[name], ExitStack()
         reads, writes = [dep.fs_path for dep in stage.deps], [out.fs_path for out in stage.outs]
-        hardlink = self._repo.config["core"].get("hardlink_lock", False)
         # Named by the step: two that read the same each hold it.
         who = f"{' '.join(sys.argv)} ({name})"
-        held.enter_context(rwlock(self._repo.tmp_dir, self._repo.fs, who, reads, writes, hardlink))
+        held.enter_context(rwlock(self._repo.tmp_dir, self._repo.fs, who, reads, writes, _hardlink(self._repo)))
         self._held[name] = held
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _alone(folder: Path) -> Iterator[int]:
     """Holds a file in DVC's folder for its own files: a second run would remove what the first has made."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "tradeoffs-repro").open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            other = file.read().strip()
-            raise UserError(
-                f"another run is at work in {Path.cwd()} (process {other or 'unknown'}); wait for it to end, or end it"
-            ) from None
+            _lock(file)
         except OSError as error:  # some file systems cannot
             logging.getLogger("dvc").warning("%s cannot be locked (%s): start no second run here", folder, error)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
-        yield
+        yield file.fileno()
+
+
+def _lock(file: TextIO) -> None:
+    """Waits for what a killed run has left: its guard holds the lock until that is ended.
+
+    Raises UserError where a run is alive, or what it has left does not end.
+    """
+    end = time.monotonic() + MOST_WAIT
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            other = file.read().strip()
+            if not other.isdecimal() or _is_alive(int(other)) or time.monotonic() > end:
+                raise UserError(
+                    f"another run is at work in {Path.cwd()} (process {other or 'unknown'}), or what it has started; "
+                    "wait for it to end, or end it"
+                ) from None
+        time.sleep(0.05)
+
+
+def _is_alive(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _forget_the_dead(repo: Repo) -> None:
     """Takes out of DVC's file of what is being read and written what a killed process of this number has left there.
 
-    In a container processes have the same numbers each time, so DVC would wait for this one.
+    In a container processes have the same numbers each time, so DVC would wait for this one. A file that is cut short
+    was being written by a process that was killed; DVC would refuse it for ever.
     """
     path = Path(str(repo.tmp_dir), RWLOCK_FILE)
     if not path.is_file():
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    mine = os.getpid()
-    readers = {name: [one for one in some if one["pid"] != mine] for name, some in found.get("read", {}).items()}
-    found["read"] = {name: some for name, some in readers.items() if some}
-    found["write"] = {name: one for name, one in found.get("write", {}).items() if one["pid"] != mine}
-    files.write_text(path, json.dumps(found))
+    with make_lock(str(path.with_name(RWLOCK_LOCK)), str(repo.tmp_dir), hardlink_lock=_hardlink(repo)):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            found = {}
+        mine = os.getpid()
+        readers = {name: [one for one in some if one["pid"] != mine] for name, some in found.get("read", {}).items()}
+        found["read"] = {name: some for name, some in readers.items() if some}
+        found["write"] = {name: one for name, one in found.get("write", {}).items() if one["pid"] != mine}
+        files.write_text(path, json.dumps(found))
+
+
+def _hardlink(repo: Repo) -> bool:
+    """Whether DVC locks by hard links, as it is told to where a file system knows nothing else."""
+    return bool(repo.config["core"].get("hardlink_lock", False))
 
 
 def _load(path: str) -> dict[str, Any]:

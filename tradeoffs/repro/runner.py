@@ -18,6 +18,7 @@ from dvc.exceptions import DvcException
 
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro import processes
+from tradeoffs.repro.guard import Guard
 from tradeoffs.repro.pipeline import Begun, Pipeline
 from tradeoffs.repro.screen import Screen
 from tradeoffs.repro.slots import Needs, Slots
@@ -67,6 +68,7 @@ class Runner:
     def run(self) -> None:
         """Raises KeyboardInterrupt and SystemExit where a signal ends it. What was done until then is in dvc.lock, and
         of what was running nothing is left."""
+        guard = Guard(self._pipeline.held)  # before the process that forks: its mark is that of the forks
         before = {number: signal.getsignal(number) for number in STOPS}
         for number, handler in before.items():
             if handler is not signal.SIG_IGN:  # nohup
@@ -88,6 +90,7 @@ class Runner:
                 self._pipeline.write()
                 for number, handler in before.items():
                     signal.signal(number, handler)
+        guard.dismiss()
         if self._signal == signal.SIGINT:
             raise KeyboardInterrupt
         if self._signal:
@@ -182,6 +185,7 @@ class Runner:
         took = time.monotonic() - self._begun[name]
         with self._failing(name):
             if running.code:
+                running.end()
                 command = " && ".join(self._pipeline.command(name))
                 raise UserError(f"failed to run: {command}, exited with {running.code}")
             if running.commands:
