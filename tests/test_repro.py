@@ -272,12 +272,12 @@ while not os.path.exists("looked"):
     assert time.monotonic() < end, "nobody looked"
 """
 
-# Each of two merges waits for the other.
+# Each of two merges waits for the other, and says which GPUs it may use.
 TOGETHER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 if any("models/merged" in word for word in sys.argv):
-    Path(sys.argv[1].replace("/", "_") + ".here").touch()
+    Path(sys.argv[1].replace("/", "_") + ".here").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     end = time.monotonic() + 60
     while len(list(Path().glob("*.here"))) < 2:
         assert time.monotonic() < end, "alone"
@@ -291,6 +291,39 @@ def test_what_is_not_measured_runs_side_by_side(finished, tmp_path):
     done = run(folder, "--jobs", "2")
     assert done.returncode == 0, done.stderr
     assert fake_pipeline.repro(folder) == set()
+
+
+def with_gpus(folder: Path, count: int) -> None:
+    """Lets the runner find so many."""
+    slots = folder / "tradeoffs/repro/slots.py"
+    slots.write_text(slots.read_text().replace('Path("/dev")', f"Path({str(folder / 'dev')!r})"))
+    (folder / "dev").mkdir()
+    for number in range(count):
+        (folder / f"dev/nvidia{number}").touch()
+
+
+def test_trainings_run_side_by_side_each_on_a_gpu_of_its_own(finished, tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    folder = copy(finished[0], tmp_path)
+    with_gpus(folder, 2)
+    changed(folder, "finetune/trainer.py")
+    (folder / "stand_in.py").write_text(
+        TOGETHER.replace("models/merged", "models/trained") + (folder / "stand_in.py").read_text()
+    )
+    done = run(folder, "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.read_text() for path in folder.glob("*.here")) == ["0", "1"]
+
+
+def test_a_training_on_more_gpus_than_there_are_is_refused(finished, tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    folder = copy(finished[0], tmp_path)
+    with_gpus(folder, 2)
+    changed(folder, "finetune/trainer.py")
+    fake_pipeline.change(folder, lambda raw: raw["launch"].update(gpus=4))
+    done = run(folder)
+    assert done.returncode == 1
+    assert "finetune@demo-demo-base-42 needs 4 GPUs, there are 2 (0, 1); ask for fewer (launch.gpus" in done.stderr
 
 
 def test_what_is_measured_runs_beside_nothing(finished, tmp_path):

@@ -7,8 +7,8 @@
     python -m tradeoffs.repro --dry              what would run, and for how long
 
 The same outputs, the same cache and the same dvc.lock as `dvc repro`, which has nothing to do afterwards. Steps whose
-stage has `meta: {exclusive: true}` in dvc.yaml are measured, so they have the machine to themselves. How long each step
-took is kept in metrics/times.json, by which the next run is estimated.
+stage has `meta: {exclusive: true}` in dvc.yaml are measured, so they have the machine to themselves, or with `gpu`
+their GPUs. How long each step took is kept in metrics/times.json, by which the next run is estimated.
 """
 
 import logging
@@ -27,7 +27,7 @@ from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro import pipeline, times
 from tradeoffs.repro.runner import Runner
 from tradeoffs.repro.screen import Screen
-from tradeoffs.repro.slots import Needs, Slots, has_gpu
+from tradeoffs.repro.slots import Needs, Slots, gpus
 
 FAILED, INTERRUPTED = 1, 252  # the second as DVC has it
 
@@ -63,8 +63,8 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, begun: 
             print(f"Nothing to run: all {len(every)} steps are up to date.")
             return False
         memory = times.Memory()
-        gpu = has_gpu()
-        share = _shares({name: Needs.of(name, steps.meta(name), 0.0) for name in planned}, jobs, gpu)
+        slots = Slots(jobs, gpus())
+        share = _shares({name: Needs.of(name, steps.meta(name), 0.0) for name in planned}, slots)
         expected = times.estimate(planned, every, share)
         print("\n".join([*times.announcement(expected), ""]), flush=True)
         if dry:
@@ -72,7 +72,7 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, begun: 
             return False
         clock.LOG.unlink(missing_ok=True)
         needs, screen = partial(_needs, steps, memory), Screen(planned, expected.seconds, share)
-        run = Runner(steps, needs, Slots(jobs, gpu), screen, memory.learn, keep_going)
+        run = Runner(steps, needs, slots, screen, memory.learn, keep_going)
         try:
             run.run()
         finally:
@@ -83,11 +83,14 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, begun: 
     return bool(run.failed)
 
 
-def _shares(needs: Mapping[str, Needs], jobs: int, gpu: bool) -> dict[str, float]:
-    """The part of its own time that each step adds to the run: of those of one stage, `jobs` go on at a time."""
+def _shares(needs: Mapping[str, Needs], slots: Slots) -> dict[str, float]:
+    """The part of its own time that each step adds to the run: of those of one stage, some go on at a time.
+
+    Raises UserError where one needs more GPUs than there are.
+    """
+    slots.check(needs)
     alike = Counter(name.partition("@")[0] for name in needs)
-    alone = {name for name, one in needs.items() if one.exclusive or (gpu and one.gpu)}
-    return {name: 1.0 if name in alone else 1 / min(jobs, alike[name.partition("@")[0]]) for name in needs}
+    return {name: 1 / min(slots.side_by_side(one), alike[name.partition("@")[0]]) for name, one in needs.items()}
 
 
 def _needs(steps: pipeline.Pipeline, memory: times.Memory, name: str) -> Needs:

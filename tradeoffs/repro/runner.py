@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from graphlib import TopologicalSorter
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -153,9 +153,10 @@ class Runner:
             log = LOGS / f"{name}.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.unlink(missing_ok=True)
-            waiting = map(self._needs, islice(self._others, 4 * self._slots.jobs))
+            waiting = map(self._needs, islice(chain(self._exclusive, self._others), 4 * self._slots.jobs))
             threads = self._slots.threads(needs, list(self._using.values()), waiting)
             environment.setdefault("OMP_NUM_THREADS", str(threads))
+        environment |= self._slots.take(name, needs)
         commands = self._pipeline.command(name)
         self._screen.starts(name, commands, log)
         folder = self._pipeline.folder(name)
@@ -201,6 +202,7 @@ class Runner:
     def _forget(self, name: str) -> None:
         self._running.pop(name, None)
         self._using.pop(name, None)
+        self._slots.release(name)
         self._pipeline.release(name)
 
     @contextmanager
