@@ -35,7 +35,7 @@ class Dies(node.Node):
         return answer
 
 with pipeline.opened() as steps:
-    here = places.Here(steps, Slots(1, False, 1e6), steps.travels)
+    here = places.Here(steps, Slots(1, (), 1e6), steps.travels)
     where = [here]
     bundle = cluster.snapshot()
     lose = lambda one: where.remove(one) if one in where else None

@@ -1,14 +1,18 @@
-"""A step as a fork is what it is as a command: arguments, environment, output, exit code; and it ends with the run."""
+"""A step as a fork is what it is as a command: arguments, environment, output, exit code; and it ends with the run, and
+so does what it has started."""
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import fake_pipeline
+import psutil
 import pytest
 
 from tradeoffs.repro import processes
@@ -29,10 +33,11 @@ atexit.register(print, "the end")
 RUNS = """
 import os, queue, signal, sys
 from pathlib import Path
-from tradeoffs.repro import processes
+from tradeoffs.repro import guard, processes
 processes.LIBRARIES, processes.WITHOUT_GPU = {libraries}, []
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 command, ended = {command!r}, queue.SimpleQueue()
+ours = guard.Guard()
 forks = processes.Forks([command] * {count}, gpu=False)
 environment = os.environ | {{"DVC_STAGE": "merge"}}
 running = processes.Running([command], os.getcwd(), environment, {log}, forks, lambda: ended.put(1))
@@ -41,6 +46,7 @@ try:
 finally:
     running.stop()
     running.wait({patience})
+ours.dismiss()
 print(f"code {{running.code}}", file=sys.stderr)
 """
 COMMAND = "python -m stages.merge --model demo --method lora"
@@ -69,7 +75,9 @@ def ran(folder: Path, step: str, count: int, **more: str) -> tuple[str, str]:
     """Its output and errors."""
     environment = fake_pipeline.environment_with()
     command = program(folder, step, count, **more)
-    done = subprocess.run(command, cwd=folder, env=environment, input="said", capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, input="said", capture_output=True, text=True, timeout=60
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
@@ -120,28 +128,64 @@ def test_commands_go_on_where_no_process_that_forks_can_start(folder):
 
 
 WAITS = "import signal\nprint('here', flush=True)\nsignal.pause()"
+# What a step starts, or forks, in a session of its own, as torch's launcher does; it says so, and goes on for ever.
+STARTED = "import pathlib, signal\nprint('here', flush=True)\npathlib.Path('here').touch()\nsignal.pause()"
+STARTS = f"import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', {STARTED!r}], start_new_session=True)\n"
+FORKS = f"import os\nif not os.fork():\n    os.setsid()\n{textwrap.indent(STARTED, '    ')}\n"
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 @pytest.mark.parametrize(
-    ("number", "count", "command"),
+    ("step", "count", "command"),
     [
-        (signal.SIGKILL, 1, COMMAND),
-        (signal.SIGKILL, 2, COMMAND),
-        (signal.SIGTERM, 1, COMMAND),
-        (signal.SIGTERM, 2, COMMAND),
-        (signal.SIGTERM, 1, f"true; {COMMAND}"),  # killed, nobody is left who knows what a shell has started
+        (WAITS, 1, COMMAND),
+        (WAITS, 2, COMMAND),
+        (f"{STARTS}import signal\nsignal.pause()", 1, COMMAND),
+        (f"{STARTS}import signal\nsignal.pause()", 1, f"true; {COMMAND}"),
+        (f"{FORKS}import signal\nsignal.pause()", 2, COMMAND),
     ],
 )
-def test_a_step_ends_with_the_run(folder, number, count, command):
+def test_a_step_ends_with_the_run(folder, number, step, count, command):
     """It holds the other end of a pipe that this test reads: all have ended when that is closed."""
     environment = fake_pipeline.environment_with()
     run = subprocess.Popen(
-        program(folder, WAITS, count, command), cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
+        program(folder, step, count, command), cwd=folder, env=environment, stdout=subprocess.PIPE, text=True
     )
     assert run.stdout.readline() == "here\n"
     os.kill(run.pid, number)
     assert run.communicate(timeout=60)[0] == ""
     assert run.returncode == (143 if number == signal.SIGTERM else -9)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("start", [STARTS, FORKS])
+def test_what_a_step_that_was_killed_had_started_ends(folder, count, start):
+    killed = "import os, time\nwhile not os.path.exists('here'):\n    time.sleep(0.01)\nos.kill(os.getpid(), 9)"
+    assert ran(folder, start + killed, count) == ("here\n", "code -9\n")  # which is there when all have ended
+
+
+def test_what_a_run_that_ends_by_itself_has_left_on_purpose_stays(folder):
+    step = "import os, subprocess\nleft = subprocess.Popen(['sleep', '600'], start_new_session=True)\nprint(left.pid)"
+    done = subprocess.Popen(
+        program(folder, step, 1), cwd=folder, env=fake_pipeline.environment_with(), stdout=subprocess.PIPE, text=True
+    )
+    left = psutil.Process(int(done.stdout.readline()))
+    done.wait()
+    assert left.is_running()
+    left.kill()
+    done.communicate()
+
+
+def test_what_ends_the_run_by_its_name_does_not_end_its_guard(folder):
+    run = subprocess.Popen(
+        program(folder, WAITS, 1), cwd=folder, env=fake_pipeline.environment_with(), stdout=subprocess.PIPE, text=True
+    )
+    assert run.stdout.readline() == "here\n"
+    guards = [one for one in psutil.Process(run.pid).children() if os.getsid(one.pid) == one.pid]
+    assert len(guards) == 1
+    assert not re.search("tradeoffs.repro", " ".join(guards[0].cmdline()))
+    run.kill()
+    run.communicate()
 
 
 @pytest.mark.parametrize("count", [1, 2])

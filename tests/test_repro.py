@@ -1,5 +1,6 @@
 """`python -m tradeoffs.repro` leaves what `dvc repro` leaves, says where it is, and loses nothing when stopped."""
 
+import fcntl
 import json
 import os
 import pty
@@ -9,12 +10,17 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from contextlib import suppress
 from pathlib import Path
 
 import fake_pipeline
 import forked
+import psutil
 import pytest
+
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.repro import dvc_gaps
 
 SLOW_FIXTURES = {"fresh", "finished"}  # read by conftest.py
 STEP = re.compile(r"^\[(\d+)/(\d+)\] (Stage '|)([a-z_]+(?:@[\w-]+)?)(.*)$", re.MULTILINE)
@@ -266,12 +272,12 @@ while not os.path.exists("looked"):
     assert time.monotonic() < end, "nobody looked"
 """
 
-# Each of two merges waits for the other.
+# Each of two merges waits for the other, and says which GPUs it may use.
 TOGETHER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 if any("models/merged" in word for word in sys.argv):
-    Path(sys.argv[1].replace("/", "_") + ".here").touch()
+    Path(sys.argv[1].replace("/", "_") + ".here").write_text(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     end = time.monotonic() + 60
     while len(list(Path().glob("*.here"))) < 2:
         assert time.monotonic() < end, "alone"
@@ -285,6 +291,39 @@ def test_what_is_not_measured_runs_side_by_side(finished, tmp_path):
     done = run(folder, "--jobs", "2")
     assert done.returncode == 0, done.stderr
     assert fake_pipeline.repro(folder) == set()
+
+
+def with_gpus(folder: Path, count: int) -> None:
+    """Lets the runner find so many."""
+    slots = folder / "tradeoffs/repro/slots.py"
+    slots.write_text(slots.read_text().replace('Path("/dev")', f"Path({str(folder / 'dev')!r})"))
+    (folder / "dev").mkdir()
+    for number in range(count):
+        (folder / f"dev/nvidia{number}").touch()
+
+
+def test_trainings_run_side_by_side_each_on_a_gpu_of_its_own(finished, tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    folder = copy(finished[0], tmp_path)
+    with_gpus(folder, 2)
+    changed(folder, "finetune/trainer.py")
+    (folder / "stand_in.py").write_text(
+        TOGETHER.replace("models/merged", "models/trained") + (folder / "stand_in.py").read_text()
+    )
+    done = run(folder, "--jobs", "2")
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.read_text() for path in folder.glob("*.here")) == ["0", "1"]
+
+
+def test_a_training_on_more_gpus_than_there_are_is_refused(finished, tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    folder = copy(finished[0], tmp_path)
+    with_gpus(folder, 2)
+    changed(folder, "finetune/trainer.py")
+    fake_pipeline.change(folder, lambda raw: raw["launch"].update(gpus=4))
+    done = run(folder)
+    assert done.returncode == 1
+    assert "finetune@demo-demo-base-42 needs 4 GPUs, there are 2 (0, 1); ask for fewer (launch.gpus" in done.stderr
 
 
 def test_what_is_measured_runs_beside_nothing(finished, tmp_path):
@@ -441,3 +480,79 @@ def test_a_step_may_remove_what_the_run_list_no_longer_names(finished, tmp_path)
     done = run(folder)
     assert done.returncode == 0, done.stderr
     assert fake_pipeline.repro(folder) == set()
+
+
+# What a step starts in a session of its own, as torch's launcher does: it appends to a file for ever.
+APPENDS = "import os, time\nwhile True:\n    print(os.getpid(), file=open('left', 'a'))\n    time.sleep(0.01)"
+LEAVES = f"""
+import subprocess, time
+none = subprocess.DEVNULL
+subprocess.Popen([sys.executable, "-c", {APPENDS!r}], start_new_session=True, stdout=none, stderr=none)
+while not os.path.exists("left") or not open("left").read().endswith("\\n"):
+    time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize(
+    ("killed", "code"),
+    [("os.kill(os.getpgrp(), signal.SIGKILL); signal.pause()", -9), ("os.kill(os.getpid(), signal.SIGKILL)", 1)],
+)
+def test_after_a_kill_of_the_run_or_of_a_step_nothing_is_left(fresh, tmp_path, killed, code):
+    folder = copy(fresh, tmp_path)
+    stop_at_merge(folder, textwrap.indent(LEAVES + killed, "    ").strip())
+    assert alone(folder).returncode == code
+    left = int((folder / "left").read_text().split()[0])
+    end = time.monotonic() + 60
+    while code < 0 and is_alive(left):  # the guard is at it; after a step it was ended before the run was
+        assert time.monotonic() < end, "nobody ended it"
+        time.sleep(0.01)
+    assert not is_alive(left)
+    go_on(folder)
+    assert run(folder).returncode == 0
+
+
+def is_alive(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def test_what_a_killed_run_has_left_is_waited_for_and_a_run_that_is_alive_is_not(tmp_path, monkeypatch):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    held = (tmp_path / "tradeoffs-repro").open("a+")  # as by its guard
+    held.write(f"{ended.pid}\n")
+    held.flush()
+    fcntl.flock(held, fcntl.LOCK_EX)
+    monkeypatch.setattr(dvc_gaps.time, "sleep", lambda _: held.close())
+    with dvc_gaps.alone(tmp_path):
+        assert held.closed
+        with (
+            pytest.raises(UserError, match=f"another run is at work .*process {os.getpid()}"),
+            dvc_gaps.alone(tmp_path),
+        ):
+            pass
+
+
+def test_a_file_of_dvcs_locks_that_a_kill_cut_short_stops_nobody(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    (folder / ".dvc/tmp").mkdir(exist_ok=True)
+    (folder / ".dvc/tmp/rwlock").write_text('{"read": {"da')
+    assert run(folder, "prepare@demo").returncode == 0
+    assert locked(folder) == {"prepare@demo"}
+
+
+def test_a_step_that_begins_again_is_not_taken_for_what_it_was_before(finished, tmp_path):
+    folder = copy(finished[0], tmp_path)
+    fake_pipeline.change(folder, lambda raw: raw.update(seed=raw["seed"] + 1))  # its command stays the same
+    twice = """
+from tradeoffs.repro import pipeline
+with pipeline.opened(["prepare"]) as steps:
+    found = [steps.begin("prepare@demo").name]
+    steps.release("prepare@demo")
+    found.append(steps.begin("prepare@demo").name)
+    print(*found)
+"""
+    environment = fake_pipeline.environment_with()
+    done = forked.python("-c", twice, cwd=folder, env=environment, libraries=forked.DVC)
+    assert done.stdout.split() == ["RUN", "RUN"], done.stdout + done.stderr

@@ -37,6 +37,7 @@ class Run:
 @dataclass(frozen=True)
 class Launch:
     train: str
+    gpus: Positive
     report_to: list[Literal[tuple(LOGGERS)]]  # type: ignore[valid-type]
 
 

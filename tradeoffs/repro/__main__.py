@@ -10,9 +10,9 @@
     python -m tradeoffs.repro --exp              the experiments that `dvc exp run --queue` has queued
 
 The same outputs, the same cache and the same dvc.lock as `dvc repro`, which has nothing to do afterwards. Steps whose
-stage has `meta: {exclusive: true}` in dvc.yaml are measured, so they have the machine to themselves. How long each step
-took is kept in metrics/times.json, by which the next run is estimated. Experiments leave the workspace as it is;
-`dvc exp show` has them, and `dvc exp apply` brings one.
+stage has `meta: {exclusive: true}` in dvc.yaml are measured, so they have the machine to themselves, or with `gpu`
+their GPUs. How long each step took is kept in metrics/times.json, by which the next run is estimated. Experiments leave
+the workspace as it is; `dvc exp show` has them, and `dvc exp apply` brings one.
 """
 
 import logging
@@ -33,7 +33,7 @@ from tradeoffs.repro.cluster import connected
 from tradeoffs.repro.places import Here, Place
 from tradeoffs.repro.runner import Runner
 from tradeoffs.repro.screen import Screen
-from tradeoffs.repro.slots import Needs, Slots, has_gpu, shares
+from tradeoffs.repro.slots import Needs, Slots, gpus, shares
 
 FAILED, INTERRUPTED = 1, 252  # the second as DVC has it
 
@@ -101,14 +101,13 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, ray: st
             print(f"Nothing to run: all {len(every)} steps are up to date.")
             return False
         memory = times.Memory()
-        gpu = has_gpu()
-        here, count = Here(steps, Slots(jobs, gpu), steps.travels if ray else None), cores.usable()
+        slots, count = Slots(jobs, gpus()), cores.usable()
+        here = Here(steps, slots, steps.travels if ray else None)
         places: Sequence[Place] = [here]
         cluster = held.enter_context(connected(ray, steps, here)) if ray and not dry else None
         if cluster:
-            places, machines = cluster.places, cluster.machines
-            jobs, count = sum(one.slots.jobs for one in machines), sum(one.cores for one in machines)
-        share = shares({name: Needs.of(name, steps.meta(name), 0.0) for name in planned}, jobs, gpu)
+            places, slots, count = cluster.places, cluster.slots, cluster.cores
+        share = shares({name: Needs.of(name, steps.meta(name), 0.0) for name in planned}, slots)
         expected = times.estimate(planned, every, share)
         print("\n".join([*times.announcement(expected), ""]), flush=True)
         if dry:

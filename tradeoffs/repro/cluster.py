@@ -21,6 +21,7 @@ from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro import node
 from tradeoffs.repro.pipeline import Pipeline
 from tradeoffs.repro.places import Here, LostError, Machine, Place
+from tradeoffs.repro.slots import Slots
 
 # Set where the user has not said otherwise: Ray takes no one's word for who they are, and tells nobody who uses it.
 SAFE = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
@@ -81,6 +82,16 @@ class Cluster:
     def machines(self) -> list[Machine]:
         return [one for one in self.places if isinstance(one, Machine)]
 
+    @property
+    def slots(self) -> Slots:
+        """Of all machines together, to estimate by."""
+        devices = [device for one in self.machines for device in one.slots.devices]
+        return Slots(sum(one.slots.jobs for one in self.machines), devices)
+
+    @property
+    def cores(self) -> int:
+        return sum(one.cores for one in self.machines)
+
     def wait(self) -> None:
         """For the first machine. Raises UserError if none can be used."""
         with self._changed:
@@ -89,6 +100,9 @@ class Cluster:
                     raise UserError("no machine of the cluster can be used:\n" + "\n".join(self._refused.values()))
                 if not self._changed.wait(timeout=2 * LOOK):
                     print("waiting for a machine of the cluster whose cores are free", flush=True)
+
+    def _has_gpus(self) -> bool:
+        return any(one.slots.gpu for one in self.machines)
 
     def _lose(self, machine: Machine) -> None:
         with self._changed:
@@ -135,7 +149,7 @@ class Cluster:
                 self._refused[found["NodeID"]] = f"{facts['host']}: {wrong}"
                 print(f"warning: {facts['host']} is left out: {wrong}", file=sys.stderr, flush=True)
             else:
-                self.places.insert(-1, Machine(actor, facts, jobs, self._pipeline, self._lose))
+                self.places.insert(-1, Machine(actor, facts, jobs, self._pipeline, self._lose, self._has_gpus))
             self._changed.notify_all()
         self.joined()
 

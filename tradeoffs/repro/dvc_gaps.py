@@ -4,15 +4,18 @@ import fcntl
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+import psutil
 from dvc.dependency import param
+from dvc.lock import make_lock
 from dvc.repo import Repo
-from dvc.rwlock import RWLOCK_FILE
+from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
 
 from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
@@ -25,6 +28,7 @@ QUIET = {
     "dvc.progress": logging.CRITICAL,
     "dvc_data.callbacks": logging.CRITICAL,
 }
+MOST_WAIT = 60.0  # seconds for what a killed run has left to end
 MISSING = object()
 
 
@@ -38,40 +42,70 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[int]:
     """Holds a file in DVC's folder for its own files: a second run would remove what the first has made."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "tradeoffs-repro").open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            other = file.read().strip()
-            raise UserError(
-                f"another run is at work in {Path.cwd()} (process {other or 'unknown'}); wait for it to end, or end it"
-            ) from None
+            _lock(file)
         except OSError as error:  # some file systems cannot
             logging.getLogger("dvc").warning("%s cannot be locked (%s): start no second run here", folder, error)
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
-        yield
+        yield file.fileno()
+
+
+def _lock(file: TextIO) -> None:
+    """Waits for what a killed run has left: its guard holds the lock until that is ended.
+
+    Raises UserError where a run is alive, or what it has left does not end.
+    """
+    end = time.monotonic() + MOST_WAIT
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            other = file.read().strip()
+            if not other.isdecimal() or _is_alive(int(other)) or time.monotonic() > end:
+                raise UserError(
+                    f"another run is at work in {Path.cwd()} (process {other or 'unknown'}), or what it has started; "
+                    "wait for it to end, or end it"
+                ) from None
+        time.sleep(0.05)
+
+
+def _is_alive(pid: int) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def forget_the_dead(repo: Repo) -> None:
     """Takes out of DVC's file of what is being read and written what a killed process of this number has left there.
 
-    In a container processes have the same numbers each time, so DVC would wait for this one.
+    In a container processes have the same numbers each time, so DVC would wait for this one. A file that is cut short
+    was being written by a process that was killed; DVC would refuse it for ever.
     """
     path = Path(str(repo.tmp_dir), RWLOCK_FILE)
     if not path.is_file():
         return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    mine = os.getpid()
-    readers = {name: [one for one in some if one["pid"] != mine] for name, some in found.get("read", {}).items()}
-    found["read"] = {name: some for name, some in readers.items() if some}
-    found["write"] = {name: one for name, one in found.get("write", {}).items() if one["pid"] != mine}
-    files.write_text(path, json.dumps(found))
+    with make_lock(str(path.with_name(RWLOCK_LOCK)), str(repo.tmp_dir), hardlink_lock=hardlink(repo)):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            found = {}
+        mine = os.getpid()
+        readers = {name: [one for one in some if one["pid"] != mine] for name, some in found.get("read", {}).items()}
+        found["read"] = {name: some for name, some in readers.items() if some}
+        found["write"] = {name: one for name, one in found.get("write", {}).items() if one["pid"] != mine}
+        files.write_text(path, json.dumps(found))
+
+
+def hardlink(repo: Repo) -> bool:
+    """Whether DVC locks by hard links, as it is told to where a file system knows nothing else."""
+    return bool(repo.config["core"].get("hardlink_lock", False))
 
 
 @contextmanager

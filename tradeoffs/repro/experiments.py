@@ -52,8 +52,9 @@ NOISE = "\n    full_key"  # in what hydra says of a wrong key, what nobody need 
 
 
 @contextmanager
-def project() -> Iterator[None]:
-    """The project in the working directory: no other run works in it meanwhile, all other commands of DVC can.
+def project() -> Iterator[int]:
+    """The project in the working directory: no other run works in it meanwhile, all other commands of DVC can. The open
+    file that holds its lock.
 
     Raises UserError if it is no Git repository, or if another run is at work in it.
     """
@@ -62,8 +63,8 @@ def project() -> Iterator[None]:
             raise UserError(f"{repo.root_dir}: DVC keeps experiments in Git, and this project has none")
         folder = Path(str(repo.tmp_dir))
     logging.getLogger("dvc_data.index.checkout").setLevel(logging.ERROR)  # it warns of outputs that were never made
-    with dvc_gaps.quiet(), dvc_gaps.alone(folder):
-        yield
+    with dvc_gaps.quiet(), dvc_gaps.alone(folder) as held:
+        yield held
 
 
 def queue(changes: Sequence[str], targets: Sequence[str], name: str | None) -> dict[str, str]:
@@ -191,7 +192,7 @@ class Experiment:
                 BaseExecutor._copy_path(Path(path).absolute(), Path(executor.root_dir, executor.dvc_dir).parent / path)
         with self.here():
             params.load_all()
-            repo = self._opened.enter_context(pipeline.project())
+            repo, _ = self._opened.enter_context(pipeline.project())
             arguments, options = BaseExecutor._repro_args(repo)
             if others := [option for option in OTHERS if options.get(option)]:
                 raise UserError(f"queued with {', '.join(others)}, which `dvc queue start` alone can do")

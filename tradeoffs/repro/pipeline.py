@@ -30,7 +30,7 @@ from dvc_data.hashfile.tree import Tree
 
 from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.repro.dvc_gaps import alone, forget_the_dead, quiet
+from tradeoffs.repro.dvc_gaps import alone, forget_the_dead, hardlink, quiet
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
 
@@ -48,8 +48,8 @@ def opened(targets: Sequence[str] = ()) -> Iterator["Pipeline"]:
 
     Raises UserError if another run is at work in it.
     """
-    with quiet(), project() as repo:
-        steps = Pipeline(repo, targets)
+    with quiet(), project() as (repo, held):
+        steps = Pipeline(repo, targets, held=held)
         try:
             yield steps
         finally:
@@ -57,11 +57,11 @@ def opened(targets: Sequence[str] = ()) -> Iterator["Pipeline"]:
 
 
 @contextmanager
-def project() -> Iterator[Repo]:
-    """As `opened`, before it is known which steps there are."""
-    with Repo() as repo, alone(Path(str(repo.tmp_dir))), lock_repo(repo), repo.scm_context(quiet=True):
+def project() -> Iterator[tuple[Repo, int]]:
+    """As `opened`, before it is known which steps there are; and the open file that holds its lock."""
+    with Repo() as repo, alone(Path(str(repo.tmp_dir))) as held, lock_repo(repo), repo.scm_context(quiet=True):
         forget_the_dead(repo)
-        yield repo
+        yield repo, held
 
 
 class Pipeline:
@@ -69,11 +69,14 @@ class Pipeline:
 
     `dependencies`: of each step, in the order in which `dvc repro` takes them, those that come before it. `planned`:
     those that may run, since something changed or may change; fewer do where a step leaves what was there before.
-    `in_flight`: the work that is going on, here and in what else shares it.
+    `in_flight`: the work that is going on, here and in what else shares it. `held`: the open file with the lock that
+    keeps a second run out.
     """
 
-    def __init__(self, repo: Repo, targets: Sequence[str] = (), in_flight: set[str] | None = None) -> None:
-        self._repo = repo
+    def __init__(
+        self, repo: Repo, targets: Sequence[str] = (), in_flight: set[str] | None = None, held: int | None = None
+    ) -> None:
+        self._repo, self.held = repo, held
         self._in_flight = set() if in_flight is None else in_flight  # keys of DVC's run cache
         self._keys: dict[str, str] = {}
         graph = get_active_graph(repo.index.graph)
@@ -147,6 +150,8 @@ class Pipeline:
             self._repo.stage_cache.restore(stage)
         except RunCacheNotFoundError:
             stage.save_deps()
+            for out in stage.outs:
+                out.clear()  # with those of dvc.lock and the new deps a second `begin` would restore what was before
             if key := _get_stage_hash(stage) if _can_hash(stage) else "":
                 if key in self._in_flight:
                     return Begun.LATER
@@ -296,10 +301,9 @@ class Pipeline:
         """Keeps other DVC commands from what the step reads and writes until `release`."""
         stage, held = self._stages[name], ExitStack()
         reads, writes = [dep.fs_path for dep in stage.deps], [out.fs_path for out in stage.outs]
-        hardlink = self._repo.config["core"].get("hardlink_lock", False)
         # Named by the step: two that read the same each hold it.
         who = f"{' '.join(sys.argv)} ({name})"
-        held.enter_context(rwlock(self._repo.tmp_dir, self._repo.fs, who, reads, writes, hardlink))
+        held.enter_context(rwlock(self._repo.tmp_dir, self._repo.fs, who, reads, writes, hardlink(self._repo)))
         self._held[name] = held
 
 

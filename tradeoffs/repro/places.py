@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from tradeoffs.plumbing import clock
 from tradeoffs.repro import processes
 from tradeoffs.repro.pipeline import Pipeline
-from tradeoffs.repro.slots import Slots
+from tradeoffs.repro.slots import Needs, Slots
 
 if TYPE_CHECKING:
     from tradeoffs.repro.together import Together
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class Running(Protocol):
     """Of a step: `code` is the exit code of the command that has ended, `commands` are those that have not begun.
 
-    `why`: what another machine says went wrong; `lost`: it is gone. `deliver` puts the outputs where they belong.
+    `why`: what another machine says went wrong; `lost`: it is gone. `deliver` puts the outputs where they belong, `end`
+    ends what is left of one that failed.
     """
 
     commands: list[str]
@@ -28,6 +29,7 @@ class Running(Protocol):
     def code(self) -> int: ...
     def next(self) -> None: ...
     def deliver(self) -> None: ...
+    def end(self) -> None: ...
     def stop(self) -> None: ...
     def wait(self, seconds: float) -> None: ...
 
@@ -38,7 +40,7 @@ class Place(Protocol):
     name: str
     slots: Slots
 
-    def takes(self, step: str) -> bool:
+    def takes(self, step: str, needs: Needs) -> bool:
         """Whether it may run there at all."""
         ...
 
@@ -73,14 +75,14 @@ class Here:
         self._pipeline, self._elsewhere = pipeline, elsewhere
         self._forks: processes.Forks | None = None
 
-    def takes(self, step: str) -> bool:
+    def takes(self, step: str, _: Needs) -> bool:
         return not (self._elsewhere and self._elsewhere(step))
 
     def start(
         self, step: str, environment: Mapping[str, str], log: Path | None, ended: Callable[[], None]
     ) -> processes.Running:
         if self._forks is None:
-            steps = [name for name in self._pipeline.planned if self.takes(name)]
+            steps = [name for name in self._pipeline.planned if not (self._elsewhere and self._elsewhere(name))]
             commands = [line for name in steps for line in self._pipeline.command(name)]
             self._forks = processes.Forks(commands, self.slots.gpu)
         given = self._pipeline.environment(step) | dict(environment)
@@ -92,7 +94,10 @@ class Here:
 
 
 class Machine:
-    """Another one, of which `facts` tells what `worker.facts` does; `lost` is called when it does not answer."""
+    """Another one, of which `facts` tells what `worker.facts` does; `lost` is called when it does not answer.
+
+    What uses a GPU waits for a machine that has one, if `others_have_gpus`.
+    """
 
     def __init__(
         self,
@@ -101,15 +106,18 @@ class Machine:
         jobs: int,
         pipeline: Pipeline,
         lost: Callable[["Machine"], None],
+        others_have_gpus: Callable[[], bool] = lambda: False,
     ) -> None:
         self.name: str = facts["host"]
         self.cores: int = facts["cores"]
-        self.slots = Slots(jobs, facts["gpu"], facts["memory_mb"])
+        self.slots = Slots(jobs, facts["gpus"], facts["memory_mb"])
         self.node, self._pipeline, self._lost = node, pipeline, lost
+        self._others_have_gpus = others_have_gpus
         self._free = list(range(jobs))
 
-    def takes(self, step: str) -> bool:
-        return self._pipeline.travels(step)
+    def takes(self, step: str, needs: Needs) -> bool:
+        enough = needs.gpu <= len(self.slots.devices) or not self._others_have_gpus()
+        return enough and self._pipeline.travels(step)
 
     def start(self, step: str, environment: Mapping[str, str], log: Path | None, ended: Callable[[], None]) -> "Away":
         before = self._pipeline.dependencies[step]
@@ -164,6 +172,9 @@ class Away:
     def deliver(self) -> None:
         assert self._entry is not None
         self._pipeline.bring(self._step, self._entry)
+
+    def end(self) -> None:
+        """The other machine has done it."""
 
     def stop(self) -> None:
         if self._thread.is_alive():

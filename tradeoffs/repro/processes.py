@@ -4,12 +4,10 @@ Importing torch and transformers takes longer than the work of many a step. A fo
 them at once; all else is its own, as a new interpreter's: arguments, environment, working directory, the project's
 code, threads, a GPU, and the memory that is counted as its own.
 
-However the run ends, its processes end with it; what these have started themselves (the workers of `accelerate launch`)
-does so unless the run is killed.
+However a run or a step is cut short, what it has started (the workers of `accelerate launch`) ends with it: guard.py.
 """
 
 import atexit
-import ctypes
 import multiprocessing
 import os
 import re
@@ -23,12 +21,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache
 from multiprocessing import connection, forkserver
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from tradeoffs.repro import guard
 
 # Stages that import these libraries whatever their cell. Not measure, which starts what it measures in its own ways.
 STAGES = {"base", "tokenize", "finetune", "reference", "merge", "convert", "evaluate_gpu", "copying", "score"}
@@ -78,8 +77,8 @@ class Forks:
 class Running:
     """Commands that run one after the other; `ended` is called, from another thread, when one has ended.
 
-    Their output goes to the file `log` if there is one, otherwise where that of this process goes. Raises OSError where
-    a command cannot be started.
+    Their output goes to the file `log` if there is one, otherwise where that of this process goes. They are of the run
+    that has a guard in this process. Raises OSError where a command cannot be started.
     """
 
     def __init__(
@@ -95,12 +94,12 @@ class Running:
         self.why, self.lost = "", False  # these are of what runs elsewhere (`places.Running`)
         self._folder, self._environment = folder, dict(environment)
         self._log, self._forks, self._ended = log, forks, ended
-        self._started: list[psutil.Process] = []
+        self._mark = guard.mark_step(self._environment)
+        self._told_to_end = False
         self.next()
 
     def next(self) -> None:
-        """Starts the command after the one that has ended well. From the main thread only: a child that is to end with
-        its parent ends with the thread that made it."""
+        """Starts the command after the one that has ended well."""
         command = self.commands.pop(0)
         process = self._forks.start(command, self._folder, self._environment, self._log)
         self._process = process or _popen(command, self._folder, self._environment, self._log)
@@ -117,24 +116,32 @@ class Running:
     def deliver(self) -> None:
         """Its outputs are where they belong."""
 
+    def end(self) -> None:
+        """Ends what is left of it, which would go on beside whoever runs the step again."""
+        guard.end(self._mark)
+
     def stop(self) -> None:
         """Tells it to end, and what it has started."""
         if self._thread.is_alive():
+            self._told_to_end = True
             with suppress(psutil.Error):
-                process = psutil.Process(self._process.pid)
-                self._started = process.children(recursive=True)
-                _signal([process, *self._started], signal.SIGTERM)
+                for process in {psutil.Process(self._process.pid), *guard.marked(self._mark)}:
+                    with suppress(psutil.Error):
+                        process.terminate()
 
     def wait(self, seconds: float) -> None:
-        """Until all of it has ended; after so long it is made to."""
+        """Until it has ended, and what it has started if it was told to end; after so long it is made to. Of what has
+        failed nothing is left."""
         end = time.monotonic() + seconds
         self._thread.join(seconds)
         if self._thread.is_alive():
             with suppress(psutil.Error):
-                _signal([psutil.Process(self._process.pid)], signal.SIGKILL)
+                psutil.Process(self._process.pid).kill()
             self._thread.join()
-        _, alive = psutil.wait_procs(self._started, timeout=max(0.0, end - time.monotonic()))
-        _signal(alive, signal.SIGKILL)
+        while self._told_to_end and time.monotonic() < end and guard.marked(self._mark):
+            time.sleep(guard.PAUSE)
+        if self._told_to_end or self.code:
+            self.end()
 
     def _wait(self) -> None:
         if isinstance(self._process, subprocess.Popen):
@@ -145,7 +152,7 @@ class Running:
 
 
 def _popen(command: str, folder: str, environment: dict[str, str], log: Path | None) -> subprocess.Popen[bytes]:
-    """By a shell, as DVC has it, unless that would do nothing but start it: what ends a shell does not end more."""
+    """By a shell, as DVC has it, unless that would do nothing but start it."""
     if PLAIN.fullmatch(command):
         arguments = shlex.split(command)
         arguments[0] = shutil.which(arguments[0], path=environment.get("PATH")) or arguments[0]
@@ -155,27 +162,7 @@ def _popen(command: str, folder: str, environment: dict[str, str], log: Path | N
         arguments = _make_cmd(get_executable(), command)
     with (log or Path(os.devnull)).open("ab") as output:
         to: dict[str, Any] = {"stdout": output, "stderr": output} if log else {}
-        end_with_us = _end_with(os.getpid()) if sys.platform == "linux" else None
-        return subprocess.Popen(arguments, cwd=folder, env=environment, preexec_fn=end_with_us, **to)
-
-
-@cache
-def _end_with(parent: int) -> Callable[[], None]:
-    """What a new process does to end when `parent`, its parent, has ended (PR_SET_PDEATHSIG of prctl(2))."""
-    prctl = ctypes.CDLL(None).prctl
-
-    def end_with_parent() -> None:
-        prctl(1, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(128 + signal.SIGKILL)
-
-    return end_with_parent
-
-
-def _signal(processes: Sequence[psutil.Process], number: int) -> None:
-    for one in processes:
-        with suppress(psutil.Error):
-            one.send_signal(number)
+        return subprocess.Popen(arguments, cwd=folder, env=environment, **to)
 
 
 def _is_ours(environment: Mapping[str, str]) -> bool:
@@ -186,7 +173,8 @@ def _is_ours(environment: Mapping[str, str]) -> bool:
 
 def _become(command: list[str], folder: str, environment: dict[str, str], log: str | None) -> None:
     """Runs `python -m *command` in this process."""
-    threading.Thread(target=_end_with_the_run, daemon=True).start()
+    with suppress(OSError, ValueError):
+        guard.show(environment[guard.MARK])
     from tradeoffs.repro import resident  # imported before the fork
 
     resident.touch()
@@ -216,10 +204,3 @@ def _become(command: list[str], folder: str, environment: dict[str, str], log: s
         sys.exit(1)
     finally:
         atexit._run_exitfuncs()  # which multiprocessing leaves out
-
-
-def _end_with_the_run() -> None:
-    """However that ends, by SIGKILL, too."""
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os.kill(os.getpid(), signal.SIGKILL)

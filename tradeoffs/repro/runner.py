@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from graphlib import TopologicalSorter
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from dvc.exceptions import DvcException
 
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.repro.guard import Guard
 from tradeoffs.repro.pipeline import Begun, Pipeline
 from tradeoffs.repro.places import Place, Running
 from tradeoffs.repro.screen import Screen
@@ -77,6 +78,7 @@ class Runner:
     def run(self) -> None:
         """Raises KeyboardInterrupt and SystemExit where a signal ends it. What was done until then is in dvc.lock, and
         of what was running nothing is left."""
+        guard = Guard(self._pipeline.held)  # before the process that forks: its mark is that of the forks
         before = {number: signal.getsignal(number) for number in STOPS}
         for number, handler in before.items():
             if handler is not signal.SIG_IGN:  # nohup
@@ -96,6 +98,7 @@ class Runner:
                 self._pipeline.write()
                 for number, handler in before.items():
                     signal.signal(number, handler)
+        guard.dismiss()
         if self._signal == signal.SIGINT:
             raise KeyboardInterrupt
         if self._signal:
@@ -154,7 +157,8 @@ class Runner:
             if len(using) >= place.slots.jobs:
                 continue
             for index, name in enumerate(queue):
-                if place.takes(name) and place.slots.fits(self._needs(name), using):
+                needs = self._needs(name)
+                if place.takes(name, needs) and place.slots.fits(needs, using):
                     del queue[index]
                     with self._failing(name):
                         self._begin(name, place)
@@ -187,11 +191,12 @@ class Runner:
             log.parent.mkdir(parents=True, exist_ok=True)
             log.unlink(missing_ok=True)
         if not place.slots.alone(needs) and "OMP_NUM_THREADS" not in os.environ:
-            waiting = map(self._needs, islice(self._others, 4 * place.slots.jobs))
+            waiting = map(self._needs, islice(chain(self._exclusive, self._others), 4 * place.slots.jobs))
             environment["OMP_NUM_THREADS"] = str(place.slots.threads(needs, self._used(place), waiting))
+        environment |= place.slots.take(name, needs)
         self._screen.starts(name, self._pipeline.command(name), log, place.name)
-        self._running[name] = place.start(name, environment, log, lambda: self._events.put(name))
         self._using[name], self._begun[name] = (place, needs), time.monotonic()
+        self._running[name] = place.start(name, environment, log, lambda: self._events.put(name))
 
     def _wait(self) -> None:
         """For one to end; then for what else has."""
@@ -219,6 +224,7 @@ class Runner:
                 self._again(name)
                 return
             if running.code:
+                running.end()
                 command = " && ".join(self._pipeline.command(name))
                 raise UserError(running.why or f"failed to run: {command}, exited with {running.code}")
             if running.commands:
@@ -243,7 +249,9 @@ class Runner:
 
     def _forget(self, name: str) -> None:
         self._running.pop(name, None)
-        self._using.pop(name, None)
+        place, _ = self._using.pop(name, (None, None))
+        if place:
+            place.slots.release(name)
         self._pipeline.release(name)
         later, self._later = self._later, []
         for one in later:

@@ -21,7 +21,7 @@ from tradeoffs.repro.pipeline import Begun
 from tradeoffs.repro.places import Here
 from tradeoffs.repro.runner import Runner
 from tradeoffs.repro.screen import Screen
-from tradeoffs.repro.slots import Needs, Slots, has_gpu, shares
+from tradeoffs.repro.slots import Needs, Slots, gpus, shares
 
 MOST = 16  # at a time: each has a folder with its data
 
@@ -29,11 +29,11 @@ MOST = 16  # at a time: each has a folder with its data
 class Together:
     """What a Runner asks of a Pipeline, for the steps of several experiments.
 
-    `failed`: what is wrong with those of which no step is to blame.
+    `failed`: what is wrong with those of which no step is to blame. `held`: as of a Pipeline, for all of them.
     """
 
-    def __init__(self, found: Sequence[Experiment], say: Callable[[str], None]) -> None:
-        self.say = say
+    def __init__(self, found: Sequence[Experiment], held: int, say: Callable[[str], None]) -> None:
+        self.say, self.held = say, held
         self.failed: dict[str, str] = {}
         self._open = {one.name: one for one in found}
         self._of = {f"{one.name}/{step}": (one, step) for one in found for step in one.steps.dependencies}
@@ -150,7 +150,7 @@ def run(changes: Sequence[str], targets: Sequence[str], name: str | None, jobs: 
     """
     begun = time.monotonic()
     failed, own_seconds = False, 0.0
-    with experiments.project():
+    with experiments.project() as held:
         revs = experiments.queue(changes, targets, name) if changes else None
         if revs:
             print("\n".join([*revs.values(), ""]), flush=True)
@@ -162,7 +162,7 @@ def run(changes: Sequence[str], targets: Sequence[str], name: str | None, jobs: 
             opened = _opened(found)
             failed |= len(opened) < len(found)
             if opened:
-                together = Together(opened, print)
+                together = Together(opened, held, print)
                 own_seconds += _run(together, jobs, keep_going)
                 failed |= bool(together.failed)
             found = experiments.taken(revs, MOST)
@@ -188,16 +188,16 @@ def _run(together: Together, jobs: int, keep_going: bool) -> float:
 
 def _runner(together: Together, jobs: int, keep_going: bool) -> tuple[Runner, times.Memory]:
     """All is said of it that is said before it begins."""
-    memory, gpu = times.Memory(), has_gpu()
+    memory, slots = times.Memory(), Slots(jobs, gpus())
 
     def needs(name: str) -> Needs:
         return Needs.of(together.step(name), together.meta(name), memory.of(together.step(name)))
 
-    share = shares({name: needs(name) for name in together.planned}, jobs, gpu)
+    share = shares({name: needs(name) for name in together.planned}, slots)
     seconds = _announced(together, share)
     screen = Screen(together.planned, seconds, share)
     together.say = screen.says
-    here = Here(together, Slots(jobs, gpu))
+    here = Here(together, slots)
     return Runner(together, needs, [here], screen, lambda name: together.learn(name, memory), keep_going), memory
 
 

@@ -24,6 +24,7 @@ from tradeoffs.common import cores, files
 from tradeoffs.plumbing import cli, clock
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro import pipeline, processes, slots
+from tradeoffs.repro.guard import Guard
 from tradeoffs.repro.pipeline import Begun, Pipeline
 
 OUTPUT = Path(".scratch/output.log")
@@ -82,13 +83,14 @@ class Worker:
                     break
                 self._running.next()
         if code := self._running.code:
+            self._running.end()
             raise UserError(f"failed to run: {' && '.join(commands)}, exited with {code}")
         self._running = None
 
 
 def facts() -> dict[str, Any]:
     """Of this machine."""
-    return files.run_info(cores=cores.usable(), memory_mb=slots.MEMORY_SHARE * slots.free_mb(), gpu=slots.has_gpu())
+    return files.run_info(cores=cores.usable(), memory_mb=slots.MEMORY_SHARE * slots.free_mb(), gpus=slots.gpus())
 
 
 def _end_of(log: Path) -> str:
@@ -106,7 +108,8 @@ def main(facts_only: bool) -> None:
     requests: SimpleQueue[str] = SimpleQueue()
     with pipeline.opened() as steps:
         commands = [line for name in steps.steps for line in steps.command(name)]
-        worker = Worker(steps, processes.Forks(commands, slots.has_gpu()))
+        Guard(steps.held)
+        worker = Worker(steps, processes.Forks(commands, bool(slots.gpus())))
         threading.Thread(target=_read, args=(requests, worker), daemon=True).start()
         while line := requests.get():
             print(json.dumps(worker.answer(json.loads(line))), file=answers, flush=True)
