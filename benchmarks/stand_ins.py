@@ -33,7 +33,7 @@ def make(folder: Path, **run: list[str]) -> None:
     for name in ("stages", "tradeoffs", "data/raw", "models/raw"):
         shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "tradeoffs/repro/calibration.py").write_text("print(40.0, 'cpu')\n")  # nothing is trained
-    for name in (".dvcignore", ".gitignore"):
+    for name in (".dvcignore", ".gitignore", "requirements.lock"):
         shutil.copy(REPO / name, folder)
     raw = yaml.load((REPO / "params.yaml").read_text(encoding="utf-8"), Loader=LOADER)
     raw["run"] |= run

@@ -129,8 +129,8 @@ def test_with_one_job_everything_runs_alone():
     assert Slots(jobs=1).alone(SMALL)
 
 
-def test_a_step_gets_its_share_of_the_cores_among_those_that_can_run_beside_it(slots, monkeypatch):
-    monkeypatch.setattr(rules.cores, "usable", lambda: 12)
+def test_a_step_gets_its_share_of_the_cores_among_those_that_can_run_beside_it():
+    slots = Slots(jobs=3, devices=["0"], memory_mb=1000.0, count=12)
     assert slots.threads(SMALL, [], []) == 12
     assert slots.threads(SMALL, [SMALL], [LARGE, SMALL]) == 4
     assert slots.threads(ON_GPU, [], [ON_GPU] * 9) == 12

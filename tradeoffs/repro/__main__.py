@@ -34,6 +34,7 @@ from tradeoffs.repro.places import Here, Place
 from tradeoffs.repro.runner import Runner
 from tradeoffs.repro.screen import Screen
 from tradeoffs.repro.slots import Needs, Slots, gpus, shares
+from tradeoffs.repro.travelling import Travelling
 
 FAILED, INTERRUPTED = 1, 252  # the second as DVC has it
 
@@ -77,6 +78,8 @@ def _no_use(
         return "-S and --name are of experiments: add --exp"
     if exp and dry:
         return "--dry: there is none of experiments; leave out --exp, or --dry"
+    if ray == "":
+        return "--ray: expected the address of a Ray cluster, auto or HOST:PORT, got nothing"
     if exp and ray:
         return "--ray: experiments run on this machine alone; leave out --exp, or --ray"
     if exp and not changes and (targets or name):
@@ -95,14 +98,14 @@ def _jobs(given: str) -> int:
 def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, ray: str | None, begun: float) -> bool:
     """Whether anything failed."""
     with ExitStack() as held:
-        steps = held.enter_context(pipeline.opened(targets))
+        steps = held.enter_context(pipeline.opened(targets, Travelling if ray else pipeline.Pipeline))
         planned, every = steps.planned, steps.steps
         if not planned:
             print(f"Nothing to run: all {len(every)} steps are up to date.")
             return False
         memory = times.Memory()
         slots, count = Slots(jobs, gpus()), cores.usable()
-        here = Here(steps, slots, steps.travels if ray else None)
+        here = Here(steps, slots, (lambda name: not steps.stays(name)) if ray else None)
         places: Sequence[Place] = [here]
         cluster = held.enter_context(connected(ray, steps, here)) if ray and not dry else None
         if cluster:
@@ -115,7 +118,8 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, ray: st
             return False
         clock.LOG.unlink(missing_ok=True)
         needs, screen = partial(_needs, steps, memory), Screen(planned, expected.seconds, share)
-        run = Runner(steps, needs, places, screen, memory.learn, keep_going)
+        expects = cluster.expects if cluster else lambda: False
+        run = Runner(steps, needs, places, screen, memory.learn, keep_going, expects)
         if cluster:
             cluster.joined = run.more_room
         try:

@@ -6,29 +6,27 @@ a bundle of one commit, outputs go through DVC: the remote, or a cache that all 
 
 import logging
 import os
-import subprocess
 import sys
-import tempfile
 import threading
-import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 
-from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.repro import node
-from tradeoffs.repro.pipeline import Pipeline
+from tradeoffs.repro import node, worker
 from tradeoffs.repro.places import Here, LostError, Machine, Place
 from tradeoffs.repro.slots import Slots
+from tradeoffs.repro.snapshot import snapshot
+from tradeoffs.repro.travelling import Travelling
 
 # Set where the user has not said otherwise: Ray takes no one's word for who they are, and tells nobody who uses it.
-SAFE = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+SAFE = {"RAY_AUTH_MODE": "token", "RAY_USAGE_STATS_ENABLED": "0"}
+MOST = 500  # characters of what Ray says
 CLOSING = 10.0  # seconds that a machine has to remove what it was lent
 LOOK = 5.0  # seconds between two looks for machines that have joined
+MOST_LOST = 2  # times that a machine which was lost is taken again
 LOCAL = "local"  # Ray's own word for a cluster of this machine, for as long as the run
-NAME = ["-c", "user.name=llm-tradeoffs", "-c", "user.email=llm-tradeoffs@localhost"]
 
 
 class Actor:
@@ -47,7 +45,11 @@ class Actor:
         self._actor.stop.remote(slot)
 
     def close(self) -> None:
-        self._get(self._actor.close.remote(), timeout=CLOSING)
+        """Asks for it."""
+        self._closing = self._actor.close.remote()
+
+    def closed(self) -> None:
+        self._get(self._closing, timeout=CLOSING)
 
     def _get(self, asked: Any, timeout: float | None = None) -> Any:
         import ray
@@ -57,22 +59,24 @@ class Actor:
         except ray.exceptions.RayTaskError as error:  # of the node itself
             raise RuntimeError(str(error.cause)) from error
         except ray.exceptions.RayError as error:
-            raise LostError(str(error).partition("\n")[0]) from error
+            raise LostError(" ".join(str(error).split())[:MOST]) from error
 
 
 class Cluster:
     """`places`: the machines that are ready, more when some join (`joined` is called then), fewer when some are lost;
     after them `home`, for what cannot be done elsewhere."""
 
-    def __init__(self, pipeline: Pipeline, bundle: bytes, home: Here) -> None:
+    def __init__(self, pipeline: Travelling, bundle: bytes, prefix: str, home: Here) -> None:
         import ray
 
         ray.cloudpickle.register_pickle_by_value(node)
         self.places: list[Place] = [home]
         self.joined: Callable[[], None] = lambda: None
-        self._pipeline, self._bundle = pipeline, ray.put(bundle)
-        self._versions = files.run_info()["versions"]
+        self._pipeline, self._bundle, self._prefix = pipeline, ray.put(bundle), prefix
+        self._versions = worker.versions()
         self._known: set[str] = set()
+        self._lost: Counter[str] = Counter()
+        self._most_gpus = 0
         self._refused: dict[str, str] = {}
         self._changed = threading.Condition()
         self._over = threading.Event()
@@ -84,9 +88,8 @@ class Cluster:
 
     @property
     def slots(self) -> Slots:
-        """Of all machines together, to estimate by."""
-        devices = [device for one in self.machines for device in one.slots.devices]
-        return Slots(sum(one.slots.jobs for one in self.machines), devices)
+        """To estimate by: as many steps as all machines take, each with the GPUs of the one that has most."""
+        return Slots(sum(one.slots.jobs for one in self.machines), [str(one) for one in range(self._most_gpus)])
 
     @property
     def cores(self) -> int:
@@ -101,61 +104,84 @@ class Cluster:
                 if not self._changed.wait(timeout=2 * LOOK):
                     print("waiting for a machine of the cluster whose cores are free", flush=True)
 
+    def expects(self) -> bool:
+        """Whether machines may still join."""
+        with self._changed:
+            return len(self.machines) + len(self._refused) < len(self._known)
+
     def _has_gpus(self) -> bool:
-        return any(one.slots.gpu for one in self.machines)
+        return self._most_gpus > 0
 
     def _lose(self, machine: Machine) -> None:
         with self._changed:
             if machine in self.places:
                 self.places.remove(machine)
+                self._lost[machine.key] += 1
+                if self._lost[machine.key] <= MOST_LOST:
+                    self._known.discard(machine.key)  # it may be the step's fault, or Ray's
 
     def close(self) -> None:
         self._over.set()
         for machine in self.machines:
+            machine.node.close()
+        for machine in self.machines:
             with suppress(LostError, RuntimeError):
-                machine.node.close()
+                machine.node.closed()
 
     def _watch(self) -> None:
         import ray
 
         while not self._over.is_set():
             with suppress(ray.exceptions.RayError):
-                for found in ray.nodes():
-                    jobs = int(found["Resources"].get("CPU", 0))
-                    if found["Alive"] and jobs and found["NodeID"] not in self._known:
+                there = [found for found in ray.nodes() if found["Alive"] and found["Resources"].get("CPU", 0) >= 1]
+                self._most_gpus = int(max((found["Resources"].get("GPU", 0) for found in there), default=0))
+                for found in there:
+                    if found["NodeID"] not in self._known:
                         self._known.add(found["NodeID"])
-                        threading.Thread(target=self._join, args=(found, jobs), daemon=True).start()
+                        threading.Thread(target=self._join, args=(found,), daemon=True).start()
             self._over.wait(LOOK)
 
-    def _join(self, found: Mapping[str, Any], jobs: int) -> None:
+    def _join(self, found: Mapping[str, Any]) -> None:
         """Takes all of the machine, once nobody else uses it."""
+        key, jobs, gpus = found["NodeID"], int(found["Resources"]["CPU"]), found["Resources"].get("GPU", 0)
+        name = found["NodeManagerHostname"]
+        actor: Actor | None = None
+        try:
+            actor = self._actor(key, found["Resources"]["CPU"], gpus, jobs)
+            facts = actor.facts()
+            wrong = _differing(facts["versions"], self._versions)
+            facts["gpus"] = facts["gpus"][: int(gpus)]  # what Ray was told not to use is somebody else's
+        except Exception as error:  # whatever it is, the others can be used
+            facts, wrong = {}, str(error) or repr(error)
+        with self._changed:
+            if wrong or actor is None:
+                self._refused[key] = f"{name}: {wrong}"
+                print(f"warning: {name} is left out: {wrong}", file=sys.stderr, flush=True)
+                if actor:
+                    actor.close()
+            else:
+                machine = Machine(actor, facts, jobs, self._pipeline, self._lose, self._has_gpus)
+                machine.key = key
+                self.places.insert(-1, machine)
+            self._changed.notify_all()
+        self.joined()
+
+    def _actor(self, key: str, cpus: float, gpus: float, jobs: int) -> Actor:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         options = {
-            "num_cpus": found["Resources"]["CPU"],
-            "num_gpus": found["Resources"].get("GPU", 0),
-            "scheduling_strategy": NodeAffinitySchedulingStrategy(found["NodeID"], soft=False),
+            "num_cpus": cpus,
+            "num_gpus": gpus,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(key, soft=False),
             "max_concurrency": 2 * jobs + 2,  # each slot runs and may be stopped
         }
-        actor = Actor(ray.remote(node.Node).options(**options).remote(self._bundle, self._pipeline.shares))
-        try:
-            facts = actor.facts()
-            wrong = _differing(facts["versions"], self._versions)
-        except (LostError, RuntimeError) as error:
-            facts, wrong = {"host": found["NodeManagerHostname"]}, str(error)
-        with self._changed:
-            if wrong:
-                self._refused[found["NodeID"]] = f"{facts['host']}: {wrong}"
-                print(f"warning: {facts['host']} is left out: {wrong}", file=sys.stderr, flush=True)
-            else:
-                self.places.insert(-1, Machine(actor, facts, jobs, self._pipeline, self._lose, self._has_gpus))
-            self._changed.notify_all()
-        self.joined()
+        made = ray.remote(node.Node).options(**options)
+        return Actor(made.remote(self._bundle, self._prefix, self._pipeline.shares))
 
 
 @contextmanager
-def connected(address: str, pipeline: Pipeline, home: Here) -> Iterator[Cluster]:
+def connected(address: str, pipeline: Travelling, home: Here) -> Iterator[Cluster]:
     """Raises UserError where Ray, the cluster, Git or a way for the outputs is missing."""
     if not (pipeline.shares or pipeline.remote):
         raise UserError(
@@ -170,47 +196,22 @@ def connected(address: str, pipeline: Pipeline, home: Here) -> Iterator[Cluster]
         raise UserError(
             "--ray: Ray is not installed; pip install -c requirements.lock -r requirements-cluster.lock"
         ) from None
-    bundle = snapshot()
+    bundle, prefix = snapshot()
     local: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise UserError(f"--ray {address}: {error}") from error
     try:
-        cluster = Cluster(pipeline, bundle, home)
+        cluster = Cluster(pipeline, bundle, prefix, home)
         try:
-            cluster.wait()
+            with pipeline.unlocked():
+                cluster.wait()
             yield cluster
         finally:
             cluster.close()
     finally:
         ray.shutdown()
-
-
-def snapshot() -> bytes:
-    """A Git bundle whose branch `snapshot` is one commit of the working tree: what is committed, changed and new, but
-    nothing that Git ignores. Neither index nor branches of the repository change. Raises UserError without Git."""
-    reference = f"refs/llm-tradeoffs/{uuid.uuid4().hex}"
-    with tempfile.TemporaryDirectory() as scratch:
-        index = os.environ | {"GIT_INDEX_FILE": str(Path(scratch, "index"))}
-        _git("add", "--all", env=index)
-        tree = _git("write-tree", env=index).decode().strip()
-        commit = _git(*NAME, "commit-tree", tree, "-m", "What a run was started with").decode().strip()
-        bare = Path(scratch, "bare")
-        _git("init", "--quiet", "--bare", str(bare))
-        _git("update-ref", reference, commit)
-        try:
-            _git("push", "--quiet", str(bare), f"{reference}:refs/heads/snapshot")
-        finally:
-            _git("update-ref", "-d", reference)
-        return _git("bundle", "create", "--quiet", "-", "refs/heads/snapshot", cwd=bare)
-
-
-def _git(*words: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> bytes:
-    done = subprocess.run(["git", *words], env=env, cwd=cwd, capture_output=True)
-    if done.returncode:
-        raise UserError(f"git {' '.join(words)}: {done.stderr.decode(errors='replace').strip()}")
-    return done.stdout
 
 
 def _differing(theirs: Mapping[str, str], ours: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 It is sent there whole, before the project is: so it knows nothing but Python's own library.
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -11,20 +12,29 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+NAME = "llm-tradeoffs-"  # of the folder, and something behind it
+PATIENCE = 10.0  # seconds that a worker has to end
 END = 4000  # characters of what a worker wrote last that are told where it ended
 
 
 class Node:
-    """A folder in TMPDIR, for as long as this lives: `slots` clones of the commit in `bundle`, with one DVC cache.
+    """A folder in TMPDIR, for as long as this lives: a clone of the commit in `bundle` for each slot, one DVC cache.
 
-    `cache`: that of all machines, if they share one. Methods may be called by several threads, each for its own slot.
+    `prefix`: the project's folder in its repository. `cache`: that of all machines, if they share one. Methods may be
+    called by several threads, each for its own slot.
     """
 
-    def __init__(self, bundle: bytes, cache: str | None) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="llm-tradeoffs-"))
+    def __init__(self, bundle: bytes, prefix: str, cache: str | None) -> None:
+        _sweep()
+        self._folder = Path(tempfile.mkdtemp(prefix=NAME))
+        self._held = (self._folder / "held").open("w")
+        fcntl.flock(self._held, fcntl.LOCK_EX)  # until this process is gone
+        self._prefix = prefix
         self._cache = cache or str(self._folder / "cache")
         (self._folder / "bundle").write_bytes(bundle)
         self._workers: dict[int, subprocess.Popen[str]] = {}
@@ -63,14 +73,16 @@ class Node:
         with self._lock:
             worker = self._workers.pop(slot, None)
         if worker:
-            worker.terminate()
-            worker.wait()
+            _end(worker)
 
     def close(self) -> None:
         """Ends all, and leaves nothing behind."""
         for slot in list(self._workers):
             self.stop(slot)
-        shutil.rmtree(self._folder, ignore_errors=True)
+        _remove(self._folder)
+
+    def closed(self) -> None:
+        """It is when `close` returns."""
 
     def _start(self, slot: int) -> "subprocess.Popen[str]":
         with (self._folder / f"{slot}.log").open("wb") as log:
@@ -88,20 +100,54 @@ class Node:
         return [sys.executable, "-m", "tradeoffs.repro.worker", *words]
 
     def _clone(self, slot: int) -> Path:
+        """The project's folder in it. Raises RuntimeError with what Git says."""
         clone = self._folder / f"clone-{slot}"
         if not clone.is_dir():
             unfinished = clone.with_name(f"unfinished-{slot}")
+            shutil.rmtree(unfinished, ignore_errors=True)
             git = ["git", "-c", "advice.detachedHead=false", "clone", "--quiet", "--branch", "snapshot"]
-            subprocess.run([*git, str(self._folder / "bundle"), str(unfinished)], check=True)
+            done = subprocess.run([*git, str(self._folder / "bundle"), str(unfinished)], capture_output=True, text=True)
+            if done.returncode:
+                raise RuntimeError(f"git clone: {done.stderr.strip()[-END:]}")
             local = f"[cache]\n    dir = {self._cache}\n"
-            (unfinished / ".dvc/config.local").write_text(local, encoding="utf-8")
+            (unfinished / self._prefix / ".dvc/config.local").write_text(local, encoding="utf-8")
             unfinished.rename(clone)
-        return clone
+        return clone / self._prefix
 
     def _environment(self) -> dict[str, str]:
         """With the commands of this Python first, as `python` is in a step's command; threads are not Ray's to say."""
         ours = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-        return ours | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+        return ours | {"PATH": path, "DVC_SITE_CACHE_DIR": str(self._folder / "site")}
 
     def _last_words(self, slot: int) -> str:
         return (self._folder / f"{slot}.log").read_text(encoding="utf-8", errors="replace")[-END:].strip()
+
+
+def _end(worker: "subprocess.Popen[str]") -> None:
+    """By the end of its input, after which it ends what it runs; after a while by force."""
+    assert worker.stdin
+    with suppress(OSError):
+        worker.stdin.close()
+    try:
+        worker.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        worker.kill()
+        worker.wait()
+
+
+def _remove(folder: Path) -> None:
+    """What was just ended may still write for a moment."""
+    for _ in range(5):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.5)
+
+
+def _sweep() -> None:
+    """Removes what runs have left here that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{NAME}*"):
+        with suppress(OSError), (folder / "held").open("r") as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,7 @@ thread: DVC's locks know no other. What is called is internal to DVC 3.67, to wh
 holds that the lock file is that of `dvc repro`, to the byte.
 """
 
+import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,6 @@ from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.rwlock import rwlock
 from dvc.stage import PipelineStage, Stage
 from dvc.stage.cache import RunCacheNotFoundError, _can_hash, _get_stage_hash
-from dvc.stage.loader import StageLoader
 from dvc.stage.run import prepare_kwargs
 from dvc.stage.serialize import to_lockfile
 from dvc.utils.serialize import dump_yaml, load_yaml
@@ -43,13 +43,13 @@ class Begun(Enum):
 
 
 @contextmanager
-def opened(targets: Sequence[str] = ()) -> Iterator["Pipeline"]:
-    """The project in the working directory, locked for this process as `dvc repro` locks it.
+def opened(targets: Sequence[str] = (), kind: "type[Pipeline] | None" = None) -> Iterator[Any]:
+    """The project in the working directory, a Pipeline or a `kind` of it, locked for this process as by `dvc repro`.
 
     Raises UserError if another run is at work in it.
     """
     with quiet(), project() as (repo, held):
-        steps = Pipeline(repo, targets, held=held)
+        steps = (kind or Pipeline)(repo, targets, held=held)
         try:
             yield steps
         finally:
@@ -90,7 +90,6 @@ class Pipeline:
         self._done: dict[str, PipelineStage] = {}
         self._saved: dict[str, dict[str, str]] = {}  # what a step depends on, when it began
         self._held: dict[str, ExitStack] = {}
-        self._travelled: dict[str, Mapping[str, Any]] = {}  # what other clones have, or had
         self._lock_before: dict[str, Any] | None = None
         self._lock_version = _version(LOCK)
         self._written = 0
@@ -157,7 +156,7 @@ class Pipeline:
                     return Begun.LATER
                 self._in_flight.add(key)
                 self._keys[name] = key
-            self._saved[name] = _contents(stage)
+            self._saved[name] = contents(stage)
             self._hold(name)
             return Begun.RUN
         self._save(stage)
@@ -172,7 +171,7 @@ class Pipeline:
         stage = self._stages[name]
         self.release(name)
         stage.save_deps()
-        before, now = self._saved.pop(name), _contents(stage)
+        before, now = self._saved.pop(name), contents(stage)
         if changed := [path for path in now if now[path] != before.get(path)]:
             stage.remove_outs(ignore_remove=False, force=False)
             raise UserError(
@@ -180,62 +179,6 @@ class Pipeline:
                 "leave the files alone and run again"
             )
         self._save(stage)
-
-    def reads(self, name: str) -> dict[str, str]:
-        """The hash of each file that a step depends on, and what the params are, as of its `begin`."""
-        return _contents(self._stages[name])
-
-    def entry(self, name: str) -> dict[str, Any]:
-        """What dvc.lock says of a step that is done; nothing of what has a file of its own (`dvc add`)."""
-        stage = self._stages[name]
-        return dict(to_lockfile(stage)[stage.name]) if isinstance(stage, PipelineStage) else {}
-
-    def travels(self, name: str) -> bool:
-        """Whether a step can run in another clone: all that it and those before it write goes through DVC."""
-        stages = [self._stages[one] for one in (name, *self.dependencies[name])]
-        outs = [out for stage in stages for out in stage.outs]
-        return not self._stages[name].frozen and all(out.use_cache and (self.shares or out.can_push) for out in outs)
-
-    @property
-    def remote(self) -> str | None:
-        """The name of the default remote."""
-        found: str | None = self._repo.config["core"].get("remote")
-        return found
-
-    @property
-    def shares(self) -> str | None:
-        """The folder of a cache that is not this clone's own, unless there is a remote: other clones reach that one."""
-        found = None if self.remote else self._repo.config["cache"].get("dir")
-        return str(self._repo.cache.local_cache_dir) if found else None
-
-    def push(self, name: str) -> None:
-        """A step's outputs to where other clones find them. Raises UserError if not all of them arrive."""
-        if self.shares or name in self._travelled:
-            return
-        for odb, objects in self._stages[name].get_used_objs().items():
-            if failed := self._repo.cloud.push(objects, odb=odb).failed:
-                raise UserError(f"{len(failed)} files of {name} could not be pushed to the remote")
-        self._travelled[name] = {}
-
-    def bring(self, name: str, entry: Mapping[str, Any]) -> None:
-        """A step's outputs as another clone has left them, by its `entry` for dvc.lock, in place of the command.
-
-        Raises UserError if the entry is not of the step as it was begun here, DvcException where nobody has the files.
-        """
-        stage = self._stages[name]
-        if self._travelled.get(name) == entry:
-            return
-        self.release(name)  # checking out takes the lock itself
-        mine = (stage.cmd, _hashes(stage))
-        if entry:
-            StageLoader.fill_from_lock(stage, entry)
-        if name in self._saved and mine != (entry["cmd"], _hashes(stage)):
-            raise UserError(f"what came back is not of {name} as it is here: its command, params or deps differ")
-        if not (self.shares or stage.outs_cached()):
-            for odb, objects in stage.get_used_objs().items():
-                self._repo.cloud.pull(objects, odb=odb)
-        stage.checkout(force=True)
-        self._travelled[name] = entry
 
     def release(self, name: str) -> None:
         """Lets other DVC commands have its inputs and outputs again, and others do the same work."""
@@ -325,17 +268,12 @@ def _version(path: str) -> tuple[int, int] | None:
     return found.st_mtime_ns, found.st_ino
 
 
-def _hashes(stage: Stage) -> dict[str, str]:
-    """Of what it depends on, as last saved or read from a lock file."""
-    return {str(dep): str(dep.hash_info) for dep in stage.deps}
-
-
-def _contents(stage: Stage) -> dict[str, str]:
+def contents(stage: Stage) -> dict[str, str]:
     """Of each file that it depends on the hash, as last saved; of params what they are."""
     found: dict[str, str] = {}
     for dep in stage.deps:
         if isinstance(dep.obj, Tree):
             found |= {"/".join((str(dep), *key)): str(content) for key, _, content in dep.obj}
         else:
-            found[str(dep)] = str(dep.hash_info)
+            found[str(dep)] = json.dumps(dep.hash_info.value, sort_keys=True, default=str)
     return found

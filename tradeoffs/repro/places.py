@@ -9,6 +9,7 @@ from tradeoffs.plumbing import clock
 from tradeoffs.repro import processes
 from tradeoffs.repro.pipeline import Pipeline
 from tradeoffs.repro.slots import Needs, Slots
+from tradeoffs.repro.travelling import Travelling
 
 if TYPE_CHECKING:
     from tradeoffs.repro.together import Together
@@ -17,13 +18,13 @@ if TYPE_CHECKING:
 class Running(Protocol):
     """Of a step: `code` is the exit code of the command that has ended, `commands` are those that have not begun.
 
-    `why`: what another machine says went wrong; `lost`: it is gone. `deliver` puts the outputs where they belong, `end`
-    ends what is left of one that failed.
+    `why`: what another machine says went wrong; `again`: it is to begin again elsewhere. `deliver` puts the outputs
+    where they belong, `end` ends what is left of one that failed.
     """
 
     commands: list[str]
     why: str
-    lost: bool
+    again: bool
 
     @property
     def code(self) -> int: ...
@@ -48,8 +49,8 @@ class Place(Protocol):
         """`environment` is added to what DVC gives; `ended` is called when a command has ended, from another thread."""
         ...
 
-    def lose(self) -> None:
-        """It does not answer any more; said for each step that was running there."""
+    def give_back(self, step: str) -> None:
+        """A step that is to begin `again` does so elsewhere."""
         ...
 
 
@@ -63,6 +64,7 @@ class Node(Protocol):
     def run(self, slot: int, request: dict[str, Any]) -> dict[str, Any]: ...
     def stop(self, slot: int) -> None: ...
     def close(self) -> None: ...
+    def closed(self) -> None: ...
 
 
 class Here:
@@ -89,8 +91,8 @@ class Here:
         commands, folder = self._pipeline.command(step), self._pipeline.folder(step)
         return processes.Running(commands, folder, given, log, self._forks, ended)
 
-    def lose(self) -> None:
-        raise AssertionError("what runs here is not lost")
+    def give_back(self, step: str) -> None:
+        raise AssertionError("there is nowhere else")
 
 
 class Machine:
@@ -99,25 +101,28 @@ class Machine:
     What uses a GPU waits for a machine that has one, if `others_have_gpus`.
     """
 
+    key = ""  # by which whoever made it knows it
+
     def __init__(
         self,
         node: Node,
         facts: Mapping[str, Any],
         jobs: int,
-        pipeline: Pipeline,
+        pipeline: Travelling,
         lost: Callable[["Machine"], None],
         others_have_gpus: Callable[[], bool] = lambda: False,
     ) -> None:
         self.name: str = facts["host"]
         self.cores: int = facts["cores"]
-        self.slots = Slots(jobs, facts["gpus"], facts["memory_mb"])
+        self.slots = Slots(jobs, facts["gpus"], facts["memory_mb"], facts["cores"])
         self.node, self._pipeline, self._lost = node, pipeline, lost
         self._others_have_gpus = others_have_gpus
         self._free = list(range(jobs))
+        self._running: dict[str, Away] = {}
 
     def takes(self, step: str, needs: Needs) -> bool:
         enough = needs.gpu <= len(self.slots.devices) or not self._others_have_gpus()
-        return enough and self._pipeline.travels(step)
+        return enough and not self._pipeline.stays(step)
 
     def start(self, step: str, environment: Mapping[str, str], log: Path | None, ended: Callable[[], None]) -> "Away":
         before = self._pipeline.dependencies[step]
@@ -135,10 +140,14 @@ class Machine:
             self._free.append(slot)
             ended()
 
-        return Away(self.node, slot, request, self._pipeline, log, over)
+        self._running[step] = Away(self.node, slot, request, self._pipeline, log, over)
+        return self._running[step]
 
-    def lose(self) -> None:
-        self._lost(self)
+    def give_back(self, step: str) -> None:
+        if self._running[step].lost:
+            self._lost(self)
+        else:
+            self._pipeline.stay(step)
 
 
 class Away:
@@ -149,12 +158,12 @@ class Away:
         node: Node,
         slot: int,
         request: dict[str, Any],
-        pipeline: Pipeline,
+        pipeline: Travelling,
         log: Path | None,
         ended: Callable[[], None],
     ) -> None:
         self.commands: list[str] = []
-        self.why, self.lost = "", False
+        self.why, self.again, self.lost = "", False, False
         self._entry: Mapping[str, Any] | None = None  # for dvc.lock
         self._node, self._slot, self._log, self._ended = node, slot, log, ended
         self._step, self._pipeline = request["step"], pipeline
@@ -190,8 +199,10 @@ class Away:
                 self._log.write_text(answer["output"], encoding="utf-8")
             clock.add(answer["clock"])
             self._entry, self.why = answer.get("lock"), answer.get("error", "")
+            if differs := answer.get("differs"):
+                self.again, self.why = True, f"has other inputs, which are neither in Git nor in DVC: {differs}"
         except LostError as error:
-            self.lost, self.why = True, str(error)
+            self.again, self.lost, self.why = True, True, f"does not answer any more ({error})"
         except Exception as error:  # the run is told, whatever it is
             self.why = str(error) or repr(error)
         finally:

@@ -91,7 +91,7 @@ class Running:
         ended: Callable[[], None],
     ) -> None:
         self.commands = list(commands)  # that have not begun
-        self.why, self.lost = "", False  # these are of what runs elsewhere (`places.Running`)
+        self.why, self.again = "", False  # these are of what runs elsewhere (`places.Running`)
         self._folder, self._environment = folder, dict(environment)
         self._log, self._forks, self._ended = log, forks, ended
         self._mark = guard.mark_step(self._environment)

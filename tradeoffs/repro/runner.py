@@ -53,12 +53,13 @@ class Runner:
         screen: Screen,
         ended: Callable[[str], None],
         keep_going: bool = False,
+        expects: Callable[[], bool] = lambda: False,
     ) -> None:
         self.took: dict[str, float] = {}
         self.failed: dict[str, str] = {}
         self.own_seconds = 0.0
         self._pipeline, self._needs, self._places, self._screen = pipeline, needs, places, screen
-        self._has_ended, self._keep_going = ended, keep_going
+        self._has_ended, self._keep_going, self._expects = ended, keep_going, expects
         self._planned, self._commands = set(pipeline.planned), set(pipeline.steps)
         self._sorter = TopologicalSorter(pipeline.dependencies)
         # That may start, in the order in which they came to that; the others after those that run alone.
@@ -67,7 +68,7 @@ class Runner:
         self._later: list[str] = []  # until one of the running has ended
         self._running: dict[str, Running] = {}
         self._using: dict[str, tuple[Place, Needs]] = {}
-        self._lost: Counter[str] = Counter()  # how often the machine of a step was
+        self._lost: Counter[str] = Counter()  # how often a step had to begin again
         self._begun: dict[str, float] = {}
         # Names of steps of which a command has ended; "": a signal, or there is more room.
         self._events: SimpleQueue[str] = SimpleQueue()
@@ -87,7 +88,7 @@ class Runner:
         try:
             while not self._signal:
                 self._start()
-                if not self._running:
+                if not self._running and not self._may_still_start():
                     self._blame_places()
                     break  # all is done, or what is left depends on what failed
                 self._wait()
@@ -150,20 +151,24 @@ class Runner:
         return self._keep_going or self._pipeline.experiment(name) not in map(self._pipeline.experiment, self.failed)
 
     def _start_one(self) -> bool:
-        """Whether there was one that could start. What is to run alone goes first, or it would wait for ever."""
-        queue = self._exclusive or self._others
-        for place in list(self._places):
+        """Whether there was one that could start. At each place what is to run alone goes first, or it would wait for
+        ever; the place where least runs comes first."""
+        for place in sorted(self._places, key=lambda place: len(self._used(place))):
             using = self._used(place)
             if len(using) >= place.slots.jobs:
                 continue
-            for index, name in enumerate(queue):
+            first = [name for name in self._exclusive if place.takes(name, self._needs(name))]
+            for name in first or self._others:
                 needs = self._needs(name)
                 if place.takes(name, needs) and place.slots.fits(needs, using):
-                    del queue[index]
+                    (self._exclusive if first else self._others).remove(name)
                     with self._failing(name):
                         self._begin(name, place)
                     return True
         return False
+
+    def _may_still_start(self) -> bool:
+        return bool(self._exclusive or self._others) and self._expects()
 
     def _used(self, place: Place) -> list[Needs]:
         return [needs for where, needs in self._using.values() if where is place]
@@ -190,7 +195,9 @@ class Runner:
             log = LOGS / f"{name}.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.unlink(missing_ok=True)
-        if not place.slots.alone(needs) and "OMP_NUM_THREADS" not in os.environ:
+        if place.name and "OMP_NUM_THREADS" in os.environ:  # as it is here
+            environment["OMP_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"]
+        elif not place.slots.alone(needs) and "OMP_NUM_THREADS" not in os.environ:
             waiting = map(self._needs, islice(chain(self._exclusive, self._others), 4 * place.slots.jobs))
             environment["OMP_NUM_THREADS"] = str(place.slots.threads(needs, self._used(place), waiting))
         environment |= place.slots.take(name, needs)
@@ -220,8 +227,7 @@ class Runner:
             return  # it was told to end, as all of this
         took = time.monotonic() - self._begun[name]
         with self._failing(name):
-            if running.lost and self._lost[name] < MOST_LOST:
-                self._again(name)
+            if running.again and self._again(name):
                 return
             if running.code:
                 running.end()
@@ -238,14 +244,17 @@ class Runner:
             self._screen.ends(name, took)
             self._sorter.done(name)
 
-    def _again(self, name: str) -> None:
-        """Its machine is gone: on another one, as the first of all that wait."""
+    def _again(self, name: str) -> bool:
+        """Whether it may run elsewhere, as the first of all that wait; not where it has lost too many machines."""
         place, needs = self._using[name]
+        place.give_back(name)
         self._lost[name] += 1
-        self._screen.lost(name, place.name)
+        if self._lost[name] > MOST_LOST:
+            return False
+        self._screen.again(name, place.name, self._running[name].why)
         self._forget(name)
-        place.lose()
         (self._exclusive if needs.exclusive else self._others).insert(0, name)
+        return True
 
     def _forget(self, name: str) -> None:
         self._running.pop(name, None)

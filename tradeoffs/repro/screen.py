@@ -60,11 +60,11 @@ class Screen:
         if log := self._stopped(name):
             self._say(*(f"{name}: {line}" for line in _lines(log) if line.startswith(NOTES)))
 
-    def lost(self, name: str, place: str) -> None:
-        """The machine is gone, and the step will begin again."""
+    def again(self, name: str, place: str, why: str) -> None:
+        """It could not run there, and will begin again elsewhere."""
         self._number -= 1
         self._stopped(name)
-        self._say(f"warning: {place} does not answer any more: {name} begins again elsewhere")
+        self._say(f"warning: {place} {why}: {name} begins again elsewhere")
 
     def fails(self, name: str, why: str, dependents: Set[str], rest: Sequence[str]) -> None:
         self._open = [one for one in self._open if one != name and one not in dependents]

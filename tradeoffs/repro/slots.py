@@ -52,10 +52,14 @@ class Needs:
 
 
 class Slots:
-    """Up to `jobs` steps at a time; each of the `devices`, as CUDA_VISIBLE_DEVICES names them, is for one at a time."""
+    """Up to `jobs` steps at a time on a machine of `count` cores, by default this one; each of the `devices`, as
+    CUDA_VISIBLE_DEVICES names them, is for one at a time."""
 
-    def __init__(self, jobs: int, devices: Sequence[str] = (), memory_mb: float | None = None) -> None:
+    def __init__(
+        self, jobs: int, devices: Sequence[str] = (), memory_mb: float | None = None, count: int | None = None
+    ) -> None:
         self.jobs, self.devices = jobs, list(devices)
+        self._cores = count or cores.usable()
         self._memory_mb = MEMORY_SHARE * free_mb() if memory_mb is None else memory_mb
         self._taken: dict[str, list[str]] = {}  # by step
 
@@ -118,7 +122,7 @@ class Slots:
         for one in waiting:
             if self.fits(one, beside):
                 beside.append(one)
-        return max(1, cores.usable() // len(beside))
+        return max(1, self._cores // len(beside))
 
 
 def shares(needs: Mapping[str, Needs], slots: Slots) -> dict[str, float]:
