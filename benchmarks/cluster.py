@@ -35,7 +35,7 @@ CORES = 2  # that Ray is told of each
 KEY, SECRET = "cluster-key", "cluster-secret"
 WAITS = "import time\ntime.sleep({seconds})\n"
 SLEEP = 3.0  # seconds of each stand-in
-METHODS = ["base", "full", "lora", "qlora", "vblora"]
+METHODS = ["base", "lora", "qlora"]
 BEGAN = re.compile(r"^\[\d+/\d+\] (\w+@\S+), on ([\w.-]+)", re.MULTILINE)
 
 

@@ -23,6 +23,7 @@ import yaml
 from benchmarks import common
 from benchmarks.common import ROOT, SCRATCH
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.repro import pipeline
 
 FOLDER = SCRATCH / "runner"
 SIDES = {"runner": [sys.executable, "-m", "tradeoffs.repro"], "dvc repro": ["dvc", "repro"]}
@@ -42,16 +43,15 @@ def main(arguments: Namespace) -> None:
     said = ""
     for repetition in range(arguments.repetitions):
         for side in common.turns(SIDES, repetition):
-            folder = clone(arguments.quick)
+            folder = clone(side.replace(" ", "_"), arguments.quick)
             begun = time.perf_counter()
             printed = call(SIDES[side], folder)
             seconds[side].append(time.perf_counter() - begun)
             print(f"{side}: {seconds[side][-1]:.1f} s", flush=True)
             said = printed if side == "runner" else said
-            locks[side] = contents(folder / "dvc.lock")
+            locks[side] = contents(folder / pipeline.LOCK)
             if "up to date" not in call(["dvc", "status"], folder):
                 raise UserError(f"{side}: afterwards something would run again")
-            shutil.rmtree(folder)
     ours, theirs = (statistics.median(seconds[side]) for side in SIDES)
     same = locks["runner"].keys() == locks["dvc repro"].keys() and all(
         content == locks["dvc repro"][path] for path, content in locks["runner"].items()
@@ -65,6 +65,7 @@ def main(arguments: Namespace) -> None:
         quick=arguments.quick,
         at_least={"agreement": 1, "slots_ratio": 0.8 * SLOTS + 0.1},
         at_most={"start_up_share": 0.05, "dvc_seconds": 20},
+        stages=sorted(path.stem for path in (ROOT / "stages").glob("[a-z]*.py")),
         start_up_share=int(_found(START_UP, said)) / 100,
         dvc_seconds=float(_found(DVC_ITSELF, said)),
         slots_ratio=found[1] / found[SLOTS],
@@ -77,10 +78,12 @@ def main(arguments: Namespace) -> None:
     )
 
 
-def clone(quick: bool) -> Path:
-    folder = FOLDER / "clone"
+def clone(name: str, quick: bool) -> Path:
+    """It stays until the next time, for whoever wants to look at the results."""
+    folder = FOLDER / name
+    shutil.rmtree(folder, ignore_errors=True)
     call(["git", "clone", "--quiet", str(ROOT), str(folder)], ROOT)
-    (folder / "dvc.lock").unlink()
+    (folder / pipeline.LOCK).unlink()
     if quick:
         path = folder / "params.yaml"
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
