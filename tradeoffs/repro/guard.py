@@ -32,7 +32,7 @@ class Guard:
         run = uuid.uuid4().hex
         self._process = subprocess.Popen(
             # Its source in place of its name: who ends processes by the name of the run would end their guard, too.
-            [sys.executable, "-c", Path(__file__).read_text(encoding="utf-8"), run],
+            [sys.executable, "-c", f"{Path(__file__).read_text(encoding='utf-8')}\n\nwait()", run],
             # No mark of another run, in a step of which this one is: that run's guard would end this one first.
             env={name: value for name, value in os.environ.items() if name != MARK},
             stdin=subprocess.PIPE,
@@ -93,6 +93,7 @@ def show(mark: str) -> None:
         memory.write(entry)
 
 
-if __name__ == "__main__":
+def wait() -> None:
+    """What the guard does."""
     sys.stdin.read()
     end(sys.argv[1])
