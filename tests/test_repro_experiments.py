@@ -1,10 +1,12 @@
 """`python -m tradeoffs.repro --exp` runs experiments side by side and leaves what `dvc queue start` leaves."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections import Counter
 from pathlib import Path
 
@@ -71,6 +73,17 @@ def git(folder: Path, *words: str) -> str:
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     environment = fake_pipeline.environment_with()
     return forked.python("-m", "tradeoffs.repro", *options, cwd=folder, env=environment, libraries=forked.DVC)
+
+
+def script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Python in the project, while no other run works there."""
+    begin = "import os, time\nfrom pathlib import Path\nfrom tradeoffs.repro import experiments, together\n"
+    text = f"{begin}with experiments.project():\n" + textwrap.indent(textwrap.dedent(text), "    ")
+    return forked.python("-c", text, cwd=folder, env=fake_pipeline.environment_with(), libraries=forked.DVC)
+
+
+def queue(folder: Path, name: str, *options: str) -> None:
+    fake_pipeline.dvc("exp", "run", "-q", "--queue", "--name", name, *options, "prepare@demo", cwd=folder)
 
 
 def alone(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -206,8 +219,8 @@ def test_one_that_fails_is_said_and_the_others_go_on(fresh, tmp_path):
 def test_what_was_queued_is_run(fresh, tmp_path):
     folder = copy(fresh, tmp_path)
     at_work(folder, "assert not os.system('cd $DVC_ROOT && dvc queue status > seen && dvc exp show -q > seen.exp')")
-    fake_pipeline.dvc("exp", "run", "-q", "--queue", "-S", "seed=1", "--name", "one", "prepare@demo", cwd=folder)
-    fake_pipeline.dvc("exp", "run", "-q", "--queue", "-f", "--name", "forced", "prepare@demo", cwd=folder)
+    queue(folder, "one", "-S", "seed=1")
+    queue(folder, "forced", "-f")
     module = folder / "tradeoffs/repro/together.py"
     one_at_a_time = module.read_text().replace("MOST = 16", "MOST = 1")
     assert one_at_a_time != module.read_text()
@@ -243,6 +256,43 @@ def test_what_is_not_complete_when_it_ends_goes_on_later(fresh, tmp_path, end):
     assert status(folder) == {"steps-1": "Success", "steps-2": "Success"}
     assert {name: params(row)["train"]["steps"] for name, row in shown(folder).items()} == {"steps-1": 2, "steps-2": 3}
     assert temporary(folder) == set() and workspace(folder)["params.yaml"] == before
+
+
+def test_what_goes_back_on_the_queue_waits_for_another_command_of_dvc(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    queue(folder, "one")
+    # Waiting ends what it waits for: a lock that this process is said to hold.
+    lock = {"write": {"refs/exps/celery/stash": {"pid": os.getpid(), "cmd": "another"}}, "read": {}}
+    done = script(
+        folder,
+        f"""
+        [one] = experiments.taken(None, 16)
+        one.open(set())
+        lock = Path(".dvc/tmp/exps/rwlock")
+        lock.write_text('{json.dumps(lock)}')
+        time.sleep = lambda _: lock.unlink()
+        one.put_back()
+        """,
+    )
+    assert done.returncode == 0, done.stderr
+    assert status(folder) == {"one": "Queued"} and temporary(folder) == set()
+
+
+@pytest.mark.parametrize(
+    "until",
+    [
+        "experiments.ExecutorInfo = end\nexperiments.taken(None, 16)",
+        "[one] = experiments.taken(None, 16)\none.open(set())\nexperiments.get_exp_rwlock = end\none.put_back()",
+    ],
+    ids=["taken", "goes back"],
+)
+def test_a_kill_while_it_is_taken_or_goes_back_does_not_lose_it(fresh, tmp_path, until):
+    folder = copy(fresh, tmp_path)
+    queue(folder, "one")
+    assert script(folder, f"end = lambda *_, **__: os._exit(9)\n{until}").returncode == 9
+    assert status(folder) == {"one": "Running"}
+    assert script(folder, "experiments.taken(None, 16)[0].put_back()").returncode == 0
+    assert status(folder) == {"one": "Queued"} and temporary(folder) == set()
 
 
 @pytest.mark.parametrize(

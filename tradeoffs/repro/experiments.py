@@ -20,7 +20,8 @@ import dvc.api
 import yaml
 from celery.result import AsyncResult
 from dvc.dependency import ParamsDependency
-from dvc.exceptions import InvalidArgumentError
+from dvc.exceptions import DvcException, InvalidArgumentError
+from dvc.lock import LockError
 from dvc.repo import Repo
 from dvc.repo.checkout import checkout
 from dvc.repo.experiments.exceptions import ExperimentExistsError
@@ -35,6 +36,7 @@ from dvc.stage.utils import _get_stage_files
 from dvc.utils.cli_parse import to_path_overrides
 from dvc.utils.hydra import get_hydra_sweeps
 from dvc_task.proc.process import ProcessInfo
+from funcy import retry
 from hydra.errors import HydraException
 
 from tradeoffs import params
@@ -43,6 +45,8 @@ from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro import dvc_gaps, pipeline
 
 LOCATION = "tradeoffs.repro"  # in DVC's notes, of what such a run has taken
+# Of the message of such an experiment, too: whatever ends a run, the next one finds by it what is to go back.
+TAKEN = ".tradeoffs"
 # Options of `dvc exp run` that change which steps run, or how.
 OTHERS = (
     *("all_pipelines", "downstream", "dry", "force", "force_downstream"),
@@ -115,12 +119,14 @@ def taken(revs: Collection[str] | None, most: int) -> list["Experiment"]:
             if len(found) == most or (revs is not None and entry.stash_rev not in revs):
                 continue
             path = Path(waiting.celery._queued_msg_path_cache[message.delivery_tag])
+            try:
+                task = _Task(message.headers["id"], path.rename(processed / f"{path.name}{TAKEN}"), path)
+            except FileNotFoundError:  # a worker was faster
+                continue
             note = ExecutorInfo("", entry.baseline_rev, LOCATION, "", "", entry.name)
             note.dump_json(waiting.get_infofile_path(entry.stash_rev))
-            with suppress(FileNotFoundError):  # a worker was faster
-                task = _Task(message.headers["id"], path.rename(processed / path.name), path)
-                _, options, _ = message.decode()
-                found.append(Experiment(entry, task, options, {one.name for one in found}))
+            _, options, _ = message.decode()
+            found.append(Experiment(entry, task, options, {one.name for one in found}))
     return found
 
 
@@ -136,25 +142,34 @@ def _put_back_what_was_killed(waiting: LocalCeleryQueue) -> None:
     """Of a run that was killed. None is at work: `project` sees to that."""
     incoming = Path(waiting.celery.conf.broker_transport_options["data_folder_in"])
     for message, entry in list(waiting._iter_processed()):
-        note = Path(waiting.get_infofile_path(entry.stash_rev))
-        if not note.is_file() or AsyncResult(message.headers["id"]).ready():
-            continue
-        info = ExecutorInfo.load_json(str(note))
-        if info.location == LOCATION and info.status < TaskStatus.SUCCESS:
-            path = Path(waiting.celery._processed_msg_path_cache[message.delivery_tag])
-            _put_back(waiting, entry, _Task("", path, incoming / path.name))
+        path = Path(waiting.celery._processed_msg_path_cache[message.delivery_tag])
+        if path.suffix == TAKEN and not AsyncResult(message.headers["id"]).ready():
+            _put_back(waiting, entry, _Task("", path, incoming / path.stem))
 
 
 def _put_back(waiting: LocalCeleryQueue, entry: QueueEntry, task: _Task) -> None:
-    note = Path(waiting.get_infofile_path(entry.stash_rev))
-    if folder := ExecutorInfo.load_json(str(note)).root_dir:
-        shutil.rmtree(folder, ignore_errors=True)
-    shutil.rmtree(note.parent)
+    """The message is the last: cut short, all of it can be done again."""
     if entry.stash_rev not in waiting.stash.stash_revs:
-        said = waiting.stash.format_message(entry.head_rev, entry.baseline_rev, entry.name, entry.branch)
-        with get_exp_rwlock(waiting.repo, writes=[entry.stash_ref]):  # as stash_failed does for another list
-            waiting.scm.set_ref(waiting.stash.ref, entry.stash_rev, message=f"commit: {said}")
+        _stash(waiting, entry)
+    note = Path(waiting.get_infofile_path(entry.stash_rev))
+    _remove_folder(note)
+    shutil.rmtree(note.parent, ignore_errors=True)
     task.path.rename(task.before)
+
+
+@retry(180, errors=LockError, timeout=1)  # as DVC has it
+def _stash(waiting: LocalCeleryQueue, entry: QueueEntry) -> None:
+    """Among those that are queued, as stash_failed does for another list."""
+    said = waiting.stash.format_message(entry.head_rev, entry.baseline_rev, entry.name, entry.branch)
+    with get_exp_rwlock(waiting.repo, writes=[entry.stash_ref]):
+        waiting.scm.set_ref(waiting.stash.ref, entry.stash_rev, message=f"commit: {said}")
+
+
+def _remove_folder(note: Path) -> None:
+    """Of an experiment, as DVC's note of it names it."""
+    with suppress(DvcException, OSError):  # there is none, or it was being written when the run was killed
+        if folder := ExecutorInfo.load_json(str(note)).root_dir:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Experiment:
