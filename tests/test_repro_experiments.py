@@ -76,10 +76,10 @@ def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
-    """Python in the project, while no other run works there."""
+    """Python in the project."""
     begin = "import os, time\nfrom pathlib import Path\nfrom tradeoffs.repro import experiments, together\n"
-    text = f"{begin}with experiments.project():\n" + textwrap.indent(textwrap.dedent(text), "    ")
-    return forked.python("-c", text, cwd=folder, env=fake_pipeline.environment_with(), libraries=forked.DVC)
+    environment = fake_pipeline.environment_with()
+    return forked.python("-c", begin + textwrap.dedent(text), cwd=folder, env=environment, libraries=forked.DVC)
 
 
 def queue(folder: Path, name: str, *options: str) -> None:
@@ -266,12 +266,13 @@ def test_what_goes_back_on_the_queue_waits_for_another_command_of_dvc(fresh, tmp
     done = script(
         folder,
         f"""
-        [one] = experiments.taken(None, 16)
-        one.open(set())
-        lock = Path(".dvc/tmp/exps/rwlock")
-        lock.write_text('{json.dumps(lock)}')
-        time.sleep = lambda _: lock.unlink()
-        one.put_back()
+        with experiments.project():
+            [one] = experiments.taken(None, 16)
+            one.open(set())
+            lock = Path(".dvc/tmp/exps/rwlock")
+            lock.write_text('{json.dumps(lock)}')
+            time.sleep = lambda _: lock.unlink()
+            one.put_back()
         """,
     )
     assert done.returncode == 0, done.stderr
@@ -281,24 +282,24 @@ def test_what_goes_back_on_the_queue_waits_for_another_command_of_dvc(fresh, tmp
 @pytest.mark.parametrize(
     "until",
     [
-        "experiments.ExecutorInfo = end\nexperiments.taken(None, 16)",
-        "[one] = experiments.taken(None, 16)\none.open(set())\nexperiments.get_exp_rwlock = end\none.put_back()",
+        "experiments.ExecutorInfo = end; take()",
+        "one = take(); one.open(set()); experiments.get_exp_rwlock = end; one.put_back()",
     ],
     ids=["taken", "goes back"],
 )
 def test_a_kill_while_it_is_taken_or_goes_back_does_not_lose_it(fresh, tmp_path, until):
     folder = copy(fresh, tmp_path)
     queue(folder, "one")
-    assert script(folder, f"end = lambda *_, **__: os._exit(9)\n{until}").returncode == 9
+    begin = "take = lambda: experiments.taken(None, 16)[0]\nend = lambda *_, **__: os._exit(9)\n"
+    assert script(folder, f"{begin}with experiments.project(): {until}").returncode == 9
     assert status(folder) == {"one": "Running"}
-    assert script(folder, "experiments.taken(None, 16)[0].put_back()").returncode == 0
+    assert script(folder, f"{begin}with experiments.project(): take().put_back()").returncode == 0
     assert status(folder) == {"one": "Queued"} and temporary(folder) == set()
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["-S", "train.steps=2,3,-1"], "train.steps: "),
         (["-S", "train.stepz=2"], "stepz"),
         (["-S", "train.steps="], "steps"),
         (["-S", "train.steps"], "-S train.steps"),
@@ -316,6 +317,38 @@ def test_what_cannot_be_run_is_one_error_and_nothing_is_queued(fresh, tmp_path, 
     assert done.returncode == 1 and said in done.stderr
     assert "Traceback" not in done.stderr
     assert workspace(folder) == before
+    assert status(folder) == {}
+
+
+def test_a_value_that_cannot_be_is_found_before_anything_is_queued(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    before = git(folder, "reflog")  # DVC leaves the branch for each that it queues
+    done = run(folder, "--exp", "-S", "train.steps=2,3,-1")
+    assert done.returncode == 1 and "train.steps: must be" in done.stderr
+    assert git(folder, "reflog") == before
+
+
+@pytest.mark.parametrize("end", ["SIGINT", "SIGTERM"])
+def test_told_to_stop_while_it_queues_it_queues_none_and_the_workspace_is_as_it_was(fresh, tmp_path, end):
+    folder = copy(fresh, tmp_path)
+    before = workspace(folder)
+    done = script(
+        folder,
+        f"""
+        import signal
+        from dvc.repo.experiments.queue.base import BaseStashQueue
+        from tradeoffs.repro import __main__
+        ordinary = BaseStashQueue._pack_args
+        def second(self, *words, **more):
+            ordinary(self, *words, **more)
+            if more["run_env"]["DVC_EXP_NAME"] == "steps-2":
+                os.kill(os.getpid(), signal.{end})
+        BaseStashQueue._pack_args = second
+        __main__.main(["prepare@demo"], "1", False, False, None, True, ["train.steps=2,3,4"], "steps")
+        """,
+    )
+    assert done.returncode == 252, done.stderr
+    assert workspace(folder) == before and git(folder, "stash", "list") == ""
     assert status(folder) == {}
 
 

@@ -15,7 +15,7 @@ from dvc.exceptions import DvcException
 
 from tradeoffs.plumbing import clock
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.repro import experiments, times
+from tradeoffs.repro import experiments, stops, times
 from tradeoffs.repro.experiments import Experiment
 from tradeoffs.repro.pipeline import Begun
 from tradeoffs.repro.places import Here
@@ -150,14 +150,15 @@ def run(changes: Sequence[str], targets: Sequence[str], name: str | None, jobs: 
     """
     begun = time.monotonic()
     failed, own_seconds = False, 0.0
-    with experiments.project() as held:
+    with experiments.project() as held, stops.interrupting():
         revs = experiments.queue(changes, targets, name) if changes else None
         if revs:
             print("\n".join([*revs.values(), ""]), flush=True)
-        clock.LOG.unlink(missing_ok=True)
         found = experiments.taken(revs, MOST)
         if not found:
             print("Nothing is queued: name what to change by -S, or queue it by dvc exp run --queue.")
+            return False
+        clock.LOG.unlink(missing_ok=True)
         while found:
             opened = _opened(found)
             failed |= len(opened) < len(found)
