@@ -279,6 +279,61 @@ def test_what_goes_back_on_the_queue_waits_for_another_command_of_dvc(fresh, tmp
     assert status(folder) == {"one": "Queued"} and temporary(folder) == set()
 
 
+def test_one_that_cannot_begin_keeps_no_other_from_running(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    pipeline = (folder / "dvc.yaml").read_text()
+    (folder / "dvc.yaml").write_text(pipeline.replace("exclusive: true", "exclusive: perhaps"))
+    fake_pipeline.dvc("exp", "run", "-q", "--queue", "--name", "bad", "base@demo", cwd=folder)
+    (folder / "dvc.yaml").write_text(pipeline)
+    queue(folder, "good")
+    done = run(folder, "--exp")
+    assert done.returncode == 1
+    assert "ERROR: experiment 'bad' failed: dvc.yaml: stages.base.meta.exclusive: expected " in done.stderr
+    assert status(folder) == {"bad": "Failed", "good": "Success"} and temporary(folder) == set()
+
+
+@pytest.mark.parametrize(
+    ("error", "then"), [("SCMError('no')", "Failed"), ("OSError(errno.ENOSPC, 'No space left on device')", "Queued")]
+)
+def test_what_fails_as_its_folder_is_made_leaves_no_folder_and_a_full_disk_is_not_its_fault(
+    fresh, tmp_path, error, then
+):
+    folder = copy(fresh, tmp_path)
+    queue(folder, "one")
+    done = script(
+        folder,
+        f"""
+        import errno
+        from dvc.repo.experiments import utils
+        from scmrepo.exceptions import SCMError
+        def push(*_):
+            raise {error}
+        utils.push_refspec = push
+        together.run([], [], None, 1, False)
+        """,
+    )
+    assert done.returncode == int(then == "Queued"), done.stderr
+    assert status(folder) == {"one": then} and temporary(folder) == set()
+
+
+def test_one_that_is_complete_while_git_is_locked_goes_back_and_ends_the_run(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    queue(folder, "one")
+    done = script(
+        folder,
+        """
+        from dvc.lock import LockError
+        def commit(_):
+            raise LockError("refs/exps is busy")
+        experiments.Experiment.commit = commit
+        assert together.run([], [], None, 1, False)
+        """,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "could not be kept: refs/exps is busy" in done.stdout
+    assert status(folder) == {"one": "Queued"} and temporary(folder) == set()
+
+
 @pytest.mark.parametrize(
     "until",
     [

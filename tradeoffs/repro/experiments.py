@@ -210,7 +210,7 @@ class Experiment:
     def open(self, in_flight: set[str]) -> None:
         """Its code and data, with what it changes, in a folder of its own; `steps` are those that are to run there.
 
-        Raises UserError and DvcException where that is not possible.
+        Raises UserError, and what DVC and its libraries do, where that is not possible.
         """
         with self._main() as repo:
             location = {"location": LOCATION}
@@ -276,6 +276,8 @@ class Experiment:
             self._note(repo, status)
             self._executor.cleanup(waiting.get_infofile_path(self._entry.stash_rev))
             self._executor = None
+        else:  # it failed while its folder was made
+            _remove_folder(Path(waiting.get_infofile_path(self._entry.stash_rev)))
         if status is TaskStatus.SUCCESS:
             waiting.celery.backend.mark_as_done(self._task.key, None)
         else:
