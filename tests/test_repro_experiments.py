@@ -1,10 +1,12 @@
 """`python -m tradeoffs.repro --exp` runs experiments side by side and leaves what `dvc queue start` leaves."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections import Counter
 from pathlib import Path
 
@@ -71,6 +73,17 @@ def git(folder: Path, *words: str) -> str:
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     environment = fake_pipeline.environment_with()
     return forked.python("-m", "tradeoffs.repro", *options, cwd=folder, env=environment, libraries=forked.DVC)
+
+
+def script(folder: Path, text: str) -> subprocess.CompletedProcess[str]:
+    """Python in the project."""
+    begin = "import os, time\nfrom pathlib import Path\nfrom tradeoffs.repro import experiments, together\n"
+    environment = fake_pipeline.environment_with()
+    return forked.python("-c", begin + textwrap.dedent(text), cwd=folder, env=environment, libraries=forked.DVC)
+
+
+def queue(folder: Path, name: str, *options: str) -> None:
+    fake_pipeline.dvc("exp", "run", "-q", "--queue", "--name", name, *options, "prepare@demo", cwd=folder)
 
 
 def alone(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -206,8 +219,8 @@ def test_one_that_fails_is_said_and_the_others_go_on(fresh, tmp_path):
 def test_what_was_queued_is_run(fresh, tmp_path):
     folder = copy(fresh, tmp_path)
     at_work(folder, "assert not os.system('cd $DVC_ROOT && dvc queue status > seen && dvc exp show -q > seen.exp')")
-    fake_pipeline.dvc("exp", "run", "-q", "--queue", "-S", "seed=1", "--name", "one", "prepare@demo", cwd=folder)
-    fake_pipeline.dvc("exp", "run", "-q", "--queue", "-f", "--name", "forced", "prepare@demo", cwd=folder)
+    queue(folder, "one", "-S", "seed=1")
+    queue(folder, "forced", "-f")
     module = folder / "tradeoffs/repro/together.py"
     one_at_a_time = module.read_text().replace("MOST = 16", "MOST = 1")
     assert one_at_a_time != module.read_text()
@@ -245,10 +258,103 @@ def test_what_is_not_complete_when_it_ends_goes_on_later(fresh, tmp_path, end):
     assert temporary(folder) == set() and workspace(folder)["params.yaml"] == before
 
 
+def test_what_goes_back_on_the_queue_waits_for_another_command_of_dvc(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    queue(folder, "one")
+    # Waiting ends what it waits for: a lock that this process is said to hold.
+    lock = {"write": {"refs/exps/celery/stash": {"pid": os.getpid(), "cmd": "another"}}, "read": {}}
+    done = script(
+        folder,
+        f"""
+        with experiments.project():
+            [one] = experiments.taken(None, 16)
+            one.open(set())
+            lock = Path(".dvc/tmp/exps/rwlock")
+            lock.write_text('{json.dumps(lock)}')
+            time.sleep = lambda _: lock.unlink()
+            one.put_back()
+        """,
+    )
+    assert done.returncode == 0, done.stderr
+    assert status(folder) == {"one": "Queued"} and temporary(folder) == set()
+
+
+def test_one_that_cannot_begin_keeps_no_other_from_running(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    pipeline = (folder / "dvc.yaml").read_text()
+    (folder / "dvc.yaml").write_text(pipeline.replace("exclusive: true", "exclusive: perhaps"))
+    fake_pipeline.dvc("exp", "run", "-q", "--queue", "--name", "bad", "base@demo", cwd=folder)
+    (folder / "dvc.yaml").write_text(pipeline)
+    queue(folder, "good")
+    done = run(folder, "--exp")
+    assert done.returncode == 1
+    assert "ERROR: experiment 'bad' failed: dvc.yaml: stages.base.meta.exclusive: expected " in done.stderr
+    assert status(folder) == {"bad": "Failed", "good": "Success"} and temporary(folder) == set()
+
+
+@pytest.mark.parametrize(
+    ("error", "then"), [("SCMError('no')", "Failed"), ("OSError(errno.ENOSPC, 'No space left on device')", "Queued")]
+)
+def test_what_fails_as_its_folder_is_made_leaves_no_folder_and_a_full_disk_is_not_its_fault(
+    fresh, tmp_path, error, then
+):
+    folder = copy(fresh, tmp_path)
+    queue(folder, "one")
+    done = script(
+        folder,
+        f"""
+        import errno
+        from dvc.repo.experiments import utils
+        from scmrepo.exceptions import SCMError
+        def push(*_):
+            raise {error}
+        utils.push_refspec = push
+        together.run([], [], None, 1, False)
+        """,
+    )
+    assert done.returncode == int(then == "Queued"), done.stderr
+    assert status(folder) == {"one": then} and temporary(folder) == set()
+
+
+def test_one_that_is_complete_while_git_is_locked_goes_back_and_ends_the_run(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    queue(folder, "one")
+    done = script(
+        folder,
+        """
+        from dvc.lock import LockError
+        def commit(_):
+            raise LockError("refs/exps is busy")
+        experiments.Experiment.commit = commit
+        assert together.run([], [], None, 1, False)
+        """,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "could not be kept: refs/exps is busy" in done.stdout
+    assert status(folder) == {"one": "Queued"} and temporary(folder) == set()
+
+
+@pytest.mark.parametrize(
+    "until",
+    [
+        "experiments.ExecutorInfo = end; take()",
+        "one = take(); one.open(set()); experiments.get_exp_rwlock = end; one.put_back()",
+    ],
+    ids=["taken", "goes back"],
+)
+def test_a_kill_while_it_is_taken_or_goes_back_does_not_lose_it(fresh, tmp_path, until):
+    folder = copy(fresh, tmp_path)
+    queue(folder, "one")
+    begin = "take = lambda: experiments.taken(None, 16)[0]\nend = lambda *_, **__: os._exit(9)\n"
+    assert script(folder, f"{begin}with experiments.project(): {until}").returncode == 9
+    assert status(folder) == {"one": "Running"}
+    assert script(folder, f"{begin}with experiments.project(): take().put_back()").returncode == 0
+    assert status(folder) == {"one": "Queued"} and temporary(folder) == set()
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["-S", "train.steps=2,3,-1"], "train.steps: "),
         (["-S", "train.stepz=2"], "stepz"),
         (["-S", "train.steps="], "steps"),
         (["-S", "train.steps"], "-S train.steps"),
@@ -266,6 +372,38 @@ def test_what_cannot_be_run_is_one_error_and_nothing_is_queued(fresh, tmp_path, 
     assert done.returncode == 1 and said in done.stderr
     assert "Traceback" not in done.stderr
     assert workspace(folder) == before
+    assert status(folder) == {}
+
+
+def test_a_value_that_cannot_be_is_found_before_anything_is_queued(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    before = git(folder, "reflog")  # DVC leaves the branch for each that it queues
+    done = run(folder, "--exp", "-S", "train.steps=2,3,-1")
+    assert done.returncode == 1 and "train.steps: must be" in done.stderr
+    assert git(folder, "reflog") == before
+
+
+@pytest.mark.parametrize("end", ["SIGINT", "SIGTERM"])
+def test_told_to_stop_while_it_queues_it_queues_none_and_the_workspace_is_as_it_was(fresh, tmp_path, end):
+    folder = copy(fresh, tmp_path)
+    before = workspace(folder)
+    done = script(
+        folder,
+        f"""
+        import signal
+        from dvc.repo.experiments.queue.base import BaseStashQueue
+        from tradeoffs.repro import __main__
+        ordinary = BaseStashQueue._pack_args
+        def second(self, *words, **more):
+            ordinary(self, *words, **more)
+            if more["run_env"]["DVC_EXP_NAME"] == "steps-2":
+                os.kill(os.getpid(), signal.{end})
+        BaseStashQueue._pack_args = second
+        __main__.main(["prepare@demo"], "1", False, False, None, True, ["train.steps=2,3,4"], "steps")
+        """,
+    )
+    assert done.returncode == 252, done.stderr
+    assert workspace(folder) == before and git(folder, "stash", "list") == ""
     assert status(folder) == {}
 
 

@@ -147,5 +147,7 @@ if __name__ == "__main__":
     options.add_argument("--exp", action="store_true", help="experiments: of each combination of -S, or what is queued")
     change = "KEY=VALUE[,VALUE]"
     options.add_argument("-S", dest="changes", action="append", default=[], metavar=change, help="as of dvc exp run")
-    options.add_argument("--name", metavar="PREFIX", help="of the experiments; by default DVC's own for each")
+    options.add_argument(
+        "--name", metavar="NAME", help="NAME-1, NAME-2, ..., or NAME of a single one; by default DVC's own"
+    )
     cli.command(main, options)

@@ -10,39 +10,44 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, chdir, contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import dvc.api
 import yaml
 from celery.result import AsyncResult
 from dvc.dependency import ParamsDependency
-from dvc.exceptions import InvalidArgumentError
-from dvc.repo import Repo
+from dvc.exceptions import DvcException, InvalidArgumentError
+from dvc.lock import LockError
+from dvc.repo import Repo, lock_repo
 from dvc.repo.checkout import checkout
 from dvc.repo.experiments.exceptions import ExperimentExistsError
 from dvc.repo.experiments.executor.base import BaseExecutor, ExecutorInfo, ExecutorResult, TaskStatus
 from dvc.repo.experiments.executor.local import TempDirExecutor
 from dvc.repo.experiments.queue.base import BaseStashQueue, QueueEntry
 from dvc.repo.experiments.queue.celery import LocalCeleryQueue
+from dvc.repo.experiments.queue.remove import remove_tasks
 from dvc.repo.experiments.utils import get_exp_rwlock
 from dvc.scm import NoSCM, add_no_submodules
 from dvc.stage.run import prepare_kwargs
 from dvc.stage.utils import _get_stage_files
 from dvc.utils.cli_parse import to_path_overrides
-from dvc.utils.hydra import get_hydra_sweeps
+from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 from dvc_task.proc.process import ProcessInfo
+from funcy import retry
 from hydra.errors import HydraException
 
 from tradeoffs import params
 from tradeoffs.params.reading import Loader
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.repro import dvc_gaps, pipeline
+from tradeoffs.repro import dvc_gaps, pipeline, stops
 
 LOCATION = "tradeoffs.repro"  # in DVC's notes, of what such a run has taken
+# Of the message of such an experiment, too: whatever ends a run, the next one finds by it what is to go back.
+TAKEN = ".tradeoffs"
 # Options of `dvc exp run` that change which steps run, or how.
 OTHERS = (
     *("all_pipelines", "downstream", "dry", "force", "force_downstream"),
@@ -71,24 +76,26 @@ def queue(changes: Sequence[str], targets: Sequence[str], name: str | None) -> d
     """Queues an experiment for each combination of `changes`, as `dvc exp run --queue -S` has them.
 
     Returns what is to be said of each (its name and its combination) by its revision. Raises UserError if there is
-    something wrong with one of them; then none is queued.
+    something wrong with one of them; then none is queued, and none stays so when it is told to stop.
     """
     found: dict[str, str] = {}
     with Repo() as repo:
         waiting = repo.experiments.celery_queue
-        known = {entry.stash_rev for entry in waiting.iter_queued()}
         try:
             combinations = get_hydra_sweeps(to_path_overrides(changes))
+            for one in combinations:
+                _check(one)
             for number, one in enumerate(combinations, start=1):
-                values = [f"{path}:{value}" for path, some in one.items() for value in some]
                 label = f"{name}-{number}" if name and len(combinations) > 1 else name
-                repo.experiments.run(queue=True, params=values, targets=list(targets), name=label)
-                [entry] = [entry for entry in waiting.iter_queued() if entry.stash_rev not in {*known, *found}]
-                found[entry.stash_rev] = f"{entry.name}: {' '.join(values).replace(f'{params.PATH}:', '')}"
-                _check(entry.stash_rev, found[entry.stash_rev])
-        except Exception as error:
-            if found:
-                waiting.remove(found)
+                # While DVC queues it, what is not committed is in Git's stash.
+                with stops.put_off(), lock_repo(repo):
+                    if new := [path for path in one if path in repo.scm.untracked_files()]:
+                        repo.scm.add(new)  # or DVC would lose it
+                    entry = repo.experiments.queue_one(waiting, targets=list(targets), params=one, name=label)
+                    found[entry.stash_rev] = f"{entry.name}: {_said(one)}"
+        except BaseException as error:
+            # Of those that a worker has taken by now it has the only say.
+            remove_tasks(waiting, [entry for entry in waiting.iter_queued() if entry.stash_rev in found])
             if isinstance(error, ExperimentExistsError):
                 raise UserError(f"--name {name}: {error.name} is there already; dvc exp remove, or another") from error
             why = error.__cause__ if isinstance(error, InvalidArgumentError) else error
@@ -98,10 +105,21 @@ def queue(changes: Sequence[str], targets: Sequence[str], name: str | None) -> d
     return found
 
 
-def _check(rev: str, said: str) -> None:
-    _, problems = params.checked(yaml.load(dvc.api.read(str(params.PATH), rev=rev), Loader=Loader))
-    if problems:
-        raise UserError("\n  ".join([f"{params.PATH} of {said}", *problems]))
+def _check(changes: Mapping[str, list[str]]) -> None:
+    """What one combination makes of params.yaml. Raises UserError, and what DVC does where it is no change of it."""
+    with TemporaryDirectory() as folder:
+        for path, some in changes.items():
+            copy = shutil.copy(path, folder)
+            apply_overrides(copy, some)
+            if path == str(params.PATH):
+                _, problems = params.checked(yaml.load(Path(copy).read_text(encoding="utf-8"), Loader=Loader))
+                if problems:
+                    raise UserError("\n  ".join([f"{params.PATH} of {_said(changes)}", *problems]))
+
+
+def _said(changes: Mapping[str, list[str]]) -> str:
+    values = [f"{path}:{value}" for path, some in changes.items() for value in some]
+    return " ".join(values).replace(f"{params.PATH}:", "")
 
 
 def taken(revs: Collection[str] | None, most: int) -> list["Experiment"]:
@@ -115,12 +133,14 @@ def taken(revs: Collection[str] | None, most: int) -> list["Experiment"]:
             if len(found) == most or (revs is not None and entry.stash_rev not in revs):
                 continue
             path = Path(waiting.celery._queued_msg_path_cache[message.delivery_tag])
+            try:
+                task = _Task(message.headers["id"], path.rename(processed / f"{path.name}{TAKEN}"), path)
+            except FileNotFoundError:  # a worker was faster
+                continue
             note = ExecutorInfo("", entry.baseline_rev, LOCATION, "", "", entry.name)
             note.dump_json(waiting.get_infofile_path(entry.stash_rev))
-            with suppress(FileNotFoundError):  # a worker was faster
-                task = _Task(message.headers["id"], path.rename(processed / path.name), path)
-                _, options, _ = message.decode()
-                found.append(Experiment(entry, task, options, {one.name for one in found}))
+            _, options, _ = message.decode()
+            found.append(Experiment(entry, task, options, {one.name for one in found}))
     return found
 
 
@@ -136,25 +156,34 @@ def _put_back_what_was_killed(waiting: LocalCeleryQueue) -> None:
     """Of a run that was killed. None is at work: `project` sees to that."""
     incoming = Path(waiting.celery.conf.broker_transport_options["data_folder_in"])
     for message, entry in list(waiting._iter_processed()):
-        note = Path(waiting.get_infofile_path(entry.stash_rev))
-        if not note.is_file() or AsyncResult(message.headers["id"]).ready():
-            continue
-        info = ExecutorInfo.load_json(str(note))
-        if info.location == LOCATION and info.status < TaskStatus.SUCCESS:
-            path = Path(waiting.celery._processed_msg_path_cache[message.delivery_tag])
-            _put_back(waiting, entry, _Task("", path, incoming / path.name))
+        path = Path(waiting.celery._processed_msg_path_cache[message.delivery_tag])
+        if path.suffix == TAKEN and not AsyncResult(message.headers["id"]).ready():
+            _put_back(waiting, entry, _Task("", path, incoming / path.stem))
 
 
 def _put_back(waiting: LocalCeleryQueue, entry: QueueEntry, task: _Task) -> None:
-    note = Path(waiting.get_infofile_path(entry.stash_rev))
-    if folder := ExecutorInfo.load_json(str(note)).root_dir:
-        shutil.rmtree(folder, ignore_errors=True)
-    shutil.rmtree(note.parent)
+    """The message is the last: cut short, all of it can be done again."""
     if entry.stash_rev not in waiting.stash.stash_revs:
-        said = waiting.stash.format_message(entry.head_rev, entry.baseline_rev, entry.name, entry.branch)
-        with get_exp_rwlock(waiting.repo, writes=[entry.stash_ref]):  # as stash_failed does for another list
-            waiting.scm.set_ref(waiting.stash.ref, entry.stash_rev, message=f"commit: {said}")
+        _stash(waiting, entry)
+    note = Path(waiting.get_infofile_path(entry.stash_rev))
+    _remove_folder(note)
+    shutil.rmtree(note.parent, ignore_errors=True)
     task.path.rename(task.before)
+
+
+@retry(180, errors=LockError, timeout=1)  # as DVC has it
+def _stash(waiting: LocalCeleryQueue, entry: QueueEntry) -> None:
+    """Among those that are queued, as stash_failed does for another list."""
+    said = waiting.stash.format_message(entry.head_rev, entry.baseline_rev, entry.name, entry.branch)
+    with get_exp_rwlock(waiting.repo, writes=[entry.stash_ref]):
+        waiting.scm.set_ref(waiting.stash.ref, entry.stash_rev, message=f"commit: {said}")
+
+
+def _remove_folder(note: Path) -> None:
+    """Of an experiment, as DVC's note of it names it."""
+    with suppress(DvcException, OSError):  # there is none, or it was being written when the run was killed
+        if folder := ExecutorInfo.load_json(str(note)).root_dir:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class Experiment:
@@ -181,7 +210,7 @@ class Experiment:
     def open(self, in_flight: set[str]) -> None:
         """Its code and data, with what it changes, in a folder of its own; `steps` are those that are to run there.
 
-        Raises UserError and DvcException where that is not possible.
+        Raises UserError, and what DVC and its libraries do, where that is not possible.
         """
         with self._main() as repo:
             location = {"location": LOCATION}
@@ -247,6 +276,8 @@ class Experiment:
             self._note(repo, status)
             self._executor.cleanup(waiting.get_infofile_path(self._entry.stash_rev))
             self._executor = None
+        else:  # it failed while its folder was made
+            _remove_folder(Path(waiting.get_infofile_path(self._entry.stash_rev)))
         if status is TaskStatus.SUCCESS:
             waiting.celery.backend.mark_as_done(self._task.key, None)
         else:

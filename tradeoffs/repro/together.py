@@ -5,17 +5,20 @@ Each has a folder of its own, and its steps are named after it: `lora-1/finetune
 would do alike is done once: the other waits for it, and takes it from DVC's cache.
 """
 
+import errno
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from dvc.exceptions import DvcException
+from dvc.lock import LockError
 
 from tradeoffs.plumbing import clock
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.repro import experiments, times
+from tradeoffs.repro import experiments, stops, times
 from tradeoffs.repro.experiments import Experiment
 from tradeoffs.repro.pipeline import Begun
 from tradeoffs.repro.places import Here
@@ -24,28 +27,63 @@ from tradeoffs.repro.screen import Screen
 from tradeoffs.repro.slots import Needs, Slots, gpus, shares
 
 MOST = 16  # at a time: each has a folder with its data
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.EIO)
 
 
 class Together:
     """What a Runner asks of a Pipeline, for the steps of several experiments.
 
-    `failed`: what is wrong with those of which no step is to blame. `held`: as of a Pipeline, for all of them.
+    `failed`: what is wrong with those that have. `refused`: those that could not begin, and `back`: those that are on
+    the queue again. `held`: as of a Pipeline, for all of them.
     """
 
-    def __init__(self, found: Sequence[Experiment], held: int, say: Callable[[str], None]) -> None:
+    def __init__(self, held: int, say: Callable[[str], None]) -> None:
         self.say, self.held = say, held
         self.failed: dict[str, str] = {}
+        self.refused: list[str] = []
+        self.back: list[str] = []
+        self.planned: list[str] = []
+        self.steps: list[str] = []
+        self.dependencies: dict[str, set[str]] = {}
+        self._open: dict[str, Experiment] = {}
+        self._of: dict[str, tuple[Experiment, str]] = {}
+        self._works: dict[str, dict[str, str]] = {}
+        self._left: dict[str, set[str]] = {}  # that are still to be seen to, also what has no command
+
+    def open(self, found: Sequence[Experiment], check: Callable[[Mapping[str, Needs]], None]) -> bool:
+        """Whether there are some that can be run. Of each other it is said why it cannot.
+
+        Raises UserError where that is no fault of an experiment.
+        """
         self._open = {one.name: one for one in found}
-        self._of = {f"{one.name}/{step}": (one, step) for one in found for step in one.steps.dependencies}
-        self.dependencies = {
-            f"{one.name}/{step}": {f"{one.name}/{other}" for other in before}
-            for one in found
-            for step, before in one.steps.dependencies.items()
-        }
-        self.planned = [f"{one.name}/{step}" for one in found for step in one.steps.planned]
-        self.steps = [f"{one.name}/{step}" for one in found for step in one.steps.steps]
-        # That are still to be seen to, also what has no command.
-        self._left = {one.name: set(one.steps.dependencies) - _unchanged(one) for one in found}
+        in_flight: set[str] = set()
+        for one in found:
+            try:
+                one.open(in_flight)
+                check({step: Needs.of(step, one.steps.meta(step), None) for step in one.steps.planned})
+                self._works[one.name] = one.steps.work()
+            except Exception as error:  # as the Runner has it
+                why = str(error) or repr(error)
+                if _of_this_machine(error):
+                    raise UserError(f"experiment '{one.name}' cannot begin: {why}; mend that, and run --exp") from error
+                if not isinstance(error, (UserError, DvcException, OSError)):
+                    traceback.print_exc()
+                print(f"ERROR: experiment '{one.name}' failed: {why}", file=sys.stderr, flush=True)
+                one.fail(why)
+                self.refused.append(one.name)
+                del self._open[one.name]
+            else:
+                self._add(one)
+        return bool(self._open)
+
+    def _add(self, one: Experiment) -> None:
+        steps, name = one.steps, one.name
+        self._of |= {f"{name}/{step}": (one, step) for step in steps.dependencies}
+        for step, before in steps.dependencies.items():
+            self.dependencies[f"{name}/{step}"] = {f"{name}/{other}" for other in before}
+        self.planned += [f"{name}/{step}" for step in steps.planned]
+        self.steps += [f"{name}/{step}" for step in steps.steps]
+        self._left[name] = set(steps.dependencies) - (set(steps.steps) - set(steps.planned))
 
     def step(self, name: str) -> str:
         """As dvc.yaml has it."""
@@ -54,8 +92,9 @@ class Together:
     def work(self) -> dict[str, str]:
         """Of each planned step, the first that most likely does the same."""
         first: dict[str, str] = {}
-        works = {one.name: one.steps.work() for one in self._open.values()}
-        return {name: first.setdefault(works[self.experiment(name)][self.step(name)], name) for name in self.planned}
+        return {
+            name: first.setdefault(self._works[self.experiment(name)][self.step(name)], name) for name in self.planned
+        }
 
     def experiment(self, name: str) -> str:
         return self._of[name][0].name
@@ -112,35 +151,43 @@ class Together:
 
     def settle(self) -> None:
         """What is complete becomes an experiment of the project."""
-        for one in list(self._open.values()):
-            if not self._left[one.name]:
-                _keep_times(one)
-                del self._open[one.name]
-                try:
-                    one.commit()
-                    self.say(f"Experiment '{one.name}' is complete: dvc exp apply {one.name}")
-                except Exception as error:  # the others go on
-                    self.failed[one.name] = str(error) or repr(error)
-                    one.fail(self.failed[one.name])
+        for one in [one for one in self._open.values() if self._left.get(one.name) == set()]:
+            _keep_times(one)
+            del self._open[one.name]
+            try:
+                one.commit()
+                self.say(f"Experiment '{one.name}' is complete: dvc exp apply {one.name}")
+            except Exception as error:  # the others go on
+                why = str(error) or repr(error)
+                if _of_this_machine(error):
+                    self.say(f"Experiment '{one.name}' is complete, but could not be kept: {why}")
+                    self._put_back(one)
+                else:
+                    self.failed[one.name] = why
+                    one.fail(why)
 
     def close(self, failed: Mapping[str, str]) -> None:
         """What is not complete has failed if one of its steps has, or else goes back to where it was."""
         self.settle()
         to_blame = {self.experiment(name): why for name, why in failed.items()}
-        back = []
         for one in self._open.values():
-            _keep_times(one)
+            if one.name in self._left:  # it has begun
+                _keep_times(one)
             if one.name in to_blame:
                 self.failed[one.name] = to_blame[one.name]
                 one.fail(to_blame[one.name])
             else:
-                one.put_back()
-                back.append(one.name)
+                self._put_back(one)
         self._open.clear()
         for name, why in self.failed.items():
             print(f"ERROR: experiment '{name}' failed: {why}", file=sys.stderr, flush=True)
-        if back:
-            print(f"back on the queue, for --exp or dvc queue start: {', '.join(back)}", file=sys.stderr, flush=True)
+        if self.back:
+            names = ", ".join(self.back)
+            print(f"back on the queue, for --exp or dvc queue start: {names}", file=sys.stderr, flush=True)
+
+    def _put_back(self, one: Experiment) -> None:
+        one.put_back()
+        self.back.append(one.name)
 
 
 def run(changes: Sequence[str], targets: Sequence[str], name: str | None, jobs: int, keep_going: bool) -> bool:
@@ -150,32 +197,33 @@ def run(changes: Sequence[str], targets: Sequence[str], name: str | None, jobs: 
     """
     begun = time.monotonic()
     failed, own_seconds = False, 0.0
-    with experiments.project() as held:
+    with experiments.project() as held, stops.interrupting():
         revs = experiments.queue(changes, targets, name) if changes else None
         if revs:
             print("\n".join([*revs.values(), ""]), flush=True)
-        clock.LOG.unlink(missing_ok=True)
         found = experiments.taken(revs, MOST)
         if not found:
             print("Nothing is queued: name what to change by -S, or queue it by dvc exp run --queue.")
+            return False
+        clock.LOG.unlink(missing_ok=True)
         while found:
-            opened = _opened(found)
-            failed |= len(opened) < len(found)
-            if opened:
-                together = Together(opened, held, print)
-                own_seconds += _run(together, jobs, keep_going)
-                failed |= bool(together.failed)
-            found = experiments.taken(revs, MOST)
+            together = Together(held, print)
+            own_seconds += _run(together, found, jobs, keep_going)
+            failed |= bool(together.failed or together.refused or together.back)
+            found = [] if together.back else experiments.taken(revs, MOST)
     if clock.LOG.exists():
         print(clock.table(time.monotonic() - begun, own_seconds))
     return failed
 
 
-def _run(together: Together, jobs: int, keep_going: bool) -> float:
+def _run(together: Together, found: Sequence[Experiment], jobs: int, keep_going: bool) -> float:
     """Seconds of DVC's work. However it ends, nothing is left of what it has taken."""
     failed: Mapping[str, str] = {}
     try:
-        runner, memory = _runner(together, jobs, keep_going)
+        slots = Slots(jobs, gpus())
+        if not together.open(found, slots.check):
+            return 0.0
+        runner, memory = _runner(together, slots, keep_going)
         failed = runner.failed
         try:
             runner.run()
@@ -186,9 +234,9 @@ def _run(together: Together, jobs: int, keep_going: bool) -> float:
     return runner.own_seconds
 
 
-def _runner(together: Together, jobs: int, keep_going: bool) -> tuple[Runner, times.Memory]:
+def _runner(together: Together, slots: Slots, keep_going: bool) -> tuple[Runner, times.Memory]:
     """All is said of it that is said before it begins."""
-    memory, slots = times.Memory(), Slots(jobs, gpus())
+    memory = times.Memory()
 
     def needs(name: str) -> Needs:
         return Needs.of(together.step(name), together.meta(name), memory.of(together.step(name)))
@@ -217,30 +265,13 @@ def _announced(together: Together, share: Mapping[str, float]) -> dict[str, floa
     return seconds
 
 
-def _opened(found: Sequence[Experiment]) -> list[Experiment]:
-    """Those that can be run. Of each other it is said why it cannot."""
-    in_flight: set[str] = set()
-    ready: list[Experiment] = []
-    waiting = list(found)
-    try:
-        while waiting:
-            try:
-                waiting[0].open(in_flight)
-                ready.append(waiting[0])
-            except (UserError, DvcException, OSError) as error:
-                print(f"ERROR: experiment '{waiting[0].name}' failed: {error}", file=sys.stderr, flush=True)
-                waiting[0].fail(str(error))
-            del waiting[0]
-    except BaseException:
-        for one in [*ready, *waiting]:
-            one.put_back()
-        raise
-    return ready
-
-
-def _unchanged(one: Experiment) -> set[str]:
-    """What has a command that need not run."""
-    return set(one.steps.steps) - set(one.steps.planned)
+def _of_this_machine(error: BaseException | None) -> bool:
+    """Whether it is no fault of an experiment, but of what another command holds, or of what is full."""
+    while error:
+        if isinstance(error, (LockError, MemoryError)) or (isinstance(error, OSError) and error.errno in FULL):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _keep_times(one: Experiment) -> None:
