@@ -97,8 +97,8 @@ def main(arguments: Namespace) -> None:
     again = sum(count - 1 for count in killed["began"].values())
     common.write(
         "cluster",
-        whole["seconds"],
-        common.Peer({"dvc repro on one machine": serial}),
+        None,  # no ratio: all machines are one
+        None,
         {
             "same_lock": float(whole["lock"] == lock),
             "same_lock_with_one_killed": float(killed["lock"] == lock),
@@ -107,10 +107,10 @@ def main(arguments: Namespace) -> None:
         quick=arguments.quick,
         at_least={"same_lock": 1, "same_lock_with_one_killed": 1},
         at_most={"begun_again": CORES},
+        seconds={"three machines": whole["seconds"], "one of them killed": killed["seconds"], "dvc repro": serial},
         steps=len(whole["began"]),
         steps_by_machine=whole["machines"],
         steps_by_machine_with_one_killed=killed["machines"],
-        seconds_with_one_killed=killed["seconds"],
         compared=f"stand-ins of {SLEEP:g} s each, on three machines that Ray is told have {CORES} cores each, all on "
         "the same processor; outputs through S3 (rclone); dvc repro: the same, one after the other; killed: every "
         "process of one machine, in the middle, and it comes not back; begun_again: steps that began twice then",
