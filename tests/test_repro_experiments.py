@@ -216,11 +216,44 @@ def test_one_that_fails_is_said_and_the_others_go_on(fresh, tmp_path):
     assert set(status(folder)) == {"rank-1", "rank-3"}
 
 
+def test_what_two_would_do_alike_and_fails_is_not_tried_again(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    tried = f"{str(folder / 'tried')!r}"
+    at_work(folder, f"open({tried}, 'a').write('x')\nsys.exit('no')")
+    done = run(folder, "--exp", "-S", "methods.lora.config.r=2,4", "--name", "rank", "base@demo")
+    assert done.returncode == 1
+    assert "failed to reproduce 'rank-2/base@demo': the same has failed as rank-1/base@demo\n" in done.stderr
+    assert status(folder) == {"rank-1": "Failed", "rank-2": "Failed"}
+    assert (folder / "tried").read_text() == "x"
+    assert (folder / ".scratch/logs/rank-1/base@demo.log").read_text() == "no\n"  # though it ran alone
+
+
+def test_of_those_with_one_name_the_first_that_ends_well_is_kept_and_no_other_begins(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    seen = f"{str(folder / 'seen')!r}"
+    first = (
+        f"with open({seen}, 'a+') as seen:\n    print(os.environ['TRADEOFFS_RUN'][:32], file=seen)\n    seen.seek(0)\n"
+    )
+    at_work(folder, f"{first}    if len(seen.readlines()) == 1: sys.exit('no')")
+    for seed in (1, 2, 3):
+        queue(folder, "one", "-S", f"seed={seed}")
+    done = run(folder, "--exp")
+    assert done.returncode == 1
+    assert "experiment 'one' failed: one is there already: dvc exp remove one, " in done.stderr
+    lines = fake_pipeline.dvc("queue", "status", cwd=folder).splitlines()
+    assert Counter(line.split()[-1] for line in lines if " one " in line) == {"Failed": 2, "Success": 1}
+    [kept] = git(folder, "for-each-ref", "--format=%(refname)", "refs/exps/*/*/one").split()
+    assert "\nseed: 2\n" in git(folder, "show", f"{kept}:params.yaml")
+    [guarded, again] = (folder / "seen").read_text().split()
+    assert guarded == again  # what ends with a run that is killed has one mark in all batches
+
+
 def test_what_was_queued_is_run(fresh, tmp_path):
     folder = copy(fresh, tmp_path)
     at_work(folder, "assert not os.system('cd $DVC_ROOT && dvc queue status > seen && dvc exp show -q > seen.exp')")
     queue(folder, "one", "-S", "seed=1")
     queue(folder, "forced", "-f")
+    queue(folder, "eager", "-k")
     module = folder / "tradeoffs/repro/together.py"
     one_at_a_time = module.read_text().replace("MOST = 16", "MOST = 1")
     assert one_at_a_time != module.read_text()
@@ -228,8 +261,9 @@ def test_what_was_queued_is_run(fresh, tmp_path):
     done = run(folder, "--exp")
     assert done.returncode == 1
     assert "experiment 'forced' failed: queued with force, which `dvc queue start` alone can do" in done.stderr
+    assert "experiment 'eager' failed: queued with on_error, which " in done.stderr
     assert re.search(r"one .*Running", (folder / "seen").read_text())
-    assert status(folder) == {"one": "Success", "forced": "Failed"}
+    assert status(folder) == {"one": "Success", "forced": "Failed", "eager": "Failed"}
     assert params(shown(folder)["one"])["seed"] == 1
     assert run(folder, "--exp").stdout.startswith("Nothing is queued")
 

@@ -30,6 +30,7 @@ from dvc.repo.experiments.executor.local import TempDirExecutor
 from dvc.repo.experiments.queue.base import BaseStashQueue, QueueEntry
 from dvc.repo.experiments.queue.celery import LocalCeleryQueue
 from dvc.repo.experiments.queue.remove import remove_tasks
+from dvc.repo.experiments.refs import ExpRefInfo
 from dvc.repo.experiments.utils import get_exp_rwlock
 from dvc.scm import NoSCM, add_no_submodules
 from dvc.stage.run import prepare_kwargs
@@ -48,11 +49,12 @@ from tradeoffs.repro import dvc_gaps, pipeline, stops
 LOCATION = "tradeoffs.repro"  # in DVC's notes, of what such a run has taken
 # Of the message of such an experiment, too: whatever ends a run, the next one finds by it what is to go back.
 TAKEN = ".tradeoffs"
-# Options of `dvc exp run` that change which steps run, or how.
-OTHERS = (
-    *("all_pipelines", "downstream", "dry", "force", "force_downstream"),
-    *("interactive", "pipeline", "pull", "recursive", "single_item"),
-)
+# Options of `dvc exp run` that change which steps run, or how, as they are by default.
+OTHERS: dict[str, object] = {
+    **dict.fromkeys(("all_pipelines", "allow_missing", "downstream", "dry", "force", "force_downstream"), False),
+    **dict.fromkeys(("glob", "interactive", "no_commit", "pipeline", "pull", "recursive", "single_item"), False),
+    **{"on_error": "fail", "run_cache": True},
+}
 NOISE = "\n    full_key"  # in what hydra says of a wrong key, what nobody need know
 
 
@@ -132,6 +134,8 @@ def taken(revs: Collection[str] | None, most: int) -> list["Experiment"]:
         for message, entry in list(waiting._iter_queued()):
             if len(found) == most or (revs is not None and entry.stash_rev not in revs):
                 continue
+            if any(one.commits_as(entry) for one in found):  # one of them can be kept
+                continue
             path = Path(waiting.celery._queued_msg_path_cache[message.delivery_tag])
             try:
                 task = _Task(message.headers["id"], path.rename(processed / f"{path.name}{TAKEN}"), path)
@@ -200,6 +204,10 @@ class Experiment:
         self._info: ExecutorInfo
         self._opened = ExitStack()
 
+    def commits_as(self, other: QueueEntry) -> bool:
+        """Whether DVC has one place for both."""
+        return (self._entry.name, self._entry.baseline_rev) == (other.name, other.baseline_rev)
+
     @contextmanager
     def here(self) -> Iterator[None]:
         """Inside, its folder is the working directory, as DVC and the steps need it."""
@@ -217,13 +225,17 @@ class Experiment:
             executor = BaseStashQueue.init_executor(repo.experiments, self._entry, TempDirExecutor, **location)
             self._executor, self._info = executor, executor.info
             self._note(repo, TaskStatus.RUNNING)
+            if self._entry.name and repo.scm.get_ref(str(ExpRefInfo(self._entry.baseline_rev, self._entry.name))):
+                raise UserError(
+                    f"{self.name} is there already: dvc exp remove {self.name}, or queue it by another name"
+                )
             for path in self._options.get("copy_paths") or []:
                 BaseExecutor._copy_path(Path(path).absolute(), Path(executor.root_dir, executor.dvc_dir).parent / path)
         with self.here():
             params.load_all()
             repo, _ = self._opened.enter_context(pipeline.project())
             arguments, options = BaseExecutor._repro_args(repo)
-            if others := [option for option in OTHERS if options.get(option)]:
+            if others := [name for name, usual in OTHERS.items() if options.get(name) not in (None, usual)]:
                 raise UserError(f"queued with {', '.join(others)}, which `dvc queue start` alone can do")
             targets = (arguments[0] if arguments else options.get("targets")) or None
             checkout(repo, targets=targets, with_deps=targets is not None, force=True, allow_missing=True)
@@ -299,6 +311,10 @@ class _Steps(pipeline.Pipeline):
     def environment(self, name: str) -> dict[str, str]:
         env: dict[str, str] = self._prepare(self._stages[name])["env"]
         return env
+
+    def key(self, name: str) -> str:
+        """In DVC's run cache, of a step that runs; "" of any other."""
+        return self._keys.get(name, "")
 
     def work(self) -> dict[str, str]:
         """What each step does, as far as dvc.yaml and params.yaml tell: alike where it most likely is the same."""

@@ -79,6 +79,7 @@ class Pipeline:
         self._repo, self.held = repo, held
         self._in_flight = set() if in_flight is None else in_flight  # keys of DVC's run cache
         self._keys: dict[str, str] = {}
+        self._awaited: dict[str, str] = {}  # of those that are for later
         graph = get_active_graph(repo.index.graph)
         asked = collect_stages(repo, targets) if targets else [one for one in repo.index.stages if _is_ours(one)]
         order: list[Stage] = plan_repro(graph, asked)
@@ -134,6 +135,8 @@ class Pipeline:
 
     def begin(self, name: str) -> Begun:
         """What comes before the command: nothing to do, outputs from the cache, or the old outputs removed."""
+        if self._awaited.get(name) in self._in_flight:
+            return Begun.LATER
         stage = self._stages[name]
         if stage.frozen or not stage.cmd:
             if stage.frozen and not stage.is_import:
@@ -153,6 +156,7 @@ class Pipeline:
                 out.clear()  # with those of dvc.lock and the new deps a second `begin` would restore what was before
             if key := _get_stage_hash(stage) if _can_hash(stage) else "":
                 if key in self._in_flight:
+                    self._awaited[name] = key
                     return Begun.LATER
                 self._in_flight.add(key)
                 self._keys[name] = key

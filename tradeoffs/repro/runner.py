@@ -76,10 +76,11 @@ class Runner:
         self._signal = 0
         self._next_write = time.monotonic() + MOST_UNWRITTEN
 
-    def run(self) -> None:
+    def run(self, guarded: bool = False) -> None:
         """Raises KeyboardInterrupt and SystemExit where a signal ends it. What was done until then is in dvc.lock, and
-        of what was running nothing is left."""
-        guard = Guard(self._pipeline.held)  # before the process that forks: its mark is that of the forks
+        of what was running nothing is left. `guarded`: this process has a guard already."""
+        # Before the process that forks: its mark is that of the forks.
+        guard = None if guarded else Guard(self._pipeline.held)
         before = {number: signal.getsignal(number) for number in STOPS}
         for number, handler in before.items():
             if handler is not signal.SIG_IGN:  # nohup
@@ -99,7 +100,8 @@ class Runner:
                 self._pipeline.write()
                 for number, handler in before.items():
                     signal.signal(number, handler)
-        guard.dismiss()
+        if guard:
+            guard.dismiss()
         if self._signal == signal.SIGINT:
             raise KeyboardInterrupt
         if self._signal:
@@ -191,7 +193,7 @@ class Runner:
             return
         needs, log = self._needs(name), None
         environment = {}
-        if place.name or not place.slots.alone(needs):
+        if place.name or self._pipeline.experiment(name) or not place.slots.alone(needs):
             log = LOGS / f"{name}.log"
             log.parent.mkdir(parents=True, exist_ok=True)
             log.unlink(missing_ok=True)

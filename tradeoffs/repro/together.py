@@ -20,6 +20,7 @@ from tradeoffs.plumbing import clock
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro import experiments, stops, times
 from tradeoffs.repro.experiments import Experiment
+from tradeoffs.repro.guard import Guard
 from tradeoffs.repro.pipeline import Begun
 from tradeoffs.repro.places import Here
 from tradeoffs.repro.runner import Runner
@@ -48,6 +49,7 @@ class Together:
         self._open: dict[str, Experiment] = {}
         self._of: dict[str, tuple[Experiment, str]] = {}
         self._works: dict[str, dict[str, str]] = {}
+        self._broken: dict[str, str] = {}  # the step that has failed, by its key in DVC's run cache
         self._left: dict[str, set[str]] = {}  # that are still to be seen to, also what has no command
 
     def open(self, found: Sequence[Experiment], check: Callable[[Mapping[str, Needs]], None]) -> bool:
@@ -119,6 +121,8 @@ class Together:
         one, step = self._of[name]
         with one.here():
             found = one.steps.begin(step)
+        if twin := self._broken.get(one.steps.key(step)):
+            raise UserError(f"the same has failed as {twin}")
         if found in (Begun.UNCHANGED, Begun.DONE):
             self._left[one.name].discard(step)
         return found
@@ -131,6 +135,8 @@ class Together:
 
     def release(self, name: str) -> None:
         one, step = self._of[name]
+        if key := one.steps.key(step):  # it has not ended well
+            self._broken.setdefault(key, name)
         one.steps.release(step)
 
     def learn(self, name: str, memory: times.Memory) -> None:
@@ -206,11 +212,13 @@ def run(changes: Sequence[str], targets: Sequence[str], name: str | None, jobs: 
             print("Nothing is queued: name what to change by -S, or queue it by dvc exp run --queue.")
             return False
         clock.LOG.unlink(missing_ok=True)
+        guard = Guard(held)  # one for all: what forks is started once, and its mark is that of the forks
         while found:
             together = Together(held, print)
             own_seconds += _run(together, found, jobs, keep_going)
             failed |= bool(together.failed or together.refused or together.back)
             found = [] if together.back else experiments.taken(revs, MOST)
+        guard.dismiss()
     if clock.LOG.exists():
         print(clock.table(time.monotonic() - begun, own_seconds))
     return failed
@@ -226,7 +234,7 @@ def _run(together: Together, found: Sequence[Experiment], jobs: int, keep_going:
         runner, memory = _runner(together, slots, keep_going)
         failed = runner.failed
         try:
-            runner.run()
+            runner.run(guarded=True)
         finally:
             memory.keep()
     finally:
