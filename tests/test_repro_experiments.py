@@ -425,6 +425,7 @@ def test_told_to_stop_while_it_queues_it_queues_none_and_the_workspace_is_as_it_
         folder,
         f"""
         import signal
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who runs tests in the background hands down another
         from dvc.repo.experiments.queue.base import BaseStashQueue
         from tradeoffs.repro import __main__
         ordinary = BaseStashQueue._pack_args
