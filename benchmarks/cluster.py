@@ -27,6 +27,7 @@ import psutil
 from benchmarks import common, stand_ins
 from benchmarks.common import SCRATCH
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.repro import cluster
 
 FOLDER = SCRATCH / "cluster"
 OWN = ("/tmp", "/var/tmp")  # of each machine, its home in it; and FOLDER, but for the first
@@ -158,7 +159,7 @@ def on_machines(project: Path, name: str, kill: bool) -> dict[str, Any]:
             machine.call("ray", "start", *where, f"--node-ip-address={machine.address}", f"--num-cpus={CORES}")
         begun = time.perf_counter()
         run = first.start(
-            *(sys.executable, "-m", "tradeoffs.repro", "--ray", f"{first.address}:{PORT}"),
+            *(sys.executable, "-m", cluster.__package__, "--ray", f"{first.address}:{PORT}"),
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
