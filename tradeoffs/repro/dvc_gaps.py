@@ -1,4 +1,4 @@
-"""What DVC leaves open for a run of its own: that it says less, who else is at work, params that are parsed once."""
+"""What DVC leaves open for a run of its own: that it says less, who else is at work, what need not be done twice."""
 
 import fcntl
 import json
@@ -13,9 +13,11 @@ from typing import Any, TextIO
 
 import psutil
 from dvc.dependency import param
+from dvc.dependency.base import Dependency
 from dvc.lock import make_lock
 from dvc.repo import Repo
 from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
+from fsspec.implementations.memory import MemoryFileSystem
 
 from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
@@ -34,10 +36,11 @@ MISSING = object()
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """What holds for all that is asked of DVC by this process: it says less of a step, and parses params once."""
+    """What holds for all that is asked of DVC by this process: it says less of a step, parses params once, and finds
+    at once what it has in memory."""
     for name, level in QUIET.items():  # whoever runs the steps says what happens to them
         logging.getLogger(name).setLevel(level)
-    with _params_parsed_once():
+    with _params_parsed_once(), _files_in_memory_found_at_once():
         yield
 
 
@@ -106,6 +109,49 @@ def forget_the_dead(repo: Repo) -> None:
 def hardlink(repo: Repo) -> bool:
     """Whether DVC locks by hard links, as it is told to where a file system knows nothing else."""
     return bool(repo.config["core"].get("hardlink_lock", False))
+
+
+@contextmanager
+def hashed_once() -> Iterator[None]:
+    """Inside, DVC hashes what a step depends on once: for when nothing runs that could change it.
+
+    Else it does so ten times for every step, five or so on either side of its command.
+    """
+    found: dict[tuple[str, str], Any] = {}
+    ordinary = Dependency._build
+
+    def build(self: Dependency, odb: Any, path: str, fs: Any, name: str, **more: Any) -> Any:
+        if (path, name) not in found:
+            found[path, name] = ordinary(self, odb, path, fs, name, **more)
+        return found[path, name]
+
+    Dependency._build = build
+    try:
+        yield
+    finally:
+        Dependency._build = ordinary
+
+
+@contextmanager
+def _files_in_memory_found_at_once() -> Iterator[None]:
+    """Inside, a file of fsspec's memory is found by its name.
+
+    DVC leaves there what it has hashed of a folder, each time; and fsspec looks first, through all that is there,
+    whether it is a folder, so that the hundredth step takes longer than the first.
+    """
+    ordinary = MemoryFileSystem.info
+
+    def info(self: MemoryFileSystem, path: str, **more: Any) -> Any:
+        file = self.store.get(self._strip_protocol(path))
+        if file is None:
+            return ordinary(self, path, **more)
+        return {"name": self._strip_protocol(path), "size": file.size, "type": "file", "created": file.created}
+
+    MemoryFileSystem.info = info
+    try:
+        yield
+    finally:
+        MemoryFileSystem.info = ordinary
 
 
 @contextmanager

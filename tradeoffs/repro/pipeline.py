@@ -30,7 +30,7 @@ from dvc_data.hashfile.tree import Tree
 
 from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.repro.dvc_gaps import alone, forget_the_dead, hardlink, quiet
+from tradeoffs.repro.dvc_gaps import alone, forget_the_dead, hardlink, hashed_once, quiet
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
 
@@ -145,6 +145,10 @@ class Pipeline:
                 return Begun.UNCHANGED
             self._keep(stage)
             return Begun.DONE
+        with hashed_once():
+            return self._begin(name, stage)
+
+    def _begin(self, name: str, stage: PipelineStage) -> Begun:
         if not stage.changed():
             return Begun.UNCHANGED
         stage.remove_outs(ignore_remove=False, force=False)
@@ -172,6 +176,10 @@ class Pipeline:
         Raises UserError if something that it depends on was changed meanwhile: nobody knows what it read, so what it
         made is removed. What is gone it has removed itself (`files.remove_leftovers`), or it would have missed it.
         """
+        with hashed_once():
+            self._finish(name)
+
+    def _finish(self, name: str) -> None:
         stage = self._stages[name]
         self.release(name)
         stage.save_deps()
