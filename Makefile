@@ -11,7 +11,7 @@ READY := .venv/requirements.lock
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 BENCHMARKS := gguf_scoring gguf_kld decode generation mmlu mmlu_agreement zoo memory preparation methods train_lora train_full cost_noise coverage scaling kills faults beside_load runner cluster
 
-.PHONY: run install test lint bench clean help
+.PHONY: run install test lint audit bench clean help
 .DEFAULT_GOAL := help
 
 run: $(READY)  ## run what has changed (everything, the first time): how long it will take, step by step, then the decision
@@ -27,6 +27,9 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+audit:  ## known vulnerabilities of what the lock files pin, where PyPI's advisories can be asked
+	@PYTHON='$(PYTHON)' .ci/audit
 
 # One after the other: timings of two at a time mean nothing. One that fails does not keep the others from running. Which
 # code each result measured is written down and shown at the end.
