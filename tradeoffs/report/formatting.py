@@ -21,8 +21,9 @@ MANY = 12  # more variants or rows than these are folded away
 SCREEN, PADDING, TEXT = 155, 2, 26
 SHOWN = 200  # characters of a text in a table
 MOST_DECIMALS = {"": 4, "+": 6}  # of a value, of a difference; what needs more is written with an exponent
-# What Markdown takes for its own; `_` within a word is none of it, and a bare address becomes a link on GitHub.
-_OWN = re.compile(r"[\\`*\[\]~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE)
+# What Markdown takes for its own: no `_` within a word; a bare address, which becomes a link on GitHub; and first on a
+# line, what begins a heading or a list.
+_OWN = re.compile(r"[\\`*\[\]~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.|^#|^[-+=](?=[\s=-]|$)", re.IGNORECASE)
 
 
 def table(

@@ -125,7 +125,7 @@ class _Own(MarkdownIt):
         for kind in ("html_block", "html_inline"):
             self.add_render_rule(kind, _own_html)
 
-    def validateLink(self, url: str) -> bool:
+    def validateLink(self, url: str) -> bool:  # noqa: N802 (the library's name)
         return OWN_LINK.fullmatch(url) is not None
 
 

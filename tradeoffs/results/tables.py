@@ -169,7 +169,8 @@ def prompts(results: Results) -> list[dict]:
 def write_csv(path: str | Path, rows: Sequence[dict], columns: Iterable[str] = ()) -> None:
     """The `columns`, then all others of the rows in order of appearance; what a row lacks is an empty field.
 
-    No text is a formula to a spreadsheet, a column's name neither: see `_field`. Raises UserError for a path that cannot be written to.
+    No text is a formula to a spreadsheet, a column's name neither: see `_field`. Raises UserError for a path that
+    cannot be written to.
     """
     path = Path(path)
     if path.exists() and not path.is_file():  # a folder, or a device such as /dev/stdout, which a file would replace

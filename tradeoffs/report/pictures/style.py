@@ -35,7 +35,7 @@ STYLE: dict[str, Any] = {
     "figure.dpi": 130,
     "savefig.dpi": 130,
 }
-LONGEST = 60  # characters of a text from outside in a picture
+LONGEST = 40  # characters of a text from outside in a picture
 DIRECTION = {"higher": "higher is better", "lower": "lower is better", "": "neither is better"}
 
 
