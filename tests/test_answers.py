@@ -277,7 +277,7 @@ def test_the_csv_holds_what_was_asked_for_and_all_without_a_wish(evaluated_run, 
     assert found[3]["question"] == "'=1+1", "no spreadsheet runs it"
     told(capsys, LORA, FULL, worst=1, table=Path("a.csv"))
     (row,) = read_csv("a.csv")
-    assert (row["id"], row["generated"], row["other_generated"], row["other_f1"]) == ("q3", "", "\x1b[2Jnone", "0.0")
+    assert (row["id"], row["generated"], row["other_generated"], row["other_f1"]) == ("q3", "", "\\x1b[2Jnone", "0.0")
     told(capsys, LORA, find="nowhere", table=Path("a.csv"))
     assert Path("a.csv").read_text() == "id,question,expected,generated,f1,exact\n"
 

@@ -47,10 +47,10 @@ STAGES_OF = {
     "report": {"aggregate"},
 }
 # No stage depends on plumbing and params, so they hold nothing that shapes an output; what they import of rooms that
-# do are facts alone: how much memory and how many cores this process has, which only the clock's log tells, and what
-# params.yaml is checked by, which is wrong or right and nothing in between.
+# do are facts alone: how much memory and how many cores this process has, which only the clock's log tells, how a text
+# is written where nothing may obey it, and what params.yaml is checked by, which is wrong or right and nothing else.
 FACTS = {
-    "plumbing": {"tradeoffs/common/memory.py", "tradeoffs/common/cores.py"},
+    "plumbing": {"tradeoffs/common/memory.py", "tradeoffs/common/cores.py", "tradeoffs/common/texts.py"},
     "params": {
         "tradeoffs/common/columns.py",
         "tradeoffs/formats/names.py",

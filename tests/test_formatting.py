@@ -32,6 +32,27 @@ def test_rounding_never_hides_that_an_interval_excludes_0(low, high, text):
     assert formatting.signed(Interval((low + high) / 2, low, high, 0.0), "test_f1") == text
 
 
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("a_b x86_64", "a_b x86_64"),
+        ("_a_ *b* [c](d) `e` ~f~ $g$ \\", r"\_a\_ \*b\* \[c\](d) \`e\` \~f\~ \$g\$ \\"),
+        ("<b> & | c\r\nd\n", "&lt;b&gt; &amp; &#124; c<br>d"),
+        ("https://x.y www.x.y", r"https\://x.y www\.x.y"),
+        ("\x1b[31m\0", r"\\x1b\[31m\\x00"),
+        ("# a\n- b\n-5 c", r"\# a<br>\- b<br>-5 c"),
+        ("Intel(R) Xeon(R) CPU @ 2.20GHz", "Intel(R) Xeon(R) CPU @ 2.20GHz"),
+    ],
+)
+def test_any_text_is_written_so_that_markdown_shows_it(text, written):
+    assert formatting.escaped(text) == written
+
+
+@pytest.mark.parametrize(("text", "written"), [("a", "`a`"), ("a`b", "`` a`b ``"), ("a``\n`b", "``` a``\\n`b ```")])
+def test_any_text_is_written_as_code(text, written):
+    assert formatting.code(text) == written
+
+
 def test_that_a_difference_is_shown_to_be_one_is_a_mark_beside_the_verdict():
     shown = formatting.difference(Interval(0.2, 0.1, 0.3, 0.05), "cosine_to_base")
     assert shown == "+0.200 [+0.100, +0.300], excludes 0"

@@ -244,7 +244,7 @@ def test_generated_questions_are_not_called_mmlu(results, text):
 
 
 def test_an_answer_reads_as_it_was_given(folder, text):
-    assert "| `lora q4_0` | lora &#124; q4\\_0<br>&lt;i&gt;says&lt;/i&gt; so | 9 | 0.25 | 36 |" in text
+    assert "| `lora q4_0` | lora &#124; q4_0<br>&lt;i&gt;says&lt;/i&gt; so | 9 | 0.25 | 36 |" in text
     page = (folder / "report/answers.html").read_text()
     assert "lora | q4_0<br>&lt;i&gt;says&lt;/i&gt; so</td>" in page
     assert "Is `a|b` &lt;b&gt;more&lt;/b&gt;<br>than *c*?" in page

@@ -16,11 +16,41 @@ def read(path):
 
 @pytest.mark.parametrize(
     "text",
-    ['=HYPERLINK("http://x","y")', "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", " \t=1", "\r\n=1", "＝1", "- a list"],
+    [
+        '=HYPERLINK("http://x","y")',
+        "+1+cmd|' /C calc'!A0",
+        "-2+3",
+        "@SUM(A1)",
+        " \t=1",
+        "\r\n=1",
+        "＝1",
+        "- a list",
+        "\t=1",
+        "\tx",
+    ],
 )
 def test_a_text_that_a_spreadsheet_would_run_has_a_quote_before_it(tmp_path, text):
     tables.write_csv(tmp_path / "a.csv", [{"text": text}])
     assert read(tmp_path / "a.csv")[0]["text"] == "'" + text.replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("a;=cmd|' /C calc'!A0", "a;'=cmd|' /C calc'!A0"),  # where cells are parted by semicolons
+        ('a\t"@SUM(A1)', "a\t'\"@SUM(A1)"),
+        ("two\n- of a list\n-5", "two\n- of a list\n-5"),
+        ("nul\0 \x1b[2J \ud800", r"nul\x00 \x1b[2J \ud800"),
+    ],
+)
+def test_what_other_spreadsheets_would_run_and_what_a_terminal_would_obey_is_written_out(tmp_path, text, written):
+    tables.write_csv(tmp_path / "a.csv", [{"text": text}])
+    assert read(tmp_path / "a.csv")[0]["text"] == written
+
+
+def test_a_columns_name_is_no_formula_either(tmp_path):
+    tables.write_csv(tmp_path / "a.csv", [{"=1": -0.05}])
+    assert (tmp_path / "a.csv").read_text() == "'=1\n-0.05\n"
 
 
 @pytest.mark.parametrize(

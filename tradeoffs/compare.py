@@ -13,6 +13,7 @@ from tradeoffs.common.cells import TRAINED, Variant, variants
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError, near
 from tradeoffs.report.formatting import Lines, cost_of, difference, full_label, quality_of, short, table
+from tradeoffs.report.machine import run_on
 from tradeoffs.results import costs, reading, verdicts
 from tradeoffs.results.results import Results
 
@@ -108,8 +109,7 @@ def _ratio(results: Results, ours: Variant, theirs: Variant, key: str) -> str | 
 
 def _machines(results: Results, ours: Variant, theirs: Variant) -> Lines:
     """What each was measured with, on the one machine that measured all costs."""
-    devices = results.costs.machine["devices"]
-    first, second = (f"{results.facts[v]['runtime']} on {devices[v]}" for v in (ours, theirs))
+    first, second = (run_on(results, v) for v in (ours, theirs))
     return [f"Measured with {first}." if first == second else f"Measured with {first}, and with {second}."]
 
 

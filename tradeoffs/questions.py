@@ -17,6 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from tradeoffs.common import files
+from tradeoffs.common.texts import on_a_line
 from tradeoffs.plumbing import cli, terminal
 from tradeoffs.plumbing.errors import UserError, near
 from tradeoffs.results import evaluated, tables
@@ -93,12 +94,14 @@ def answered(name: str, subject: str | None = None) -> list[Answered]:
 def shown(asked: Answered) -> Iterator[str]:
     """Lines for one question."""
     verdict = "right" if asked.is_right else f"wrong: {LETTERS[asked.chosen]}, not {LETTERS[asked.right]}"
-    yield terminal.harmless(f"{asked.subject} {asked.id}  {verdict}")
+    yield f"{on_a_line(asked.subject)} {on_a_line(asked.id)}  {verdict}"
     yield terminal.harmless(asked.question.strip())
     for index, choice in enumerate(asked.choices):
         marks = ("chosen" if index == asked.chosen else "") + (" right" if index == asked.right else "")
         numbers = f"{asked.probabilities[index]:9.3g}  {asked.shares[index]:6.1%}"
-        yield f"  {numbers}  {marks:<12}  {LETTERS[index]}. {terminal.harmless(choice)}"
+        first, *others = terminal.harmless(choice).split("\n")
+        yield f"  {numbers}  {marks:<12}  {LETTERS[index]}. {first}"
+        yield from (f"{'':38}{line}" for line in others)  # so that none passes for another option
     yield ""
 
 
@@ -108,7 +111,7 @@ def summary(some: list[Answered]) -> list[str]:
     groups = {subject: [asked for asked in some if asked.subject == subject] for subject in subjects}
     groups |= {"all": some} if len(groups) > 1 else {}
     return [
-        f"{terminal.harmless(name)}: {right} of {len(group)} right ({right / len(group):.1%})"
+        f"{on_a_line(name)}: {right} of {len(group)} right ({right / len(group):.1%})"
         for name, group in groups.items()
         for right in [sum(asked.is_right for asked in group)]
     ]

@@ -31,6 +31,8 @@ def with_results(readme: str, summary: str, front: str) -> str:
     if not (begin and end) or BEGIN in after or END in before + after:
         raise UserError(f"{README}: needs a line {BEGIN} and then a line {END}, once each; results go in between")
     body = summary.split("\n", 1)[1].strip()
+    if BEGIN in body or END in body:
+        raise UserError(f"{SUMMARY}: has a marker of {README} in it; run `dvc repro -f -s aggregate`")
     return f"{before}{BEGIN}\n{body}\n{_picture(front)}{END}{after}"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tradeoffs.base.hub_models import Source
 from tradeoffs.common import files
+from tradeoffs.common.texts import harmless
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.sources import hub
 
@@ -104,7 +105,7 @@ def _go_on(part: Path, name: str, url: str, size: int) -> None:
     tries = TRIES
     while (begun := part.stat().st_size) < size:
         if begun:
-            print(f"{name}: going on after {amount(begun)} of {amount(size)}", flush=True)
+            print(f"{harmless(name)}: going on after {amount(begun)} of {amount(size)}", flush=True)
         try:
             with part.open("r+b") as file:
                 file.seek(begun)

@@ -11,7 +11,7 @@ from tradeoffs import metrics
 from tradeoffs.experiments.choosing import Methods, Tried, at_the_edge, by_method, label, unfair, varying, written
 from tradeoffs.experiments.reading import VALID
 from tradeoffs.experiments.trial import FACTS, TESTED, Sweep
-from tradeoffs.report.formatting import Lines, bold, counted, difference, interval_of, short, table
+from tradeoffs.report.formatting import Lines, bold, counted, difference, escaped, interval_of, short, table
 from tradeoffs.results import intervals, simultaneous, tables
 
 PLAIN = ("experiment", "model", "dataset", "method", "seed", "valid_loss", "tokens", "train_seconds")
@@ -27,10 +27,11 @@ def report(sweep: Sweep) -> Lines:
     lines: Lines = []
     for group in sweep.groups:
         methods = by_method(sweep.trials, group)
-        lines += [f"## {group[0]} on {group[1]}", ""]
-        notes = [f"**not a fair comparison: {why}**" for why in unfair(methods)]
+        lines += [f"## {escaped(f'{group[0]} on {group[1]}')}", ""]
+        notes = [f"**not a fair comparison: {escaped(why)}**" for why in unfair(methods)]
         for method, settings in methods.items():
-            notes += [f"{method}: the best {edge}; a better one may lie beyond" for edge in at_the_edge(settings)]
+            edges = [escaped(f"{method}: the best {edge}") for edge in at_the_edge(settings)]
+            notes += [f"{edge}; a better one may lie beyond" for edge in edges]
         lines += [*(f"- {note}" for note in notes), *([""] if notes else [])]
         lines += [*_best(methods), "", *_all(methods), ""]
     return lines + _left_out(sweep)
@@ -43,7 +44,8 @@ def _best(methods: Methods) -> Lines:
         best = settings[0]
         rows.append(
             [
-                *(method, best.label, *_spread(best), str(len(settings)), f"{best.trials[0].examples:,}"),
+                *(escaped(method), escaped(best.label), *_spread(best), str(len(settings))),
+                f"{best.trials[0].examples:,}",
                 f"{statistics.fmean(t.tokens for t in best.trials):,.0f}",
                 _seconds(best),
                 *(_mean_tested(best, key) for key in tests),
@@ -55,7 +57,10 @@ def _best(methods: Methods) -> Lines:
 
 def _all(methods: Methods) -> Lines:
     rows = [
-        [method, bold(one.label, one is settings[0]), *_spread(one), ", ".join(t.experiment for t in one.trials)]
+        [
+            *(escaped(method), bold(escaped(one.label), one is settings[0]), *_spread(one)),
+            escaped(", ".join(t.experiment for t in one.trials)),
+        ]
         for method, settings in methods.items()
         for one in settings
     ]
@@ -85,7 +90,7 @@ def _seconds(one: Tried) -> str:
 
 def _left_out(sweep: Sweep) -> Lines:
     return [
-        f"Left out: {counted(list(names), 'experiment')}, {reason}: {', '.join(names)}"
+        f"Left out: {counted(list(names), 'experiment')}, {escaped(reason)}: {escaped(', '.join(names))}"
         for reason, names in sweep.left_out.items()
     ]
 
@@ -99,7 +104,7 @@ def ablation(sweep: Sweep) -> Lines:
     for group in sweep.groups:
         for method, settings in by_method(sweep.trials, group).items():
             if len(settings) > 1:
-                lines += [f"## {method}: {group[0]} on {group[1]}", "", *_ablation(sweep, settings), ""]
+                lines += [f"## {escaped(f'{method}: {group[0]} on {group[1]}')}", "", *_ablation(sweep, settings), ""]
     return lines + _left_out(sweep)
 
 
@@ -137,7 +142,7 @@ def _order(value: Any) -> tuple[int, float, str]:
 def _named(one: Tried, first: Tried, keys: list[str]) -> str:
     """What a setting changes of the first one, which has the values of all keys."""
     changed = keys if one is first else [key for key in keys if one.setting.get(key) != first.setting.get(key)]
-    return bold(label(one.setting, changed), one is first)
+    return bold(escaped(label(one.setting, changed)), one is first)
 
 
 def _mean_fact(one: Tried, key: str) -> str:

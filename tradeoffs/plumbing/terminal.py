@@ -2,17 +2,10 @@
 
 import os
 import pydoc
-import re
 import sys
 from collections.abc import Iterable
 
-# Control characters but tab and line break, and those that turn the direction in which what follows is written.
-_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
-
-def harmless(text: str) -> str:
-    """A text in which what a terminal would obey, colours and titles among it, is written out: `\\x1b`."""
-    return _OBEYED.sub(lambda found: found[0].encode("unicode_escape").decode(), text.replace("\r\n", "\n"))
+from tradeoffs.common.texts import harmless as harmless
 
 
 def page(lines: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ from tradeoffs.report.formatting import (
     Lines,
     bold,
     cost_of,
+    escaped,
     full_label,
     heading,
     name_of,
@@ -79,5 +80,6 @@ def _choices(results: Results, found: Decision) -> Lines:
         row = [why, bold(name_of(v), v == found.recommended), marked(quality_of(results, v, name), name, v in cut)]
         row += [against.word if v == best else verdict(against, name)]
         row += [quality_of(results, v, more) for more in also] + [cells[place] for cells in changes.values()]
-        lines.append([*row, results.facts[v]["runtime"], *(cost_of(results, v, key) for key in OF_A_CANDIDATE)])
+        row.append(escaped(results.facts[v]["runtime"]))
+        lines.append([*row, *(cost_of(results, v, key) for key in OF_A_CANDIDATE)])
     return table([*header, "runs on", *(COST[key] for key in OF_A_CANDIDATE)], lines, keys=2, together=[2])

@@ -11,6 +11,7 @@ from tradeoffs.report.formatting import (
     Lines,
     cost_of,
     decimals_of,
+    escaped,
     full_label,
     guard_label,
     heading,
@@ -147,7 +148,7 @@ def _costs(results: Results, ours: Variant, best: Variant) -> list[str]:
     for key, (_, unit, of) in CHEAPEST.items():
         text = f"{cost_of(results, ours, key, bounds=True)} {unit} {of}"
         if ours != best and costs.told_apart(results, ours, best, key):
-            text += f" ({cost_of(results, best, key)} for the best found, {results.facts[best]['runtime']})"
+            text += f" ({cost_of(results, best, key)} for the best found, {escaped(results.facts[best]['runtime'])})"
         said.append(text)
     return said
 

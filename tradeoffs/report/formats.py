@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
-from tradeoffs.report.formatting import Lines, bold, cost_of, counted, full_label, heading, quality_of, table
+from tradeoffs.report.formatting import Lines, bold, cost_of, counted, escaped, full_label, heading, quality_of, table
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import (
     cut_short,
@@ -85,6 +85,6 @@ def _cost_table(results: Results, variants: list[Variant]) -> Lines:
     present = {k: label for k, label in COST.items() if any(k in results.cost[v] for v in variants)}
     rows = []
     for variant in variants:
-        runs_on = f"{results.facts[variant]['runtime']}, {results.costs.machine['devices'][variant]}"
+        runs_on = escaped(f"{results.facts[variant]['runtime']}, {results.costs.machine['devices'][variant]}")
         rows.append([f"`{variant.format}`", runs_on, *(cost_of(results, variant, k, bounds=True) for k in present)])
     return table(["format", "runs on", *present.values()], rows)

@@ -8,6 +8,7 @@ from itertools import accumulate, pairwise
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
+from tradeoffs.common.texts import harmless
 from tradeoffs.results import costs
 from tradeoffs.results.decision import Guard
 from tradeoffs.results.intervals import Interval
@@ -20,6 +21,9 @@ MANY = 12  # more variants or rows than these are folded away
 SCREEN, PADDING, TEXT = 155, 2, 26
 SHOWN = 200  # characters of a text in a table
 MOST_DECIMALS = {"": 4, "+": 6}  # of a value, of a difference; what needs more is written with an exponent
+# What Markdown takes for its own: no `_` within a word; a bare address, which becomes a link on GitHub; and first on a
+# line, what begins a heading or a list.
+_OWN = re.compile(r"[\\`*\[\]~$]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.|^#|^[-+=](?=[\s=-]|$)", re.IGNORECASE)
 
 
 def table(
@@ -77,14 +81,28 @@ def _parts(widths: Sequence[int], keys: int, together: Sequence[int]) -> list[li
 
 
 def escaped(text: str) -> str:
-    """Any text as one cell of a table: nothing in it is Markdown or HTML, its line breaks show."""
-    lines = [re.sub(r"([\\`*_\[\]~$])", r"\\\1", html.escape(line, quote=False)) for line in text.splitlines()]
-    return "<br>".join(lines).replace("|", "&#124;")
+    """Any text as one cell of a table, or within a line: nothing in it is Markdown or HTML, its line breaks show."""
+    lines = harmless(re.sub("\r\n?", "\n", text)).split("\n")
+    written = [_OWN.sub(r"\\\g<0>", html.escape(line, quote=False)) for line in lines]
+    return "<br>".join(written).removesuffix("<br>").replace("|", "&#124;")
+
+
+def code(text: str) -> str:
+    """Any text as code within a line; not for a table, which a `|` would part there too."""
+    found, most = harmless(text).replace("\n", "\\n"), 0
+    while "`" * (most + 1) in found:
+        most += 1
+    return f"{'`' * (most + 1)} {found} {'`' * (most + 1)}" if most else f"`{found}`"
 
 
 def shortened(text: str) -> str:
     """The beginning of a long text, to stand in a table."""
     return text if len(text) <= SHOWN else f"{text[:SHOWN].rstrip()} ..."
+
+
+def subject_of(name: str) -> str:
+    """A subject of multiple choice, which is a file's name or the hub's."""
+    return escaped(shortened(name.replace("_", " ")))
 
 
 def bold(text: str, wanted: bool) -> str:

@@ -7,6 +7,7 @@ from tradeoffs.report import grid
 from tradeoffs.report.formatting import (
     Lines,
     cost_of,
+    escaped,
     full_label,
     heading,
     name_of,
@@ -90,7 +91,7 @@ def _candidates(results: Results, found: Decision, columns: dict[Variant, str]) 
     judged = found.standing.verdicts
     rows["against the best"] = [judged[v].word if v == best else verdict(judged[v], name) for v in columns]
     rows |= guard_changes(results, found, list(columns))
-    rows["runs on"] = [results.facts[v]["runtime"] for v in columns]
+    rows["runs on"] = [escaped(results.facts[v]["runtime"]) for v in columns]
     rows |= {COST[key]: [cost_of(results, v, key) for v in columns] for key in OF_A_CANDIDATE}
     heads += ["copying"] if floor else []
     lines = [[label, *cells, *[""] * (len(heads) - len(cells))] for label, cells in rows.items() if any(cells)]

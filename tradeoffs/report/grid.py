@@ -15,6 +15,7 @@ from tradeoffs.report.formatting import (
     full_label,
     quality_of,
     short,
+    subject_of,
     table,
     verdict,
 )
@@ -150,7 +151,7 @@ def _subjects(results: Results) -> Lines:
     for group in results.groups():
         best = next(v for v in ranking.ranked(results, group) if v.format == TRAINED)
         for subject, (accuracy, _) in results.subjects(best).items():
-            row = found.setdefault(f"`{group.dataset}`: {subject.replace('_', ' ')}", {})
+            row = found.setdefault(f"`{group.dataset}`: {subject_of(subject)}", {})
             row[group.model] = f"{accuracy_of(accuracy)} (`{best.method}`)"
     if not found or len(results.run.models) == 1:
         return []

@@ -8,8 +8,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from tradeoffs.common import files
 from tradeoffs.report import (
@@ -65,6 +67,10 @@ PAGES = {
     ),
 }
 
+# Addresses that the report has: its pages, its table of prompts, its pictures. And what begins HTML that it has not.
+OWN_LINK = re.compile(rf"(?:{'|'.join((FRONT, *PAGES))})\.md|prompts\.csv|\.\./plots/\w+\.png")
+OTHER_HTML = re.compile(r"<(?!/?(?:details|summary|br)>)")
+
 
 def pages(results: Results, drawn: Sequence[str]) -> dict[str, str]:
     """The Markdown of every page that has something to say, by its name, the front page first.
@@ -109,9 +115,27 @@ def write(texts: Mapping[str, str], folder: Path) -> None:
                 path.unlink(missing_ok=True)
 
 
+class _Own(MarkdownIt):
+    """Markdown as the report has it: whatever a text that was not escaped says, no other HTML and no other address
+    than the report's own gets into a page."""
+
+    def __init__(self) -> None:
+        super().__init__("commonmark", {"html": True})
+        self.enable("table")
+        for kind in ("html_block", "html_inline"):
+            self.add_render_rule(kind, _own_html)
+
+    def validateLink(self, url: str) -> bool:  # noqa: N802 (the library's name)
+        return OWN_LINK.fullmatch(url) is not None
+
+
+def _own_html(_: Any, tokens: Sequence[Token], place: int, *others: Any) -> str:
+    return OTHER_HTML.sub("&lt;", tokens[place].content)
+
+
 def html(text: str) -> str:
     """A page as HTML; pictures stay files beside it, and links to other pages lead to their HTML."""
-    body = MarkdownIt("commonmark", {"html": True}).enable("table").render(text)
+    body = _Own().render(text)
     body = re.sub(rf'href="({"|".join((FRONT, *PAGES))})\.md"', r'href="\1.html"', body)
     body = re.sub(
         r"<table>.*?</table>", lambda found: f'<div class="wide">{_unbroken(found[0])}</div>', body, flags=re.S

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from tradeoffs import metrics
 from tradeoffs.metrics import Metric
+from tradeoffs.report.formatting import code
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import seeds
 from tradeoffs.results import intervals, ranking
@@ -21,7 +22,7 @@ def section(results: Results, drawn: Sequence[str]) -> str:
         "reading.md.j2",
         drawn,
         metrics=listed,
-        embedding=results.embedding,
+        embedding=code(results.embedding) if results.embedding else None,
         few=intervals.FEW,
         margins=margins,
         guards=_guards(results),
@@ -68,7 +69,7 @@ def _metric(results: Results, name: str) -> dict[str, object]:
 def _patterns(results: Results) -> dict[str, str]:
     """What finds the part of an answer that is compared, by data set, where it is not the whole."""
     found = {name: info["answer_pattern"] for name, info in results.prepared.items() if "answer_pattern" in info}
-    return {name: f"`` {pattern} ``" if "`" in pattern else f"`{pattern}`" for name, pattern in found.items()}
+    return {name: code(pattern) for name, pattern in found.items()}
 
 
 def _sampling_error(results: Results) -> dict[str, str] | None:

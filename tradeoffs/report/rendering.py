@@ -9,6 +9,7 @@ A section's module makes the tables and values; the template says what they mean
     {% call folded("every step") %} ... {% endcall %}    what opens on a click
 """
 
+import html
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def render(template: str, drawn: Sequence[str] = (), **values: object) -> str:
 
 
 def _folded(title: str, caller: Callable[[], str]) -> str:
-    return f"<details>\n<summary>{title}</summary>\n\n{caller()}\n</details>\n\n"
+    return f"<details>\n<summary>{html.escape(title, quote=False)}</summary>\n\n{caller()}\n</details>\n\n"
 
 
 def _one_line(text: str) -> str:

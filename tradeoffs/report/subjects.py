@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from tradeoffs.common.cells import Variant
-from tradeoffs.report.formatting import Lines, accuracy_of, heading, quality_of, short, table
+from tradeoffs.report.formatting import Lines, accuracy_of, heading, quality_of, short, subject_of, table
 from tradeoffs.report.rendering import render
 from tradeoffs.results import ranking, reading
 from tradeoffs.results.results import Results
@@ -28,7 +28,7 @@ def section(results: Results, drawn: Sequence[str]) -> str:
 def _table(results: Results, variants: list[Variant], name: Callable[[Variant], str]) -> Lines:
     first = results.subjects(variants[0])
     rows = [
-        [subject.replace("_", " "), str(count), *(accuracy_of(results.subjects(v)[subject][0]) for v in variants)]
+        [subject_of(subject), str(count), *(accuracy_of(results.subjects(v)[subject][0]) for v in variants)]
         for subject, (_, count) in first.items()
     ]
     total = str(sum(count for _, count in first.values()))

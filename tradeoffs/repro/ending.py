@@ -15,7 +15,7 @@ from typing import Any
 from tradeoffs import artifacts, metrics, params, readme
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
-from tradeoffs.plumbing import cli
+from tradeoffs.plumbing import cli, terminal
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.report.formatting import counted, heading, name_of, short
 from tradeoffs.results.decision import LOST
@@ -188,7 +188,7 @@ def main() -> None:
     said = lines(read(), params.load_all())
     readme.main()
     artifacts.main()
-    print("\n".join(["", *said]))
+    print(terminal.harmless("\n".join(["", *said])))
 
 
 if __name__ == "__main__":

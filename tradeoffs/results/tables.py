@@ -12,6 +12,7 @@ from typing import Any
 from tradeoffs import metrics
 from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED, Variant, cells
+from tradeoffs.common.texts import harmless
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.results import costs, prompted, reading, tuning
 from tradeoffs.results.costs import COST
@@ -21,8 +22,12 @@ from tradeoffs.results.results import Results
 # What each rung of the ladder is compared by.
 LADDER = ("test_loss", "test_f1", "mmlu_accuracy")
 POINT = ("step", "loss", "token_accuracy", "reward_accuracy", "reward_margin", "lr", "grad_norm", *tuning.MEDIANS)
-# What spreadsheets take for a formula, also behind what they drop before it, and full-width; but for plain numbers.
-_FORMULA = re.compile(r"(?![-+][\d.,]+(?:[eE][-+]?\d+)?\Z)[\s\x00-\x1f\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20]")
+# What spreadsheets take for a formula, also behind what they drop before it, and full-width; but for plain numbers. And
+# what begins a cell with a call, a reference or a command to one that parts cells by semicolons or tabs.
+_FORMULA = re.compile(
+    r"(?![-+][\d.,]+(?:[eE][-+]?\d+)?\Z)(?:[\t\n]|[\s\x00-\x1f\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20])"
+)
+_WITHIN = re.compile(r"(?<=[;\t\n])(?=[ \"']*[=+\-@\uff1d\uff0b\uff0d\uff20][^;\t\n]*[(|!])")
 
 
 def training(results: Results) -> dict[str, dict]:
@@ -69,7 +74,7 @@ def mmlu(results: Results) -> dict[str, dict]:
         subjects = results.subjects(variant)
         if subjects:
             seconds = reading.mmlu_seconds(variant)
-            table[str(variant)] = {"accuracy": {name: found.value for name, (found, _) in subjects.items()}}
+            table[str(variant)] = {"accuracy": {_key(name): found.value for name, (found, _) in subjects.items()}}
             table[str(variant)] |= {f"{clock}_seconds": value for clock, value in seconds.items()}
     return table
 
@@ -90,7 +95,7 @@ def summary(results: Results) -> list[dict]:
         cut, answered = results.cut(variant)
         row |= {"test_cut_share": cut / answered} if answered else {}
         for subject, (accuracy, _) in results.subjects(variant).items():
-            row |= _spread(f"mmlu_{subject}", accuracy)
+            row |= _spread(f"mmlu_{_key(subject)}", accuracy)
         row |= {f"mmlu_{k}": seconds for k, seconds in by_subject.get(str(variant), {}).items() if k != "accuracy"}
         for name in (name for name in results.cost_labels if name in results.cost[variant]):
             bounds = costs.interval(results, variant, name)
@@ -140,7 +145,7 @@ def curves(results: Results, key: str) -> list[dict]:
 def subjects(results: Results) -> list[dict]:
     """Accuracy per subject and variant, in long form."""
     return [
-        {"variant": str(v)} | _names(v) | {"subject": subject} | _spread("accuracy", accuracy)
+        {"variant": str(v)} | _names(v) | {"subject": _key(subject)} | _spread("accuracy", accuracy)
         for v in results.variants
         for subject, (accuracy, _) in results.subjects(v).items()
     ]
@@ -164,14 +169,16 @@ def prompts(results: Results) -> list[dict]:
 def write_csv(path: str | Path, rows: Sequence[dict], columns: Iterable[str] = ()) -> None:
     """The `columns`, then all others of the rows in order of appearance; what a row lacks is an empty field.
 
-    No text is a formula to a spreadsheet: see `_field`. Raises UserError for a path that cannot be written to.
+    No text is a formula to a spreadsheet, a column's name neither: see `_field`. Raises UserError for a path that
+    cannot be written to.
     """
     path = Path(path)
     if path.exists() and not path.is_file():  # a folder, or a device such as /dev/stdout, which a file would replace
         raise UserError(f"{path}: is there and is no file; name one that may be written")
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys((*columns, *chain.from_iterable(rows)))), lineterminator="\n")
-    writer.writeheader()
+    names = list(dict.fromkeys((*columns, *chain.from_iterable(rows))))
+    writer = csv.DictWriter(text, names, lineterminator="\n")
+    writer.writerow({name: _field(name) for name in names})
     writer.writerows({name: _field(value) for name, value in files.rounded(row).items()} for row in rows)
     try:
         files.write_text(path, text.getvalue())
@@ -182,12 +189,21 @@ def write_csv(path: str | Path, rows: Sequence[dict], columns: Iterable[str] = (
 def _field(value: Any) -> Any:
     """A value as it is; a text with `'` before what a spreadsheet would run as a formula (OWASP, CSV Injection).
 
-    Its lines end with a line feed alone, since csv quotes no other end of a line.
+    Its lines end with a line feed alone, since csv quotes no other end of a line; control characters are written out.
     """
     if not isinstance(value, str):
         return value
-    text = re.sub("\r\n?", "\n", value)
+    text = _WITHIN.sub("'", harmless(re.sub("\r\n?", "\n", value)))
     return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _key(name: str) -> str:
+    """A subject, which is a file's name or the hub's, as a name in metrics/ and plots/: different for different ones.
+
+    Without `<`, since DVC's page of plots puts what it draws into a script, which `</script>` would end.
+    """
+    written = {"\\": r"\\", "\r": r"\r", "\n": r"\n", "<": r"\x3c"}
+    return harmless("".join(written.get(letter, letter) for letter in name))
 
 
 def _names(variant: Variant) -> dict[str, str]:

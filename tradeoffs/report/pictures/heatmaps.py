@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report import grid
-from tradeoffs.report.pictures.style import label_logarithmic, new_figure, title_of
+from tradeoffs.report.pictures.style import drawn, label_logarithmic, new_figure, title_of
 from tradeoffs.results import ranking
 from tradeoffs.results.results import Results
 
@@ -107,7 +107,7 @@ def _subjects(axes: Axes, results: Results, variants: list[Variant]) -> None:
             axes.axvline(column - 0.5, color="white", linewidth=3)
     names = [f"{v.method} {v.format}" for v in variants]
     axes.set_xticks(range(len(variants)), names, rotation=90, fontsize=7.5)
-    axes.set_yticks(range(len(values)), ["all", *(name.replace("_", " ") for name in subjects)])
+    axes.set_yticks(range(len(values)), ["all", *(drawn(name.replace("_", " ")) for name in subjects)])
     _no_frame(axes)
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tradeoffs.common.cells import Pair
+from tradeoffs.common.texts import on_a_line
 from tradeoffs.report.formatting import short
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
@@ -34,6 +35,7 @@ STYLE: dict[str, Any] = {
     "figure.dpi": 130,
     "savefig.dpi": 130,
 }
+LONGEST = 40  # characters of a text from outside in a picture
 DIRECTION = {"higher": "higher is better", "lower": "lower is better", "": "neither is better"}
 
 
@@ -46,6 +48,12 @@ def stacked(groups: list[Pair], width: float, height: float) -> tuple[Figure, li
     """A figure with one panel per group, one below the other; the size in inches is that of a panel."""
     figure = new_figure(width, height * len(groups))
     return figure, list(figure.subplots(len(groups), 1, squeeze=False)[:, 0])
+
+
+def drawn(text: str) -> str:
+    """A text from outside for a picture: as it is, not as a formula of matplotlib, and not so long that it fills it."""
+    found = on_a_line(text)
+    return (found if len(found) <= LONGEST else f"{found[:LONGEST].rstrip()} ...").replace("$", r"\$")
 
 
 def title_of(what: str, group: Pair) -> str:
