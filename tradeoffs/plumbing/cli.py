@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tradeoffs.plumbing import clock
+from tradeoffs.plumbing import clock, terminal
 from tradeoffs.plumbing.errors import UserError
 
 
@@ -69,7 +69,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {terminal.harmless(str(error))}")  # it may hold names and texts of data
 
 
 def _started() -> str:
