@@ -44,58 +44,18 @@ ENOUGH = 20  # different rows, of which there is something for each split
 MESSAGE = 4000  # characters, at most
 MEMORY = 6 << 30
 SUBJECTS = (
-    *(
-        "a\nb",
-        "<img src=x onerror=alert(1)>",
-        "a|b",
-        "\x1b[31mred",
-        "..",
-        ".",
-        "",
-        "accuracy",
-        "law low",
-        "law_low",
-        "é" * 60,
-    ),
-    *(
-        "anatomy ",
-        "=cmd",
-        "a\udce9",
-        "x" * 200,
-        "名前",
-        "\u202egnp",
-        "cpu_seconds",
-        "a\tb",
-        "$(id)",
-        "{{ x }}",
-        "a_b",
-        "a b",
-    ),
+    *("a\nb", "<img src=x onerror=alert(1)>", "a|b", "\x1b[31mred", "..", ".", "", "accuracy", "law low", "law_low"),
+    *("é" * 60, "anatomy ", "=cmd", "a\udce9", "x" * 200, "名前", "\u202egnp", "cpu_seconds", "a\tb", "$(id)"),
+    *("{{ x }}", "a_b", "a b"),
 )
 MMLU_ROWS = (
-    *(b"q,a,b,c,d,E\n", b"q,a,b,c,d,a\n", b"q,a,b,c,A\n", b'"q,a,b,c,d,A\n', b'q,a,b,c,d,"A\n', b"\xffq,a,b,c,d,A\n"),
-    *(
-        b"\x00q,a,b,c,d,A\n",
-        b"q,a,b,c,d, A\n",
-        b"\n\n",
-        b",,,,,A\n",
-        b'"q\n2",a,b,c,d,B\n',
-        b"q,a,b,c,d,A\r",
-        b'"q" x,a,b,c,d,A\n',
-    ),
+    *(b"q,a,b,c,d,E\n", b"q,a,b,c,d,a\n", b"q,a,b,c,A\n", b'"q,a,b,c,d,A\n', b'q,a,b,c,d,"A\n', b"q,a,b,c,d,A\r"),
+    *(b"\xffq,a,b,c,d,A\n", b"\x00q,a,b,c,d,A\n", b"q,a,b,c,d, A\n", b"\n\n", b",,,,,A\n", b'"q\n2",a,b,c,d,B\n'),
+    b'"q" x,a,b,c,d,A\n',
 )
 PATTERNS = (
-    *(
-        "(.*)",
-        r"(\d+)",
-        r"item (\d+)",
-        "((?:a+)+)$",
-        "((?:[a-z ]+)*)#",
-        r"((?:\w+\s?)+)!",
-        r"(?:.*)*(x)",
-        r"(?s).*item (\w+)",
-    ),
-    *(r"((?:(?:1?)*)*)$", "(nothing)", "()", r"^(?:\s*\w)*\b(\d)$", r"((?:x|x)*)y", "(?i)(ITEM)"),
+    *("(.*)", r"(\d+)", r"item (\d+)", "((?:a+)+)$", "((?:[a-z ]+)*)#", r"((?:\w+\s?)+)!", r"(?:.*)*(x)"),
+    *(r"(?s).*item (\w+)", r"((?:(?:1?)*)*)$", "(nothing)", "()", r"^(?:\s*\w)*\b(\d)$", r"((?:x|x)*)y", "(?i)(ITEM)"),
 )
 
 
@@ -147,7 +107,7 @@ def _file(random: Random, folder: Path) -> Case:
 
 def _case(random: Random, what: str, kind: str, path: Path, **more: Any) -> Case:
     columns = None if path.suffix == ".txt" else random.choice(COLUMNS[kind])
-    longest = random.choice((None, None, None, 60))
+    longest = random.choice((None, None, None, 120))
     wanted = params.Dataset(
         kind=kind,  # type: ignore[arg-type]
         near_duplicate=0.9,
@@ -207,7 +167,7 @@ def _mmlu(random: Random, folder: Path) -> Case:
         how, content = data_damage.of_bytes(random, content)
         path.write_bytes(content)
     elif how == "whole":
-        path.write_bytes(data_damage._WHOLE["UTF-16"](content))
+        path.write_bytes(data_damage.WHOLE["UTF-16"](content))
     elif how == "empty":
         path.write_bytes(b"")
     elif how != "none":
@@ -224,7 +184,9 @@ def _mmlu(random: Random, folder: Path) -> Case:
 
 
 def _questions(root: Path, asked: list[str] | None) -> list[tuple[Any, ...]]:
-    known = sorted(name.removesuffix("_test.csv") for name in os.listdir(root / "test") if name.endswith("_test.csv"))
+    known = sorted(
+        path.name.removesuffix("_test.csv") for path in (root / "test").iterdir() if path.name.endswith("_test.csv")
+    )
     subjects = asked or known
     if not subjects or not set(subjects) <= set(known):
         raise MustRefuse("no such subject")
@@ -240,7 +202,7 @@ def _questions(root: Path, asked: list[str] | None) -> list[tuple[Any, ...]]:
             path = root / split / f"{subject}_{split}.csv"
             if not path.is_file():
                 raise MustRefuse("no file")
-            rows = data_rule.csv_fields(data_rule._decoded(path))
+            rows = data_rule.csv_fields(data_rule.decoded(path))
             if not rows or any(len(row) != 6 or row[5] not in list("ABCD") for row in rows):
                 raise MustRefuse("no questions")
             found += [(subject, split, row[0], row[1:5], "ABCD".index(row[5])) for row in rows]
@@ -269,7 +231,8 @@ def _refused(folder: Path, case: Case, there: list[list[Any]], said: str) -> tup
     if len(said) > MESSAGE or not any(name in said for name in (folder.name, "datasets.x", "answer_pattern")):
         return Taken.MANUAL, f"a message that helps nobody: {said[:MESSAGE]}"
     limited = case.wanted.max_characters or case.wanted.answer_pattern
-    if len({tuple(row) for row in there if all(row)}) >= ENOUGH and not limited:
+    kind = case.wanted.kind
+    if len({tuple(row) for row in there if not _is_empty(row, kind)}) >= ENOUGH and not limited:
         return Taken.MANUAL, f"refused, though nothing is wrong with it: {said}"
     return Taken.REFUSED, said
 

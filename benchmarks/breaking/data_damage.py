@@ -15,26 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 Row = dict[str, Any]
-WORDS = [
-    "amber",
-    "birch",
-    "cedar",
-    "delta",
-    "ember",
-    "fjord",
-    "grove",
-    "heron",
-    "inlet",
-    "jetty",
-    "knoll",
-    "larch",
-    "Größe",
-    "東京",
-    "naïve",
-    "🙂",
-    "3.5",
-    "1,000",
-]
+WORDS = (
+    *("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron", "inlet", "jetty", "knoll", "larch"),
+    *("Größe", "東京", "naïve", "🙂", "3.5", "1,000"),
+)
 NAMES = {
     "instruction": ("ask", "more", "reply"),
     "preference": ("ask", "good", "bad"),
@@ -65,44 +49,25 @@ LITERALS = (
 MESSAGES: tuple[Any, ...] = (
     *(None, [], {}, "text", 7, [None], ["x"], [[]], [{}], [{"role": "user"}], [{"content": "x"}], {"role": "user"}),
     *([{"role": role, "content": "x"}] for role in ("tool", None, 3, ["user"], {"a": 1}, "", "USER", True)),
-    *([{"role": "assistant", "content": content}] for content in (None, "", [], {}, 4, 1.5, True, " y ", "\x00")),
+    *(
+        [{"role": "assistant", "content": said}]
+        for said in (None, "", [], dict[str, str](), 4, 1.5, True, " y ", "\x00")
+    ),
     [{"from": "gpt", "value": "x", "role": "user", "content": "y"}],
     [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}, {"role": "assistant", "content": "c"}],
     [{"role": "assistant", "content": "alone"}],
     [{"role": "assistant", "content": "a\x1fuser\x1fb"}],
 )
 TOKENS = (
-    *(
-        b"\xef\xbb\xbf",
-        b"\x00",
-        b"\xff",
-        b"\xed\xa0\x80",
-        b"\xc0\xaf",
-        b"\xf4\x90\x80\x80",
-        b'"',
-        b"'",
-        b",",
-        b"\n",
-        b"\r",
-    ),
-    *(
-        b"\r\n",
-        b"\n\n",
-        b"{",
-        b"}",
-        b"[",
-        b"]",
-        b"\\",
-        b"\\u",
-        b":",
-        b"NaN",
-        b"\x1a",
-        b"\x1b]0;t\x07",
-        b"\xe2\x80\xae",
-        b" ",
-    ),
-    *(b"PAR1", b"\x1f\x8b", b"\x7f" * 8, b"\xc2\x85", b"\xe2\x80\xa8", b"1e999", b"//", b"<!--", b"\x0c", b"\x00" * 64),
+    *(b"\xef\xbb\xbf", b"\x00", b"\xff", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80", b'"', b"'", b",", b"\n"),
+    *(b"\r", b"\r\n", b"\n\n", b"{", b"}", b"[", b"]", b"\\", b"\\u", b":", b"NaN", b"\x1a", b"\x1b]0;t\x07", b" "),
+    *(b"\xe2\x80\xae", b"PAR1", b"\x1f\x8b", b"\x7f" * 8, b"\xc2\x85", b"\xe2\x80\xa8", b"1e999", b"//", b"<!--"),
+    *(b"\x0c", b"\x00" * 64),
 )
+
+
+DAMAGES = ("flip", "set", "delete", "insert", "repeat", "cut", "zero", "noise", "token", "token", "swap")
+PLACES = ("folder", "pipe", "/dev/null", "/dev/zero", "loop", "nowhere", "nothing", "socket", "suffix", "link", "long")
 
 
 def text_of(random: Random, number: int) -> str:
@@ -136,7 +101,7 @@ def written(random: Random, found: list[Row], suffix: str) -> bytes:
         return between.join(str(row["text"]) for row in found).encode()
     if suffix == ".csv":
         file = io.StringIO()
-        quoting = random.choice((csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
+        quoting: Any = random.choice((csv.QUOTE_MINIMAL, csv.QUOTE_ALL))
         table = csv.writer(file, quoting=quoting, lineterminator=random.choice(("\n", "\r\n")))
         names = list(dict.fromkeys(name for row in found for name in row))
         table.writerow(names)
@@ -193,27 +158,23 @@ def of_the_table(random: Random, kind: str, suffix: str) -> tuple[str, bytes]:
     if suffix == ".parquet":
         return _of_a_column(random, kind)
     content = written(random, rows(random, kind), suffix)
-    how = random.choice(list(_WHOLE))
+    how = random.choice(list(WHOLE))
     if suffix == ".csv" and random.random() < 0.6:
         return _of_a_header(random, content)
-    return how, _WHOLE[how](content)
+    return how, WHOLE[how](content)
 
 
 def _of_a_header(random: Random, content: bytes) -> tuple[str, bytes]:
     head, _, rest = content.partition(b"\n")
     names = head.strip().split(b",")
     at = random.randrange(len(names))
-    instead = random.choice(
-        (names[at - 1], b"", b'""', b'"' + names[at].strip(b'"'), b" " + names[at], b"a,b", b"\x00", b"?")
-    )
-    lines = [b",".join([*names[:at], instead, *names[at + 1 :]]), *rest.split(b"\n")]
+    quoted, space = b'"' + names[at].strip(b'"'), b" " + names[at]
+    instead = random.choice((names[at - 1], b"", b'""', quoted, space, b"a,b", b"\x00", b"?"))
+    body = rest.split(b"\n")
+    lines = [b",".join([*names[:at], instead, *names[at + 1 :]]), *body]
     if random.random() < 0.3:
         extra = random.choice((names[at], b"", b"other"))
-        lines = [
-            line.rstrip(b"\r") + b"," + (extra if not n else b"x")
-            for n, line in enumerate([head, *rest.split(b"\n")])
-            if line
-        ]
+        lines = [head.strip() + b"," + extra, *(line.strip() + b",x" for line in body if line)]
     return f"header {lines[0][:60]!r}", b"\n".join(lines)
 
 
@@ -282,7 +243,7 @@ def _deep(count: int) -> pa.Array:
     return pa.array([value] * count)
 
 
-_WHOLE: dict[str, Callable[[bytes], bytes]] = {
+WHOLE: dict[str, Callable[[bytes], bytes]] = {
     "clean": lambda content: content,
     "empty": lambda content: b"",
     "only a mark": lambda content: b"\xef\xbb\xbf",
@@ -325,9 +286,7 @@ def of_bytes(random: Random, content: bytes) -> tuple[str, bytes]:
         begin = max(0, len(damaged) - 700) if random.random() < 0.3 else 0
         at = random.randrange(begin, len(damaged)) if damaged else 0
         to = min(len(damaged), at + random.choice((1, 1, 2, 8, 100)))
-        how = random.choice(
-            ("flip", "set", "delete", "insert", "repeat", "cut", "zero", "noise", "token", "token", "swap")
-        )
+        how = random.choice(DAMAGES)
         if how == "flip" and damaged:
             damaged[at] ^= 1 << random.randrange(8)
         elif how == "set" and damaged:
@@ -354,20 +313,7 @@ def of_bytes(random: Random, content: bytes) -> tuple[str, bytes]:
 
 def no_file(random: Random, path: Path, content: bytes) -> tuple[str, Path]:
     """Something else stands where the file is expected: what, and its path."""
-    kinds = (
-        "folder",
-        "pipe",
-        "/dev/null",
-        "/dev/zero",
-        "loop",
-        "nowhere",
-        "nothing",
-        "socket",
-        "suffix",
-        "link",
-        "long",
-    )
-    how = random.choice(kinds)
+    how = random.choice(PLACES)
     if how == "folder":
         path.mkdir()
     elif how == "pipe":

@@ -20,7 +20,7 @@ DIGITS = 4300  # of a whole number, Python's limit
 LINE_END = re.compile("\r\n|\r|\n")
 
 
-class MustRefuse(Exception):
+class MustRefuse(Exception):  # noqa: N818 what is to be done, not what went wrong
     """Why nothing may be made of a file."""
 
 
@@ -72,7 +72,7 @@ def _example(row: Row, columns: params.Columns) -> list[Any]:
         return _turns(row, columns.messages)
     prompt = _value(row, columns.instruction)
     extra = _value(row, columns.input) if columns.input in row else ""
-    asked = f"{prompt}\n\n{extra}" if prompt and extra else prompt
+    asked = f"{_within(prompt)}\n\n{_within(extra)}" if prompt and extra else prompt
     answers = [columns.answer] if columns.chosen is None else [columns.chosen, columns.rejected]
     return [asked, *(_value(row, name) for name in answers)]
 
@@ -81,7 +81,7 @@ def _value(row: Row, column: str | None) -> Any:
     names = FIELD.findall(column or "")
     if not names:
         return _text(_cell(row, column))
-    found = {name: _text(_cell(row, name)) for name in names}
+    found = {name: _within(_text(_cell(row, name))) for name in names}
     return FIELD.sub(lambda match: found[match[1]], str(column)).strip() if any(found.values()) else ""
 
 
@@ -107,6 +107,14 @@ def _text(value: Any) -> str:
     if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
         raise MustRefuse("half a character")
     return value.strip()
+
+
+def _within(text: str) -> str:
+    """A number beside other texts, in the shortest form that has its value, if a float or a whole number has it."""
+    if not isinstance(text, Number):
+        return text
+    short = str(int(text)) if text.lstrip("-").isdigit() else repr(float(text))
+    return short if _same(short, text) else str(text)
 
 
 def _turns(row: Row, column: str) -> list[str]:
@@ -147,7 +155,7 @@ def _loads(text: str) -> Any:
         raise MustRefuse(str(error)) from error
 
 
-def _decoded(path: Path) -> str:
+def decoded(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -161,14 +169,14 @@ def _rows(found: list[Any]) -> list[Row]:
 
 
 def _json(path: Path) -> list[Row]:
-    found = _loads(_decoded(path))
+    found = _loads(decoded(path))
     if not isinstance(found, list):
         raise MustRefuse("no array")
     return _rows(found)
 
 
 def _jsonl(path: Path) -> list[Row]:
-    return _rows([_loads(line.rstrip()) for line in LINE_END.split(_decoded(path)) if line.strip()])
+    return _rows([_loads(line.rstrip()) for line in LINE_END.split(decoded(path)) if line.strip()])
 
 
 def csv_fields(text: str) -> list[list[str]]:
@@ -204,7 +212,7 @@ def csv_fields(text: str) -> list[list[str]]:
 
 
 def _csv(path: Path) -> list[Row]:
-    header, *rows = csv_fields(_decoded(path)) or [[]]
+    header, *rows = csv_fields(decoded(path)) or [[]]
     if any(len(row) != len(header) for row in rows):
         raise MustRefuse("more or fewer fields than the header")
     return [_pairs(list(zip(header, row, strict=True))) for row in rows]
@@ -224,7 +232,7 @@ def _parquet(path: Path) -> list[Row]:
 
 
 def _txt(path: Path) -> list[Row]:
-    text = _decoded(path)
+    text = decoded(path)
     if "\0" in text:
         raise MustRefuse("NUL")
     by_blank = groupby(LINE_END.split(text), key=lambda line: not line.strip())

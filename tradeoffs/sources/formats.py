@@ -191,7 +191,7 @@ def _parquet(path: Path) -> Iterator[Row]:
 def _batches(path: Path) -> Iterator[list[dict[str, Any]]]:
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    with pq.ParquetFile(path, page_checksum_verification=True) as file:
         names = file.schema_arrow.names
         for batch in file.iter_batches(batch_size=1000):
             if len(set(names)) == len(names):
