@@ -46,13 +46,11 @@ LITERALS = (
     *(r'"\ud800"', r'"a\udc00b"', r'"\ud83d\ude00"', r'"\udc00\ud800"', r'"\u0000"', r'"\u000"', '"\t"', "'x'"),
     *('"x', '"a" "b"', "undefined", '{"a": 1, "a": 2}', '""', r'"\x41"', "/* no */ 1", '"\\"'),
 )
+CONTENTS: tuple[Any, ...] = (None, "", [], {}, 4, 1.5, True, " y ", "\x00")
 MESSAGES: tuple[Any, ...] = (
     *(None, [], {}, "text", 7, [None], ["x"], [[]], [{}], [{"role": "user"}], [{"content": "x"}], {"role": "user"}),
     *([{"role": role, "content": "x"}] for role in ("tool", None, 3, ["user"], {"a": 1}, "", "USER", True)),
-    *(
-        [{"role": "assistant", "content": said}]
-        for said in (None, "", [], dict[str, str](), 4, 1.5, True, " y ", "\x00")
-    ),
+    *([{"role": "assistant", "content": said}] for said in CONTENTS),
     [{"from": "gpt", "value": "x", "role": "user", "content": "y"}],
     [{"role": "user", "content": "a"}, {"role": "system", "content": "b"}, {"role": "assistant", "content": "c"}],
     [{"role": "assistant", "content": "alone"}],
@@ -218,7 +216,7 @@ _COLUMNS: dict[str, Callable[[int], Any]] = {
     "not UTF-8": _bad_utf8,
     "null": lambda count: pa.nulls(count),
     "decimal": lambda count: pa.array(range(count)).cast(pa.decimal128(30, 2)),
-    "timestamp": lambda count: pa.array([2**62 + n for n in range(count)], pa.timestamp("s")),
+    "timestamp": lambda count: pa.array([2**50 + n for n in range(count)], pa.timestamp("s")),
     "timestamp with a zone": lambda count: pa.array(range(count), pa.timestamp("ns", "Nowhere/At all")),
     "duration": lambda count: pa.array([2**62] * count, pa.duration("us")),
     "date": lambda count: pa.array([2**30] * count, pa.date32()),
