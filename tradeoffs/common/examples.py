@@ -9,7 +9,7 @@ from typing import Any
 
 from tradeoffs.plumbing.errors import UserError
 
-PATIENCE = 5  # seconds that a pattern may take for one text; a sound one takes some millionths of that
+PATIENCE = 5  # CPU seconds that a pattern may take for one text; a sound one takes some millionths of that
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 
 
@@ -55,10 +55,10 @@ def _patience(pattern: str, text: str) -> Iterator[None]:
             "change it: what is slow is a repetition within another that matches the same, as (a+)+"
         )
 
-    before = signal.signal(signal.SIGALRM, too_long)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    before = signal.signal(signal.SIGVTALRM, too_long)
+    signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
