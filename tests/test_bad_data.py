@@ -1,7 +1,9 @@
 """Data files that are not as they should be: each is one message that says where, and no text becomes another."""
 
 import os
+from types import SimpleNamespace
 
+import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +16,7 @@ from tradeoffs.common import examples, files
 from tradeoffs.params import Columns
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import LISTED, UserError, near
-from tradeoffs.prepare import answer_patterns, hub_mmlu, mmlu_files
+from tradeoffs.prepare import answer_patterns, hub_datasets, hub_mmlu, mmlu_files
 from tradeoffs.sources import formats, hub, readers
 
 COLUMNS = Columns(instruction="q", answer="a")
@@ -377,6 +379,17 @@ def test_a_damaged_file_of_the_hub_is_one_message(raised):
     said = rf"datasets\.x\.hub: me/data cannot be read: {raised}"
     with pytest.raises(UserError, match=said), hub.explained("me/data", None, "dataset", "datasets.x"):
         raise raised
+
+
+def test_a_streamed_column_that_is_there_twice_is_not_guessed(tmp_path, monkeypatch):
+    table = pa.table([pa.array(["x"]), pa.array(["1"]), pa.array(["2"])], names=["q", "a", "a"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    monkeypatch.setattr(huggingface_hub, "HfFileSystem", lambda: SimpleNamespace(open=lambda path: path.open("rb")))
+    rows = hub_datasets.ParquetRows([tmp_path / "a.parquet"], {"q": None}, {"q", "a"})
+    with pytest.raises(UserError, match="'a' is there more than once; map another column"):
+        list(rows)
+    rows.columns = {"q"}
+    assert list(rows) == [{"q": "x"}]
 
 
 def test_of_files_that_are_damaged_at_random_none_is_taken_wrong():
