@@ -223,7 +223,7 @@ def _parquet(path: Path) -> list[Row]:
 
     try:
         with path.open("rb") as file:
-            table = pq.read_table(file, use_threads=False, page_checksum_verification=True)
+            table = pq.read_table(file, use_threads=False, pre_buffer=False, page_checksum_verification=True)
         table.validate(full=True)
         columns = [column.to_pylist() for column in table.columns]
     except Exception as error:
