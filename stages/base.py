@@ -17,6 +17,7 @@ from tradeoffs.base.prompts import chat_template
 from tradeoffs.common import cells, files
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing import cli, clock
+from tradeoffs.plumbing.errors import UserError
 from tradeoffs.sources import demo_words, hub, readers
 
 GENERAL = 1000  # documents of general text that are kept, at most
@@ -31,7 +32,7 @@ class Reads:
 def main(model: str) -> None:
     cfg = params.load(Reads, model=model)
     where = f"models.{model}"
-    general = _general(cfg.model, cfg.seed)
+    general = _general(cfg.model, cfg.seed, where)
     with files.new_folder(cells.base(model)) as folder:
         if cfg.model.generate:
             source = {"source": "generated"}
@@ -77,8 +78,9 @@ def _fetch(model: params.Model, where: str, folder: Path) -> dict[str, str]:
     return {"source": found.repo, "commit": found.commit}
 
 
-def _general(model: params.Model, seed: int) -> list[dict[str, str]]:
-    """Documents (id, text), all different, in an order that does not change when others come or go."""
+def _general(model: params.Model, seed: int, where: str) -> list[dict[str, str]]:
+    """Documents (id, text), all different, in an order that does not change when others come or go. Raises UserError
+    for a file without any."""
     if model.general:
         columns = params.Columns(text=model.general.column or "text")  # a text file's documents are in that one
         texts = [row["text"] for row in readers.read(Path(model.general.path), columns)]
@@ -87,6 +89,8 @@ def _general(model: params.Model, seed: int) -> list[dict[str, str]]:
     else:
         texts = []
     found = {files.content_id(text): text for text in texts if text}
+    if model.general and not found:
+        raise UserError(f"{where}.general.path: {model.general.path} holds no text; name another file, or leave it out")
     return [{"id": id, "text": found[id]} for id in sorted(found)[:GENERAL]]
 
 

@@ -1,8 +1,15 @@
 """What an example of a prepared data set asks, what it expects, and what an `answer_pattern` finds in an answer."""
 
 import re
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from tradeoffs.plumbing.errors import UserError
+
+PATIENCE = 5  # CPU seconds that a pattern may take for one text; a sound one takes some millionths of that
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
 
 
@@ -27,6 +34,31 @@ def picked(pattern: str, text: str) -> str | None:
     The first and without the commas of a number, as GSM8K's authors read `1,234` (grade-school-math, dataset.py,
     extract_answer): a model that goes on after its answer asks itself further questions. Without what ends a sentence,
     or a part of it, behind the number, where lm-evaluation-harness drops a full stop.
+
+    Raises UserError where it takes more than PATIENCE.
     """
-    found = re.search(pattern, text)
+    with _patience(pattern, text):
+        found = re.search(pattern, text)
     return _THOUSANDS.sub("", (found[1] or "").strip().rstrip(".,").rstrip()) or None if found else None
+
+
+@contextmanager
+def _patience(pattern: str, text: str) -> Iterator[None]:
+    """Ends a search that goes on for PATIENCE: some patterns try as many ways as there are atoms in the universe."""
+    if threading.current_thread() is not threading.main_thread():  # signals are its alone
+        yield
+        return
+
+    def too_long(*_: object) -> None:
+        raise UserError(
+            f"answer_pattern {pattern!r} takes more than {PATIENCE} s on {text[:80]!r} ({len(text)} characters); "
+            "change it: what is slow is a repetition within another that matches the same, as (a+)+"
+        )
+
+    before = signal.signal(signal.SIGVTALRM, too_long)
+    signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)

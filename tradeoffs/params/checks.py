@@ -163,6 +163,7 @@ def _dataset_checks(where: str, dataset: Dataset) -> Iterator[str]:
         yield f"{where}.kind: what is generated are questions and answers; it can only be of kind instruction"
     if dataset.answer_pattern is not None:
         yield from _pattern_checks(f"{where}.answer_pattern", dataset)
+    yield from _twice(f"{where}.mmlu.subjects", (dataset.mmlu and dataset.mmlu.subjects) or ())
     prompts = [prompt.strip() for prompt in dataset.prompts or ()]
     yield from _twice(f"{where}.prompts", prompts)
     yield from (f"{where}.prompts: one is empty" for prompt in prompts if not prompt)

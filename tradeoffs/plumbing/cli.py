@@ -69,7 +69,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        sys.exit(f"error: {terminal.harmless(str(error))}")
+        sys.exit(f"error: {terminal.harmless(str(error))}")  # it may hold names and texts of data
 
 
 def _started() -> str:

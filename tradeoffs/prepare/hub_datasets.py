@@ -81,6 +81,8 @@ class ParquetRows:
             with hub_files.open(path) as file, pq.ParquetFile(file, pre_buffer=False) as table:
                 self.features = self.features or datasets.Features.from_arrow_schema(table.schema_arrow)
                 there = set(table.schema_arrow.names)
+                if twice := [name for name in self.columns if table.schema_arrow.names.count(name) > 1]:
+                    raise UserError(f"{path}: {twice[0]!r} is there more than once; map another column")
                 # All, where one is missing: the message about it lists them.
                 wanted = sorted(self.columns) if self.columns <= there else None
                 for group in range(table.num_row_groups):

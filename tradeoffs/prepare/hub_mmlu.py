@@ -1,6 +1,7 @@
 """Multiple-choice questions from a data set of the hub that is laid out as cais/mmlu: one configuration per subject."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -19,13 +20,10 @@ def read(repo: str, revision: str | None, subjects: list[str] | None, where: str
     data sets of the `datasets` library; HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they mean there.
     Raises UserError, with `where` (the params key), if the hub does not give the data or they are not as expected.
     """
-    import huggingface_hub
-
     commit = hub.resolve(repo, revision, "dataset", where)
     with hub.explained(repo, revision, "dataset", where):
         card = hub.card(repo, commit)
-        configs = huggingface_hub.DatasetCard.load(card).data.to_dict().get("configs") if card else None
-        known = sorted(config["config_name"] for config in configs or [] if config["config_name"] not in MIXTURES)
+        known = sorted(_configs(card, repo, where) - set(MIXTURES)) if card else []
         if not known:
             raise UserError(
                 f"{where}.hub: {repo} has no configurations in its README.md; a data set of MMLU's kind has one per "
@@ -40,6 +38,23 @@ def read(repo: str, revision: str | None, subjects: list[str] | None, where: str
     return found, commit
 
 
+def _configs(card: Path, repo: str, where: str) -> set[str]:
+    """Names of the configurations in a data set's README.md. Raises UserError where that is not made as expected."""
+    import huggingface_hub
+
+    try:
+        configs = huggingface_hub.DatasetCard.load(card).data.to_dict().get("configs") or []
+        names = {config["config_name"] for config in configs}
+    except Exception as error:  # of YAML that is none, or whose values are of other types
+        raise UserError(
+            f"{where}.hub: README.md of {repo} cannot be read ({type(error).__name__}); expected YAML first, "
+            "with a list of configs, each with its config_name"
+        ) from error
+    if wrong := [name for name in names if not isinstance(name, str)]:
+        raise UserError(f"{where}.hub: README.md of {repo}: config_name must be text, is {wrong[0]!r}")
+    return names
+
+
 def _subject(repo: str, commit: str, subject: str, where: str) -> Iterator[dict[str, Any]]:
     builder = hub.builder(repo, subject, commit, where)
     builder.download_and_prepare()
@@ -50,6 +65,8 @@ def _subject(repo: str, commit: str, subject: str, where: str) -> Iterator[dict[
                 f"{where}.subjects: {subject} of {repo} has no split {split} (there are: {', '.join(splits)}); every "
                 "MMLU subject has worked examples in dev and questions in test"
             )
+        if not len(splits[split]):
+            raise UserError(f"{where}.subjects: {subject} of {repo} has no question in {split}")
         for number, row in enumerate(splits[split], 1):
             yield {"subject": subject, "split": split, **_question(row, f"{repo} {subject}, {split} row {number}")}
 
@@ -61,6 +78,7 @@ def _question(row: dict[str, Any], where: str) -> dict[str, Any]:
         or not isinstance(choices, list)
         or len(choices) != 4
         or not all(isinstance(choice, str) for choice in choices)
+        or type(answer) is not int
         or answer not in range(4)
     ):
         found = {key: row[key] for key in ("question", "choices", "answer") if key in row}

@@ -1,12 +1,17 @@
 """Multiple-choice questions in MMLU's own files, one of worked examples and one of questions for each subject."""
 
-import csv
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from tradeoffs.plumbing.errors import UserError, near
+from tradeoffs.sources import formats
 from tradeoffs.sources.multiple_choice import LETTERS
+
+NAME_BYTES = 100  # of a subject, at most: it becomes part of the names of files
+ENDS = ("", "_low", "_high", "_seed_sd")  # of the columns that metrics/summary.csv has of a share
+TAKEN = ("accuracy", "wall_seconds", "cpu_seconds", "gpu_seconds")  # columns of it that are of all subjects together
 
 
 def read(folder: Path, subjects: list[str] | None, where: str) -> list[dict[str, Any]]:
@@ -21,27 +26,48 @@ def read(folder: Path, subjects: list[str] | None, where: str) -> list[dict[str,
             f"{where}.path: {folder} has no test/<subject>_test.csv; give the folder with MMLU's dev and test"
         )
     check_subjects(subjects, known, str(folder), where)
-    return [
-        {"subject": subject, "split": split, **question}
-        for subject in subjects or known
-        for split in ("dev", "test")
-        for question in _mmlu_questions(folder / split / f"{subject}_{split}.csv")
-    ]
+    found = []
+    for subject in subjects or known:
+        for split in ("dev", "test"):
+            path = folder / split / f"{subject}_{split}.csv"
+            asked = list(_mmlu_questions(path))
+            if not asked:
+                raise UserError(f"{path}: holds no question; expected rows of question, four choices and a letter")
+            found += [{"subject": subject, "split": split, **question} for question in asked]
+    return found
 
 
 def check_subjects(subjects: list[str] | None, known: list[str], source: str, where: str) -> None:
-    """Raises UserError, with the near match or what there is, for the first subject that the source does not have."""
+    """Raises UserError, with the near match or what there is, for the first subject that the source does not have; and
+    for names that cannot be told apart in tables, or that no file can have."""
     for number, subject in enumerate(subjects or ()):
         if subject not in known:
             raise UserError(f"{where}.subjects[{number}]: no subject {subject!r} in {source}{near(subject, known)}")
+    asked = subjects or known
+    for subject in asked:
+        if not (subject and subject.isprintable()) or "/" in subject or len(subject.encode()) > NAME_BYTES:
+            raise UserError(
+                f"{where}.subjects: {subject[:NAME_BYTES]!r} of {source} is no name for a subject: expected printable "
+                f"characters without a slash, at most {NAME_BYTES} bytes; rename it, or name the other ones"
+            )
+    _check_columns(asked, source, where)
+
+
+def _check_columns(asked: Sequence[str], source: str, where: str) -> None:
+    """Each subject has columns of its own: spaces and underscores are alike in tables."""
+    names = Counter(f"{name.replace('_', ' ')}{end.replace('_', ' ')}" for name in (*asked, *TAKEN) for end in ENDS)
+    for subject in asked:
+        if any(names[f"{subject}{end}".replace("_", " ")] > 1 for end in ENDS):
+            raise UserError(
+                f"{where}.subjects: {subject!r} of {source} stands twice, or is named like a column of another one or "
+                f"of all together ({', '.join(TAKEN)}; {', '.join(ENDS[1:])} behind a name); rename it"
+            )
 
 
 def _mmlu_questions(path: Path) -> Iterator[dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{path}: no such file; every MMLU subject has one in dev and one in test")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.reader(file)
-        for fields in reader:
-            if len(fields) != 6 or fields[5] not in tuple(LETTERS):
-                raise UserError(f"{path}:{reader.line_num}: expected question, four choices and a letter from A to D")
-            yield {"question": fields[0], "choices": fields[1:5], "answer": LETTERS.index(fields[5])}
+    for where, fields in formats.readable(path, formats.csv_rows(path)):
+        if len(fields) != 6 or fields[5] not in tuple(LETTERS):
+            raise UserError(f"{where}: expected question, four choices and a letter from A to D")
+        yield {"question": fields[0], "choices": fields[1:5], "answer": LETTERS.index(fields[5])}

@@ -130,7 +130,9 @@ def explained(repo: str, revision: str | None, kind: Kind, where: str) -> Iterat
                 "`dvc gc --workspace`) and run again, and it goes on"
             ) from error
         # What `datasets` raises is known by its module, since to import it takes a second.
-        of_datasets = isinstance(error, ValueError) or type(error).__module__.startswith("datasets.")
+        # pyarrow raises an OSError, too, of a file that is damaged.
+        of_datasets = isinstance(error, (ValueError, OSError))
+        of_datasets |= type(error).__module__.startswith(("datasets.", "pyarrow."))
         if kind != "dataset" or not of_datasets:
             raise
         first = next(iter(str(error).splitlines()), type(error).__name__)
