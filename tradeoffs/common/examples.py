@@ -1,6 +1,7 @@
 """What an example of a prepared data set asks, what it expects, and what an `answer_pattern` finds in an answer."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}\b)")
@@ -30,3 +31,14 @@ def picked(pattern: str, text: str) -> str | None:
     """
     found = re.search(pattern, text)
     return _THOUSANDS.sub("", (found[1] or "").strip().rstrip(".,").rstrip()) or None if found else None
+
+
+# In info.json of data/tokens, and in data/lengths, of a tokenizer in which text does not split where it must: what is
+# tokenised apart from what it follows, in all rows.
+APART = "tokenised_apart"
+_APART = {"answers": "a prompt and its answer", "letters": "a multiple-choice question and the letter of an option"}
+
+
+def tokenised_apart(found: Mapping[str, Any]) -> list[str]:
+    """What such a file names, in words; nothing where all is tokenised together."""
+    return [_APART[name] for name in found.get(APART, ())]
