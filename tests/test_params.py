@@ -188,7 +188,11 @@ def test_a_method_without_a_block_names_the_near_one(raw, tmp_path):
             "templates.house: no Jinja, line 2: unexpected '}'",
         ),
         ("templates.house", "{{ messages | jsonn }}", "templates.house: no Jinja, line 1: No filter named 'jsonn'."),
-        ("templates.house", "{% if messages %}" * 120 + "{% endif %}" * 120, "templates.house: no Jinja that can be run"),
+        (
+            "templates.house",
+            "{% if messages %}" * 120 + "{% endif %}" * 120,
+            "templates.house: no Jinja that can be run",
+        ),
         ("models.demo.gated", False, "models.demo.gated: means nothing without hub; leave it out"),
         (
             "datasets.dolly_15k.columns.answer",
@@ -203,7 +207,9 @@ def test_a_wrong_value_is_named_with_what_was_expected(raw, tmp_path, path, valu
 
 
 def test_a_model_may_name_a_template_of_the_file(raw, tmp_path):
-    raw["templates"]["house"] = "{% for m in messages %}{{ m.content }}{% if loop.last %}{% break %}{% endif %}{% endfor %}"
+    raw["templates"]["house"] = (
+        "{% for m in messages %}{{ m.content }}{% if loop.last %}{% break %}{% endif %}{% endfor %}"
+    )
     raw["models"]["demo"]["prompt"] = "house"
     (tmp_path / "params.yaml").write_text(quick_yaml.dump(raw))
     assert params.load_all(tmp_path / "params.yaml").models["demo"].prompt == "house"

@@ -179,7 +179,13 @@ def test_one_more_seed_trains_its_own_cells_and_makes_no_format_anew(finished, t
 
 def test_another_first_seed_makes_every_format_anew(finished, tmp_path):
     found = changed(finished, tmp_path, lambda raw: raw["run"].update(seeds=[43]))
-    assert {name.split("@")[0] for name in found} == set(STAGES) - {"prepare", "template", "base", "tokenize", "copying"}
+    assert {name.split("@")[0] for name in found} == set(STAGES) - {
+        "prepare",
+        "template",
+        "base",
+        "tokenize",
+        "copying",
+    }
 
 
 def test_what_is_only_evaluated_trains_nothing_again(finished, tmp_path):
