@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-LINES = ["Answer: A B C D\n\nAnswer: B", "What is 7 and 1?\nIt is 8.", "The sum is: 5, not 6!"]
-TEXT = [*LINES, "Add 1 to the number.\n\n12 (of 12)\nIt is 13."] * 40
+TEXT = [
     "Answer: A B C D\n\nAnswer: B",
     "What is 7 and 1?\nIt is 8.",
     "Add 1 to the number.\n\n12 (of 12)\nIt is 13.",
