@@ -94,7 +94,7 @@ def block(label: str, tokens: list[str]) -> Iterator[str]:
     """Tokens below what they are; each line of their text on one of its own."""
     yield f"{label}, {len(tokens)} token{'s' if len(tokens) != 1 else ''}"
     text = BAR.join(terminal.harmless(token).replace("\t", "\\t").replace("\n", "\\n\n") for token in tokens)
-    yield from (f"    {line}" for line in text.split("\n"))
+    yield from (f"    {line}" for line in text.removesuffix("\n").split("\n"))
 
 
 def conversation(tokenizer: Any, example: dict, source: Path, stops: list[int], apart: bool) -> tuple[list[str], int]:
