@@ -1,6 +1,7 @@
 """Makes the starting checkpoint of a model: trained here on generated text, from a local folder, or from the hub.
 
 IN   models.<model> in params.yaml; for `path` that folder, for `hub` that repository, for `general` that file
+     data/templates/<model>.jinja, where `prompt` names a template of params.yaml
 OUT  models/base/<model>/   config, bf16 or original weights (safetensors), tokenizer, chat template, run_info.json
      data/general/<model>.jsonl   held-out text of the kind that it learned from, by which forgetting is measured; a
      blank line where none is given
@@ -13,7 +14,7 @@ from typing import Annotated
 
 from tradeoffs import params
 from tradeoffs.base import demo_model, demo_pages, hub_downloads, hub_models, hub_space
-from tradeoffs.base.prompts import chat_template
+from tradeoffs.base.prompts import TEMPLATES, chat_template
 from tradeoffs.common import cells, files
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing import cli, clock
@@ -32,20 +33,20 @@ class Reads:
 def main(model: str) -> None:
     cfg = params.load(Reads, model=model)
     where = f"models.{model}"
-    general = _general(cfg.model, cfg.seed, where)
+    general, given = _general(cfg.model, cfg.seed, where), _given(cfg.model.prompt, model)
     with files.new_folder(cells.base(model)) as folder:
         if cfg.model.generate:
             source = {"source": "generated"}
             _train(cfg.model.generate, cfg.seed, folder)
         elif cfg.model.hub:
-            source = _fetch(cfg.model, where, folder)
+            source = _fetch(cfg.model, where, given, folder)
         else:
             path = str(cfg.model.path)  # of the three sources the only one left
             source = {"source": path}
             checkpoints.copy(Path(path), folder, f"{where}.path")
             files.note_if_unwatched(path, "models/raw", f"base@{model}")
         # chat_template.jinja, which transformers prefers to a template in tokenizer_config.json
-        files.write_text(folder / "chat_template.jinja", _template(cfg.model, folder, where))
+        files.write_text(folder / "chat_template.jinja", _template(cfg.model, folder, where, given))
         facts = {
             **source,
             "base_id": checkpoints.weights_id(folder),
@@ -68,11 +69,11 @@ def _shaping(model: params.Model) -> params.Model:
     return replace(model, general=None, revision=None, licence=None, gated=None)
 
 
-def _fetch(model: params.Model, where: str, folder: Path) -> dict[str, str]:
+def _fetch(model: params.Model, where: str, given: str, folder: Path) -> dict[str, str]:
     """Everything that can be wrong is found before the weights are downloaded."""
     found = hub_models.find(str(model.hub), str(model.revision), where)
     hub.note_unpinned(found.repo, model.revision, found.commit, where)
-    _template(model, found.folder, where)
+    _template(model, found.folder, where, given)
     hub_space.announce(found, folder)
     hub_downloads.copy(found, folder)
     return {"source": found.repo, "commit": found.commit}
@@ -101,13 +102,19 @@ def _train(made: params.GeneratedModel, seed: int, folder: Path) -> None:
     demo_model.train_model(made, batches, seed).save_pretrained(folder)
 
 
-def _template(model: params.Model, folder: Path, where: str) -> str:
+def _given(prompt: str, name: str) -> str:
+    """The template of params.yaml that a model's `prompt` names; empty where it names none of these."""
+    return "" if prompt in ("own", *TEMPLATES) else cells.template(name).read_text(encoding="utf-8")
+
+
+def _template(model: params.Model, folder: Path, where: str, given: str) -> str:
     """The chat template that the checkpoint in `folder` is given; raises UserError if its tokenizer cannot be read."""
     source = f"{where}.hub: {model.hub}" if model.hub else f"{where}.path: {model.path}"
     with clock.loading():
         tokenizer = checkpoints.load_tokenizer(folder, source)
     bos = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
-    return chat_template(model.prompt, tokenizer.chat_template, set(tokenizer.get_vocab()), bos, f"{where}.prompt")
+    tokens = set(tokenizer.get_vocab())
+    return chat_template(model.prompt, tokenizer.chat_template, tokens, bos, f"{where}.prompt", given)
 
 
 if __name__ == "__main__":

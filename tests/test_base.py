@@ -12,7 +12,7 @@ from tiny import make_base
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from benchmarks import assets
-from stages import base
+from stages import base, template
 from tradeoffs.base import demo_model, demo_pages, prompts
 from tradeoffs.common import files
 from tradeoffs.models import checkpoints
@@ -249,6 +249,34 @@ def test_a_template_puts_one_bos_first_and_eos_last(generated, name):
 
 def test_a_tokenizer_without_bos_gets_a_template_without_one():
     assert "bos_token" not in prompts.chat_template("plain", None, set(), False, "models.mine.prompt")
+
+
+HOUSE = "{% for m in messages %}{{ '<' ~ m.role ~ '> ' ~ m.content ~ eos_token }}{% endfor %}{{ '<assistant> ' }}"
+
+
+def test_a_template_of_params_yaml_is_given_to_the_checkpoint_with_the_bos_that_its_tokenizer_puts():
+    def given(text, bos=True):
+        return prompts.chat_template("house", "its own", set(), bos, "models.mine.prompt", text)
+
+    assert given(HOUSE) == "{{ bos_token }}" + HOUSE and given(HOUSE, bos=False) == HOUSE
+    assert given("{{ bos_token }}{{ messages }}") == "{{ bos_token }}{{ messages }}"
+    assert given("{{ strftime_now('%Y') }}", bos=False) == prompts.FIXED_DATE + "{{ strftime_now('%Y') }}"
+
+
+def test_a_checkpoint_gets_the_template_that_its_prompt_names(checkpoint, tmp_path):
+    work = tmp_path / "work"
+    work.mkdir()
+    raw = quick_yaml.load((REPO / "params.yaml").read_text())
+    raw["models"] = {name: {"path": str(checkpoint), "prompt": name} for name in ("house", "plain")}
+    raw["run"]["models"], raw["templates"] = ["house", "plain"], {"house": HOUSE, "other": "{{ messages }}"}
+    (work / "params.yaml").write_text(quick_yaml.dump(raw))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(work)
+        for name, expected in (("house", HOUSE), ("plain", "\n")):
+            template.main(name)
+            assert Path(f"data/templates/{name}.jinja").read_text() == expected
+        base.main("house")
+    assert (work / "models/base/house/chat_template.jinja").read_text().endswith(HOUSE)
 
 
 def test_own_keeps_the_template_and_says_what_to_do_without_one():

@@ -177,6 +177,22 @@ def test_a_method_without_a_block_names_the_near_one(raw, tmp_path):
         ("models.gpt2.path", "x", "models.gpt2: needs exactly one of generate, path, hub (has path and hub)"),
         ("models.gpt2.revision", None, "models.gpt2.revision: missing; hub needs it (a commit of 40 hex digits"),
         ("models.demo.revision", "main", "models.demo.revision: means nothing without hub; leave it out"),
+        ("models.demo.prompt", "plian", "models.demo.prompt: unknown value 'plian' (did you mean plain?)"),
+        ("templates.house", 5, "templates.house: must be a text, is 5"),
+        ("templates.own", "{{ messages }}", "templates.own: own is a built-in prompt; give the template another name"),
+        ("templates.a-b", "{{ messages }}", "templates.a-b: a name holds letters, digits and _ only"),
+        ("templates.house", "{{ mesages }}", "templates.house: reads no `messages`, so a prompt would not hold"),
+        (
+            "templates.house",
+            "{% for m in messages %}\n{{ m.content }",
+            "templates.house: no Jinja, line 2: unexpected '}'",
+        ),
+        ("templates.house", "{{ messages | jsonn }}", "templates.house: no Jinja, line 1: No filter named 'jsonn'."),
+        (
+            "templates.house",
+            "{% if messages %}" * 120 + "{% endif %}" * 120,
+            "templates.house: no Jinja that can be run",
+        ),
         ("models.demo.gated", False, "models.demo.gated: means nothing without hub; leave it out"),
         (
             "datasets.dolly_15k.columns.answer",
@@ -188,6 +204,17 @@ def test_a_method_without_a_block_names_the_near_one(raw, tmp_path):
 def test_a_wrong_value_is_named_with_what_was_expected(raw, tmp_path, path, value, expected):
     put(raw, path, value)
     assert f"\n  {expected}" in problems(raw, tmp_path)
+
+
+def test_a_model_may_name_a_template_of_the_file(raw, tmp_path):
+    raw["templates"]["house"] = (
+        "{% for m in messages %}{{ m.content }}{% if loop.last %}{% break %}{% endif %}{% endfor %}"
+    )
+    raw["models"]["demo"]["prompt"] = "house"
+    (tmp_path / "params.yaml").write_text(quick_yaml.dump(raw))
+    assert params.load_all(tmp_path / "params.yaml").models["demo"].prompt == "house"
+    raw["models"]["demo"]["prompt"] = "hous"
+    assert "models.demo.prompt: unknown value 'hous' (did you mean house?)" in problems(raw, tmp_path)
 
 
 def test_a_name_with_a_dash_would_break_the_names_of_variants(raw, tmp_path):

@@ -19,7 +19,7 @@ from tradeoffs import artifacts, params
 SPEC = quick_yaml.load((REPO / "dvc.yaml").read_text())
 STAGES = SPEC["stages"]
 SLOW_FIXTURES = {"finished"}  # read by conftest.py
-CODE_DEPS = 72  # in dvc.yaml; each stands in dvc.lock once per cell
+CODE_DEPS = 74  # in dvc.yaml; each stands in dvc.lock once per cell
 
 
 def code_deps(stage: str) -> set[str]:
@@ -143,6 +143,17 @@ def test_changing_a_method_reruns_only_its_own_cells(finished, tmp_path):
     assert not any("-lora_8bit" in name for name in found), found
 
 
+def test_another_template_makes_only_those_models_anew_that_name_it(finished, tmp_path):
+    """What the stand-in of `template` writes again is the same where its model names another."""
+    folder = copied(finished, tmp_path)
+    shutil.copytree(folder / "data/templates", folder / "kept/data/templates")
+    fake_pipeline.change(folder, lambda raw: raw["templates"].update(house="{{ messages }}"))
+    assert fake_pipeline.run(folder) == {"template@demo"}
+    shutil.rmtree(folder / "kept")
+    fake_pipeline.change(folder, lambda raw: raw["templates"].update(house="{{ messages[0] }}"))
+    assert fake_pipeline.run(folder) >= {"template@demo", "base@demo", "tokenize@demo-demo"}
+
+
 def test_adding_a_quant_runs_only_that_quants_cells(finished, tmp_path):
     found = changed(finished, tmp_path, lambda raw: raw["run"]["quants"].append("q5_0"))
     methods = ("base", "lora", "lora_8bit")
@@ -168,7 +179,13 @@ def test_one_more_seed_trains_its_own_cells_and_makes_no_format_anew(finished, t
 
 def test_another_first_seed_makes_every_format_anew(finished, tmp_path):
     found = changed(finished, tmp_path, lambda raw: raw["run"].update(seeds=[43]))
-    assert {name.split("@")[0] for name in found} == set(STAGES) - {"prepare", "base", "tokenize", "copying"}
+    assert {name.split("@")[0] for name in found} == set(STAGES) - {
+        "prepare",
+        "template",
+        "base",
+        "tokenize",
+        "copying",
+    }
 
 
 def test_what_is_only_evaluated_trains_nothing_again(finished, tmp_path):

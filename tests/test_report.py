@@ -19,6 +19,7 @@ from tradeoffs.report import (
     answers,
     choices,
     comparisons,
+    data,
     decision,
     formats,
     formatting,
@@ -501,6 +502,17 @@ def test_what_preparation_did_not_drop_is_left_out(tmp_path, monkeypatch):
     part = section(fake_results.report(tmp_path), "Data, and what it can show")
     assert "train rows like another one" not in part
     assert "what was dropped of" not in part
+
+
+def test_what_is_tokenised_apart_is_said_once_of_its_model_and_data_set(folder, results, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert "does not split" not in data.section(results, [])
+    found = {pair: lengths | {"tokenised_apart": ["answers"]} for pair, lengths in [*results.lengths.items()][:1]}
+    monkeypatch.setattr(results, "lengths", results.lengths | found)
+    said = data.section(results, [])
+    (pair,) = found
+    assert said.count("text does not split between a prompt and its answer") == 1
+    assert f"**{pair.model} / {pair.dataset}**: in this tokenizer text does not split" in said
 
 
 def test_the_lengths_are_those_that_each_tokenizer_makes(folder, results, text):

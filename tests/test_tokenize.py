@@ -10,7 +10,7 @@ from stages import tokenize
 from tradeoffs.base.demo_model import train_tokenizer
 from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.tokenize import chat
+from tradeoffs.tokenize import turns
 
 REPO = Path(__file__).parents[1]
 TEMPLATE = (
@@ -139,12 +139,43 @@ def test_pairs_are_those_of_the_splits_that_learn_or_are_measured(workspace):
 
 def test_no_answer_is_tokenised_twice(workspace, monkeypatch):
     asked = []
-    ids = chat._ids
-    monkeypatch.setattr(chat, "_ids", lambda *given, **more: asked.append(given[1]) or ids(*given, **more))
+    ids = turns.rendered
+    monkeypatch.setattr(turns, "rendered", lambda *given, **more: asked.append(given[1]) or ids(*given, **more))
     made("preference")
     answers = [messages[-1]["content"] for messages in asked if messages[-1]["role"] == "assistant"]
     assert answers.count("A loan.") == sum(SPLITS.values())
     assert answers.count("A share.") == sum(SPLITS.values()) - SPLITS["seen"]
+
+
+def test_where_one_row_does_not_split_all_are_tokenised_apart_and_it_is_said_once(workspace, capsys):
+    info, lengths = made("preference")[1:]
+    assert "tokenised_apart" not in info and "tokenised_apart" not in lengths
+    together = capsys.readouterr().out
+    token = next(token for token in sorted(workspace.get_vocab()) if token.isascii() and token.isalpha() and token[1:])
+    first, rest = token[0], token[1:]
+    workspace.chat_template = TEMPLATE.replace("'assistant:'", f"':{first}'").replace("m.role + ':'", f"':{first}'")
+    workspace.save_pretrained("models/base/tiny")
+    path = Path("data/prepared/preference/valid.jsonl")
+    rows = files.read_jsonl(path)
+    rows[1]["rejected"] = rest  # melts with the letter before it; no other answer does
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tables, info, lengths = made("preference")
+    assert info["tokenised_apart"] == lengths["tokenised_apart"] == ["answers"]
+    printed = capsys.readouterr().out
+    assert printed.count("text does not split between a prompt and its answer") == 1 and "split" not in together
+    assert "first met at data/prepared/preference/valid (rejected).jsonl line 2: '" in printed
+
+    def alone(text):
+        return workspace(text, add_special_tokens=False)["input_ids"]
+
+    assert {len(tables[split]) for split in SPLITS} == set(SPLITS.values())
+    for split in SPLITS:
+        for number, row in enumerate(tables[split]):
+            prompt = f":{first}{example('preference', number)['prompt']}\n:{first}"
+            assert row["ids"] == alone(prompt) + alone("A loan.</s>")
+    pairs = {row["id"]: row for row in tables["pairs"]}
+    assert pairs["valid1"]["rejected_ids"] == alone(f"{rest}</s>")
+    assert len(pairs) == sum(SPLITS.values()) - SPLITS["seen"]
 
 
 def test_the_same_input_gives_the_same_bytes(workspace):

@@ -1,5 +1,6 @@
 """What is scored is the answer and its end, in the checkpoint's template; what does not fit is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.tokenize import chat, questions, tables, windows
 from tradeoffs.tokenize.tables import TOKENS
+from tradeoffs.tokenize.turns import UnsplitError
 
 CONTEXT, STOPS = 512, [2]  # </s>
 SOURCE, WHERE = Path("data/prepared/x/train.jsonl"), "datasets.mine.prompts"
@@ -67,13 +69,73 @@ def test_an_example_longer_than_allowed_is_refused_with_its_line(templated):
         list(chat.instruction_rows(templated, examples, 200, STOPS, SOURCE))
 
 
-def test_a_template_that_melts_prompt_and_answer_is_refused(tokenizer):
-    tokenizer.chat_template = (
-        "{% for m in messages %}{{ m.content + (eos_token if m.role == 'assistant' else '') }}{% endfor %}"
-    )
-    with pytest.raises(UserError, match="line 2: the prompt template does not fit the model's tokenizer"):
-        examples = [example("Is it 200?", "\nYes."), example("What is the int", "erest on 200 at 5%?")]
+MELTING = "{% for m in messages %}{{ m.content + (eos_token if m.role == 'assistant' else '') }}{% endfor %}"
+
+
+def test_where_text_does_not_split_prompt_and_answer_can_be_tokenised_apart(tokenizer):
+    tokenizer.chat_template = MELTING
+    examples = [example("Is it 200?", "\nYes."), example("What is the int", "erest on 200 at 5%?")]
+    with pytest.raises(UnsplitError, match=r"train\.jsonl line 2: 'What is the int\|erest on 200 at 5%\?</s>'$"):
         list(chat.instruction_rows(tokenizer, examples, CONTEXT, STOPS, SOURCE))
+    for row, one in zip(
+        chat.instruction_rows(tokenizer, examples, CONTEXT, STOPS, SOURCE, apart=True), examples, strict=True
+    ):
+        prompt, answer = row["ids"][: row["prompt_tokens"]], row["ids"][row["prompt_tokens"] :]
+        assert prompt == tokenizer(one["prompt"], add_special_tokens=False)["input_ids"]
+        assert answer == [*tokenizer(one["answer"], add_special_tokens=False)["input_ids"], 2]
+        assert row["scored"] == [False] * len(prompt) + [True] * len(answer)
+
+
+def test_of_a_conversation_tokenised_apart_every_answer_is_scored_and_follows_what_was_asked(tokenizer):
+    tokenizer.chat_template = MELTING
+    talk = conversation("What is the int", "erest on 200 at 5%?", "Is it 200?", "Yes.", system="Answer: B")
+    (row,) = chat.instruction_rows(tokenizer, [talk], CONTEXT, STOPS, SOURCE, apart=True)
+
+    def alone(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    pieces = [("Answer: BWhat is the int", 0), ("erest on 200 at 5%?</s>", 1), ("Is it 200?", 0), ("Yes.</s>", 1)]
+    # An answer's end splits off what follows it.
+    assert row["ids"] == [token for text, _ in pieces for token in alone(text)]
+    assert row["scored"] == [bool(scored) for text, scored in pieces for _ in alone(text)]
+    assert row["prompt_tokens"] == len(row["ids"]) - len(alone("Yes.</s>"))
+
+
+def test_a_prompt_that_ends_in_a_space_is_told_to_lose_it(tokenizer):
+    tokenizer.chat_template = MELTING.replace("else ''", "else ' '")
+    with pytest.raises(UnsplitError, match=r"the prompt ends in a space, .*: take it out of the template"):
+        list(chat.instruction_rows(tokenizer, [example("A bond is", "a loan.")], CONTEXT, STOPS, SOURCE))
+
+
+@pytest.mark.parametrize(
+    ("asks", "answers", "fits"),
+    [
+        ("A: ", "A:", "the prompt ends in a space, which is not there once the answer follows: take it out of what"),
+        ("A:\n", "A:", "the prompt ends in a line break, which is not there"),
+        (
+            "[bot]",
+            "[assistant]",
+            r"asks with 'What is a bond\?\[\|bot\]', and answers with 'What is a bond\?\[\|assistant\]A loan",
+        ),
+    ],
+)
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_template_that_asks_in_another_way_than_it_answers_is_told_what_would_fit(
+    tokenizer, asks, answers, fits, apart
+):
+    tokenizer.chat_template = (
+        f"{{% for m in messages %}}{{{{ {answers!r} + m.content + eos_token if m.role == 'assistant' else "
+        f"m.content }}}}{{% endfor %}}{{% if add_generation_prompt %}}{{{{ {asks!r} }}}}{{% endif %}}"
+    )
+    with pytest.raises(UserError, match=r"line 1: the prompt template does not fit: it asks with") as refused:
+        list(chat.instruction_rows(tokenizer, [example()], CONTEXT, STOPS, SOURCE, apart))
+    assert re.search(fits, str(refused.value))
+
+
+def test_a_template_that_fails_is_one_message_whatever_it_raises(tokenizer):
+    tokenizer.chat_template = "{{ messages[0].content + 5 }}"
+    with pytest.raises(UserError, match="line 1: the model's chat template refuses a conversation of user, assistant"):
+        list(chat.instruction_rows(tokenizer, [example()], CONTEXT, STOPS, SOURCE))
 
 
 def test_a_template_that_never_ends_an_answer_is_refused(tokenizer):
@@ -296,13 +358,47 @@ def test_a_stem_is_kept_apart_only_where_the_letters_differ_in_it(tokenizer, mix
     assert [len(stem) for stem in mixed["stems"]] == [1, 0, 1, 1]
 
 
-def test_a_tokenizer_that_melts_letter_and_prompt_cannot_be_asked(tokenizer):
-    class Melting:
-        def __call__(self, texts):
-            return {"input_ids": [[1, 2, 3] for _ in texts]}
+class Melting:
+    """Everything that stands behind a colon melts into it."""
 
-    with pytest.raises(UserError, match="melt into 'Answer:' before them; MMLU cannot be asked of it"):
-        questions.mmlu_rows(Melting(), [question(1, "dev"), question(2)], shots=1, limit=5, context=CONTEXT)
+    def __call__(self, texts, **_):
+        if isinstance(texts, str):
+            return {"input_ids": self.ids(texts)}
+        return {"input_ids": [self.ids(text) for text in texts]}
+
+    def ids(self, text):
+        return [*text.encode()[: text.rfind(":")], 999] if ":" in text else list(text.encode())
+
+
+def test_letters_that_melt_into_what_they_follow_are_tokenised_apart_in_all_questions():
+    (row,) = questions.mmlu_rows(Melting(), [question(1, "dev"), question(2)], shots=1, limit=5, context=CONTEXT)
+    prompt = questions.mmlu_prompt("personal_finance", [question(1, "dev")], question(2))
+    assert row["apart"] and row["ids"] == [*Melting().ids(prompt), ord(" ")]
+    assert row["options"] == [ord(letter) for letter in "ABCD"] and row["stems"] == [[], [], [], []]
+
+
+def test_a_tokenizer_that_closes_a_text_is_asked_for_the_letters_before_its_end():
+    class Closing(Melting):
+        def __call__(self, texts, add_special_tokens=True, **_):
+            around = ([1], [2]) if add_special_tokens else ([], [])
+            found = [
+                [*around[0], *text.encode(), *around[1]] for text in ([texts] if isinstance(texts, str) else texts)
+            ]
+            return {"input_ids": found[0] if isinstance(texts, str) else found}
+
+    (row,) = questions.mmlu_rows(Closing(), [question(1, "dev"), question(2)], shots=1, limit=5, context=CONTEXT)
+    assert row["options"] == [ord(letter) for letter in "ABCD"] and row["ids"][-1] == ord(" ") and not row["apart"]
+    (asked,) = chat.prompt_rows(Closing(), ["A bond"], "text", context=CONTEXT, where=WHERE)
+    assert asked["ids"] == [1, *b"A bond"]
+
+
+def test_a_tokenizer_that_cannot_tell_the_letters_apart_cannot_be_asked():
+    class Blind(Melting):
+        def ids(self, text):
+            return [7] * len(text)
+
+    with pytest.raises(UserError, match="has the same tokens for different option letters; MMLU cannot be asked"):
+        questions.mmlu_rows(Blind(), [question(1, "dev"), question(2)], shots=1, limit=5, context=CONTEXT)
 
 
 def test_the_choices_come_along_as_they_are_written(tokenizer):

@@ -10,7 +10,6 @@ a terminal what does not fit goes through $PAGER, or less; through a pipe all of
 of its own, tradeoffs.questions.
 """
 
-import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,20 +185,13 @@ def main(
         print("more of them: --worst N, --sample N, --find TEXT; all: --csv FILE")
 
 
-def count(text: str) -> int:
-    """How many, from an argument. Raises ArgumentTypeError for what is no number from 1 on."""
-    if not (text.isascii() and text.isdigit() and int(text)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
-    return int(text)
-
-
 if __name__ == "__main__":
     parser = cli.parser()
     parser.add_argument("variant", metavar="VARIANT", help="MODEL-DATASET-METHOD-FORMAT, one that was evaluated")
     parser.add_argument("other", metavar="OTHER", nargs="?", help="a second one, whose answers stand beside")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--worst", type=count, metavar="N", help="the N of lowest F1; of two variants, the first one's")
-    which.add_argument("--sample", type=count, metavar="N", help="N drawn by `seed` of params.yaml: always the same")
+    which.add_argument("--worst", type=cli.count, metavar="N", help="the N of lowest F1; of two, the first one's")
+    which.add_argument("--sample", type=cli.count, metavar="N", help="N drawn by `seed` of params.yaml: always these")
     which.add_argument(
         "--differ", action="store_true", help="only where the two answer differently, greatest difference in F1 first"
     )

@@ -59,13 +59,14 @@ TEMPLATES = {
 }
 
 
-def chat_template(name: str, own: str | None, tokens: set[str], bos: bool, where: str) -> str:
+def chat_template(name: str, own: str | None, tokens: set[str], bos: bool, where: str, given: str = "") -> str:
     """The Jinja template that `prompt: name` means for one checkpoint.
 
     `own` is the checkpoint's own template, which is kept (with a fixed date, if it wants today's), `tokens` its
     vocabulary, `bos` whether its tokenizer puts a BOS before plain text (then the template does the same), `where` the
-    params key to name in messages. Raises UserError if there is no own template to keep, or if chatml's two marks are
-    no tokens of this model (it would see a string of symbols).
+    params key to name in messages, `given` the template of that name in params.yaml, where it is no built-in one.
+    Raises UserError if there is no own template to keep, or if chatml's two marks are no tokens of this model (it would
+    see a string of symbols).
     """
     if name == "own":
         if not own:
@@ -73,11 +74,16 @@ def chat_template(name: str, own: str | None, tokens: set[str], bos: bool, where
                 f"{where}: own, but the checkpoint has no chat template (chat_template.jinja, or chat_template in "
                 "tokenizer_config.json); set prompt: plain, alpaca or chatml"
             )
-        return (FIXED_DATE if "strftime_now" in own else "") + own
+        return _dated(own)
     missing = [token for token in CHATML_TOKENS if token not in tokens]
     if name == "chatml" and missing:
         raise UserError(
             f"{where}: chatml needs the tokens {' and '.join(CHATML_TOKENS)}, and this model's vocabulary lacks "
             f"{' and '.join(missing)}; set prompt: plain or alpaca"
         )
-    return ("{{ bos_token }}" if bos else "") + TEMPLATES[name]
+    template = TEMPLATES.get(name, given)
+    return ("{{ bos_token }}" if bos and "bos_token" not in template else "") + _dated(template)
+
+
+def _dated(template: str) -> str:
+    return (FIXED_DATE if "strftime_now" in template else "") + template

@@ -30,6 +30,11 @@ def general(model: str) -> Path:
     return Path("data/general", f"{model}.jsonl")
 
 
+def template(model: str) -> Path:
+    """The prompt template that params.yaml gives a model."""
+    return Path("data/templates", f"{model}.jinja")
+
+
 def prepared(dataset: str) -> Path:
     """A data set, cleaned and split."""
     return Path("data/prepared", dataset)

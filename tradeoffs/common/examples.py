@@ -3,7 +3,7 @@
 import re
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,3 +62,14 @@ def _patience(pattern: str, text: str) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+
+
+# In info.json of data/tokens, and in data/lengths, of a tokenizer in which text does not split where it must: what is
+# tokenised apart from what it follows, in all rows.
+APART = "tokenised_apart"
+_APART = {"answers": "a prompt and its answer", "letters": "a multiple-choice question and the letter of an option"}
+
+
+def tokenised_apart(found: Mapping[str, Any]) -> list[str]:
+    """What such a file names, in words; nothing where all is tokenised together."""
+    return [_APART[name] for name in found.get(APART, ())]

@@ -9,6 +9,7 @@ from tradeoffs import metrics
 from tradeoffs.common.columns import FIELD
 from tradeoffs.methods import peft_facts, trl_stages
 from tradeoffs.methods.trl_stages import STAGES
+from tradeoffs.params import prompts
 from tradeoffs.params.reading import read, unknown
 from tradeoffs.params.schema import Columns, Dataset, Decide, Evaluate, Method, Model, Params, Run, Train
 from tradeoffs.plumbing.errors import near
@@ -35,6 +36,8 @@ def problems_across(params: Params, problems: Sequence[str]) -> Iterator[str]:
         yield from _evaluate_checks(params.evaluate, sound)
     if params.decide and sound("decide"):
         yield from _decide_checks(params.decide)
+    yield from prompts.template_checks(params.templates or {})
+    yield from prompts.prompt_checks(params.models or {}, params.templates or {})
     for axis in ("models", "datasets", "methods"):
         for name, entry in (getattr(params, axis) or {}).items():
             where = f"{axis}.{name}"

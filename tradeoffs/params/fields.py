@@ -28,7 +28,6 @@ PositiveFloat = Annotated[float, Range(0, above=True)]
 NonNegative = Annotated[float, Range(0)]
 Precisions: TypeAlias = list[Literal[tuple(PRECISIONS)]]  # type: ignore[valid-type,misc]
 Quants: TypeAlias = list[Literal[tuple(QUANTS)]]  # type: ignore[valid-type,misc]
-Prompt = Literal["own", "chatml", "plain", "alpaca"]
 Load = Literal["none", "int8", "nf4", "fp4"]
 # Of transformers, those that need nothing but the number of steps and of warm-up steps.
 Schedule = Literal[

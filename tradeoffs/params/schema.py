@@ -16,7 +16,6 @@ from tradeoffs.params.fields import (
     Positive,
     PositiveFloat,
     Precisions,
-    Prompt,
     Quants,
     Range,
     Schedule,
@@ -138,7 +137,7 @@ class GeneralText:
 
 @dataclass(frozen=True)
 class Model:
-    prompt: Prompt
+    prompt: str
     generate: GeneratedModel | None = None
     path: str | None = None
     hub: str | None = None
@@ -242,6 +241,7 @@ class Params:
     merge: Merge
     evaluate: Evaluate
     decide: Decide
+    templates: dict[str, str]
     models: dict[str, Model]
     datasets: dict[str, Dataset]
     methods: dict[str, Method]

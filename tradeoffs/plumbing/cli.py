@@ -25,6 +25,13 @@ def parser() -> argparse.ArgumentParser:
     )
 
 
+def count(text: str) -> int:
+    """How many, from an argument. Raises ArgumentTypeError for what is no number from 1 on."""
+    if not (text.isascii() and text.isdigit() and int(text)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
 def run(main: Callable[..., None]) -> None:
     """Call a stage's `main` with one required option per parameter (`main(model, seed)` -> --model, --seed).
 

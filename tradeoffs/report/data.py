@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from statistics import median
 
+from tradeoffs.common import examples
 from tradeoffs.common.cells import Copied
 from tradeoffs.report.formatting import Lines, escaped, row_head, share_of, short, shortened, table
 from tradeoffs.report.rendering import render
@@ -34,6 +35,7 @@ def section(results: Results, drawn: Sequence[str]) -> str:
         counts=_counts(results),
         leaks={name: rows for name in results.prepared if (rows := _leaks(results, name))},
         lengths=_lengths(results),
+        apart=_apart(results),
         cut=_cut(results),
         floors=_floors(results),
         differences=_differences(results),
@@ -70,6 +72,16 @@ def _lengths(results: Results) -> Lines:
         for pair, found in results.lengths.items()
     ]
     return table(header, rows)
+
+
+def _apart(results: Results) -> Lines:
+    """A sentence for each model and data set whose tokenizer lets no text split where it must."""
+    return [
+        f"**{row_head(pair)}**: in this tokenizer text does not split between {what}, so in all rows they are "
+        "tokenised apart, as what is generated follows the tokens of what was asked."
+        for pair, found in results.lengths.items()
+        for what in examples.tokenised_apart(found)
+    ]
 
 
 def _cut(results: Results) -> Lines:

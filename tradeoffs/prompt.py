@@ -1,0 +1,194 @@
+"""What a row of a data set becomes for a model: its text in the prompt template, token by token, and what is scored.
+
+    python -m tradeoffs.prompt demo demo                       the first test row
+    python -m tradeoffs.prompt demo demo --split train --row 20
+
+The template is the one that params.yaml gives the model now, so one can be tried before anything runs; tokenizer and
+rows are those that `base` and `prepare` left. A bar stands between two tokens, "\\n" before a line break, "..." for a
+token that is a part of a character.
+"""
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated, Any
+
+from tradeoffs import params
+from tradeoffs.base import prompts
+from tradeoffs.common import cells, files
+from tradeoffs.models import checkpoints
+from tradeoffs.plumbing import cli, terminal
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.tokenize import chat, tables, windows
+from tradeoffs.tokenize.turns import UnsplitError
+
+SPLITS = ("train", "seen", "valid", "test")
+BAR, PART = "│", "..."
+
+
+@dataclass(frozen=True)
+class Reads:
+    tokenize: params.Tokenize
+    max_new_tokens: Annotated[int, "evaluate.max_new_tokens"]
+    templates: dict[str, str]
+    model: Annotated[params.Model, "models.{model}"]
+    dataset: Annotated[params.Dataset, "datasets.{dataset}"]
+
+
+def loaded(cfg: Reads, model: str) -> tuple[Any, list[str]]:
+    """The model's tokenizer with the template that params.yaml gives it now, and what there is to say of that.
+
+    Raises UserError if `base` has not made the model, or made it with another template than its own, which is asked
+    for now.
+    """
+    checkpoint, prompt = cells.base(model), cfg.model.prompt
+    checkpoints.require(checkpoint, "chat_template.jinja")
+    tokenizer = checkpoints.load_tokenizer(checkpoint, str(checkpoint))
+    made = (checkpoint / "chat_template.jinja").read_text(encoding="utf-8")
+    if prompt == "own":
+        if files.read_json(checkpoint / "run_info.json").get("prompt") != "own":
+            raise UserError(f"{checkpoint}: was made with another prompt than its own; run `dvc repro base@{model}`")
+        tokenizer.chat_template = made
+    else:
+        bos = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+        given, where = cfg.templates.get(prompt, ""), f"models.{model}.prompt"
+        tokenizer.chat_template = prompts.chat_template(prompt, None, set(tokenizer.get_vocab()), bos, where, given)
+    named = f"templates.{prompt} of params.yaml" if prompt in cfg.templates else prompt
+    notes = [f"template: {named}"]
+    if tokenizer.chat_template != made:
+        notes.append(f"note: {checkpoint} was made with another template; `dvc repro` makes it, and what follows, anew")
+    return tokenizer, notes
+
+
+def example_of(dataset: str, split: str, row: int) -> tuple[dict, int]:
+    """A prepared row, counted from 1, and how many there are. Raises UserError if there is no such row."""
+    path = cells.prepared(dataset) / f"{split}.jsonl"
+    if not path.is_file():
+        raise UserError(f"{path}: missing; run `dvc repro prepare@{dataset}`")
+    rows = list(tables.read(path))
+    if row > len(rows):
+        raise UserError(f"--row {row}: {path} has {len(rows)} rows")
+    return rows[row - 1], len(rows)
+
+
+def pieces(tokenizer: Any, ids: list[int]) -> list[str]:
+    """What each token adds to the text, special tokens written out; PART for one that ends within a character."""
+    found, reached = [], ""
+    for end in range(1, len(ids) + 1):
+        text = tokenizer.decode(ids[:end], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        whole = text.startswith(reached) and not text[len(reached) :].endswith("\ufffd")
+        found.append(text[len(reached) :] if whole else PART)
+        reached = text if whole else reached
+    return found
+
+
+def runs(ids: list[int], scored: list[bool], tokenizer: Any) -> Iterator[tuple[bool, list[str]]]:
+    """Tokens that stand together and are scored, or are not, one such run after the other."""
+    for counts, run in groupby(zip(scored, pieces(tokenizer, ids), strict=True), key=lambda one: one[0]):
+        yield counts, [piece for _, piece in run]
+
+
+def block(label: str, tokens: list[str]) -> Iterator[str]:
+    """Tokens below what they are; each line of their text on one of its own."""
+    yield f"{label}, {len(tokens)} token{'s' if len(tokens) != 1 else ''}"
+    text = BAR.join(terminal.harmless(token).replace("\t", "\\t").replace("\n", "\\n\n") for token in tokens)
+    yield from (f"    {line}" for line in text.removesuffix("\n").split("\n"))
+
+
+def conversation(tokenizer: Any, example: dict, source: Path, stops: list[int], apart: bool) -> tuple[list[str], int]:
+    """Lines for a question and its answer, or a conversation, of a pair for the rejected answer too; and how many
+    tokens the longer one has."""
+    row = one_row(tokenizer, example, source, stops, apart)
+    found, longest = list(runs(row["ids"], row["scored"], tokenizer)), len(row["ids"])
+    lines: list[str] = []
+    for number, (scored, tokens) in enumerate(found, 1):
+        begins = "; generation begins here" if scored and number == len(found) else ""
+        lines += block(f"{'answer, scored' if scored else 'prompt, read only'}{begins}", tokens)
+    if "rejected" in example:
+        row = one_row(tokenizer, {**example, "answer": example["rejected"]}, source, stops, apart)
+        *_, (_, tokens) = runs(row["ids"], row["scored"], tokenizer)
+        lines += block("rejected answer, which methods with a preference stage learn from", tokens)
+        longest = max(longest, len(row["ids"]))
+    return lines, longest
+
+
+def one_row(tokenizer: Any, example: dict, source: Path, stops: list[int], apart: bool) -> dict[str, Any]:
+    (row,) = chat.instruction_rows(tokenizer, [example], sys.maxsize, stops, source, apart)
+    return row
+
+
+def document(tokenizer: Any, example: dict, window: int) -> list[str]:
+    """Lines for the first window of a text."""
+    rows = list(windows.text_rows(windows.documents(tokenizer, [example], "text"), window))
+    lines = [f"{len(rows)} windows of at most {window} tokens; the first:"]
+    for scored, tokens in runs(rows[0]["ids"], rows[0]["scored"], tokenizer) if rows else ():
+        lines += block("scored" if scored else "read only", tokens)
+    return [*lines, "to train, documents are joined, with the end of sequence behind each, and then cut"]
+
+
+def not_split(tokenizer: Any, dataset: str, stops: list[int]) -> str | None:
+    """Where text does not split between a prompt and its answer, if anywhere in the data set.
+
+    Raises UserError where `tokenize` would.
+    """
+    try:
+        for split in SPLITS:
+            source = cells.prepared(dataset) / f"{split}.jsonl"
+            for examples in (tables.read(source), rejected(tables.read(source))):
+                for _ in chat.instruction_rows(tokenizer, examples, sys.maxsize, stops, source):
+                    pass
+    except UnsplitError as unsplit:
+        return str(unsplit)
+    return None
+
+
+def rejected(examples: Iterable[dict]) -> Iterator[dict]:
+    yield from ({**one, "answer": one["rejected"]} for one in examples if "rejected" in one)
+
+
+def answered(tokenizer: Any, dataset: str, split: str, example: dict, stops: list[int], limits: Reads) -> Iterator[str]:
+    """Lines for a row that has an answer, and what there is to say of the data set as a whole."""
+    source = cells.prepared(dataset) / f"{split}.jsonl"
+    problem = None
+    try:
+        where = not_split(tokenizer, dataset, stops)
+    except UserError as error:  # of another row, as this one's stops the command
+        where, problem = None, str(error)
+    try:
+        lines, longest = conversation(tokenizer, example, source, stops, apart=where is not None)
+    except UnsplitError:
+        lines, longest = conversation(tokenizer, example, source, stops, apart=True)
+    yield from lines
+    ends = ", ".join(f"{tokenizer.convert_ids_to_tokens(token)} ({token})" for token in stops)
+    yield f"generation ends at {terminal.harmless(ends)}, or after {limits.max_new_tokens} tokens"
+    if longest > limits.tokenize.max_length:
+        yield f"note: {longest} tokens are more than tokenize.max_length ({limits.tokenize.max_length}) allows"
+    if where:
+        yield "note: in this tokenizer text does not split between a prompt and its answer: in all rows they are"
+        yield f"  tokenised apart; first met at {terminal.harmless(where)}"
+    if problem:
+        yield f"note: `tokenize` stops at another row: {terminal.harmless(problem)}"
+
+
+def main(model: str, dataset: str, split: str, row: int) -> None:
+    cfg = params.load(Reads, model=model, dataset=dataset)
+    tokenizer, notes = loaded(cfg, model)
+    example, rows = example_of(dataset, split, row)
+    lines = [f"{cells.Pair(model, dataset)}, {split}, row {row} of {rows}", *notes, ""]
+    if cfg.dataset.kind == "text":
+        lines += document(tokenizer, example, cfg.tokenize.window)
+    else:
+        stops = chat.stop_ids(tokenizer, cells.base(model))
+        lines += answered(tokenizer, dataset, split, example, stops, cfg)
+    terminal.page(lines)
+
+
+if __name__ == "__main__":
+    parser = cli.parser()
+    parser.add_argument("model", metavar="MODEL", help="a name of models in params.yaml, which `base` has made")
+    parser.add_argument("dataset", metavar="DATASET", help="a name of datasets, which `prepare` has made")
+    parser.add_argument("--split", choices=SPLITS, default="test", help="of the data set; test, if none is named")
+    parser.add_argument("--row", type=cli.count, default=1, metavar="N", help="of the split, from 1 on")
+    cli.command(main, parser)
