@@ -20,8 +20,8 @@ def main(model: str, dataset: str, method: str, quant: str) -> None:
     cfg = params.load(Reads)
     variant = Variant(model, dataset, method, quant)
     gguf = variant.gguf
-    if why_not := trained_only.reason(gguf.with_suffix(".json")):
-        trained_only.write_evaluation(variant, ITEMS, why_not)
+    if found := trained_only.absent(gguf.with_suffix(".json")):
+        trained_only.write_evaluation(variant, ITEMS, *found)
         return
     with evaluation.load(variant, lambda: LlamaCppRuntime(gguf, cfg.batch_tokens)) as runtime:
         evaluation.evaluate_format(runtime, variant, [gguf], cfg, {})
