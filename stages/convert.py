@@ -36,6 +36,7 @@ def main(model: str, dataset: str, method: str) -> None:
     made = {
         "converter": fetch_converter.folder().name,
         "size_mb": gguf.stat().st_size / 1e6,
+        "sha256": files.sha256(gguf),
         "tensor_types": types,
         "llama_cpp_tokenisation": tokenisation,
     }

@@ -6,6 +6,7 @@ OUT  data/items/<variant>.parquet    data/facts/<variant>.json
 """
 
 from tradeoffs import params
+from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
 from tradeoffs.evaluate import evaluation
 from tradeoffs.evaluate.items import ITEMS
@@ -23,7 +24,12 @@ def main(model: str, dataset: str, method: str, quant: str) -> None:
     if found := trained_only.absent(gguf.with_suffix(".json")):
         trained_only.write_evaluation(variant, ITEMS, *found)
         return
-    with evaluation.load(variant, lambda: LlamaCppRuntime(gguf, cfg.batch_tokens)) as runtime:
+
+    def make() -> LlamaCppRuntime:
+        files.require_unchanged(gguf)
+        return LlamaCppRuntime(gguf, cfg.batch_tokens)
+
+    with evaluation.load(variant, make) as runtime:
         evaluation.evaluate_format(runtime, variant, [gguf], cfg, {})
 
 

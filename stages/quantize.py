@@ -37,12 +37,14 @@ def main(model: str, dataset: str, method: str, quant: str) -> None:
     if found := trained_only.absent(source.with_suffix(".json")):
         trained_only.write_gguf(gguf, *found)
         return
+    files.require_unchanged(source)
     with files.new_file(gguf) as unfinished:
         fallbacks = quantize(source, unfinished, quant)
         types = native.tensor_types(unfinished)
     made = {
         "quant": quant,
         "size_mb": gguf.stat().st_size / 1e6,
+        "sha256": files.sha256(gguf),
         "tensor_types": types,
         "fallback_tensors": fallbacks,
     }

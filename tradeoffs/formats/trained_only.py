@@ -25,10 +25,10 @@ def reason(described: Path) -> str | None:
 
 
 def absent(described: Path) -> tuple[str, str] | None:
-    """Why, and which of the keys of SAID it is."""
+    """Why, and which of the keys of SAID it is. Raises UserError if the file is damaged."""
     if not described.is_file():
         return None
-    return in_place_of(files.read_json(described))
+    return in_place_of(files.read_facts(described))
 
 
 def in_place_of(facts: dict[str, Any]) -> tuple[str, str] | None:
