@@ -295,7 +295,7 @@ def test_a_disk_without_room_is_no_limit_of_the_checkpoint(tmp_path, monkeypatch
     monkeypatch.setattr(gguf_converter, "_leave_a_hole", full)
     with pytest.raises(UserError, match=r"trial\.gguf: cannot be written: No space left on device") as found:
         gguf_converter.limits(tmp_path / "some", "models.m")
-    assert not isinstance(found.value, trial.Refused)
+    assert not isinstance(found.value, trial.RefusedError)
 
 
 @pytest.mark.parametrize("ended", [-9, -11])
@@ -304,7 +304,7 @@ def test_a_trial_that_was_ended_for_want_of_memory_is_no_limit_of_the_checkpoint
     monkeypatch.setattr(subprocess, "run", lambda *_args, **_more: done)
     with pytest.raises(UserError, match=f"signal {-ended}") as found:
         trial.tried(Path("a.gguf"), [])
-    assert isinstance(found.value, trial.Refused) == (ended == -11)
+    assert isinstance(found.value, trial.RefusedError) == (ended == -11)
 
 
 def test_a_missing_checkpoint_is_named(workspace):

@@ -34,5 +34,7 @@ def test_llama_cpp_gives_up_in_one_sentence(code, why, thread):
         [sys.executable, "-c", program + (run if thread else code)], cwd=REPO, capture_output=True, text=True
     )
     assert done.returncode == 1 and done.stdout == "before\n"
-    assert done.stderr.startswith(f"error: models/gguf/a.gguf: llama.cpp gave up on it: {why}; this version of it cannot")
+    assert done.stderr.startswith(
+        f"error: models/gguf/a.gguf: llama.cpp gave up on it: {why}; this version of it cannot"
+    )
     assert done.stderr.count("\n") == 1

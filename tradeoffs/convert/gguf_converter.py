@@ -91,7 +91,7 @@ def convert(checkpoint: Path, gguf: Path, hollow: bool = False) -> None:
     """Writes `checkpoint` (config, safetensors, tokenizer, chat template) to `gguf`, matrices in f16.
 
     `hollow`: all but the weights' numbers, in whose place there is a hole, so that neither disk nor memory grows with
-    them; no number of the checkpoint is read. Raises trial.Refused with the converter's last lines if it refuses the
+    them; no number of the checkpoint is read. Raises trial.RefusedError with the converter's last lines if it refuses the
     checkpoint, and for a Gemma whose output layer is no longer its embedding; UserError if it is not installed or
     cannot write.
     """
@@ -121,13 +121,13 @@ def convert(checkpoint: Path, gguf: Path, hollow: bool = False) -> None:
         sys.argv = arguments
 
 
-def _refused(checkpoint: Path, log: str, error: BaseException) -> trial.Refused:
+def _refused(checkpoint: Path, log: str, error: BaseException) -> trial.RefusedError:
     said = [line for line in log.splitlines() if line.strip("* ")]
     name = f"{type(error).__name__}: {error}"
     lines = [line for line in f"{log}{name}".splitlines() if line.strip("* ")][-8:]
     reason = said[-1] if isinstance(error, SystemExit) and said else name.partition("\n")[0]
     message = "\n  ".join([f"{checkpoint}: llama.cpp's converter cannot convert it:", *lines])
-    return trial.Refused(message, f"llama.cpp's converter cannot convert it: {reason.removeprefix('ERROR:')}")
+    return trial.RefusedError(message, f"llama.cpp's converter cannot convert it: {reason.removeprefix('ERROR:')}")
 
 
 def _leave_a_hole(writer: Any, **_progress: bool) -> None:
@@ -144,7 +144,7 @@ def _check_head(checkpoint: Path) -> None:
     found = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
     if str(found.get("model_type")).startswith("gemma") and found.get("tie_word_embeddings") is False:
         reason = f"llama.cpp runs {found['model_type']} only where output layer and embedding are the same"
-        raise trial.Refused(
+        raise trial.RefusedError(
             f"{checkpoint}: {reason}, and tuning parted them; leave both out of the method's target_modules, "
             "target_parameters and token_indices (all-linear does)",
             reason,
@@ -206,7 +206,7 @@ def _limits(checkpoint: Path) -> dict[str, str]:
             load()
         convert(checkpoint, gguf, hollow=True)
         found = trial.tried(gguf, SAMPLES)
-    except trial.Refused as error:
+    except trial.RefusedError as error:
         return {trained_only.NO_GGUF: error.reason}
     finally:
         gguf.unlink(missing_ok=True)

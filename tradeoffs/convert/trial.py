@@ -24,7 +24,7 @@ from tradeoffs.plumbing.errors import UserError
 TOKENS = 64  # of the context for which its graphs are built
 
 
-class Refused(UserError):
+class RefusedError(UserError):
     """llama.cpp cannot take a checkpoint or a GGUF, whatever the machine; `reason`: why, in one line."""
 
     def __init__(self, message: str, reason: str) -> None:
@@ -44,7 +44,7 @@ class Tried:
 def tried(gguf: Path, texts: Sequence[str]) -> Tried:
     """What llama.cpp makes of `gguf` and, special tokens in them read as such, of `texts`.
 
-    Raises Refused if it cannot load it or build its graphs, and another UserError if there is no memory for that.
+    Raises RefusedError if it cannot load it or build its graphs, and another UserError if there is no memory for that.
     """
     code = str(Path(__file__).parents[2])
     done = subprocess.run(
@@ -63,7 +63,7 @@ def tried(gguf: Path, texts: Sequence[str]) -> Tried:
         raise UserError(f"{gguf}: there may have been no memory to try it: {why_not}")
     if said:
         return Tried(None, json.loads(said[0]), why_not)
-    raise Refused(f"{gguf}: {why_not}", why_not)
+    raise RefusedError(f"{gguf}: {why_not}", why_not)
 
 
 def _why_not(done: "subprocess.CompletedProcess[str]", gguf: Path) -> str:

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple, NoReturn
 
 os.environ["GGML_NO_BACKTRACE"] = "1"  # read when the library is loaded
 
-import llama_cpp  # noqa: E402
-from llama_cpp import _ggml  # noqa: E402
+import llama_cpp
+from llama_cpp import _ggml
 
-from tradeoffs.plumbing.errors import UserError  # noqa: E402
+from tradeoffs.plumbing.errors import UserError
 
 REASON = "error loading model: "
 GAVE_UP = "llama.cpp gave up on it"
@@ -34,7 +34,7 @@ def _collect(level: int, text: bytes, _user_data: object) -> None:
 
 
 def start_log(path: str | Path) -> None:
-    """From here on llama.cpp, at work on the file `path`, prints nothing; its warnings and errors are kept for `log`."""
+    """From here on llama.cpp prints nothing; its warnings and errors are kept for `log`. It is at work on `path`."""
     global _file
     _file = path
     _warnings.clear()
