@@ -85,8 +85,8 @@ def _try(rng: random.Random, some: list[File]) -> Try:
 
 
 def _read(path: Path) -> tuple[Taken, str]:
-    """How it was taken, and what came of what was accepted; that llama.cpp ends the process is a refusal where it does so
-    in one sentence."""
+    """How it was taken, and what came of what was accepted; that llama.cpp ends the process is a refusal where it does
+    so in one sentence."""
     result, errors = Path("result"), Path("errors")
     result.unlink(missing_ok=True)
 

@@ -76,7 +76,7 @@ def read_facts(path: str | Path) -> dict[str, Any]:
     """What is known of an artefact. Raises UserError if the file is no JSON object."""
     try:
         found = read_json(path)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: damaged, no JSON ({error}); {BRING_BACK}") from error
     if not isinstance(found, dict):
         raise UserError(f"{path}: damaged, no JSON object; {BRING_BACK}")

@@ -91,8 +91,8 @@ def convert(checkpoint: Path, gguf: Path, hollow: bool = False) -> None:
     """Writes `checkpoint` (config, safetensors, tokenizer, chat template) to `gguf`, matrices in f16.
 
     `hollow`: all but the weights' numbers, in whose place there is a hole, so that neither disk nor memory grows with
-    them; no number of the checkpoint is read. Raises trial.RefusedError with the converter's last lines if it refuses the
-    checkpoint, and for a Gemma whose output layer is no longer its embedding; UserError if it is not installed or
+    them; no number of the checkpoint is read. Raises trial.RefusedError with the converter's last lines if it refuses
+    the checkpoint, and for a Gemma whose output layer is no longer its embedding; UserError if it is not installed or
     cannot write.
     """
     script = load()
@@ -155,8 +155,8 @@ def tokenisation(checkpoint: Path, gguf: Path) -> dict[str, Any]:
     """On which of SAMPLES, and of a question in the chat template, llama.cpp makes other token ids than the checkpoint.
 
     `texts`: how many were tried; `same`: the share with the same ids; `differing`: the others, with both sides' ids;
-    `adds_bos`: whether each puts a BOS before plain text. Where llama.cpp's tokenizer fails on one of them, `fails` says
-    why, in place of `same` and `differing`. Raises UserError if llama.cpp cannot take the file.
+    `adds_bos`: whether each puts a BOS before plain text. Where llama.cpp's tokenizer fails on one, `fails` says why,
+    in place of `same` and `differing`. Raises UserError if llama.cpp cannot take the file.
     """
     from transformers import AutoTokenizer
 
