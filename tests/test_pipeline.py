@@ -118,8 +118,8 @@ def changed(finished: Path, tmp_path: Path, edit) -> set[str]:
 
 
 def commented(finished: Path, tmp_path: Path, room: str, kept: Sequence[str] = ()) -> set[str]:
-    """Kinds of stages that DVC runs after every module of a room was given a comment, if what lies in the folders `kept`
-    is written as it was."""
+    """Kinds of stages that DVC runs after every module of a room was given a comment, if what lies in the folders
+    `kept` is written as it was."""
     folder = copied(finished, tmp_path)
     for name in kept:
         shutil.copytree(folder / name, folder / "kept" / name)

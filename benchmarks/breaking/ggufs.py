@@ -225,6 +225,11 @@ def _checkpoint(folder: Path, seed: int) -> None:
     torch.manual_seed(seed)
     with new_folder(folder) as made:
         tokenizer = demo_model.train_tokenizer(list(demo_pages.documents(100, 1)), 400, made, 128)
-        sizes = {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 1, "num_attention_heads": 4}
+        sizes: dict[str, Any] = {
+            "hidden_size": 256,
+            "intermediate_size": 256,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 4,
+        }
         config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=128, **sizes)
         LlamaForCausalLM(config).save_pretrained(made)
