@@ -16,6 +16,7 @@ from tradeoffs import params
 from tradeoffs.base import demo_model, demo_pages, hub_downloads, hub_models, hub_space
 from tradeoffs.base.prompts import TEMPLATES, chat_template
 from tradeoffs.common import cells, files
+from tradeoffs.convert import gguf_converter
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing import cli, clock
 from tradeoffs.plumbing.errors import UserError
@@ -53,6 +54,7 @@ def main(model: str) -> None:
             "prompt": cfg.model.prompt,
             "params": files.params_hash(_shaping(cfg.model)),
             "seed": cfg.seed,
+            **gguf_converter.limits(folder, where),
         }
         files.write_json(folder / "run_info.json", files.run_info(**facts))
     if general:

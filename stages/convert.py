@@ -22,8 +22,8 @@ def main(model: str, dataset: str, method: str) -> None:
     params.load_all()
     cell = Cell(model, dataset, method)
     checkpoint, gguf = cell.merged, cell.converted
-    if why_not := trained_only.reason(checkpoint / "run_info.json"):
-        trained_only.write_gguf(gguf, why_not)
+    if found := _nothing_to_convert(checkpoint / "run_info.json"):
+        trained_only.write_gguf(gguf, *found)
         return
     if not (checkpoint / "config.json").is_file():
         raise UserError(f"{checkpoint}: no checkpoint here (config.json is missing); `dvc repro merge` makes it")
@@ -36,6 +36,7 @@ def main(model: str, dataset: str, method: str) -> None:
     made = {
         "converter": fetch_converter.folder().name,
         "size_mb": gguf.stat().st_size / 1e6,
+        "sha256": files.sha256(gguf),
         "tensor_types": types,
         "llama_cpp_tokenisation": tokenisation,
     }
@@ -46,9 +47,22 @@ def main(model: str, dataset: str, method: str) -> None:
     _note(tokenisation, gguf.with_suffix(".json"))
 
 
+def _nothing_to_convert(described: Path) -> tuple[str, str] | None:
+    """See `trained_only.absent`; of a base that llama.cpp cannot run, what was merged into it is no other."""
+    if found := trained_only.absent(described):
+        return found
+    facts = files.read_json(described) if described.is_file() else {}
+    return trained_only.in_place_of(facts.get("base", {}))
+
+
 def _note(found: dict[str, Any], described: Path) -> None:
     """Says where whoever types text into the GGUF gets other tokens than the model was trained on."""
-    if found["differing"]:
+    if "fails" in found:
+        print(
+            f"note: llama.cpp's own tokenizer fails on this vocabulary ({found['fails']}): programs that give it text "
+            "end; no score here is touched, all go by token ids"
+        )
+    elif found["differing"]:
         print(
             f"note: llama.cpp cuts {len(found['differing'])} of {found['texts']} sample texts into other tokens than "
             f"the checkpoint's tokenizer, {found['differing'][0]['text']!r} for one (all: llama_cpp_tokenisation in "

@@ -5,7 +5,11 @@ OUT  data/items/<variant>.parquet    data/facts/<variant>.json
      python -m stages.evaluate_cpu --model demo --dataset demo --method lora --quant q4_k_m
 """
 
+from pathlib import Path
+from typing import Literal
+
 from tradeoffs import params
+from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
 from tradeoffs.evaluate import evaluation
 from tradeoffs.evaluate.items import ITEMS
@@ -20,11 +24,17 @@ def main(model: str, dataset: str, method: str, quant: str) -> None:
     cfg = params.load(Reads)
     variant = Variant(model, dataset, method, quant)
     gguf = variant.gguf
-    if why_not := trained_only.reason(gguf.with_suffix(".json")):
-        trained_only.write_evaluation(variant, ITEMS, why_not)
+    if found := trained_only.absent(gguf.with_suffix(".json")):
+        trained_only.write_evaluation(variant, ITEMS, *found)
         return
-    with evaluation.load(variant, lambda: LlamaCppRuntime(gguf, cfg.batch_tokens)) as runtime:
+    with evaluation.load(variant, lambda: read(gguf, cfg.batch_tokens)) as runtime:
         evaluation.evaluate_format(runtime, variant, [gguf], cfg, {})
+
+
+def read(gguf: Path, batch_tokens: int | Literal["auto"]) -> LlamaCppRuntime:
+    """`gguf` in llama.cpp. Raises UserError if it is not what was made, or llama.cpp cannot load it."""
+    files.require_unchanged(gguf)
+    return LlamaCppRuntime(gguf, batch_tokens)
 
 
 if __name__ == "__main__":

@@ -34,15 +34,17 @@ def main(model: str, dataset: str, method: str, quant: str) -> None:
         raise UserError(f"--quant: unknown value {quant!r} (there are: {', '.join(QUANTS)})")
     if not source.is_file():
         raise UserError(f"{source}: not found; `dvc repro convert` makes it")
-    if why_not := trained_only.reason(source.with_suffix(".json")):
-        trained_only.write_gguf(gguf, why_not)
+    if found := trained_only.absent(source.with_suffix(".json")):
+        trained_only.write_gguf(gguf, *found)
         return
+    files.require_unchanged(source)
     with files.new_file(gguf) as unfinished:
         fallbacks = quantize(source, unfinished, quant)
         types = native.tensor_types(unfinished)
     made = {
         "quant": quant,
         "size_mb": gguf.stat().st_size / 1e6,
+        "sha256": files.sha256(gguf),
         "tensor_types": types,
         "fallback_tensors": fallbacks,
     }
@@ -62,7 +64,7 @@ def quantize(source: Path, target: Path, quant: str) -> list[dict[str, str | int
     if quant == "f16":
         shutil.copyfile(source, target)
         return []
-    native.start_log()
+    native.start_log(source)
     options = llama_cpp.llama_model_quantize_default_params()
     options.nthread = cores.usable()
     options.ftype = getattr(llama_cpp, QUANTS[quant])

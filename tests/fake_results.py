@@ -17,6 +17,7 @@ from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED, Variant, variants
 from tradeoffs.evaluate.items import ITEMS
+from tradeoffs.formats.names import QUANTS
 from tradeoffs.params import reading
 from tradeoffs.report import page
 from tradeoffs.results.results import Results
@@ -29,6 +30,7 @@ SKILL = {"base": 0.1, "full": 0.85, "lora": 0.8, "lora_8bit": 0.79, "qlora": 0.7
 SKILL |= {"prompt_tuning": 0.4, "lora_dpo": 0.82}
 # Methods that exist as trained only; no other format of them was made.
 UNMERGEABLE = {"prompt_tuning": "it trains vectors that are read beside the text"}
+NO_GGUF: dict[str, str] = {}  # models that llama.cpp cannot run, and why
 SEED = 0.03  # standard deviation of skill between seeds
 LOST = {"base": 0.0, "full": 0.4, "prompt_tuning": 0.05}  # nats per token on general text; others 0.2
 PAIRED = ("lora_dpo",)
@@ -116,6 +118,10 @@ def write(
         if variant.method in UNMERGEABLE and variant.format != TRAINED:
             files.write_table(folder / f"data/items/{variant}.parquet", [], ITEMS)
             files.write_json(folder / f"data/facts/{variant}.json", {"unmergeable": UNMERGEABLE[variant.method]})
+            continue
+        if variant.model in NO_GGUF and variant.format in QUANTS:
+            files.write_table(folder / f"data/items/{variant}.parquet", [], ITEMS)
+            files.write_json(folder / f"data/facts/{variant}.json", {"no_gguf": NO_GGUF[variant.model]})
             continue
         rows = item_rows(variant, items, questions, kinds[variant.dataset], prompts)
         files.write_table(folder / f"data/items/{variant}.parquet", rows, ITEMS.with_metadata(seconds(variant)))

@@ -32,14 +32,14 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("what make run calls, which ends with some of these", ("repro",)),
 )
 # Of the rooms of one stage, by whose scripts each is used; score fills the columns that a metric is made of, copying
-# finds its answers by the same embeddings.
+# finds its answers by the same embeddings, base finds out whether a checkpoint can be converted.
 STAGES_OF = {
     "prepare": {"prepare"},
     "base": {"base"},
     "tokenize": {"tokenize"},
     "finetune": {"finetune"},
     "merging": {"merge"},
-    "convert": {"convert"},
+    "convert": {"base", "convert"},
     "evaluate": {"reference", "evaluate_gpu", "evaluate_cpu", "measure"},
     "measure": {"measure"},
     "metrics": {"copying", "score", "aggregate"},

@@ -92,6 +92,18 @@ def test_a_generated_model_comes_with_text_of_its_kind_that_it_has_not_read(gene
     assert not any(row["text"] in read for row in rows)
 
 
+def test_what_llama_cpp_cannot_run_is_said_before_anything_is_trained(generated, checkpoint, tmp_path, capsys):
+    limits = {"no_gguf", "llama_cpp_tokenizer_fails"}
+    assert not limits & set(files.read_json(generated / "run_info.json"))
+    config = files.read_json(checkpoint / "config.json")
+    files.write_json(checkpoint / "config.json", config | {"architectures": ["NobodysForCausalLM"]})
+    made = make(tmp_path / "work", {"path": str(checkpoint), "prompt": "plain"})
+    found = files.read_json(made / "run_info.json")
+    assert limits & set(found) == {"no_gguf"} and "NobodysForCausalLM is not supported" in found["no_gguf"]
+    assert "note: models.mine: no format of llama.cpp is made of it" in capsys.readouterr().out
+    assert not (made / "trial.gguf").exists()
+
+
 def test_general_text_of_ones_own_is_read_by_its_column_once_each(checkpoint, tmp_path):
     texts = ["A bond.", "A loan.", "A bond.", ""]
     files.write_jsonl(tmp_path / "own.jsonl", ({"story": text} for text in texts))

@@ -1,8 +1,11 @@
 """A checkpoint becomes a GGUF with the same tokenizer and template, whatever its family, or a message says why not."""
 
+import errno
+import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from stages import convert
 from tradeoffs import params
 from tradeoffs.base import demo_pages
 from tradeoffs.common import files
-from tradeoffs.convert import fetch_converter, gguf_converter
+from tradeoffs.convert import fetch_converter, gguf_converter, trial
 from tradeoffs.llama_cpp.native import tensor_types
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.sources import demo_words
@@ -146,9 +149,13 @@ def test_what_llama_cpp_cuts_differently_is_on_record_and_noted(workspace, check
         "adds_bos": {"checkpoint": True, "llama_cpp": True},
     }
     assert "note:" not in capsys.readouterr().out
-    tokens = gguf_converter._tokens
-    text = gguf_converter.SAMPLES[4]
-    monkeypatch.setattr(gguf_converter, "_tokens", lambda vocab, one: [1, 2] if one == text else tokens(vocab, one))
+    tried, text = trial.tried, gguf_converter.SAMPLES[4]
+
+    def otherwise(gguf, texts):
+        found = tried(gguf, texts)
+        return replace(found, ids=[[1, 2] if one == text else ids for one, ids in zip(texts, found.ids, strict=True)])
+
+    monkeypatch.setattr(trial, "tried", otherwise)
     convert.main("m", "d", "base")
     found = files.read_json("models/converted/m-d-base.json")["llama_cpp_tokenisation"]
     ids = AutoTokenizer.from_pretrained(checkpoint)(text, add_special_tokens=False)["input_ids"]
@@ -213,6 +220,91 @@ def test_what_cannot_be_merged_is_an_empty_file_that_says_why_until_it_can_be(wo
     convert.main("m", "d", "base")
     assert Path("models/converted/m-d-base.gguf").stat().st_size > 0
     assert "unmergeable" not in files.read_json("models/converted/m-d-base.json")
+
+
+def make_a_checkpoint_without_byte_tokens(folder):
+    """As a published Llama for stories: its BPE says that it falls back to bytes, and no token is one."""
+    make_checkpoint(folder)
+    described = files.read_json(folder / "tokenizer.json")
+    vocabulary = described["model"]["vocab"]
+    described["model"]["vocab"] = {name.replace("<0x", "byte "): id for name, id in vocabulary.items()}
+    described["added_tokens"] = [one for one in described["added_tokens"] if not one["content"].startswith("<0x")]
+    files.write_text(folder / "tokenizer.json", json.dumps(described))
+    (folder / "tokenizer.model").unlink()
+
+
+def test_where_its_tokenizer_alone_fails_the_base_says_so_and_the_gguf_is_made_all_the_same(workspace, capsys):
+    folder = Path("models/merged/m-d-base")
+    make_a_checkpoint_without_byte_tokens(folder)
+    found = gguf_converter.limits(folder, "models.m")
+    assert list(found) == [gguf_converter.TOKENIZER] and "std::out_of_range" in found[gguf_converter.TOKENIZER]
+    assert "note: models.m: llama.cpp's own tokenizer fails" in capsys.readouterr().out
+    convert.main("m", "d", "base")
+    described = files.read_json("models/converted/m-d-base.json")
+    assert "std::out_of_range" in described["llama_cpp_tokenisation"]["fails"]
+    assert described["tensor_types"] == {"f16": 16, "f32": 5}
+    assert "note: llama.cpp's own tokenizer fails" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"architectures": ["NobodysForCausalLM"]}, "Model NobodysForCausalLM is not supported"),
+        ({"num_hidden_layers": 3}, "tensor 'blk.2.attn_norm.weight' not found"),
+        ({"intermediate_size": 500}, "has wrong shape"),
+    ],
+)
+def test_what_cannot_become_a_gguf_is_known_at_base_and_its_cells_go_on_without(workspace, checkpoint, changes, why):
+    place(checkpoint)
+    merged = Path("models/merged/m-d-base")
+    files.write_json(merged / "config.json", files.read_json(merged / "config.json") | changes)
+    before = sorted(path.name for path in merged.iterdir())
+    found = gguf_converter.limits(merged, "models.m")
+    assert list(found) == ["no_gguf"] and why in found["no_gguf"] and "\n" not in found["no_gguf"]
+    assert sorted(path.name for path in merged.iterdir()) == before
+    files.write_json(merged / "run_info.json", {"base": {"base_id": "tiny", **found}, "method": "base"})
+    convert.main("m", "d", "base")
+    assert Path("models/converted/m-d-base.gguf").stat().st_size == 0
+    assert files.read_json("models/converted/m-d-base.json") == found
+
+
+def test_a_checkpoint_that_llama_cpp_takes_has_no_limits(workspace, checkpoint):
+    place(checkpoint)
+    assert gguf_converter.limits(Path("models/merged/m-d-base"), "models.m") == {}
+
+
+def test_a_large_checkpoint_is_tried_without_a_copy_of_its_weights(tmp_path, monkeypatch, checkpoint):
+    shutil.copytree(checkpoint, tmp_path / "large")
+    sizes = []
+
+    def measured(gguf, texts):
+        sizes.append((gguf.stat().st_size, gguf.stat().st_blocks * 512))
+        return trial.Tried([], True)
+
+    monkeypatch.setattr(trial, "tried", measured)
+    assert gguf_converter.limits(tmp_path / "large", "models.m") == {}
+    (size, on_disk), weights = sizes[0], (checkpoint / "model.safetensors").stat().st_size
+    assert size > weights / 2 > 10 * on_disk  # half, for its f16
+
+
+def test_a_disk_without_room_is_no_limit_of_the_checkpoint(tmp_path, monkeypatch, checkpoint):
+    def full(*_args, **_more):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shutil.copytree(checkpoint, tmp_path / "some")
+    monkeypatch.setattr(gguf_converter, "_leave_a_hole", full)
+    with pytest.raises(UserError, match=r"trial\.gguf: cannot be written: No space left on device") as found:
+        gguf_converter.limits(tmp_path / "some", "models.m")
+    assert not isinstance(found.value, trial.RefusedError)
+
+
+@pytest.mark.parametrize("ended", [-9, -11])
+def test_a_trial_that_was_ended_for_want_of_memory_is_no_limit_of_the_checkpoint(monkeypatch, ended):
+    done = subprocess.CompletedProcess([], ended, "", "")
+    monkeypatch.setattr(subprocess, "run", lambda *_args, **_more: done)
+    with pytest.raises(UserError, match=f"signal {-ended}") as found:
+        trial.tried(Path("a.gguf"), [])
+    assert isinstance(found.value, trial.RefusedError) == (ended == -11)
 
 
 def test_a_missing_checkpoint_is_named(workspace):

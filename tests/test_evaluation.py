@@ -71,6 +71,26 @@ def test_what_cannot_be_merged_is_not_evaluated_and_says_why(tmp_path, monkeypat
     assert files.read_json(f"data/facts/m-d-prompt-{name}.json") == {"unmergeable": "it trains vectors"}
 
 
+def test_a_gguf_that_is_not_what_was_made_is_not_evaluated(tmp_path, monkeypatch):
+    monkeypatch.setattr(params, "PATH", Path(__file__).parents[1] / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    files.write_text("models/gguf/m-d-base-q4_0.gguf", "weights")
+    files.write_json("models/gguf/m-d-base-q4_0.json", {"sha256": files.sha256("models/gguf/m-d-base-q4_0.gguf")})
+    Path("models/gguf/m-d-base-q4_0.gguf").write_text("weightz")
+    with pytest.raises(UserError, match=r"m-d-base-q4_0\.gguf: damaged: it is not what was made"):
+        evaluate_cpu.main("m", "d", "base", "q4_0")
+    assert not Path("data").exists()
+
+
+def test_a_model_that_llama_cpp_cannot_run_is_not_evaluated_by_it_and_says_why(tmp_path, monkeypatch):
+    monkeypatch.setattr(params, "PATH", Path(__file__).parents[1] / "params.yaml")
+    monkeypatch.chdir(tmp_path)
+    trained_only.write_gguf(Path("models/gguf/m-d-base-q4_0.gguf"), "no such model", trained_only.NO_GGUF)
+    evaluate_cpu.main("m", "d", "base", "q4_0")
+    assert pq.read_table("data/items/m-d-base-q4_0.parquet").num_rows == 0
+    assert files.read_json("data/facts/m-d-base-q4_0.json") == {"no_gguf": "no such model"}
+
+
 class Cpu:
     """What Unfinished asks of work: a count of how often it was done."""
 

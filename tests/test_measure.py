@@ -167,6 +167,11 @@ def test_missing_facts_are_named(elsewhere):
         things.things(Run)
 
 
+def write_gguf(path, text):
+    files.write_text(path, text)
+    files.write_json(path.with_suffix(".json"), {"sha256": files.sha256(path)})
+
+
 @pytest.fixture
 def some(elsewhere):
     """Three things, the last of three members."""
@@ -174,7 +179,7 @@ def some(elsewhere):
     made.append(Thing(PAIR, "c", {Variant("m", "d", f"c{n}", "q4_0"): {} for n in range(3)}))
     for thing in made:
         for variant in thing.members:
-            files.write_text(variant.gguf, "weights")
+            write_gguf(variant.gguf, "weights")
             files.write_json(variant.facts, {})
     files.write_text("data/tokens/m-d/info.json", "{}")
     return made
@@ -233,7 +238,7 @@ def test_a_run_that_was_cut_short_goes_on_after_its_finished_rounds(some, monkey
 
 def test_rounds_of_another_model_are_not_gone_on_with(some, monkeypatch):
     measured(monkeypatch, some, stop_at=7)
-    files.write_text(next(iter(some[0].members)).gguf, "other weights")
+    write_gguf(next(iter(some[0].members)).gguf, "other weights")
     assert len(measured(monkeypatch, some)[0]) == 12
 
 
@@ -248,6 +253,12 @@ def test_a_model_that_is_not_there_is_named_before_anything_is_measured(some, mo
         [],
         "models/gguf/m-d-c1-q4_0.gguf: missing; `dvc pull` fetches it, or `dvc repro` makes it",
     )
+
+
+def test_a_gguf_that_is_not_what_was_made_is_named_before_anything_is_measured(some, monkeypatch):
+    Path("models/gguf/m-d-c1-q4_0.gguf").write_text("weightz")
+    order, message = measured(monkeypatch, some)
+    assert order == [] and message.startswith("models/gguf/m-d-c1-q4_0.gguf: damaged: it is not what was made")
 
 
 @pytest.fixture(scope="module")
@@ -280,6 +291,14 @@ def test_a_process_that_fails_ends_the_stage_with_its_message(tmp_path):
         processes.measure(work, "m-d-a-q4_0", afresh=False)
     with pytest.raises(UserError, match=r"(?s)m-d-a-q4_0: the process that measures it failed.*TypeError"):
         processes.measure(replace(WORK, loaded={"gguf": 7}), "m-d-a-q4_0", afresh=True)
+
+
+def test_a_process_that_llama_cpp_ends_is_one_sentence(tmp_path, monkeypatch):
+    script = tmp_path / "a/b/gives_up.py"
+    monkeypatch.setattr(processes, "child", SimpleNamespace(__name__="a.b.gives_up", __file__=str(script)))
+    files.write_text(script, "import sys; print('score: 0%', file=sys.stderr); sys.exit('error: x.gguf: it gave up')")
+    with pytest.raises(UserError, match=r"^m-d-a-q4_0: x\.gguf: it gave up$"):
+        processes.measure(WORK, "m-d-a-q4_0", afresh=True)
 
 
 def test_a_fork_that_fails_ends_the_stage_with_its_message(monkeypatch):

@@ -3,6 +3,7 @@
 import inspect
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -116,9 +117,12 @@ def changed(finished: Path, tmp_path: Path, edit) -> set[str]:
     return fake_pipeline.run(folder)
 
 
-def commented(finished: Path, tmp_path: Path, room: str) -> set[str]:
-    """Kinds of stages that DVC runs after every module of a room was given a comment."""
+def commented(finished: Path, tmp_path: Path, room: str, kept: Sequence[str] = ()) -> set[str]:
+    """Kinds of stages that DVC runs after every module of a room was given a comment, if what lies in the folders
+    `kept` is written as it was."""
     folder = copied(finished, tmp_path)
+    for name in kept:
+        shutil.copytree(folder / name, folder / "kept" / name)
     for path in (folder / "tradeoffs" / room).rglob("*.py"):
         with path.open("a") as file:
             file.write("# a comment\n")
@@ -236,9 +240,11 @@ def test_a_comment_in_the_report_reruns_aggregate_alone(finished, tmp_path):
     assert commented(finished, tmp_path, "report") == {"aggregate"}
 
 
-def test_a_comment_in_the_llama_cpp_room_reruns_no_training(finished, tmp_path):
-    found = commented(finished, tmp_path, "llama_cpp")
-    assert found == {"convert", "quantize", "evaluate_cpu", "measure", "score", "aggregate"}
+@pytest.mark.parametrize("room", ["llama_cpp", "convert"])
+def test_a_comment_in_the_rooms_of_llama_cpp_reruns_no_training(finished, tmp_path, room):
+    """base, which tries llama.cpp's converter, writes what it wrote before."""
+    found = commented(finished, tmp_path, room, kept=("models/base", "data/general"))
+    assert found - {"evaluate_cpu", "measure", "quantize"} == {"base", "convert", "score", "aggregate"}
 
 
 def test_a_comment_in_the_finetune_room_reruns_nothing_before_it(finished, tmp_path):

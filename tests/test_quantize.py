@@ -51,7 +51,8 @@ def workspace(tmp_path, monkeypatch):
 
 def place(gguf):
     shutil.copyfile(gguf, "models/converted/m-d-base.gguf")
-    files.write_json("models/converted/m-d-base.json", {"base_id": "tiny", "tensor_types": {"f16": 16}})
+    facts = {"base_id": "tiny", "tensor_types": {"f16": 16}, "sha256": files.sha256(gguf)}
+    files.write_json("models/converted/m-d-base.json", facts)
 
 
 def run(quant):
@@ -104,11 +105,24 @@ def test_same_source_same_bytes_and_template_and_facts_travel(workspace, source)
 def test_what_cannot_be_quantised_leaves_a_message_and_no_file(workspace, source, capfd):
     place(source)
     whole = source.read_bytes()
-    Path("models/converted/m-d-base.gguf").write_bytes(whole[: len(whole) // 2])
+    (source.parent / "half.gguf").write_bytes(whole[: len(whole) // 2])
+    place(source.parent / "half.gguf")
     with pytest.raises(UserError, match=r"cannot quantise it to q8_0\n  llama\.cpp: .+"):
         quantize.main("m", "d", "base", "q8_0")
     assert not any(Path("models/gguf").iterdir())
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("suffix", [".gguf", ".json"])
+def test_a_source_that_is_not_what_was_made_is_refused(workspace, source, suffix):
+    place(source)
+    damaged = Path("models/converted/m-d-base").with_suffix(suffix)
+    content = bytearray(damaged.read_bytes())
+    content[-20] ^= 1  # of a weight; of a digit of the JSON
+    damaged.write_bytes(content)
+    with pytest.raises(UserError, match=r"models/converted/m-d-base\.(gguf|json): damaged.*dvc checkout"):
+        quantize.main("m", "d", "base", "q8_0")
+    assert not Path("models/gguf").exists()
 
 
 def test_what_cannot_be_merged_is_an_empty_file_that_says_why_until_it_can_be(workspace, source):

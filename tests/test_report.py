@@ -437,6 +437,30 @@ def test_a_run_of_nothing_that_can_be_merged_is_reported_too(tmp_path):
     assert "`prompt_tuning`: as trained only: " in section(text, "The ladder: where a fine-tune is lost")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("precisions", [["bf16"], []])
+def test_a_model_that_llama_cpp_cannot_run_says_so_wherever_a_format_of_it_is_missing(
+    tmp_path, monkeypatch, precisions
+):
+    monkeypatch.setitem(fake_results.NO_GGUF, "stories260k", "it knows no such model")
+    models = ["demo", "stories260k"]
+    found = fake_results.finished(
+        tmp_path,
+        models=models,
+        methods=["base", "lora", "prompt_tuning"],
+        precisions=precisions,
+        quants=["f16", "q4_0"],
+    )
+    text = fake_results.report(tmp_path)
+    note = "`base`, `lora`: in no format of llama.cpp: it knows no such model."
+    assert [v.format for v in found.of(Pair("stories260k", "demo"), "lora")] == ["trained", *precisions]
+    for head in ("Methods, as trained", "Formats", "The ladder: where a fine-tune is lost"):
+        assert section(text, head).count(note) == 1
+    assert cells(section(text, "Formats"), "`lora`")[1][-2:] == ["no GGUF"] * 2
+    assert " 0 variants in" not in text
+    assert "`prompt_tuning`: as trained only: " in section(text, "Formats")
+
+
 def test_what_was_forgotten_is_the_paired_change_from_the_base_on_the_same_text(mixed_folder, mixed):
     rows = section(fake_results.report(mixed_folder), "What it forgot")
     base, lora = (mixed.of(PAIR, method)[0] for method in ("base", "lora"))

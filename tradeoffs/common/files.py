@@ -25,6 +25,7 @@ LIBRARIES = (
     "sentencepiece",
     "tokenizers",
 )
+BRING_BACK = "delete it: `dvc checkout` brings it back, or `dvc repro` makes it again"
 
 
 @contextmanager
@@ -69,6 +70,17 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def read_json(path: str | Path) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def read_facts(path: str | Path) -> dict[str, Any]:
+    """What is known of an artefact. Raises UserError if the file is no JSON object."""
+    try:
+        found = read_json(path)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: damaged, no JSON ({error}); {BRING_BACK}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{path}: damaged, no JSON object; {BRING_BACK}")
+    return found
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
@@ -162,6 +174,18 @@ def rounded(value: Any) -> Any:
 def sha256(path: str | Path) -> str:
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_unchanged(path: Path) -> None:
+    """Raises UserError unless `path` is the file whose SHA-256 is among the facts beside it (suffix .json): most damage
+    to weights would load, and answer otherwise."""
+    must_exist(path)
+    described = path.with_suffix(".json")
+    must_exist(described)
+    if "sha256" not in (facts := read_facts(described)):
+        raise UserError(f"{described}: damaged, no sha256 of {path.name}; {BRING_BACK}")
+    if facts["sha256"] != sha256(path):
+        raise UserError(f"{path}: damaged: it is not what was made (sha256 in {described}); {BRING_BACK}")
 
 
 def content_id(*parts: str) -> str:

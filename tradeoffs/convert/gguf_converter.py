@@ -8,7 +8,7 @@ It takes over a tokenizer's merges, not its program: llama.cpp has one of its ow
 where the two disagree.
 """
 
-import ctypes
+import errno
 import functools
 import json
 import logging
@@ -19,9 +19,9 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from tradeoffs.convert import fetch_converter
-from tradeoffs.llama_cpp import native
-from tradeoffs.llama_cpp.native import llama_cpp
+from tradeoffs.convert import fetch_converter, trial
+from tradeoffs.formats import trained_only
+from tradeoffs.plumbing import clock
 from tradeoffs.plumbing.errors import UserError
 
 # Keys that the converter reads and transformers 5 no longer writes, by model_type: key and where its value is now.
@@ -78,32 +78,64 @@ REFUSALS = (
     TypeError,
     ValueError,
 )
+# What says nothing about a checkpoint, only about the machine.
+OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ENOMEM)
+TOKENIZER = "llama_cpp_tokenizer_fails"
+LIMITS = {
+    trained_only.NO_GGUF: "no format of llama.cpp is made of it",
+    TOKENIZER: "llama.cpp's own tokenizer fails on its vocabulary, so a GGUF of it is scored by token ids alone",
+}
 
 
-def convert(checkpoint: Path, gguf: Path) -> None:
+def convert(checkpoint: Path, gguf: Path, hollow: bool = False) -> None:
     """Writes `checkpoint` (config, safetensors, tokenizer, chat template) to `gguf`, matrices in f16.
 
-    Raises UserError with the converter's last lines if it is not installed or refuses the checkpoint, and for a Gemma
-    whose output layer is no longer its embedding.
+    `hollow`: all but the weights' numbers, in whose place there is a hole, so that neither disk nor memory grows with
+    them; no number of the checkpoint is read. Raises trial.RefusedError with the converter's last lines if it refuses
+    the checkpoint, and for a Gemma whose output layer is no longer its embedding; UserError if it is not installed or
+    cannot write.
     """
     script = load()
     _check_head(checkpoint)
+    import gguf as library
+
+    write = library.GGUFWriter.write_tensors_to_file
     log = StringIO()
     handler = logging.StreamHandler(log)
     root, arguments, level = logging.getLogger(), sys.argv, logging.getLogger().level
     root.addHandler(handler)  # the converter leaves a root logger alone that has a handler
     root.setLevel(logging.INFO)
     sys.argv = [str(script), str(checkpoint), "--outtype", "f16", "--outfile", str(gguf)]
+    if hollow:
+        library.GGUFWriter.write_tensors_to_file = _leave_a_hole
     try:
         runpy.run_path(str(script), run_name="__main__")
     except REFUSALS as error:
-        reason = f"{log.getvalue()}{type(error).__name__}: {error}"
-        lines = [line for line in reason.splitlines() if line.strip("* ")][-8:]
-        raise UserError("\n  ".join([f"{checkpoint}: llama.cpp's converter cannot convert it:", *lines])) from error
+        if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
+            raise UserError(f"{gguf}: cannot be written: {error.strerror}") from error
+        raise _refused(checkpoint, log.getvalue(), error) from error
     finally:
+        library.GGUFWriter.write_tensors_to_file = write
         root.removeHandler(handler)
         root.setLevel(level)
         sys.argv = arguments
+
+
+def _refused(checkpoint: Path, log: str, error: BaseException) -> trial.RefusedError:
+    said = [line for line in log.splitlines() if line.strip("* ")]
+    name = f"{type(error).__name__}: {error}"
+    lines = [line for line in f"{log}{name}".splitlines() if line.strip("* ")][-8:]
+    reason = said[-1] if isinstance(error, SystemExit) and said else name.partition("\n")[0]
+    message = "\n  ".join([f"{checkpoint}: llama.cpp's converter cannot convert it:", *lines])
+    return trial.RefusedError(message, f"llama.cpp's converter cannot convert it: {reason.removeprefix('ERROR:')}")
+
+
+def _leave_a_hole(writer: Any, **_progress: bool) -> None:
+    """In place of the GGUFWriter's own method, which computes every tensor and writes it."""
+    writer.write_ti_data_to_file()
+    for file, tensors in zip(writer.fout, writer.tensors, strict=True):
+        writer.write_padding(file, file.tell())
+        file.truncate(file.tell() + sum(writer.ggml_pad(one.nbytes, writer.data_alignment) for one in tensors.values()))
 
 
 def _check_head(checkpoint: Path) -> None:
@@ -111,10 +143,11 @@ def _check_head(checkpoint: Path) -> None:
     config = checkpoint / "config.json"
     found = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
     if str(found.get("model_type")).startswith("gemma") and found.get("tie_word_embeddings") is False:
-        raise UserError(
-            f"{checkpoint}: llama.cpp runs {found['model_type']} only where output layer and embedding are the same, "
-            "and tuning parted them; leave both out of the method's target_modules, target_parameters and "
-            "token_indices (all-linear does)"
+        reason = f"llama.cpp runs {found['model_type']} only where output layer and embedding are the same"
+        raise trial.RefusedError(
+            f"{checkpoint}: {reason}, and tuning parted them; leave both out of the method's target_modules, "
+            "target_parameters and token_indices (all-linear does)",
+            reason,
         )
 
 
@@ -122,7 +155,8 @@ def tokenisation(checkpoint: Path, gguf: Path) -> dict[str, Any]:
     """On which of SAMPLES, and of a question in the chat template, llama.cpp makes other token ids than the checkpoint.
 
     `texts`: how many were tried; `same`: the share with the same ids; `differing`: the others, with both sides' ids;
-    `adds_bos`: whether each puts a BOS before plain text. Raises UserError if the file is no GGUF.
+    `adds_bos`: whether each puts a BOS before plain text. Where llama.cpp's tokenizer fails on one, `fails` says why,
+    in place of `same` and `differing`. Raises UserError if llama.cpp cannot take the file.
     """
     from transformers import AutoTokenizer
 
@@ -131,25 +165,19 @@ def tokenisation(checkpoint: Path, gguf: Path) -> dict[str, Any]:
     if tokenizer.chat_template:
         asked = [{"role": "user", "content": QUESTION}]
         texts.append(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
-    native.start_log()
-    options = llama_cpp.llama_model_default_params()
-    options.vocab_only = True
-    model: Any = llama_cpp.llama_model_load_from_file(str(gguf).encode(), options)
-    if not model:
-        raise UserError(f"{gguf}: llama.cpp cannot load its vocabulary{native.last_lines()}")
-    differing = []
-    try:
-        vocab = llama_cpp.llama_model_get_vocab(model)
-        for text in texts:
-            ids, found = tokenizer(text, add_special_tokens=False)["input_ids"], _tokens(vocab, text)
-            if ids != found:
-                differing.append({"text": text, "checkpoint": ids, "llama_cpp": found})
-        adds_bos = {
-            "checkpoint": tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id],
-            "llama_cpp": bool(llama_cpp.llama_vocab_get_add_bos(vocab)),
-        }
-    finally:
-        llama_cpp.llama_model_free(model)
+    found = trial.tried(gguf, texts)
+    adds_bos = {
+        "checkpoint": tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id],
+        "llama_cpp": found.adds_bos,
+    }
+    if found.ids is None:
+        return {"texts": len(texts), "fails": found.why_not, "adds_bos": adds_bos}
+    expected = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    differing = [
+        {"text": text, "checkpoint": ids, "llama_cpp": theirs}
+        for text, ids, theirs in zip(texts, expected, found.ids, strict=True)
+        if ids != theirs
+    ]
     return {
         "texts": len(texts),
         "same": 1 - len(differing) / len(texts),
@@ -158,13 +186,31 @@ def tokenisation(checkpoint: Path, gguf: Path) -> dict[str, Any]:
     }
 
 
-def _tokens(vocab: Any, text: str) -> list[int]:
-    """llama.cpp's ids for `text`, special tokens in it read as such and none added."""
-    data = text.encode()
-    count = -llama_cpp.llama_tokenize(vocab, data, len(data), None, 0, False, True)  # no room: minus what it takes
-    ids = (ctypes.c_int32 * count)()
-    llama_cpp.llama_tokenize(vocab, data, len(data), ids, count, False, True)
-    return list(ids)
+def limits(checkpoint: Path, where: str) -> dict[str, str]:
+    """What llama.cpp cannot do with `checkpoint`, and why, found without a number of its weights: an entry
+    trained_only.NO_GGUF where it cannot run it at all, TOKENIZER where its tokenizer alone fails; most often none.
+
+    Says so of `where` in params.yaml. Raises UserError where the converter is missing, or disk or memory do not suffice
+    to find out.
+    """
+    found = _limits(checkpoint)
+    for what, why in found.items():
+        print(f"note: {where}: {LIMITS[what]}: {why}")
+    return found
+
+
+def _limits(checkpoint: Path) -> dict[str, str]:
+    gguf = checkpoint / "trial.gguf"
+    try:
+        with clock.phase("startup"):
+            load()
+        convert(checkpoint, gguf, hollow=True)
+        found = trial.tried(gguf, SAMPLES)
+    except trial.RefusedError as error:
+        return {trained_only.NO_GGUF: error.reason}
+    finally:
+        gguf.unlink(missing_ok=True)
+    return {} if found.ids is not None else {TOKENIZER: found.why_not}
 
 
 @functools.cache

@@ -1,18 +1,30 @@
-"""What llama-cpp-python leaves out: a log that is quiet until something fails, and the types of a GGUF's tensors."""
+"""What llama-cpp-python leaves out: a log that is quiet until something fails, and the types of a GGUF's tensors.
+
+Where llama.cpp gives up (GGML_ASSERT, a C++ exception that nobody catches) it ends the process, with a debugger's stack
+where it finds one. From the import of this module on, that is one sentence and exit code 1.
+"""
 
 import ctypes
+import os
+import sys
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
+
+os.environ["GGML_NO_BACKTRACE"] = "1"  # read when the library is loaded
 
 import llama_cpp
 from llama_cpp import _ggml
 
 from tradeoffs.plumbing.errors import UserError
 
+REASON = "error loading model: "
+GAVE_UP = "llama.cpp gave up on it"
 WARNING, ERROR, CONTINUED = 3, 4, 5  # enum ggml_log_level in ggml.h; 5 goes on with the line before
 _warnings: deque[str] = deque(maxlen=10_000)
+_file: str | Path = "llama.cpp"  # what it is at work on
 
 
 @llama_cpp.llama_log_callback
@@ -21,8 +33,10 @@ def _collect(level: int, text: bytes, _user_data: object) -> None:
         _warnings.append(text.decode("utf-8", errors="replace"))
 
 
-def start_log() -> None:
-    """From here on llama.cpp prints nothing; its warnings and errors are kept for `log`."""
+def start_log(path: str | Path) -> None:
+    """From here on llama.cpp prints nothing; its warnings and errors are kept for `log`. It is at work on `path`."""
+    global _file
+    _file = path
     _warnings.clear()
     llama_cpp.llama_log_set(_collect, ctypes.c_void_p(0))
 
@@ -36,6 +50,42 @@ def last_lines(count: int = 3) -> str:
     """The end of the log, indented to stand below a message of ours."""
     lines = [line for line in log().splitlines() if line.strip()]
     return "".join(f"\n  llama.cpp: {line.strip()}" for line in lines[-count:])
+
+
+def last_error() -> str:
+    """The end of the log in one line, without what only says that something failed."""
+    said = [line.strip() for line in log().splitlines() if line.strip()]
+    reasons = [line.partition(REASON)[2] for line in said if REASON in line]
+    return (reasons or said or ["it does not say why"])[-1]
+
+
+def _give_up(reason: str) -> NoReturn:
+    """Ends the process, which llama.cpp is about to abort; no Python of the caller's can run any more."""
+    said = f"error: {_file}: {GAVE_UP}: {reason}; this version of it cannot run such a model, or the file is damaged"
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        os.write(2, f"{said}\n".encode(errors="replace"))
+    os._exit(1)
+
+
+@ctypes.CFUNCTYPE(None, ctypes.c_char_p)  # ggml_abort_callback_t in ggml.h
+def _on_abort(message: bytes) -> None:
+    _give_up(message.decode(errors="replace").rpartition("/")[2])
+
+
+@ctypes.CFUNCTYPE(None)  # std::terminate_handler
+def _on_terminate() -> None:
+    _give_up(f"its program failed ({_exception()})")
+
+
+def _exception() -> str:
+    """The type of the C++ exception that is on its way, by the C++ ABI of Itanium (cxxabi.h)."""
+    kind = _function("__cxa_current_exception_type", ctypes.POINTER(ctypes.c_void_p))()
+    if not kind:
+        return "std::terminate"
+    name = ctypes.string_at(kind[1])  # after the table of its methods
+    demangled = _function("__cxa_demangle", ctypes.c_char_p, ctypes.c_char_p, *[ctypes.c_void_p] * 3)
+    return (demangled(name, None, None, None) or name).decode()
 
 
 class _GgufInitParams(ctypes.Structure):  # struct gguf_init_params in gguf.h
@@ -57,6 +107,11 @@ def _function(name: str, result: object, *arguments: object) -> Callable[..., An
     return function
 
 
+_function("ggml_set_abort_callback", ctypes.c_void_p, type(_on_abort))(_on_abort)
+with suppress(AttributeError):  # another C++ library than those of GCC and LLVM
+    _function("_ZSt13set_terminatePFvvE", ctypes.c_void_p, type(_on_terminate))(_on_terminate)
+
+
 def tensors(path: str | Path) -> list[Tensor]:
     """All tensors of a GGUF, in its order.
 
@@ -70,7 +125,7 @@ def tensors(path: str | Path) -> list[Tensor]:
     tensor = _function("ggml_get_tensor", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
     numbers = _function("ggml_nelements", ctypes.c_int64, ctypes.c_void_p)
     rows = _function("ggml_nrows", ctypes.c_int64, ctypes.c_void_p)
-    start_log()
+    start_log(path)
     shapes = ctypes.c_void_p()  # a ggml_context, which holds the tensors without their numbers
     header = read(str(path).encode(), _GgufInitParams(True, ctypes.pointer(shapes)))
     if not header:

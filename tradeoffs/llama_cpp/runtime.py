@@ -50,7 +50,7 @@ class LlamaCppRuntime:
             raise UserError(
                 f"{path}: not found; `dvc repro` makes it from the merged checkpoint (stages convert, quantize)"
             )
-        native.start_log()
+        native.start_log(path)
         llama_cpp.llama_backend_init()
         options = llama_cpp.llama_model_default_params()
         options.n_gpu_layers = 0

@@ -93,5 +93,8 @@ def _child(text: str, answer: Connection, said: str) -> None:
 
 
 def _failed(name: str, code: int, said: str) -> UserError:
+    explained = [line.partition("error: ")[2] for line in said.splitlines() if line.startswith("error: ")]
+    if code == 1 and explained:
+        return UserError(f"{name}: {explained[-1]}")
     how = f"was ended by signal {-code} (9: there may have been no memory for it)" if code < 0 else "failed"
     return UserError(f"{name}: the process that measures it {how}\n{said[-LAST:]}".rstrip())

@@ -32,7 +32,7 @@ class How:
 def measure(some: Sequence[Thing], asked: dict[Pair, Asked], how: How, gpu: str | None) -> list[list[Found]]:
     """Per round, per thing what was found; a run that was killed goes on after the rounds that it had finished.
 
-    `gpu`: see `processes.gpu`. Raises UserError if a model is missing or cannot be measured.
+    `gpu`: see `processes.gpu`. Raises UserError if a model is missing, damaged or cannot be measured.
     """
     members = [member for thing in some for member in thing.members.items()]
     inputs = [path for variant, facts in members for path in (*things.weights(variant, facts), variant.facts)]
@@ -44,6 +44,8 @@ def measure(some: Sequence[Thing], asked: dict[Pair, Asked], how: How, gpu: str 
     done = sum(path.is_file() for path in kept)
     if done:
         print(f"{NAME}: an earlier run was cut short; going on after its {done} finished rounds")
+    for path in sorted({path for path in inputs if path.suffix == ".gguf"}) if done < len(kept) else ():
+        files.require_unchanged(path)
     processes.prepare(things.architectures(list(some)))
     with tqdm(total=len(kept) * len(some), initial=done * len(some), desc=NAME) as bar:
         for number, path in enumerate(kept):

@@ -31,7 +31,7 @@ def things(run: Run) -> list[Thing]:
     for variant in variants(run):
         files.must_exist(variant.facts)
         facts = files.read_json(variant.facts)
-        if trained_only.KEY not in facts:
+        if not trained_only.in_place_of(facts):
             found.setdefault((variant.pair, facts["shapes"]), {})[variant] = facts
     return [Thing(pair, shapes, members) for (pair, shapes), members in found.items()]
 

@@ -51,6 +51,8 @@ def _pooled(results: Results, group: Pair) -> str:
     found = []
     for name in results.formats:
         mine = [v for v in results.of(group) if v.format == name]
+        if not mine:  # llama.cpp cannot run this model
+            continue
         things = {results.facts[v]["shapes"] for v in mine}
         found.append(f"{counted(mine, 'variant')} in `{name}` {'is' if len(mine) == 1 else 'are'} {len(things)}")
     return ", ".join(found)

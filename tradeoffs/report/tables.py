@@ -68,24 +68,30 @@ def seeds(results: Results) -> int:
 
 
 def matrix(results: Results, group: Pair, formats: list[str], cells: dict[Variant, str]) -> Lines:
-    """Methods down, formats across. `only_as_trained` says why some methods have but one of them."""
+    """Methods down, formats across. `why_only_as_trained` says why some methods lack some of them."""
     rows = []
+    only = results.only_as_trained(group)
     for method in results.run.methods:
         mine = {v.format: v for v in results.of(group, method)}
-        row = [cells[mine[f]] if f in mine else "as trained only" for f in formats]
+        other = "as trained only" if method in only else "no GGUF"
+        row = [cells[mine[f]] if f in mine else other for f in formats]
         rows.append([f"`{method}`", *row])
     return table(["method", *(f"`{f}`" for f in formats)], rows)
 
 
 def why_only_as_trained(results: Results, group: Pair) -> list[str]:
-    """Which methods of a group have no other format, and why, a sentence for each reason.
+    """Which methods of a group have no other format, or none of llama.cpp, and why, a sentence for each reason.
 
     They stand under every table that has a place for such a format.
     """
     methods: dict[str, list[str]] = {}
-    for method, why in results.only_as_trained(group).items():
-        methods.setdefault(why, []).append(f"`{method}`")
-    return [f"{', '.join(some)}: {trained_only.sentence(why)}." for why, some in methods.items()]
+    for key, found in (
+        (trained_only.KEY, results.only_as_trained(group)),
+        (trained_only.NO_GGUF, results.without_gguf(group)),
+    ):
+        for method, why in found.items():
+            methods.setdefault(trained_only.sentence(why, key), []).append(f"`{method}`")
+    return [f"{', '.join(some)}: {sentence}." for sentence, some in methods.items()]
 
 
 def cut_short(results: Results, variants: Sequence[Variant]) -> list[Variant]:

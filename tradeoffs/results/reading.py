@@ -27,9 +27,9 @@ def read_json(path: Path) -> dict:
 
 
 def must_be_made(variant: Variant) -> None:
-    """Raises UserError if a variant was never made because its method cannot be merged."""
-    if why := trained_only.reason(variant.facts):
-        sentence, other = trained_only.sentence(why), variant.cell.variant(TRAINED)
+    """Raises UserError if a variant was never made because its method cannot be merged, or its base be no GGUF."""
+    if found := trained_only.absent(variant.facts):
+        sentence, other = trained_only.sentence(*found), variant.cell.variant(TRAINED)
         raise UserError(f"{variant}: there is none, its method exists {sentence}; name {other}")
 
 

@@ -46,7 +46,8 @@ class Results:
     """Everything measured for a run list, or for `only` some of its variants.
 
     `seed` and `resamples` decide the bootstrap, `decide` what is good enough. `variants` are those that were made; why
-    a method has none but the one as trained is in `unmergeable`, by its cell. `facts` are what is known of each, `cost`
+    a method has none but the one as trained is in `unmergeable`, by its cell, and why it has none of llama.cpp in
+    `no_gguf`. `facts` are what is known of each, `cost`
     what it costs, by the names of the numbers, `costs` the intervals of these. `training` is the row of data/training
     of each cell for its first seed. `columns` are the items of each variant and of each further training, by the names
     of their columns.
@@ -57,8 +58,11 @@ class Results:
         self.run, self.decide = run, decide
         listed = list(only) or variants(run)
         facts = {variant: reading.read_json(variant.facts) for variant in listed}
-        self.unmergeable = {v.cell: found[trained_only.KEY] for v, found in facts.items() if trained_only.KEY in found}
-        self.facts = {variant: found for variant, found in facts.items() if trained_only.KEY not in found}
+        absent = {variant: trained_only.in_place_of(found) for variant, found in facts.items()}
+        self.unmergeable, self.no_gguf = (
+            {v.cell: found[0] for v, found in absent.items() if found and found[1] == key} for key in trained_only.SAID
+        )
+        self.facts = {variant: found for variant, found in facts.items() if not absent[variant]}
         self.variants = list(self.facts)
         self._trainings = {
             cell.training(seed): reading.read_json(cell.training(seed).facts)
@@ -105,6 +109,10 @@ class Results:
         """Methods of a pair that cannot be merged, and why; not known where run asks for no other format."""
         mine = {v.method: self.unmergeable.get(v.cell) for v in self.as_trained(pair)}
         return {method: why for method, why in mine.items() if why is not None}
+
+    def without_gguf(self, pair: Pair) -> dict[str, str]:
+        """Methods of a pair of which llama.cpp can run none, and why; not known where run asks for no quant."""
+        return {cell.method: why for cell, why in self.no_gguf.items() if cell.pair == pair}
 
     def as_trained(self, pair: Pair) -> list[Variant]:
         """Each method of a pair as it left training, in the order of the run list."""
