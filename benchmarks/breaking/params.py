@@ -229,11 +229,11 @@ def _copied(raw: Any, random: Random) -> str:
     block, key, where = _place(raw, random)
     other, there, whence = _place(raw, random)
     if there != "x":
-        block[key] = json.loads(json.dumps(other[there], default=str)) if random.random() < 0.5 or block is other else other[there]
+        block[key] = other[there]
         try:
             json.dumps(raw)
-        except (ValueError, TypeError):  # it holds itself now
-            return f"{where} = what is at {whence}, which holds it"
+        except (ValueError, TypeError, RecursionError):  # it would hold itself
+            block[key] = "x"
     return f"{where} = what is at {whence}"
 
 

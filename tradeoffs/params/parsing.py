@@ -44,9 +44,19 @@ def parsed(path: Path, named: object = None) -> Any:
     """What the file holds. Raises UserError, with the line where there is one, for what is no such YAML; `named` is
     what the message calls the file."""
     named = named or path
-    text = _text(path, named)
+    if not path.is_file():
+        raise UserError(f"{named}: not found in {Path.cwd()}; run from the folder that holds dvc.yaml")
     try:
-        _check_depth(text)
+        return plain(path.read_bytes(), named)
+    except OSError as error:
+        raise UserError(f"{named}: cannot be read: {error.strerror}") from error
+
+
+def plain(raw: bytes, named: object) -> Any:
+    """What the bytes of a file hold, as `parsed`."""
+    text = _text(raw, named)
+    try:
+        _check_events(text)
         loader = Loader(text)
         try:
             root = loader.get_single_node()
@@ -56,24 +66,19 @@ def parsed(path: Path, named: object = None) -> Any:
             return loader.construct_document(root)
         finally:
             loader.dispose()
-    except (yaml.YAMLError, ValueError) as error:  # the latter: a date that there is not, or more digits than Python takes
-        said = _in_words(text, error)
+    except (yaml.YAMLError, ValueError) as error:  # the latter: more digits than Python takes
+        said = error if isinstance(error, _Refused) else _in_words(text, error)
         mark = getattr(said, "problem_mark", None)
         place = f" line {mark.line + 1}:" if mark else ""
         why = " ".join(str(getattr(said, "problem", None) or said).split())
         raise UserError(f"{named}:{place} not valid YAML: {shown(why)}") from error
 
 
-def _text(path: Path, named: object) -> str:
-    if not path.is_file():
-        raise UserError(f"{named}: not found in {Path.cwd()}; run from the folder that holds dvc.yaml")
+def _text(raw: bytes, named: object) -> str:
+    if len(raw) > MOST_BYTES:
+        raise UserError(f"{named}: {len(raw):,} bytes; params.yaml takes at most {MOST_BYTES:,}")
     try:
-        raw = path.read_bytes()
-        if len(raw) > MOST_BYTES:
-            raise UserError(f"{named}: {len(raw):,} bytes; params.yaml takes at most {MOST_BYTES:,}")
         return raw.decode("utf-8")
-    except OSError as error:
-        raise UserError(f"{named}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise UserError(f"{named}: line {line}: not valid YAML: {error}; save the file as UTF-8") from error
@@ -81,13 +86,11 @@ def _text(path: Path, named: object) -> str:
 
 def _in_words(text: str, error: Exception) -> Exception:
     """The error that PyYAML's own parser has for the text: it says more than libyaml's."""
-    if isinstance(error, _Refused):
-        return error
     try:
         yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as same:
         return same
-    except (KeyError, RecursionError):  # of a tag that does not fit; or it takes less than libyaml
+    except Exception:  # its parser raises anything at all
         pass
     return error
 
@@ -99,12 +102,15 @@ class _Refused(yaml.MarkedYAMLError):
         super().__init__(problem=problem, problem_mark=node.start_mark)
 
 
-def _check_depth(text: str) -> None:
+def _check_events(text: str) -> None:
+    """What must be known before blocks are put together."""
     depth = 0
     for event in yaml.parse(text, Loader=Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MOST_DEPTH:
             raise _Refused(f"nested more than {MOST_DEPTH} deep", event)
+        if isinstance(event, yaml.DocumentStartEvent) and (event.version or event.tags):
+            raise _Refused("a directive (%); params.yaml takes none", event)
 
 
 def _check(node: Any, sizes: dict[int, int]) -> int:
