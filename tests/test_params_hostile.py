@@ -1,4 +1,4 @@
-"""Whatever params.yaml holds is read as DVC reads it or refused in words; what cannot be run or means harm is refused."""
+"""Whatever params.yaml holds is read as DVC reads it or refused in words; so is what cannot be run or means harm."""
 
 import subprocess
 import sys
@@ -60,7 +60,11 @@ def with_lr(text: str) -> str:
         ("methods__lora__config__lora_alpha", -16, "methods.lora.config.lora_alpha: must be above 0, is -16"),
         ("methods__lora__config__lora_alpha", "x", "methods.lora.config.lora_alpha: must be a whole number, is 'x'"),
         ("methods__lora__config__lora_dropout", -1, "methods.lora.config.lora_dropout: must be at least 0 and below 1"),
-        ("methods__lora__config__lora_dropout", 1.0, "methods.lora.config.lora_dropout: must be at least 0 and below 1"),
+        (
+            "methods__lora__config__lora_dropout",
+            1.0,
+            "methods.lora.config.lora_dropout: must be at least 0 and below 1",
+        ),
         ("methods__lora__config__r", 0, "methods.lora.config.r: must be at least 1, is 0"),
         ("methods__lora__config__target_modules", 5, "methods.lora.config.target_modules: must be a list"),
         ("methods__adalora__config__tinit", 250, "methods.adalora.config: tinit (250) and tfinal"),

@@ -97,7 +97,7 @@ HOSTILE = ("a; touch x", "$(touch x)", "`touch x`", "a'; touch x; '", "a b", "-h
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_is_one_word_to_the_shell_whatever_it_holds(name, tmp_path):
-    (tmp_path / "params.yaml").write_text(quick_yaml.dump({"run": dict.fromkeys(RUN, [name]), "launch": LAUNCH}))
+    (tmp_path / "params.yaml").write_text(quick_yaml.dump({"run": {axis: [name] for axis in RUN}, "launch": LAUNCH}))
     repo = SimpleNamespace(fs=LocalFileSystem(), config={})
     steps = DataResolver(repo, str(tmp_path), {"stages": STAGES}).resolve()["stages"]
     for step, spec in steps.items():

@@ -18,6 +18,7 @@ import re
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -34,27 +35,216 @@ SECONDS = 3.0  # for one
 LOADER, DUMPER = getattr(yaml, "CSafeLoader", yaml.SafeLoader), getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 HOSTILE = (
-    *("../../../outside", "a; touch x", "$(touch x)", "`touch x`", "a'; touch x; '", 'a"b', "-h", "--model=x", ".", ".."),
-    *("", " ", "a b", "a/b", "/etc/passwd", "a-b", "a\nb", "\x1b[31mred", "a\u202eb", "a\u0000b", "раураl", "ｄｅｍｏ", "démo"),
-    *("${run.models}", "%s", "{0}", "*", "~", "null", "true", "123", "1e5", "x" * 61, "x" * 5000, "<script>", "demo\n", "CON"),
+    *(
+        "../../../outside",
+        "a; touch x",
+        "$(touch x)",
+        "`touch x`",
+        "a'; touch x; '",
+        'a"b',
+        "-h",
+        "--model=x",
+        ".",
+        "..",
+    ),
+    *(
+        "",
+        " ",
+        "a b",
+        "a/b",
+        "/etc/passwd",
+        "a-b",
+        "a\nb",
+        "\x1b[31mred",
+        "a\u202eb",
+        "a\u0000b",
+        "раураl",
+        "ｄｅｍｏ",
+        "démo",
+    ),
+    *(
+        "${run.models}",
+        "%s",
+        "{0}",
+        "*",
+        "~",
+        "null",
+        "true",
+        "123",
+        "1e5",
+        "x" * 61,
+        "x" * 5000,
+        "<script>",
+        "demo\n",
+        "CON",
+    ),
 )
 WRONG: tuple[Any, ...] = (
-    *(None, [], {}, "", " ", "x", ["x"], {"x": 1}, [[]], [{}], [None], {"": ""}, -1, 0, 1, 2, 3, 0.5, 1.5, -0.5, True, False),
+    *(
+        None,
+        [],
+        {},
+        "",
+        " ",
+        "x",
+        ["x"],
+        {"x": 1},
+        [[]],
+        [{}],
+        [None],
+        {"": ""},
+        -1,
+        0,
+        1,
+        2,
+        3,
+        0.5,
+        1.5,
+        -0.5,
+        True,
+        False,
+    ),
     *(10**9 + 1, 10**12, 2**31, 2**32, 2**63 - 1, 2**63, 10**30, 10**400, -(10**12), 1e-300, 1e300, float("inf")),
-    *(float("-inf"), float("nan"), "1", "1.5", "true", "auto", "none", "null", "nan", "2024-01-01", "#", "\x7f", "\ud7ff"),
+    *(
+        float("-inf"),
+        float("nan"),
+        "1",
+        "1.5",
+        "true",
+        "auto",
+        "none",
+        "null",
+        "nan",
+        "2024-01-01",
+        "#",
+        "\x7f",
+        "\ud7ff",
+    ),
 )
 LITERALS = (
-    *("yes", "no", "on", "off", "Yes", "y", "n", "010", "0o17", "0b101", "0x1F", "1_000", "0_1", "08", "1:30", "1:30:30.5"),
-    *("2001-01-01", "2001-13-45", "2001-01-01 10:00:00", ".inf", "-.inf", ".nan", "1e400", "1e5", "1.e5", ".5", "+.5", "-.5e3"),
-    *("~", "=", "<<", "!!python/object/apply:os.system [touch x]", "!!python/name:os.system", "!x y", "!!str 5", "!!int x"),
-    *("!!bool maybe", "!!float 5", "!!binary aGk=", "!!set {a, b}", "!!omap [a: 1]", "!!timestamp 2001-01-01", "!!null x"),
-    *("*missing", "&a [*a]", "&a {x: *a}", "[", "{", "}", "'", '"', "- x", "? x", "a: b: c", "|", ">", "@x", "`x`", "%x", "\t"),
-    *('"\\ud800"', '"\\u0000"', '"\\x1b[2J"', '"\\UFFFFFFFF"', "1" * 5000, "0x" + "f" * 5000, "[" * 60 + "]" * 60, "[" * 60000),
-    *("- " * 60000, "{a: " * 300, "? " * 300, "12e03", "+1", "-0", "1__0", "_1", "0.", "00", "0.1_0", "1.5.2", "1e", "TRUE", "tRue"),
+    *(
+        "yes",
+        "no",
+        "on",
+        "off",
+        "Yes",
+        "y",
+        "n",
+        "010",
+        "0o17",
+        "0b101",
+        "0x1F",
+        "1_000",
+        "0_1",
+        "08",
+        "1:30",
+        "1:30:30.5",
+    ),
+    *(
+        "2001-01-01",
+        "2001-13-45",
+        "2001-01-01 10:00:00",
+        ".inf",
+        "-.inf",
+        ".nan",
+        "1e400",
+        "1e5",
+        "1.e5",
+        ".5",
+        "+.5",
+        "-.5e3",
+    ),
+    *(
+        "~",
+        "=",
+        "<<",
+        "!!python/object/apply:os.system [touch x]",
+        "!!python/name:os.system",
+        "!x y",
+        "!!str 5",
+        "!!int x",
+    ),
+    *(
+        "!!bool maybe",
+        "!!float 5",
+        "!!binary aGk=",
+        "!!set {a, b}",
+        "!!omap [a: 1]",
+        "!!timestamp 2001-01-01",
+        "!!null x",
+    ),
+    *(
+        "*missing",
+        "&a [*a]",
+        "&a {x: *a}",
+        "[",
+        "{",
+        "}",
+        "'",
+        '"',
+        "- x",
+        "? x",
+        "a: b: c",
+        "|",
+        ">",
+        "@x",
+        "`x`",
+        "%x",
+        "\t",
+    ),
+    *(
+        '"\\ud800"',
+        '"\\u0000"',
+        '"\\x1b[2J"',
+        '"\\UFFFFFFFF"',
+        "1" * 5000,
+        "0x" + "f" * 5000,
+        "[" * 60 + "]" * 60,
+        "[" * 60000,
+    ),
+    *(
+        "- " * 60000,
+        "{a: " * 300,
+        "? " * 300,
+        "12e03",
+        "+1",
+        "-0",
+        "1__0",
+        "_1",
+        "0.",
+        "00",
+        "0.1_0",
+        "1.5.2",
+        "1e",
+        "TRUE",
+        "tRue",
+    ),
 )
 LINES = (
-    *("---", "...", "%YAML 1.1\n---", "%TAG ! tag:x,2000:", "# \x00", "\ufeff", "\x85", "<<: *x", "<<: {steps: 1}", "<<: [1]"),
-    *("? [a, b]\n: 1", "? {a: b}\n: 1", "? !!python/tuple [a]\n: 1", "123: x", "1.5: x", "true: x", "null: x", "~: x", ": x", "'': x"),
+    *(
+        "---",
+        "...",
+        "%YAML 1.1\n---",
+        "%TAG ! tag:x,2000:",
+        "# \x00",
+        "\ufeff",
+        "\x85",
+        "<<: *x",
+        "<<: {steps: 1}",
+        "<<: [1]",
+    ),
+    *(
+        "? [a, b]\n: 1",
+        "? {a: b}\n: 1",
+        "? !!python/tuple [a]\n: 1",
+        "123: x",
+        "1.5: x",
+        "true: x",
+        "null: x",
+        "~: x",
+        ": x",
+        "'': x",
+    ),
     *("x: &b [a, a]", "merge:\n  onto: original_base", "seed: 1", "!!map {}", "&top", "- x", "\tx: 1", "  seed: 2"),
     "bomb:\n" + "\n".join(f"- &l{n} [{', '.join([f'*l{n - 1}'] * 9 if n else ['x'] * 9)}]" for n in range(12)),
     "b0: &m0 {a: 1}\n" + "\n".join(f"b{n}: &m{n} {{<<: [{', '.join([f'*m{n - 1}'] * 9)}]}}" for n in range(1, 12)),
@@ -72,7 +262,7 @@ def tries(count: int, seed: int) -> Tries:
         numbers = list(range(first, min(first + BATCH, count)))
         with tempfile.TemporaryDirectory() as folder:
             answers = Path(folder, "answers.json")
-            taken, _ = attempt(lambda numbers=numbers, answers=answers: _write(numbers, seed, answers), SECONDS * BATCH)
+            taken, _ = attempt(partial(_write, numbers, seed, answers), SECONDS * BATCH)
             found = json.loads(answers.read_text(encoding="utf-8")) if taken is Taken.ACCEPTED else None
             for number in numbers:
                 yield _tried(found[number - first]) if found else _alone(number, seed, Path(folder))
@@ -80,7 +270,7 @@ def tries(count: int, seed: int) -> Tries:
 
 def _alone(number: int, seed: int, folder: Path) -> Try:
     answers = folder / f"{number}.json"
-    taken, said = attempt(lambda: _write([number], seed, answers), SECONDS)
+    taken, said = attempt(partial(_write, [number], seed, answers), SECONDS)
     if taken is Taken.ACCEPTED:
         return _tried(json.loads(answers.read_text(encoding="utf-8"))[0])
     return Try(_made(number, seed)[1], taken, said)
@@ -105,7 +295,9 @@ def _judged(path: Path) -> tuple[str, str]:
         found = params.load_all(path)
     except UserError as error:
         said = str(error)
-        plain = said.startswith(str(path)) and not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", said)
+        plain = said.startswith(str(path)) and not re.search(
+            r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\ud800-\udfff]", said
+        )
         return (Taken.REFUSED if plain else Taken.TRACEBACK), said
     except BaseException:
         return Taken.TRACEBACK, traceback.format_exc()[-600:]
@@ -183,7 +375,9 @@ def _extreme(raw: Any, random: Random) -> str:
     block, key, where = _place(raw, random)
     old = block[key] if key != "x" else 1
     if isinstance(old, (int, float)) and not isinstance(old, bool):
-        block[key] = random.choice([-old, 0, old * 10 ** random.randint(1, 15), old / 10**6, old + 1, old - 1, float(old), str(old)])
+        block[key] = random.choice(
+            [-old, 0, old * 10 ** random.randint(1, 15), old / 10**6, old + 1, old - 1, float(old), str(old)]
+        )
     else:
         block[key] = [old] if not isinstance(old, str) else old + random.choice([" ", "x", "\n", "\u200b"]) + old
     return f"{where} = {block[key]!r}"[:90]
@@ -198,7 +392,9 @@ def _missing(raw: Any, random: Random) -> str:
 
 def _extra(raw: Any, random: Random) -> str:
     block, key, where = _place(raw, random)
-    more = random.choice([*HOSTILE, f"{key}s", str(key)[::-1], 5, 1.5, True, None, "path", "config", "train", "revision"])
+    more = random.choice(
+        [*HOSTILE, f"{key}s", str(key)[::-1], 5, 1.5, True, None, "path", "config", "train", "revision"]
+    )
     value = random.choice(WRONG)
     if isinstance(block, list):
         block.append(value)
@@ -240,12 +436,18 @@ def _copied(raw: Any, random: Random) -> str:
 def _method(raw: Any, random: Random) -> str:
     """A field of PEFT's with a wrong value."""
     methods = raw.get("methods")
-    named = [n for n, m in methods.items() if isinstance(m, dict) and isinstance(m.get("config"), dict)] if isinstance(methods, dict) else []
+    named = (
+        [n for n, m in methods.items() if isinstance(m, dict) and isinstance(m.get("config"), dict)]
+        if isinstance(methods, dict)
+        else []
+    )
     if not named:
         return "no method"
     name = random.choice(named)
     config = methods[name]["config"]
-    key = random.choice([*config, "r", "lora_alpha", "lora_dropout", "bias", "target_modules", "layers_to_transform", "rank_pattern"])
+    key = random.choice(
+        [*config, "r", "lora_alpha", "lora_dropout", "bias", "target_modules", "layers_to_transform", "rank_pattern"]
+    )
     config[key] = value = random.choice(WRONG)
     if isinstance(raw.get("run"), dict):
         raw["run"]["methods"] = ["base", name]
@@ -255,7 +457,9 @@ def _method(raw: Any, random: Random) -> str:
 def _bytes(text: bytes, random: Random) -> tuple[bytes, str]:
     at, count = random.randrange(len(text) + 1), random.choice((1, 1, 2, 8, 100))
     how = random.choice(("flipped", "cut", "put in", "doubled", "ended", "recoded"))
-    junk = bytes(random.choice((random.randrange(256), *b":-#'\"[]{}&*!|>%@`\t\n\x00\xff\xfe\xc3")) for _ in range(count))
+    junk = bytes(
+        random.choice((random.randrange(256), *b":-#'\"[]{}&*!|>%@`\t\n\x00\xff\xfe\xc3")) for _ in range(count)
+    )
     if how == "flipped" and text:
         at %= len(text)
         text = text[:at] + bytes([text[at] ^ 1 << random.randrange(8)]) + text[at + 1 :]
@@ -276,7 +480,9 @@ def _bytes(text: bytes, random: Random) -> tuple[bytes, str]:
 def _lines(text: bytes, random: Random) -> tuple[bytes, str]:
     lines = text.decode("utf-8", "surrogatepass").split("\n")
     at = random.randrange(len(lines))
-    how = random.choice(("doubled", "gone", "indented", "swapped", "put in", "value", "value", "value", "comment", "crlf"))
+    how = random.choice(
+        ("doubled", "gone", "indented", "swapped", "put in", "value", "value", "value", "comment", "crlf")
+    )
     if how == "doubled":
         lines.insert(at, lines[at])
     elif how == "gone":
@@ -293,7 +499,9 @@ def _lines(text: bytes, random: Random) -> tuple[bytes, str]:
     elif how == "value":
         more = random.choice(LITERALS)
         key, colon, _ = lines[at].partition(": ")
-        lines[at] = f"{key}{colon} {more}" if colon else f"{lines[at][: len(lines[at]) - len(lines[at].lstrip())]}- {more}"
+        lines[at] = (
+            f"{key}{colon} {more}" if colon else f"{lines[at][: len(lines[at]) - len(lines[at].lstrip())]}- {more}"
+        )
         how = f"{key.strip()}: {more[:40]!r}"
     elif how == "comment":
         lines[at] = lines[at].replace(" ", " #", 1)

@@ -213,7 +213,11 @@ def _resolved(path: Path, raw: Any) -> Iterator[str]:
             item = dict(zip(axes, values, strict=True))
             step = made["@".join([stage, *["-".join(map(str, values))] * bool(values)])]
             start = shlex.split(raw["launch"]["train"] if stage == "finetune" else "python -m")
-            words = [*start, f"stages.{stage}", *(word for axis, value in item.items() for word in (f"--{axis}", str(value)))]
+            words = [
+                *start,
+                f"stages.{stage}",
+                *(word for axis, value in item.items() for word in (f"--{axis}", str(value))),
+            ]
             if shlex.split(step["cmd"]) != words:
                 yield f"{stage}: the command is {step['cmd']!r}"[:300]
             for template, out in zip(definition.get("outs", []), step.get("outs", []), strict=True):
@@ -231,7 +235,7 @@ def _inside(out: str, template: str) -> bool:
 
 def _trained(raw: Any, found: Params) -> Iterator[str]:
     """Budgets in which the learning rate is reached, and configurations that PEFT, TRL and transformers take."""
-    from transformers import TrainingArguments, get_scheduler
+    from transformers import TrainingArguments
 
     from tradeoffs.finetune import adapters
 

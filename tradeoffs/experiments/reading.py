@@ -189,12 +189,14 @@ class _Revision:
     def settings(self) -> tuple[int, int]:
         """`seed` and `evaluate.bootstrap` of its params.yaml, which may be older than what is asked of one today."""
         where = f"params.yaml of {self._name}"
-        found = plain(self._files.read_bytes("params.yaml"), where) if self._files.exists("params.yaml") else None
-        evaluate = found.get("evaluate") if isinstance(found, dict) else None
-        values = (found.get("seed"), evaluate.get("bootstrap")) if isinstance(evaluate, dict) else (None, None)
-        if not all(type(value) is int and value >= 0 for value in values):
+        found: Any = plain(self._files.read_bytes("params.yaml"), where) if self._files.exists("params.yaml") else None
+        try:
+            seed, resamples = found["seed"], found["evaluate"]["bootstrap"]
+        except (KeyError, TypeError):  # TypeError: no block where there should be one
+            seed = resamples = None
+        if type(seed) is not int or type(resamples) is not int:
             raise UserError(f"{where}: has no whole numbers for seed and evaluate.bootstrap; name another commit: --rev")
-        return values
+        return seed, resamples
 
     def yaml(self, path: str) -> dict[str, Any]:
         """A file of the revision; empty if it has none of this name."""

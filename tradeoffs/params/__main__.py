@@ -20,5 +20,7 @@ def main(file: Path) -> None:
 
 if __name__ == "__main__":
     parser = cli.parser()
-    parser.add_argument("file", nargs="?", type=Path, default=params.PATH, metavar="FILE", help="params.yaml by default")
+    parser.add_argument(
+        "file", nargs="?", type=Path, default=params.PATH, metavar="FILE", help="params.yaml by default"
+    )
     cli.command(main, parser)

@@ -172,7 +172,7 @@ def _why_not(node: Any) -> str:
 
 
 def shown(text: object) -> str:
-    """A text of the file as a message shows it: on one line, cut where it is long, with nothing that a terminal obeys."""
+    """A text of the file in a message: on one line, cut where it is long, with nothing that a terminal obeys."""
     visible = HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), str(text))
     return visible if len(visible) <= MOST_SHOWN else f"{visible[:MOST_SHOWN]} ..."
 

@@ -49,6 +49,7 @@ def problems(where: str, method: Method) -> Iterator[str]:
             yield f"{where}.{key}: must be {_said(wanted)}, is {value!r}"
         else:
             yield from _bounds(kind, where, key, value)
+    yield from _layer_problems(where, method.config or {})
 
 
 def adalora_problems(where: str, method: Method, shared: Train) -> Iterator[str]:
@@ -60,6 +61,17 @@ def adalora_problems(where: str, method: Method, shared: Train) -> Iterator[str]
             f"{where}: tinit ({first}) and tfinal ({last}) leave none of the {steps} steps in which AdaLoRA moves its "
             "ranks; lower them, or raise train.steps"
         )
+
+
+def _layer_problems(where: str, config: dict[str, Any]) -> Iterator[str]:
+    """Which layers: by their numbers, where modules are listed by name."""
+    for key in ("layers_to_transform", "layers_pattern"):
+        if config.get(key) is not None and isinstance(config.get("target_modules"), str):
+            yield f"{where}.{key}: means something only where target_modules is a list of names; leave it out"
+    layers = config.get("layers_to_transform")
+    numbers = layers if isinstance(layers, list) else [layers]
+    if not all(number is None or (type(number) is int and 0 <= number < LARGEST) for number in numbers):
+        yield f"{where}.layers_to_transform: must be numbers of layers, from 0; is {layers!r}"
 
 
 def _phases(config: dict[str, Any]) -> tuple[float, float]:
