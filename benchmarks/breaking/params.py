@@ -7,7 +7,8 @@ must mean what it says, by rules that know nothing of the code that accepted it:
 - Every value is of the kind and size that TABLE states for its place, and all that TABLE asks for is there.
 - DVC's own resolver makes of dvc.yaml commands that are the words meant and no others, and outputs that lie in the
   folder of their stage.
-- No warm-up is longer than its training, and PEFT, transformers and rotary positions take what is asked of them.
+- No warm-up is longer than its training, and transformers and rotary positions take what is asked of them. PEFT takes
+  it too, or refuses it in words when the training begins: what its fields may be to each other only it knows.
 
 What refuses does so in words: one message that names the file, without a character that a terminal obeys. The files in
 configs/ are accelerate's own, and nothing of this project reads them.

@@ -195,7 +195,9 @@ class _Revision:
         except (KeyError, TypeError):  # TypeError: no block where there should be one
             seed = resamples = None
         if type(seed) is not int or type(resamples) is not int:
-            raise UserError(f"{where}: has no whole numbers for seed and evaluate.bootstrap; name another commit: --rev")
+            raise UserError(
+                f"{where}: has no whole numbers for seed and evaluate.bootstrap; name another commit: --rev"
+            )
         return seed, resamples
 
     def yaml(self, path: str) -> dict[str, Any]:

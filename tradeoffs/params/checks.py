@@ -45,7 +45,7 @@ def problems_across(params: Params, problems: Sequence[str]) -> Iterator[str]:
             if not NAME.fullmatch(name):
                 yield f"{where}: a name holds letters, digits and _ only ('-' separates the parts of a variant)"
             elif len(name) > MOST_NAME:
-                yield f"{where}: a name of {len(name)} characters; files are named by it, so it takes {MOST_NAME} at most"
+                yield f"{where}: a name of {len(name)} characters; it is part of names of files, so {MOST_NAME} at most"
             if entry and sound(where):
                 yield from CHECKS[axis](where, entry)
     if params.run and all(sound(f"run.{axis}") for axis in ("datasets", "methods")):
