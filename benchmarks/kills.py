@@ -68,6 +68,7 @@ given = dict(zip((word.removeprefix("--") for word in sys.argv[1::2]), sys.argv[
 with clock.stage({name!r}):
     read = hashlib.sha256()
     params = yaml.load(Path("params.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    given.setdefault("seed", str(params["run"]["seeds"][0]))
     for key in {params!r}:
         value = params
         for part in key.format(**given).split("."):

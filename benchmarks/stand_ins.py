@@ -37,6 +37,7 @@ def make(folder: Path, **run: list[str]) -> None:
         shutil.copy(REPO / name, folder)
     raw = yaml.load((REPO / "params.yaml").read_text(encoding="utf-8"), Loader=LOADER)
     raw["run"] |= run
+    raw["train"]["warmup_steps"] = 0  # whatever the number of steps is changed to
     (folder / "params.yaml").write_text(yaml.dump(raw, Dumper=DUMPER, sort_keys=False))
     (folder / "stand_in.py").write_text(STAND_IN)
     stages = yaml.load((REPO / "dvc.yaml").read_text(encoding="utf-8"), Loader=LOADER)["stages"]

@@ -3,7 +3,7 @@
 IN   models/base/<model>/, models/trained/<model>-<dataset>-<method>/<seed>/
 OUT  models/merged/<model>-<dataset>-<method>/   bf16 safetensors, config, tokenizer, run_info.json; of a method that
      cannot be merged run_info.json alone, which says why
-     python -m stages.merge --model demo --dataset demo --method lora --seed 42
+     python -m stages.merge --model demo --dataset demo --method lora
 """
 
 from dataclasses import dataclass
@@ -23,12 +23,13 @@ class Reads:
     method: Annotated[params.Method, "methods.{method}"]
 
 
-def main(model: str, dataset: str, method: str, seed: int) -> None:
+def main(model: str, dataset: str, method: str) -> None:
     cfg = params.load(Reads, method=method)
     cell = Cell(model, dataset, method)
     onto = cfg.method.merge or cfg.merge.onto
     checkpoints.require(cell.base, "config.json")
-    trained = cell.training(seed).weights
+    # Not a param of the stage, which a further seed would run again: which folder it is, its dep in dvc.yaml says.
+    trained = cell.training(params.load_all().run.seeds[0]).weights
     checkpoints.require(trained, "run_info.json")
     with files.new_folder(cell.merged) as folder:
         why_not = merging.merge(cell.base, trained, method, cfg.method, onto, folder)

@@ -85,7 +85,7 @@ def make(*cell: str) -> None:
     for seed in seeds:
         finetune.main(*cell, seed)
     reference.main(*cell)
-    merge.main(*cell, seeds[0])
+    merge.main(*cell)
     convert.main(*cell)
 
 

@@ -171,7 +171,7 @@ def formatted(workspace, request):
     if not Path(f"models/converted/{name}-sums-base.gguf").is_file():
         tokenized(name)
         finetune.main(name, "sums", "base", 42)
-        merge.main(name, "sums", "base", 42)
+        merge.main(name, "sums", "base")
         convert.main(name, "sums", "base")
     return name
 

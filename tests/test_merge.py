@@ -145,12 +145,12 @@ def test_a_method_that_cannot_be_merged_says_why_and_writes_nothing(work, traine
 def test_the_stage_says_of_what_cannot_be_merged_why(work, trained, tmp_path, monkeypatch):
     folder = trained("prompt", method=Method(peft="PROMPT_TUNING", config={"num_virtual_tokens": 4}))
     files.write_json(folder / "run_info.json", {})
-    for place, source in (("base/demo", work / "base"), ("trained/demo-demo-prompt_tuning/7", folder)):
+    for place, source in (("base/demo", work / "base"), ("trained/demo-demo-prompt_tuning/42", folder)):
         (tmp_path / "models" / place).parent.mkdir(parents=True)
         (tmp_path / "models" / place).symlink_to(source)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").symlink_to(ROOT / "params.yaml")
-    stage.main("demo", "demo", "prompt_tuning", 7)
+    stage.main("demo", "demo", "prompt_tuning")
     (written,) = Path("models/merged/demo-demo-prompt_tuning").iterdir()
     assert files.read_json(written)["unmergeable"] == peft_facts.unmergeable(METHODS["prompt_tuning"])
 
@@ -165,7 +165,7 @@ def test_sharded_weights_stay_sharded_and_become_bf16(work, tmp_path):
 
 
 def prepare_stage(work, trained, tmp_path, monkeypatch, name):
-    for place, source in (("base/demo", work / "base"), (f"trained/demo-demo-{name}/7", trained(name))):
+    for place, source in (("base/demo", work / "base"), (f"trained/demo-demo-{name}/42", trained(name))):
         (tmp_path / "models" / place).parent.mkdir(parents=True)
         (tmp_path / "models" / place).symlink_to(source)
     files.write_json(trained(name) / "run_info.json", {})
@@ -175,7 +175,7 @@ def prepare_stage(work, trained, tmp_path, monkeypatch, name):
 def test_the_stage_writes_a_self_contained_folder(work, trained, tmp_path, monkeypatch):
     prepare_stage(work, trained, tmp_path, monkeypatch, "lora")
     (tmp_path / "params.yaml").symlink_to(ROOT / "params.yaml")
-    stage.main("demo", "demo", "lora", 7)
+    stage.main("demo", "demo", "lora")
     made = {path.name for path in (tmp_path / "models/merged/demo-demo-lora").iterdir()}
     assert made == {
         "chat_template.jinja",
@@ -195,7 +195,7 @@ def test_a_method_may_say_itself_what_its_adapter_is_merged_onto(work, trained, 
     raw = quick_yaml.load((ROOT / "params.yaml").read_text())
     raw["methods"]["qlora"] |= {"merge": onto} if onto else {}
     files.write_text("params.yaml", quick_yaml.dump(raw))
-    stage.main("demo", "demo", "qlora", 7)
+    stage.main("demo", "demo", "qlora")
     written = Path("models/merged/demo-demo-qlora")
     assert files.read_json(written / "run_info.json")["merged_onto"] == (onto or "trained_base")
     (tmp_path / "other").mkdir()
@@ -208,8 +208,8 @@ def test_merging_before_training_names_the_stage_to_run(work, tmp_path, monkeypa
     (tmp_path / "models/base/demo").symlink_to(work / "base")
     (tmp_path / "params.yaml").symlink_to(ROOT / "params.yaml")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"demo-demo-lora/7: no run_info.json \(the folder does not.*stage finetune"):
-        stage.main("demo", "demo", "lora", 7)
+    with pytest.raises(UserError, match=r"demo-demo-lora/42: no run_info.json \(the folder does not.*stage finetune"):
+        stage.main("demo", "demo", "lora")
 
 
 @pytest.mark.parametrize("load", ["int8", "nf4"])

@@ -1,17 +1,20 @@
 """dvc.yaml and the code say the same: params, modules, commands; and a change reruns what it must and nothing else."""
 
 import inspect
-import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args, get_type_hints
 
 import fake_pipeline
 import pytest
 import quick_yaml
+from dvc.fs import LocalFileSystem
+from dvc.parsing import DataResolver
 from fake_pipeline import REPO, outs
 
 from benchmarks.measured import closure
@@ -20,6 +23,8 @@ from tradeoffs import artifacts, params
 SPEC = quick_yaml.load((REPO / "dvc.yaml").read_text())
 STAGES = SPEC["stages"]
 SLOW_FIXTURES = {"finished"}  # read by conftest.py
+RUN = ("models", "datasets", "methods", "precisions", "quants", "seeds")
+LAUNCH = {"train": "python -m", "gpus": 1}
 CODE_DEPS = 74  # in dvc.yaml; each stands in dvc.lock once per cell
 
 
@@ -81,11 +86,25 @@ def test_there_are_few_code_deps():
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_command_gives_main_its_arguments(stage):
-    options = dict(re.findall(r"--(\S+) (\S+)", STAGES[stage]["cmd"]))
-    assert set(options) == set(inspect.signature(import_module(f"stages.{stage}").main).parameters)
-    axes = {axis: f"${{item.{axis}}}" for axis in STAGES[stage].get("matrix", {})}
-    # What is made of one training only is made of the first.
-    assert options == axes | {axis: "${run.seeds[0]}" for axis in options if axis == "seed" and axis not in axes}
+    """`${item}` is written out by DVC as `--model demo --dataset demo`, each name quoted for the shell."""
+    axes = STAGES[stage].get("matrix", {})
+    start = "${launch.train}" if stage == "finetune" else "python -m"
+    assert STAGES[stage]["cmd"] == f"{start} stages.{stage}" + " ${item}" * bool(axes)
+    assert list(axes) == list(inspect.signature(import_module(f"stages.{stage}").main).parameters)
+
+
+HOSTILE = ("a; touch x", "$(touch x)", "`touch x`", "a'; touch x; '", "a b", "-h", "../../../outside")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_one_word_to_the_shell_whatever_it_holds(name, tmp_path):
+    (tmp_path / "params.yaml").write_text(quick_yaml.dump({"run": {axis: [name] for axis in RUN}, "launch": LAUNCH}))
+    repo = SimpleNamespace(fs=LocalFileSystem(), config={})
+    steps = DataResolver(repo, str(tmp_path), {"stages": STAGES}).resolve()["stages"]
+    for step, spec in steps.items():
+        stage = step.partition("@")[0]
+        words = [word for axis in STAGES[stage].get("matrix", {}) for word in (f"--{axis}", name)]
+        assert shlex.split(spec["cmd"]) == ["python", "-m", f"stages.{stage}", *words]
 
 
 def test_every_script_is_a_stage_and_every_stage_a_script():

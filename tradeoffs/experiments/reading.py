@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from tradeoffs.common.cells import TRAINED, Cell, Training
 from tradeoffs.experiments.trial import FACTS, LeftOut, Setting, Sweep, Trial
+from tradeoffs.params.parsing import plain
 from tradeoffs.params.reading import Loader
 from tradeoffs.plumbing.errors import UserError
 
@@ -42,7 +43,7 @@ def read(rev: str) -> Sweep:
         seen: set[str] = set()
         own = _Revision(repo, rev, rev)
         committed = {trial.same_training(): trial for trial in own.trials(seen, left_out={})}
-        settings = own.yaml("params.yaml")
+        seed, resamples = own.settings()
         # The oldest first: what an experiment did not train it has from the commit, or from one before.
         for row in tqdm(experiments[::-1], desc="reading", unit="experiment", delay=2, leave=False):
             name, state = row["Experiment"] or row["rev"], row["State"] or "Success"
@@ -58,7 +59,7 @@ def read(rev: str) -> Sweep:
     swept = _seeds(trial for key, trial in trials.items() if key not in committed)
     trials = committed | trials
     kept = [trial for trial in trials.values() if trial.seed in swept.get((*trial.group, trial.method), ())]
-    return Sweep(kept, left_out, rev, settings["seed"], settings["evaluate"]["bootstrap"])
+    return Sweep(kept, left_out, rev, seed, resamples)
 
 
 def _experiments(rev: str) -> tuple[Repo, list[dict[str, Any]]]:
@@ -184,6 +185,20 @@ class _Revision:
             return self._files.read_bytes(path)
         except (DvcException, OSError):
             return None
+
+    def settings(self) -> tuple[int, int]:
+        """`seed` and `evaluate.bootstrap` of its params.yaml, which may be older than what is asked of one today."""
+        where = f"params.yaml of {self._name}"
+        found: Any = plain(self._files.read_bytes("params.yaml"), where) if self._files.exists("params.yaml") else None
+        try:
+            seed, resamples = found["seed"], found["evaluate"]["bootstrap"]
+        except (KeyError, TypeError):  # TypeError: no block where there should be one
+            seed = resamples = None
+        if type(seed) is not int or type(resamples) is not int:
+            raise UserError(
+                f"{where}: has no whole numbers for seed and evaluate.bootstrap; name another commit: --rev"
+            )
+        return seed, resamples
 
     def yaml(self, path: str) -> dict[str, Any]:
         """A file of the revision; empty if it has none of this name."""

@@ -167,30 +167,36 @@ def types() -> tuple[str, ...]:
 @cache
 def fields(kind: str) -> set[str]:
     """The fields of the configuration class of a PEFT type."""
+    return set(annotations(kind))
+
+
+@cache
+def annotations(kind: str) -> dict[str, ast.AnnAssign]:
+    """The same with what its source says of each: its type and its default."""
     folder, tuners = _peft() / "tuners" / kind.lower(), _peft() / "tuners"
     # What types outside of this folder are derived from lies in the first four.
     shared = ("../config.py", "lycoris_utils.py", "lora/config.py", "prompt_tuning/config.py")
     sources = (*(tuners / name for name in shared), folder / "config.py")
     classes = {name: found for source in sources for name, found in _classes(source).items()}
     registered = re.search(r"config_cls=(\w+)", (folder / "__init__.py").read_text(encoding="utf-8"))
-    found: set[str] = set()
+    found: dict[str, ast.AnnAssign] = {}
     todo = [registered[1]] if registered else []
     while todo:
-        bases, own = classes.get(todo.pop(), ((), ()))
-        found.update(own)
+        bases, own = classes.get(todo.pop(), ((), {}))
+        found = {**own, **found}
         todo += bases
     return found
 
 
 @cache
-def _classes(source: Path) -> dict[str, tuple[list[str], list[str]]]:
-    """The classes of a source file: the names of their bases and of their annotated fields."""
+def _classes(source: Path) -> dict[str, tuple[list[str], dict[str, ast.AnnAssign]]]:
+    """The classes of a source file: the names of their bases, and their annotated fields."""
     found = {}
     for node in ast.parse(source.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef):
-            annotated = [item.target for item in node.body if isinstance(item, ast.AnnAssign)]
+            annotated = [item for item in node.body if isinstance(item, ast.AnnAssign)]
             bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
-            found[node.name] = (bases, [target.id for target in annotated if isinstance(target, ast.Name)])
+            found[node.name] = (bases, {one.target.id: one for one in annotated if isinstance(one.target, ast.Name)})
     return found
 
 

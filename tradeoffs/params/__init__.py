@@ -16,10 +16,9 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-import yaml
-
 from tradeoffs.params.checks import no_block, problems_across
-from tradeoffs.params.reading import Loader, read
+from tradeoffs.params.parsing import parsed, problems_of, shown
+from tradeoffs.params.reading import read
 from tradeoffs.params.schema import (
     Columns,
     Cost,
@@ -74,6 +73,7 @@ __all__ = [
 ]
 
 PATH = Path("params.yaml")
+MOST_LISTED = 100  # of the problems of a file
 T = TypeVar("T")
 
 
@@ -113,39 +113,24 @@ def _at(everything: Params, path: str, names: dict[str, str]) -> Any:
     return value
 
 
-def load_all(path: Path | None = None) -> Params:
-    """The whole file: `path`, or params.yaml. Raises UserError that lists every problem in it."""
+def load_all(path: Path | None = None, named: object = None) -> Params:
+    """The whole file: `path`, or params.yaml. Raises UserError that lists every problem in it; `named` is what that
+    calls the file."""
     path = path or PATH
-    found, problems = checked(_parsed(path))
+    named = named or path
+    found, problems = checked(parsed(path, named))
     if found is None or problems:
         count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
-        raise UserError("\n  ".join([f"{path}: {count}", *problems]))
+        listed = [shown(problem) for problem in problems[:MOST_LISTED]]
+        rest = [f"... and {len(problems) - MOST_LISTED} more"] if len(problems) > MOST_LISTED else []
+        raise UserError("\n  ".join([f"{named}: {count}", *listed, *rest]))
     return found
-
-
-def _parsed(path: Path) -> Any:
-    if not path.is_file():
-        raise UserError(f"{path}: not found in {Path.cwd()}; run from the folder that holds dvc.yaml")
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=Loader)
-    except (yaml.YAMLError, ValueError) as error:  # the latter: not UTF-8, or a date that there is not
-        said = _in_words(path, error)
-        mark = getattr(said, "problem_mark", None)
-        place = f" line {mark.line + 1}:" if mark else ""
-        raise UserError(f"{path}:{place} not valid YAML: {getattr(said, 'problem', said)}") from error
-
-
-def _in_words(path: Path, error: Exception) -> Exception:
-    """The error that PyYAML's own parser has for the file: it says more than libyaml's."""
-    try:
-        yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as same:
-        return same
-    return error
 
 
 def checked(raw: Any) -> tuple[Params | None, list[str]]:
     """What YAML holds as Params, and its problems as `where: what is wrong`; without Params there is always one."""
-    problems: list[str] = []
+    problems = list(problems_of(raw))
+    if problems:  # what comes after it relies on texts and numbers being sound
+        return None, problems
     found: Params | None = read(Params, raw, "", problems)
     return found, [*problems, *(problems_across(found, problems) if found else ())]

@@ -2,19 +2,20 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, get_type_hints
 
 from tradeoffs import metrics
 from tradeoffs.common.columns import FIELD
 from tradeoffs.methods import peft_facts, trl_stages
 from tradeoffs.methods.trl_stages import STAGES
-from tradeoffs.params import prompts
+from tradeoffs.params import peft_values, prompts
 from tradeoffs.params.reading import read, unknown
-from tradeoffs.params.schema import Columns, Dataset, Decide, Evaluate, Method, Model, Params, Run, Train
+from tradeoffs.params.schema import Columns, Dataset, Decide, Evaluate, Launch, Method, Model, Params, Run, Train
 from tradeoffs.plumbing.errors import near
 
 NAME = re.compile(r"[A-Za-z0-9_]+")
+MOST_NAME = 60  # three of them and a format name a file, and file systems take 255 characters
 
 
 def problems_across(params: Params, problems: Sequence[str]) -> Iterator[str]:
@@ -30,8 +31,10 @@ def problems_across(params: Params, problems: Sequence[str]) -> Iterator[str]:
         if params.run and sound(f"run.{field.name}"):
             catalogue = getattr(params, field.name, None)
             yield from _run_checks(field.name, getattr(params.run, field.name), catalogue)
-    if params.launch and sound("launch.report_to"):
-        yield from _twice("launch.report_to", params.launch.report_to)
+    if params.launch and sound("launch"):
+        yield from _launch_checks(params.launch)
+    if params.train and sound("train"):
+        yield from _warmup_checks("train", params.train)
     if params.evaluate:
         yield from _evaluate_checks(params.evaluate, sound)
     if params.decide and sound("decide"):
@@ -41,12 +44,50 @@ def problems_across(params: Params, problems: Sequence[str]) -> Iterator[str]:
     for axis in ("models", "datasets", "methods"):
         for name, entry in (getattr(params, axis) or {}).items():
             where = f"{axis}.{name}"
-            if not NAME.fullmatch(str(name)):
+            if not NAME.fullmatch(name):
                 yield f"{where}: a name holds letters, digits and _ only ('-' separates the parts of a variant)"
+            elif len(name) > MOST_NAME:
+                yield f"{where}: a name of {len(name)} characters; it is part of names of files, so {MOST_NAME} at most"
             if entry and sound(where):
                 yield from CHECKS[axis](where, entry)
     if params.run and all(sound(f"run.{axis}") for axis in ("datasets", "methods")):
         yield from _pair_checks(params, sound)
+        yield from _budget_checks(params, sound)
+
+
+def _launch_checks(launch: Launch) -> Iterator[str]:
+    """`train` begins a command line of the shell, as a recipe of a Makefile does: what it says is run."""
+    if not launch.train.strip():
+        yield "launch.train: is empty; says how the training script is started, e.g. python -m"
+    if len(launch.train.splitlines()) > 1:
+        yield "launch.train: must be one line, which the training script's name is put after"
+    yield from _twice("launch.report_to", launch.report_to)
+
+
+def _warmup_checks(where: str, budget: Train) -> Iterator[str]:
+    if budget.warmup_steps > budget.steps:
+        yield (
+            f"{where}.warmup_steps: {budget.warmup_steps} is more than the {budget.steps} steps of the training, which "
+            "would end before its learning rate is reached; lower it, or raise steps"
+        )
+
+
+def _budget_checks(params: Params, sound: Callable[[str], bool]) -> Iterator[str]:
+    """What a method of the run list makes of the budget that all share."""
+    if not params.train or not sound("train"):
+        return
+    for name in params.run.methods:
+        method = (params.methods or {}).get(name)
+        if not method or not sound(f"methods.{name}") or list(_method_checks(f"methods.{name}", method)):
+            continue
+        budget = params.train
+        further = method.preference and method.preference.train
+        for where, values in ((f"methods.{name}.train", method.train), (f"methods.{name}.preference.train", further)):
+            budget = replace(budget, **(values or {}))
+            if {"steps", "warmup_steps"} & set(values or ()):
+                yield from _warmup_checks(where, budget)
+        if method.peft == "ADALORA":
+            yield from peft_values.adalora_problems(f"methods.{name}.config", method, params.train)
 
 
 def _evaluate_checks(evaluate: Evaluate, sound: Callable[[str], bool]) -> Iterator[str]:
@@ -132,6 +173,8 @@ def _model_checks(where: str, model: Model) -> Iterator[str]:
     made = model.generate
     if made and made.hidden_size % made.heads:
         yield f"{where}.generate.hidden_size: {made.hidden_size} is no multiple of heads ({made.heads})"
+    if made and (made.hidden_size // made.heads) % 2:
+        yield f"{where}.generate.heads: leaves each {made.hidden_size // made.heads} wide; rotary positions take pairs"
     if made and made.heads % made.kv_heads:
         yield f"{where}.generate.heads: {made.heads} is no multiple of kv_heads ({made.kv_heads})"
     if model.general and not model.general.column and not model.general.path.endswith(".txt"):
@@ -249,7 +292,8 @@ def _method_checks(where: str, method: Method) -> Iterator[str]:
     if method.loraplus_lr_ratio and method.peft != "LORA":
         yield f"{where}.loraplus_lr_ratio: is the optimiser of LORA's two matrices (LoRA+); leave it out"
     if method.peft:
-        yield from peft_facts.problems(where, method)
+        wrong = list(peft_facts.problems(where, method))
+        yield from wrong or peft_values.problems(f"{where}.config", method)
     if method.merge and not method.load:
         yield f"{where}.merge: means something only where load quantises the base; leave merge out"
     if not method.trains and (method.config or method.load or method.train):

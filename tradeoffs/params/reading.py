@@ -40,8 +40,8 @@ def read(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
     origin, args = get_origin(kind), get_args(kind)
     if origin is Annotated:
         number = read(args[0], value, where, problems)
-        if isinstance(number, (int, float)) and number not in args[1]:
-            problems.append(f"{where}: must be {args[1]}, is {number}")
+        if isinstance(number, (int, float)) and not isinstance(number, bool) and number not in args[1]:
+            problems.append(f"{where}: must be {args[1].asked_of(number)}, is {number}")
         return number
     if origin in (UnionType, Union):
         return _read_one_of(args, value, where, problems)

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 
 from tradeoffs.methods.trl_stages import STAGES
 from tradeoffs.params.fields import (
+    MACHINE,
     Count,
     Dtype,
+    Examples,
     Load,
     MergeOnto,
     NonNegative,
@@ -18,7 +20,12 @@ from tradeoffs.params.fields import (
     Precisions,
     Quants,
     Range,
+    Ratio,
     Schedule,
+    Seed,
+    Size,
+    Steps,
+    Tokens,
 )
 from tradeoffs.plumbing.live import LOGGERS
 
@@ -30,32 +37,32 @@ class Run:
     methods: list[str]
     precisions: Precisions
     quants: Quants
-    seeds: list[Count]
+    seeds: list[Seed]
 
 
 @dataclass(frozen=True)
 class Launch:
     train: str
-    gpus: Positive
+    gpus: Annotated[int, Range(1, 1024, why=MACHINE)]
     report_to: list[Literal[tuple(LOGGERS)]]  # type: ignore[valid-type]
 
 
 @dataclass(frozen=True)
 class Tokenize:
-    max_length: Positive
-    window: Annotated[int, Range(2)]
+    max_length: Tokens
+    window: Annotated[int, Range(2, 2**24, why=MACHINE)]
 
 
 @dataclass(frozen=True)
 class Train:
-    steps: Positive
-    batch_size: Positive
+    steps: Steps
+    batch_size: Examples
     lr: PositiveFloat
     schedule: Schedule
     warmup_steps: Count
     weight_decay: NonNegative
     max_grad_norm: NonNegative
-    batch_tokens: Positive | Literal["auto"]
+    batch_tokens: Tokens | Literal["auto"]
     gradient_checkpointing: bool
     attention: Literal["auto", "sdpa", "eager", "flash_attention_2"]
     compile: bool
@@ -77,34 +84,34 @@ class Splits:
 
 @dataclass(frozen=True)
 class Mmlu:
-    shots: Count
+    shots: Annotated[int, Range(0, 1000, why=MACHINE)]
     questions: Positive
 
 
 @dataclass(frozen=True)
 class Cost:
-    rounds: Annotated[int, Range(2)]
+    rounds: Annotated[int, Range(2, 1000, why=MACHINE)]
     latency_prompts: Positive
-    prefill_tokens: Positive
-    decode_tokens: Positive
+    prefill_tokens: Tokens
+    decode_tokens: Tokens
     batch_sizes: list[Annotated[int, Range(2, 64)]]
     scored_sequences: Positive
-    repetitions: Positive
+    repetitions: Annotated[int, Range(1, 1000, why=MACHINE)]
 
 
 @dataclass(frozen=True)
 class Evaluate:
     splits: Splits
-    max_new_tokens: Positive
-    batch_tokens: Positive | Literal["auto"]
-    kld_top_k: Positive
-    kld_tail_samples: Annotated[int, Range(2)]
+    max_new_tokens: Tokens
+    batch_tokens: Tokens | Literal["auto"]
+    kld_top_k: Size
+    kld_tail_samples: Annotated[int, Range(2, 2**20, why=MACHINE)]
     reference_dtype: Dtype
     mmlu: Mmlu
     cost: Cost
     embedding: str
     copying: Count
-    bootstrap: Annotated[int, Range(20)]
+    bootstrap: Annotated[int, Range(20, 10**6, why=MACHINE)]
 
 
 @dataclass(frozen=True)
@@ -117,15 +124,15 @@ class Decide:
 
 @dataclass(frozen=True)
 class GeneratedModel:
-    hidden_size: Positive
-    intermediate_size: Positive
-    layers: Positive
-    heads: Positive
-    kv_heads: Positive
-    context: Positive
-    vocabulary: Annotated[int, Range(300)]
+    hidden_size: Size
+    intermediate_size: Size
+    layers: Annotated[int, Range(1, 1000, why=MACHINE)]
+    heads: Size
+    kv_heads: Size
+    context: Tokens
+    vocabulary: Annotated[int, Range(300, 2**20, why=MACHINE)]
     sentences: Positive
-    batch_tokens: Positive
+    batch_tokens: Tokens
     lr: PositiveFloat
 
 
@@ -216,7 +223,7 @@ class Method:
     load: Load | None = None
     double_quant: bool | None = None
     compute_dtype: Literal["auto", "bfloat16", "float16", "float32"] | None = None
-    loraplus_lr_ratio: Annotated[float, Range(1)] | None = None
+    loraplus_lr_ratio: Ratio | None = None
     merge: MergeOnto | None = None
     train: dict[str, Any] | None = None
     stage: Literal[tuple(STAGES)] | None = None  # type: ignore[valid-type]
@@ -234,7 +241,7 @@ class Method:
 @dataclass(frozen=True)
 class Params:
     run: Run
-    seed: Count
+    seed: Seed
     launch: Launch
     tokenize: Tokenize
     train: Train

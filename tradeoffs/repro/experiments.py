@@ -17,7 +17,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import yaml
 from celery.result import AsyncResult
 from dvc.dependency import ParamsDependency
 from dvc.exceptions import DvcException, InvalidArgumentError
@@ -42,7 +41,6 @@ from funcy import retry
 from hydra.errors import HydraException
 
 from tradeoffs import params
-from tradeoffs.params.reading import Loader
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro import dvc_gaps, pipeline, stops
 
@@ -114,9 +112,7 @@ def _check(changes: Mapping[str, list[str]]) -> None:
             copy = shutil.copy(path, folder)
             apply_overrides(copy, some)
             if path == str(params.PATH):
-                _, problems = params.checked(yaml.load(Path(copy).read_text(encoding="utf-8"), Loader=Loader))
-                if problems:
-                    raise UserError("\n  ".join([f"{params.PATH} of {_said(changes)}", *problems]))
+                params.load_all(Path(copy), f"{params.PATH} of {_said(changes)}")
 
 
 def _said(changes: Mapping[str, list[str]]) -> str:
