@@ -14,8 +14,8 @@ from typing import Annotated
 from tradeoffs import params
 from tradeoffs.base import demo_model, demo_pages, hub_downloads, hub_models, hub_space
 from tradeoffs.base.prompts import chat_template
-from tradeoffs.common import cells, files
-from tradeoffs.models import checkpoints
+from tradeoffs.common import cells, chat_templates, files
+from tradeoffs.models import checkpoints, weights
 from tradeoffs.plumbing import cli, clock
 from tradeoffs.sources import demo_words, hub, readers
 
@@ -43,6 +43,7 @@ def main(model: str) -> None:
             source = {"source": path}
             checkpoints.copy(Path(path), folder, f"{where}.path")
             files.note_if_unwatched(path, "models/raw", f"base@{model}")
+        weights.check(folder, _source(cfg.model, where))
         # chat_template.jinja, which transformers prefers to a template in tokenizer_config.json
         files.write_text(folder / "chat_template.jinja", _template(cfg.model, folder, where))
         facts = {
@@ -99,11 +100,19 @@ def _train(made: params.GeneratedModel, seed: int, folder: Path) -> None:
 
 def _template(model: params.Model, folder: Path, where: str) -> str:
     """The chat template that the checkpoint in `folder` is given; raises UserError if its tokenizer cannot be read."""
-    source = f"{where}.hub: {model.hub}" if model.hub else f"{where}.path: {model.path}"
     with clock.loading():
-        tokenizer = checkpoints.load_tokenizer(folder, source)
+        tokenizer = checkpoints.load_tokenizer(folder, _source(model, where))
     bos = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
-    return chat_template(model.prompt, tokenizer.chat_template, set(tokenizer.get_vocab()), bos, f"{where}.prompt")
+    made = chat_template(model.prompt, tokenizer.chat_template, set(tokenizer.get_vocab()), bos, f"{where}.prompt")
+    tokenizer.chat_template = made
+    chat_templates.check(tokenizer, f"{where}.prompt")
+    return made
+
+
+def _source(model: params.Model, where: str) -> str:
+    if model.generate:
+        return f"{where}.generate"
+    return f"{where}.hub: {model.hub}" if model.hub else f"{where}.path: {model.path}"
 
 
 if __name__ == "__main__":

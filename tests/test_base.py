@@ -58,7 +58,7 @@ def generated(tmp_path_factory):
 def checkpoint(tmp_path):
     """A checkpoint folder of somebody's own, with a tokenizer.json that can be read."""
     folder = tmp_path / "own"
-    make_base(folder)
+    make_base(folder, vocabulary=420)
     (folder / "tokenizer.json").unlink()
     demo_model.train_tokenizer(list(demo_pages.documents(300, 1)), 420, folder, 64)
     for name in ("tokenizer.model", "chat_template.jinja", "run_info.json"):

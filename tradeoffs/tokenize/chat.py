@@ -8,7 +8,7 @@ from jinja2 import TemplateError
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 
-from tradeoffs.common import files
+from tradeoffs.common import chat_templates, files
 from tradeoffs.common.examples import question
 from tradeoffs.plumbing.errors import UserError
 
@@ -160,8 +160,4 @@ def pad_id(tokenizer: PreTrainedTokenizerFast) -> int:
 
 
 def _ids(tokenizer: PreTrainedTokenizerFast, messages: list[dict], add_generation_prompt: bool = False) -> list[int]:
-    return list(
-        tokenizer.apply_chat_template(
-            messages, tokenize=True, add_generation_prompt=add_generation_prompt, return_dict=False
-        )
-    )
+    return chat_templates.ids(tokenizer, messages, add_generation_prompt)
