@@ -13,6 +13,7 @@ from tradeoffs.params.fields import Load
 from tradeoffs.plumbing.errors import UserError
 
 AS_LOADED = ("full", "peft", "load", "double_quant")  # of a Method: what load_trained reads
+AGAIN = "remove the folder and run `dvc repro`, which brings it back or trains it again"
 ADAPTER = "adapter_model.safetensors"
 # PEFT still asks transformers by the old name.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
@@ -111,7 +112,13 @@ def attach(model: PreTrainedModel, trained_folder: Path) -> PreTrainedModel:
         # PEFT takes AdaLoRA's rank pattern for one of LoRA's; the ranks are set right all the same.
         warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")
         warnings.filterwarnings("ignore", message="Found missing adapter keys")  # said below
-        adapted = PeftModel.from_pretrained(model, trained_folder)
+        try:
+            adapted = PeftModel.from_pretrained(model, trained_folder)
+        except torch.OutOfMemoryError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:  # of modules_to_save, of another shape
+            said = checkpoints.first_line(error)
+            raise UserError(f"{trained_folder}: its adapter does not fit its base: {said}; {AGAIN}") from error
     _require_adapter(adapted, names, str(Path(trained_folder, ADAPTER)))
     # A PeftModel hands everything on to the model in it.
     return cast(PreTrainedModel, adapted.eval())
@@ -129,8 +136,7 @@ def _require_adapter(adapted: Any, names: set[str], where: str) -> None:
         if found
     ]:
         raise UserError(
-            f"{where}: not the adapter that adapter_config.json describes: it {'; it '.join(problems)}; remove the "
-            "folder and run `dvc repro`, which brings it back or trains it again"
+            f"{where}: not the adapter that adapter_config.json describes: it {'; it '.join(problems)}; {AGAIN}"
         )
 
 
