@@ -287,6 +287,14 @@ def test_nothing_is_left_behind_when_the_prompt_cannot_be_set(checkpoint, tmp_pa
     assert list((tmp_path / "work/models/base").iterdir()) == []
 
 
+def test_weights_that_are_not_those_of_the_config_leave_nothing_behind(checkpoint, tmp_path):
+    described = files.read_json(checkpoint / "config.json")
+    files.write_json(checkpoint / "config.json", described | {"num_hidden_layers": 3})
+    with pytest.raises(UserError, match=r"own: the weights are not those of the model in config\.json: it lacks "):
+        make(tmp_path / "work", {"path": str(checkpoint), "prompt": "plain"})
+    assert list((tmp_path / "work/models/base").iterdir()) == []
+
+
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     assert problem(tmp_path / "none").startswith(f"models.mine.path: no folder {tmp_path}/none (seen from ")
 

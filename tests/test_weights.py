@@ -294,12 +294,21 @@ def test_another_models_tokenizer_is_refused(own):
     assert message.startswith(f"{WHERE}: its tokenizer is another model's: ")
 
 
+def test_what_ends_a_text_is_a_token_of_the_vocabulary(own):
+    path = own / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"eos_token": "<|none such|>"}))
+    set_config(own, vocab_size=330)
+    message = problem(own, lambda folder: checkpoints.load_tokenizer(folder, WHERE))
+    assert "its tokenizer_config.json has '<|none such|>' begin or end a text, which is no token of" in message
+
+
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% set c = a * b %}{% endfor %}{% endfor %}"
 
 
 @pytest.mark.parametrize(
     ("template", "message"),
     [
+        ("{{ '%0100000000d' % 7 }}", "the chat template takes more than "),
         (LOOP, "the chat template takes more than 0.2 seconds"),
         ("{{ 'a' * 10000000000 }}", "the chat template takes more than 64 MB of memory"),
         ("{% for a in range(1500) %}{{ 'abc' * 1000 }}{% endfor %}", "makes 4,500,000 characters of one letter"),

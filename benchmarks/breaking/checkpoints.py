@@ -38,10 +38,7 @@ Damage = Callable[[Path, random.Random], None]
 
 def tries(count: int, seed: int) -> Tries:
     """Damages by turns, each on a family that is drawn; of those that draw a place or a value, another every time."""
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    import torch
-
-    torch.set_num_threads(1)  # each try is a fork, which has no threads but its own
+    _import_all()
     rng = random.Random(seed)
     order = list(DAMAGES)
     rng.shuffle(order)
@@ -52,6 +49,21 @@ def tries(count: int, seed: int) -> Tries:
             name = order[number % len(order)]
             family, drawn = rng.choice(sorted(sound)), rng.randrange(1 << 30)
             yield _tried(name, family, drawn, work / family, sound[family])
+
+
+def _import_all() -> None:
+    """Once, since each try is a fork; which has no threads but its own."""
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from stages import base  # noqa: F401
+    from tradeoffs.base.demo_model import train_tokenizer  # noqa: F401
+    from tradeoffs.models import loading  # noqa: F401
+
+    torch.set_num_threads(1)
+    for family in FAMILIES:
+        AutoModelForCausalLM._model_mapping[type(_config(family))]
 
 
 def _tried(name: str, family: str, drawn: int, source: Path, sound: Any) -> Try:

@@ -17,13 +17,13 @@ SECONDS, MEMORY = 60.0, 4 << 30
 def limited(what: str, seconds: float = SECONDS, memory: int = MEMORY) -> Iterator[None]:
     """Raises UserError, which names `what`, once the block takes more than `seconds`, or `memory` bytes more than the
     process has. Only the main thread has a clock to stop it with, and only Linux says what a process has."""
-    with _memory(memory), _time(seconds):
-        try:
+    try:
+        with _memory(memory), _time(seconds):
             yield
-        except _OverTime as error:
-            raise UserError(f"{what} takes more than {seconds:g} seconds") from error
-        except MemoryError as error:
-            raise UserError(f"{what} takes more than {memory >> 20:,} MB of memory") from error
+    except _OverTime as error:
+        raise UserError(f"{what} takes more than {seconds:g} seconds") from error
+    except MemoryError as error:
+        raise UserError(f"{what} takes more than {memory >> 20:,} MB of memory") from error
 
 
 class _OverTime(BaseException):

@@ -187,7 +187,30 @@ def load_tokenizer(folder: Path, where: str) -> Any:
         raise UserError(f"{where}: its tokenizer cannot be read: {first_line(error)}") from error
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False).get_text_config()
     _check_vocabulary(tokenizer, getattr(config, "vocab_size", None), where)
+    _check_marks(tokenizer, folder, where)
     return tokenizer
+
+
+def _check_marks(tokenizer: Any, folder: Path, where: str) -> None:
+    """Raises UserError if what begins or ends a text is no token of the vocabulary: transformers adds one, which the
+    model has never seen."""
+    from tokenizers import Tokenizer
+
+    added = tokenizer.get_added_vocab()
+    marks = [token for token in (tokenizer.bos_token, tokenizer.eos_token) if token in added]
+    if not (marks and (folder / "tokenizer.json").is_file()):
+        return
+    held = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    beside = [folder / name for name in ("tokenizer_config.json", "added_tokens.json")]
+    named = [read_object(path, where) for path in beside if path.is_file()]
+    of_config = [token for one in named for token in dict(one.get("added_tokens_decoder") or {}).values()]
+    known = {str(token.get("content")) for token in of_config} | {token for one in named[1:] for token in one}
+    for token in marks:
+        if held.token_to_id(token) is None and token not in known:
+            raise UserError(
+                f"{where}: its tokenizer_config.json has {token!r} begin or end a text, which is no token of "
+                "tokenizer.json; take both files from where the weights are from"
+            )
 
 
 def _check_vocabulary(tokenizer: Any, rows: int | None, where: str) -> None:

@@ -128,7 +128,10 @@ def prompt_rows(
     rows = []
     for number, prompt in enumerate(prompts):
         if kind != "text":
-            ids = _ids(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True)
+            try:
+                ids = _ids(tokenizer, [{"role": "user", "content": prompt}], add_generation_prompt=True)
+            except TemplateError as error:
+                raise UserError(f"{where}[{number}]: the model's chat template refuses it: {error}") from error
         else:
             ids = tokenizer(prompt)["input_ids"]
         if not ids:
