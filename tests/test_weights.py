@@ -1,7 +1,10 @@
 """A checkpoint is taken only if its weights are those of its config, whole and finite, and its files can do no harm."""
 
+import hashlib
 import json
 import os
+import resource
+import signal
 import struct
 from pathlib import Path
 
@@ -330,15 +333,23 @@ def test_a_template_that_fails_or_does_not_end_is_one_message(own, monkeypatch, 
     assert said.startswith("models.mine.prompt: the chat template ") and message in said
 
 
-def test_a_limit_ends_with_its_block():
-    with pytest.raises(UserError, match=r"^to wait takes more than 0\.01 seconds$"), limits.limited("to wait", 0.01):
+def test_a_limit_ends_with_its_call():
+    def for_ever():
         while True:
             pass
-    with limits.limited("nothing", 0.01, 1 << 20):
-        pass
-    for _ in range(100_000):
-        pass
-    assert len(bytearray(8 << 20)) == 8 << 20
+
+    before = resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)
+    with pytest.raises(UserError, match=r"^to wait takes more than 0\.01 seconds$"):
+        limits.limited("to wait", for_ever, 0.01)
+    assert limits.limited("nothing", lambda: 7, 0.01, 1 << 20) == 7
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    assert (resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGALRM)) == before
+
+
+def test_what_is_late_in_c_code_is_stopped_when_it_ends():
+    """The alarm comes at the very end of the call."""
+    with pytest.raises(UserError, match=r"^to hash takes more than 0\.01 seconds$"):
+        limits.limited("to hash", lambda: hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000), 0.01)
 
 
 def test_a_trained_adapter_that_lacks_a_tensor_is_refused(own, tmp_path):

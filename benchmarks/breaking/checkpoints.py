@@ -33,7 +33,7 @@ TEXTS = [
 SAID = [{"role": "user", "content": "What is a loan?"}, {"role": "assistant", "content": "7 percent"}]
 TEMPLATE = "{% for m in messages %}{{ m.content }}{{ eos_token if m.role == 'assistant' else '\n' }}{% endfor %}"
 FAMILIES = ("llama", "tied", "sharded", "gpt2", "gpt_neox", "qwen2", "olmo2", "phi", "gemma")
-Damage = Callable[[Path, random.Random], None]
+Damage = Callable[[Path, random.Random], object]
 
 
 def tries(count: int, seed: int) -> Tries:
@@ -491,7 +491,7 @@ def _pickled(folder: Path, rng: random.Random) -> None:
 
 
 def _text(name: str, text: str) -> Damage:
-    return lambda folder, rng: (folder / name).write_text(text, encoding="utf-8", errors="surrogatepass") and None
+    return lambda folder, rng: (folder / name).write_text(text, encoding="utf-8", errors="surrogatepass")
 
 
 TOKENIZER: dict[str, Callable[[dict[str, Any], random.Random], Any]] = {
@@ -548,14 +548,13 @@ TEMPLATES = {
     }.items()
 }
 HARMLESS: dict[str, Damage] = {
-    "a README that is no text": lambda folder, rng: (folder / "README.md").write_bytes(rng.randbytes(99)) and None,
-    "a LICENSE that is no text": lambda folder, rng: (folder / "LICENSE").write_bytes(rng.randbytes(99)) and None,
+    "a README that is no text": lambda folder, rng: (folder / "README.md").write_bytes(rng.randbytes(99)),
+    "a LICENSE that is no text": lambda folder, rng: (folder / "LICENSE").write_bytes(rng.randbytes(99)),
     "a pickle and code beside": lambda folder, rng: (
         [
             (folder / name).write_bytes(b"cos\nsystem\n")
             for name in ("training_args.bin", "modeling_own.py", "optimizer.pt")
         ]
-        and None
     ),
     "a link outside that nobody reads": lambda folder, rng: (folder / "notes.md").symlink_to("/etc/hostname"),
     "weights in two shards": _sharded(lambda folder, rng: None),

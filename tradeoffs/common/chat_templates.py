@@ -40,10 +40,12 @@ def check(tokenizer: "PreTrainedTokenizerFast", where: str) -> None:
 def _rendered(tokenizer: Any, messages: list[dict], **options: Any) -> Any:
     from jinja2 import TemplateError
 
-    with limited("the chat template", SECONDS, MEMORY):
+    def render() -> Any:
         try:
             return tokenizer.apply_chat_template(messages, return_dict=False, **options)
         except (TemplateError, MemoryError):
             raise
         except Exception as error:  # whatever a program of somebody's raises
             raise TemplateError(f"{type(error).__name__}: {error}") from error
+
+    return limited("the chat template", render, SECONDS, MEMORY)

@@ -3,23 +3,24 @@
 import resource
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tradeoffs.plumbing.errors import UserError
 
 SECONDS, MEMORY = 60.0, 4 << 30
+Made = TypeVar("Made")
 
 
-@contextmanager
-def limited(what: str, seconds: float = SECONDS, memory: int = MEMORY) -> Iterator[None]:
-    """Raises UserError, which names `what`, once the block takes more than `seconds`, or `memory` bytes more than the
-    process has. Only the main thread has a clock to stop it with, and only Linux says what a process has."""
+def limited(what: str, call: Callable[[], Made], seconds: float = SECONDS, memory: int = MEMORY) -> Made:
+    """What `call` returns. Raises UserError, which names `what`, once it takes more than `seconds`, or `memory` bytes
+    more than the process has. Only the main thread has a clock to stop it with, and only Linux says what a process has.
+    """
     try:
-        with _memory(memory), _time(seconds):
-            yield
+        with _memory(memory):
+            return _timed(call, seconds)
     except _OverTime as error:
         raise UserError(f"{what} takes more than {seconds:g} seconds") from error
     except MemoryError as error:
@@ -27,24 +28,25 @@ def limited(what: str, seconds: float = SECONDS, memory: int = MEMORY) -> Iterat
 
 
 class _OverTime(BaseException):
-    """No Exception, so that what catches everything in the block lets it through."""
+    """No Exception, so that what catches everything on its way lets it through."""
 
 
-@contextmanager
-def _time(seconds: float) -> Iterator[None]:
+def _timed(call: Callable[[], Made], seconds: float) -> Made:
+    """No context manager: what is late inside C code is stopped at the next line of Python, which may be its end."""
     if threading.current_thread() is not threading.main_thread():
-        yield
-        return
+        return call()
 
     def stop(*_: Any) -> None:
         raise _OverTime
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
-        yield
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            return call()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
@@ -57,7 +59,7 @@ def _memory(more: int) -> Iterator[None]:
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     wanted = pages * resource.getpagesize() + more
-    lower = min((limit for limit in (soft, hard, wanted) if limit != resource.RLIM_INFINITY), default=wanted)
+    lower = min(limit for limit in (soft, hard, wanted) if limit != resource.RLIM_INFINITY)
     resource.setrlimit(resource.RLIMIT_AS, (lower, hard))
     try:
         yield

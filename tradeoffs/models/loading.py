@@ -66,7 +66,7 @@ def load_model(
         checkpoints.require(folder, path.name)
     headers = checkpoints.headers(folder)
     try:
-        model, info = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             quantization_config=_quantisation(load, dtype, double_quant),
@@ -80,6 +80,7 @@ def load_model(
         )
     except ImportError as error:
         raise UserError(f"params.yaml: train.attention: {attention} cannot be used here: {error}") from error
+    model, info = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
     weights.require_all(info, headers, str(folder))
     if load in ("nf4", "fp4") and device().type == "cpu":
         _keep_exact_scales(model)

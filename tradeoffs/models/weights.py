@@ -54,9 +54,9 @@ def check_names(folder: Path, headers: Headers, where: str) -> None:
     bars = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
-        with limited(f"{where}: to build what config.json describes"):
-            model, info = _loaded(kind, config, held)
-    except MemoryError:
+        what = f"{where}: to build what config.json describes"
+        model, info = limited(what, lambda: _loaded(kind, config, held))
+    except UserError:
         raise
     except Exception as error:  # whatever the class of this model raises for values that it cannot be built with
         said = checkpoints.first_line(error)
