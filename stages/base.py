@@ -13,16 +13,13 @@ from pathlib import Path
 from typing import Annotated
 
 from tradeoffs import params
-from tradeoffs.base import demo_model, demo_pages, hub_downloads, hub_models, hub_space
+from tradeoffs.base import demo_model, demo_pages, general_text, hub_downloads, hub_models, hub_space
 from tradeoffs.base.prompts import TEMPLATES, chat_template
-from tradeoffs.common import cells, files
+from tradeoffs.common import cells, chat_templates, files
 from tradeoffs.convert import gguf_converter
-from tradeoffs.models import checkpoints
+from tradeoffs.models import checkpoints, weights
 from tradeoffs.plumbing import cli, clock
-from tradeoffs.plumbing.errors import UserError
-from tradeoffs.sources import demo_words, hub, readers
-
-GENERAL = 1000  # documents of general text that are kept, at most
+from tradeoffs.sources import demo_words, hub
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,7 @@ class Reads:
 def main(model: str) -> None:
     cfg = params.load(Reads, model=model)
     where = f"models.{model}"
-    general, given = _general(cfg.model, cfg.seed, where), _given(cfg.model.prompt, model)
+    general, given = general_text.documents(cfg.model, cfg.seed, where), _given(cfg.model.prompt, model)
     with files.new_folder(cells.base(model)) as folder:
         if cfg.model.generate:
             source = {"source": "generated"}
@@ -46,6 +43,7 @@ def main(model: str) -> None:
             source = {"source": path}
             checkpoints.copy(Path(path), folder, f"{where}.path")
             files.note_if_unwatched(path, "models/raw", f"base@{model}")
+        weights.check(folder, _source(cfg.model, where))
         # chat_template.jinja, which transformers prefers to a template in tokenizer_config.json
         files.write_text(folder / "chat_template.jinja", _template(cfg.model, folder, where, given))
         facts = {
@@ -81,22 +79,6 @@ def _fetch(model: params.Model, where: str, given: str, folder: Path) -> dict[st
     return {"source": found.repo, "commit": found.commit}
 
 
-def _general(model: params.Model, seed: int, where: str) -> list[dict[str, str]]:
-    """Documents (id, text), all different, in an order that does not change when others come or go. Raises UserError
-    for a file without any."""
-    if model.general:
-        columns = params.Columns(text=model.general.column or "text")  # a text file's documents are in that one
-        texts = [row["text"] for row in readers.read(Path(model.general.path), columns)]
-    elif model.generate:
-        texts = demo_pages.held_out(GENERAL, model.generate.sentences, seed)
-    else:
-        texts = []
-    found = {files.content_id(text): text for text in texts if text}
-    if model.general and not found:
-        raise UserError(f"{where}.general.path: {model.general.path} holds no text; name another file, or leave it out")
-    return [{"id": id, "text": found[id]} for id in sorted(found)[:GENERAL]]
-
-
 def _train(made: params.GeneratedModel, seed: int, folder: Path) -> None:
     texts = list(demo_pages.documents(made.sentences, seed))
     tokenizer = demo_model.train_tokenizer(texts, made.vocabulary, folder, made.context, demo_words.WORDS)
@@ -111,12 +93,20 @@ def _given(prompt: str, name: str) -> str:
 
 def _template(model: params.Model, folder: Path, where: str, given: str) -> str:
     """The chat template that the checkpoint in `folder` is given; raises UserError if its tokenizer cannot be read."""
-    source = f"{where}.hub: {model.hub}" if model.hub else f"{where}.path: {model.path}"
     with clock.loading():
-        tokenizer = checkpoints.load_tokenizer(folder, source)
+        tokenizer = checkpoints.load_tokenizer(folder, _source(model, where))
     bos = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
     tokens = set(tokenizer.get_vocab())
-    return chat_template(model.prompt, tokenizer.chat_template, tokens, bos, f"{where}.prompt", given)
+    made = chat_template(model.prompt, tokenizer.chat_template, tokens, bos, f"{where}.prompt", given)
+    tokenizer.chat_template = made
+    chat_templates.check(tokenizer, f"{where}.prompt")
+    return made
+
+
+def _source(model: params.Model, where: str) -> str:
+    if model.generate:
+        return f"{where}.generate"
+    return f"{where}.hub: {model.hub}" if model.hub else f"{where}.path: {model.path}"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import pytest
 from test_hub_mmlu import questions
 
 from benchmarks.breaking import WELL, data
-from stages import base
 from tradeoffs import params
 from tradeoffs.common import examples, files
 from tradeoffs.params import Columns
@@ -291,9 +290,9 @@ def test_general_text_that_is_none_is_said_to_be(tmp_path):
     path = write(tmp_path / "a.txt", "\n \n")
     model = params.Model(prompt="plain", path="x", general=params.GeneralText(str(path)))
     with pytest.raises(UserError, match=r"models\.m\.general\.path: .* holds no text; name another file"):
-        base._general(model, 0, "models.m")
+        general_text.documents(model, 0, "models.m")
     write(path, "A text.\n")
-    assert [row["text"] for row in base._general(model, 0, "models.m")] == ["A text."]
+    assert [row["text"] for row in general_text.documents(model, 0, "models.m")] == ["A text."]
 
 
 # Multiple choice

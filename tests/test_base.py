@@ -58,7 +58,7 @@ def generated(tmp_path_factory):
 def checkpoint(tmp_path):
     """A checkpoint folder of somebody's own, with a tokenizer.json that can be read."""
     folder = tmp_path / "own"
-    make_base(folder)
+    make_base(folder, vocabulary=420)
     (folder / "tokenizer.json").unlink()
     demo_model.train_tokenizer(list(demo_pages.documents(300, 1)), 420, folder, 64)
     for name in ("tokenizer.model", "chat_template.jinja", "run_info.json"):
@@ -324,6 +324,14 @@ def test_a_local_checkpoint_is_copied_unchanged_and_gets_the_template(checkpoint
 def test_nothing_is_left_behind_when_the_prompt_cannot_be_set(checkpoint, tmp_path):
     with pytest.raises(UserError, match=r"models\.mine\.prompt: own, but"):
         make(tmp_path / "work", {"path": str(checkpoint), "prompt": "own"})
+    assert list((tmp_path / "work/models/base").iterdir()) == []
+
+
+def test_weights_that_are_not_those_of_the_config_leave_nothing_behind(checkpoint, tmp_path):
+    described = files.read_json(checkpoint / "config.json")
+    files.write_json(checkpoint / "config.json", described | {"num_hidden_layers": 3})
+    with pytest.raises(UserError, match=r"own: the weights are not those of the model in config\.json: it lacks "):
+        make(tmp_path / "work", {"path": str(checkpoint), "prompt": "plain"})
     assert list((tmp_path / "work/models/base").iterdir()) == []
 
 

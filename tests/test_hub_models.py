@@ -27,14 +27,14 @@ SMALL = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer.m
 # Fetches each of the argument's requests (repository, revision, folder), in one process, since imports take a second.
 # Nobody waits for a second try, and what arrives is written in pieces that are small beside these models. Where nothing
 # is wrong with the architecture it is not looked at, since that imports torch.
-UNSEEN = "checkpoints.check_architecture = lambda *_: None"
+UNSEEN = "checkpoints.check_architecture = weights.check_names = lambda *_: None"
 CLIENT = f"""
 import json, sys, time
 from pathlib import Path
 time.sleep = lambda seconds: None
 from huggingface_hub import constants
 constants.DOWNLOAD_CHUNK_SIZE = 1 << 16
-from tradeoffs.models import checkpoints
+from tradeoffs.models import checkpoints, weights
 from tradeoffs.base import hub_downloads, hub_models, hub_space
 from tradeoffs.plumbing.errors import UserError
 {UNSEEN}
@@ -120,6 +120,7 @@ def broken(checkpoint, variants, tmp_path_factory):
         "speechless": variants("speechless", **{"tokenizer.json": None, "tokenizer.model": None}),
         "coded": variants("coded", **{"config.json": coded}),
         "odd": variants("odd", **{"config.json": json.dumps(config | {"model_type": "bert_like"})}),
+        "deeper": variants("deeper", **{"config.json": json.dumps(config | {"num_hidden_layers": 3})}),
         "halved": variants("halved", **{checkpoints.INDEX: index}),
         "outside": variants("outside", **{checkpoints.INDEX: index.replace("model-", "../../model-")}),
     }
@@ -443,6 +444,9 @@ def test_an_architecture_that_needs_code_of_its_own_is_refused(broken):
         in (broken["coded"])
     )
     assert "knows no causal language model of type 'bert_like'; take" in broken["odd"]
+    assert (
+        f"{WHERE}.hub: me/deeper: the weights are not those of the model in config.json: it lacks " in broken["deeper"]
+    )
 
 
 STAGE = """

@@ -47,10 +47,10 @@ TINY_TRAIN = Train(
 )
 
 
-def make_base(folder: Path, tied: bool = False) -> None:
+def make_base(folder: Path, tied: bool = False, vocabulary: int = VOCABULARY) -> None:
     """A bf16 Llama checkpoint with the demo's layer sizes and random weights."""
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=128, tie_word_embeddings=tied, **LLAMA)
+    config = LlamaConfig(vocab_size=vocabulary, max_position_embeddings=128, tie_word_embeddings=tied, **LLAMA)
     model = LlamaForCausalLM(config)
     model.generation_config = GenerationConfig(bos_token_id=1, eos_token_id=2)
     model.to(torch.bfloat16).save_pretrained(folder)

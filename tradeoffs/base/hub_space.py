@@ -1,5 +1,6 @@
 """What a model of the hub takes of the disk and of memory, told before it is downloaded."""
 
+import math
 import os
 import shutil
 from configparser import ConfigParser, Error
@@ -9,7 +10,7 @@ import platformdirs
 
 from tradeoffs.base.hub_downloads import amount, left_behind
 from tradeoffs.base.hub_models import Source
-from tradeoffs.models import checkpoints
+from tradeoffs.models import checkpoints, weights
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.sources import hub
 
@@ -17,18 +18,23 @@ from tradeoffs.sources import hub
 def announce(source: Source, folder: Path) -> None:
     """Prints what the model takes, of the disk and of memory; `folder` is where its copy goes (models/base/NAME).
 
-    Raises UserError if it does not fit the disk.
+    Raises UserError if it does not fit the disk, or if its weights are not those of the model in its config.
     """
     from huggingface_hub import constants
 
     size, cache = sum(source.weights.values()), _dvc_cache()
     downloads = Path(constants.HF_HUB_CACHE)
     with hub.explained(source.repo, source.commit, "model", source.where):
-        count, exact = _parameters(source, size)
+        headers = _headers(source)
         missing = max(0, sum(source.weights[name] for name in source.missing) - left_behind(source))
+    if headers is not None:
+        weights.check_names(source.folder, headers, f"{source.where}.hub: {source.repo}")
+    # Where nothing tells, the size of 16-bit numbers does.
+    count = size // 2 if headers is None else sum(math.prod(shape) for _, shape in headers.values())
+    about = "about " if headers is None else ""
     download = f"{amount(missing)} to download into {downloads}" if missing else "nothing to download"
     print(
-        f"{source.repo} at {source.commit}: {'' if exact else 'about '}{count / 1e6:,.1f} million parameters\n"
+        f"{source.repo} at {source.commit}: {about}{count / 1e6:,.1f} million parameters\n"
         f"  disk: {download}, up to {amount(2 * size)} for the copies in {folder.parent} and {cache}\n"
         f"  memory, without activations: {amount(2 * count)} to run (bf16) or to tune an adapter, {amount(4 * count)} "
         f"for the reference (float32), {amount(16 * count)} to tune in full (float32 weights, gradients, two moments)"
@@ -36,21 +42,21 @@ def announce(source: Source, folder: Path) -> None:
     _check_room(source, [("download", downloads, missing), ("copy", folder.parent, size), ("DVC's copy", cache, size)])
 
 
-def _parameters(source: Source, size: int) -> tuple[int, bool]:
-    """How many numbers the weights hold, and whether that is exact: from the headers of the files, which come first in
-    them; where the hub does not give a part of a file, from their size as 16-bit numbers."""
+def _headers(source: Source) -> weights.Headers | None:
+    """Type and shape of each tensor, from the headers of the files, which come first in them; None where the hub does
+    not give a part of a file."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, SafetensorsParsingError
     from huggingface_hub.utils import httpx
 
     if not source.missing:
-        return checkpoints.parameters(source.folder), True
+        return checkpoints.headers(source.folder)
     header = huggingface_hub.HfApi().parse_safetensors_file_metadata
     try:
         found = [header(source.repo, name, revision=source.commit) for name in source.weights]
     except (SafetensorsParsingError, HfHubHTTPError, httpx.HTTPError):  # the download itself will say what is wrong
-        return size // 2, False
-    return sum(sum(one.parameter_count.values()) for one in found), True
+        return None
+    return {name: (tensor.dtype, tensor.shape) for one in found for name, tensor in one.tensors.items()}
 
 
 def _check_room(source: Source, wanted: list[tuple[str, Path, int]]) -> None:

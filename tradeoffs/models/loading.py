@@ -2,17 +2,19 @@
 
 import warnings
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel
 
-from tradeoffs.models import checkpoints
+from tradeoffs.models import checkpoints, weights
 from tradeoffs.params import Method
 from tradeoffs.params.fields import Load
 from tradeoffs.plumbing.errors import UserError
 
 AS_LOADED = ("full", "peft", "load", "double_quant")  # of a Method: what load_trained reads
+AGAIN = "remove the folder and run `dvc repro`, which brings it back or trains it again"
+ADAPTER = "adapter_model.safetensors"
 # PEFT still asks transformers by the old name.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
@@ -55,14 +57,16 @@ def load_model(
     blocks too; the evaluation always does. `attention` None: sdpa, or eager where there is no other (Gemma 2).
 
     `dtype` is that of the weights that are not quantised, and of the arithmetic. Raises UserError if the folder holds
-    no checkpoint, or if the attention asked for is not installed.
+    no checkpoint, if its weights are not those that its config asks for, or if the attention asked for is not
+    installed.
     """
     folder = Path(folder)
     checkpoints.require(folder, "config.json")
     for path in checkpoints.weight_files(folder):
         checkpoints.require(folder, path.name)
+    headers = checkpoints.headers(folder)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             quantization_config=_quantisation(load, dtype, double_quant),
@@ -71,9 +75,13 @@ def load_model(
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # which are told by their names below
         )
     except ImportError as error:
         raise UserError(f"params.yaml: train.attention: {attention} cannot be used here: {error}") from error
+    model, info = cast(tuple[PreTrainedModel, dict[str, Any]], loaded)
+    weights.require_all(info, headers, str(folder))
     if load in ("nf4", "fp4") and device().type == "cpu":
         _keep_exact_scales(model)
     return model.eval()
@@ -91,15 +99,46 @@ def load_trained(base_folder: Path, trained_folder: Path, method: Method, dtype:
 
 
 def attach(model: PreTrainedModel, trained_folder: Path) -> PreTrainedModel:
-    """`model` with the trained adapter of a folder on it, unmerged, in evaluation mode."""
+    """`model` with the trained adapter of a folder on it, unmerged, in evaluation mode.
+
+    Raises UserError if the folder lacks a file of it, or the file a tensor.
+    """
     from peft import PeftModel  # takes a second to import, and only adapters need it
 
     checkpoints.require(Path(trained_folder), "adapter_config.json")
+    checkpoints.require(Path(trained_folder), ADAPTER)
+    with checkpoints.opened(Path(trained_folder, ADAPTER)) as held:
+        names = set(held.keys())
     with warnings.catch_warnings():
         # PEFT takes AdaLoRA's rank pattern for one of LoRA's; the ranks are set right all the same.
         warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")
-        # A PeftModel hands everything on to the model in it.
-        return cast(PreTrainedModel, PeftModel.from_pretrained(model, trained_folder).eval())
+        warnings.filterwarnings("ignore", message="Found missing adapter keys")  # said below
+        try:
+            adapted = PeftModel.from_pretrained(model, trained_folder)
+        except torch.OutOfMemoryError:
+            raise
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:  # of modules_to_save, of another shape
+            said = checkpoints.first_line(error)
+            raise UserError(f"{trained_folder}: its adapter does not fit its base: {said}; {AGAIN}") from error
+    _require_adapter(adapted, names, str(Path(trained_folder, ADAPTER)))
+    # A PeftModel hands everything on to the model in it.
+    return cast(PreTrainedModel, adapted.eval())
+
+
+def _require_adapter(adapted: Any, names: set[str], where: str) -> None:
+    """Raises UserError unless the file held what would be written of the adapter now: what is missing is as random as
+    before its training."""
+    from peft import get_peft_model_state_dict
+
+    asked = set(get_peft_model_state_dict(adapted, save_embedding_layers=False))
+    if problems := [
+        f"{verb} {', '.join(sorted(found)[:3])}"
+        for verb, found in (("lacks", asked - names), ("has", names - asked))
+        if found
+    ]:
+        raise UserError(
+            f"{where}: not the adapter that adapter_config.json describes: it {'; it '.join(problems)}; {AGAIN}"
+        )
 
 
 def _quantisation(load: Load | None, dtype: torch.dtype, double_quant: bool) -> BitsAndBytesConfig | None:

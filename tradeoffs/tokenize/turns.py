@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerFast
 
+from tradeoffs.common import chat_templates
 from tradeoffs.plumbing.errors import UserError
 
 SHOWN = 30  # characters of a text on each side of a place in it
@@ -145,11 +147,11 @@ def rendered(tokenizer: PreTrainedTokenizerFast, messages: list[dict], where: st
     Raises UserError where it fails, or refuses the roles.
     """
     try:
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=asks))
-    except Exception as error:  # a template is a program, which raises whatever its expressions do
+        return chat_templates.rendered(tokenizer, messages, asks)
+    except (TemplateError, UserError) as error:
         roles = ", ".join(message["role"] for message in messages)
         raise UserError(
-            f"{where}: the model's chat template refuses a conversation of {roles}: {error or type(error).__name__}; "
+            f"{where}: the model's chat template refuses a conversation of {roles}: {error}; "
             f"change these rows, or {OTHER}"
         ) from error
 
