@@ -11,6 +11,7 @@ from test_hub_mmlu import questions
 
 from benchmarks.breaking import WELL, data
 from tradeoffs import params
+from tradeoffs.base import general_text
 from tradeoffs.common import examples, files
 from tradeoffs.params import Columns
 from tradeoffs.plumbing import cli
