@@ -1,0 +1,105 @@
+"""One sentence for what this machine, not the input, lacks: room, rights, open files, memory, threads."""
+
+import errno
+import os
+import re
+import resource
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+ROOM = (errno.ENOSPC, errno.EDQUOT)
+# What is wrong, and what to do about it.
+WAYS_OUT = {
+    errno.ENOSPC: ("the disk is full", "free some space and run again"),
+    errno.EDQUOT: ("the disk quota is used up", "free some space, or ask for more, and run again"),
+    errno.EROFS: ("the file system is read-only", "mount it for writing, or work in a copy elsewhere"),
+    errno.EACCES: ("permission denied", "give this user the right to it, or work in a copy that is yours"),
+    errno.EPERM: ("operation not permitted", "give this user the right to it, or work in a copy that is yours"),
+    errno.EMFILE: ("too many open files", "raise the limit (ulimit -n 4096) and run again"),
+    errno.ENFILE: ("too many open files on this machine", "end what has them open, and run again"),
+    errno.ENAMETOOLONG: ("the name is too long", "shorten the names in params.yaml, or work in a folder nearer to /"),
+    errno.EIO: ("the disk cannot be read or written", "look at the machine's log (dmesg), and at the disk"),
+    errno.ESTALE: ("the network file system has lost the file", "mount it again, and run again"),
+    errno.ENOMEM: ("not enough memory", ""),
+    errno.EAGAIN: ("no process or thread can be started", "raise the limit (ulimit -u), or end other processes"),
+}
+# How libraries in Rust (safetensors, tokenizers), Arrow and torch say it, in exceptions of other types.
+NUMBER = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
+SAID = {
+    "can't allocate memory": errno.ENOMEM,
+    "cannot allocate memory": errno.ENOMEM,
+    "failed to map segment from shared object": errno.ENOMEM,
+    "std::bad_alloc": errno.ENOMEM,
+    "can't start new thread": errno.EAGAIN,
+    "no space left on device": errno.ENOSPC,
+}
+
+
+def lacking(error: BaseException) -> str:
+    """What the machine lacked when `error` was raised: file, file system, what is free, what to do; "" if nothing."""
+    number = _number(error)
+    if number not in WAYS_OUT:
+        return ""
+    what, way_out = WAYS_OUT[number]
+    where = _where(error)
+    if number == errno.ENOMEM:
+        return f"{where}{what}: {_memory()}"
+    free = f" ({_free(error)})" if number in ROOM else ""
+    return f"{where}{what}{free}; {way_out}"
+
+
+def _number(error: BaseException) -> int:
+    """That of errno(3), 0 if it says none: the number of an OSError, else what its text says."""
+    if isinstance(error, MemoryError):
+        return errno.ENOMEM
+    if isinstance(error, OSError) and error.errno:
+        return error.errno
+    text = str(error)
+    if found := NUMBER.search(text):
+        return int(found[1] or found[2])
+    return next((number for said, number in SAID.items() if said in text.lower()), 0)
+
+
+def _where(error: BaseException) -> str:
+    found = [os.fsdecode(name) for name in _names(error)]
+    return f"{' -> '.join(found)}: " if found else ""
+
+
+def _names(error: BaseException) -> list[str | bytes]:
+    names = (getattr(error, "filename", None), getattr(error, "filename2", None))
+    return [name for name in names if isinstance(name, str | bytes) and name]
+
+
+def _free(error: BaseException) -> str:
+    """What is free on the file system of the file; of one that is not named, where this process writes."""
+    named = [Path(os.fsdecode(name)) for name in _names(error)]
+    found: dict[int, str] = {}
+    for path in named or [Path.cwd(), _temporary()]:
+        with suppress(OSError):
+            there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+            stat = os.statvfs(there)
+            megabytes = stat.f_bavail * stat.f_frsize / 1e6
+            rest = "" if stat.f_favail or not stat.f_files else ", and no more files can be made"
+            found.setdefault(there.stat().st_dev, f"{megabytes:.1f} MB free on that of {there}{rest}")
+    return "; ".join(found.values()) or "nobody knows how much is free"
+
+
+def _temporary() -> Path:
+    try:
+        return Path(tempfile.gettempdir())
+    except OSError:
+        return Path.cwd()
+
+
+def _memory() -> str:
+    free = psutil.virtual_memory().available / 1e6
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        return (
+            f"a process may take {limit / 1e6:.0f} MB of address space (ulimit -v), of which libraries alone take "
+            "several thousand; ulimit -v unlimited, and run again"
+        )
+    return f"{free:.0f} MB are free; end other processes, or ask for less in params.yaml (batch sizes, a smaller model)"
