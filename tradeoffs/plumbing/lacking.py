@@ -35,6 +35,9 @@ SAID = {
     "std::bad_alloc": errno.ENOMEM,
     "can't start new thread": errno.EAGAIN,
     "no space left on device": errno.ENOSPC,
+    "database or disk is full": errno.ENOSPC,  # of SQLite, in which DVC keeps what it knows of files
+    "attempt to write a readonly database": errno.EROFS,
+    "unable to open database file": errno.EACCES,
 }
 
 

@@ -1,0 +1,132 @@
+"""What a machine lacks ends a stage with one sentence: file, file system, what is free, what to do."""
+
+import errno
+import os
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models
+
+from tradeoffs.common import files
+from tradeoffs.plumbing import cli, clock
+from tradeoffs.plumbing.lacking import WAYS_OUT, lacking
+
+REPO = Path(__file__).parents[1]
+FULL = Path("/dev/full")  # whatever is written there finds no room
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="no /dev/full here")
+
+
+def said_of(error: BaseException) -> str:
+    with pytest.raises(SystemExit) as ended, cli.explained():
+        raise error
+    return str(ended.value)
+
+
+@pytest.mark.parametrize("number", [number for number in WAYS_OUT if number != errno.ENOMEM])
+def test_each_says_which_file_and_what_to_do(number, tmp_path):
+    said = said_of(OSError(number, os.strerror(number), str(tmp_path / "out.parquet")))
+    what, way_out = WAYS_OUT[number]
+    assert said.startswith(f"error: {tmp_path / 'out.parquet'}: {what}") and said.endswith(f"; {way_out}")
+    assert "\n" not in said
+
+
+def test_a_full_disk_is_named_with_what_is_free_there(tmp_path):
+    said = said_of(OSError(errno.ENOSPC, "No space", str(tmp_path / "not/there/yet")))
+    assert re.search(rf"\(\d+\.\d MB free on that of {re.escape(str(tmp_path))}(, and .*)?\)", said)
+
+
+def test_where_no_file_is_named_those_that_are_written_to_are(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert re.search(r"error: the disk is full \(\d+\.\d MB free on that of .*\)", said_of(OSError(errno.ENOSPC, "No")))
+
+
+def test_too_little_memory_says_what_is_free_and_a_limit_of_it():
+    assert re.search(r"error: not enough memory: \d+ MB are free; .*batch sizes", said_of(MemoryError()))
+    program = (
+        "import resource; from tradeoffs.plumbing import cli\n"
+        "with cli.explained():\n"
+        "    resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9))\n"
+        "    bytearray(2 * 10**9)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: not enough memory: a process may take 1000 MB of address space (ulimit -v)")
+
+
+@needs_full
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda: FULL.write_text("text"),
+        lambda: torch.save(torch.zeros(9), FULL.open("wb")),
+        lambda: pa.OSFile(str(FULL), "wb").write(b"text"),
+        lambda: save_file({"a": torch.zeros(9)}, FULL),
+        lambda: Tokenizer(models.BPE()).save(str(FULL)),
+    ],
+    ids=["python", "torch", "arrow", "safetensors", "tokenizers"],
+)
+def test_every_library_that_writes_says_it_in_one_sentence(write):
+    try:
+        write()
+    except Exception as error:
+        assert "the disk is full" in lacking(error), repr(error)
+    else:
+        pytest.skip("this library does not write there")
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError(errno.ENOENT, "No such file"), KeyError(28)])
+def test_all_else_keeps_its_traceback(error):
+    with pytest.raises(type(error)), cli.explained():
+        raise error
+
+
+def test_a_table_that_does_not_fit_leaves_nothing_behind(tmp_path, monkeypatch):
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.chdir(tmp_path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limit[1]))  # EFBIG, as near to a full disk as a test comes
+    try:
+        with pytest.raises(OSError, match="too large"):
+            files.write_text("a.json", "x" * 9000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stage_whose_times_do_not_fit_stands_and_says_that_they_are_lost(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    clock.add('{"step": "a", "peak_mb": 1}\n')
+    before = clock.LOG.read_bytes()
+    for write in (full, lambda file, lines: real(file, lines[:9])):
+        real = os.write
+        monkeypatch.setattr(clock.os, "write", write)
+        with clock.stage("prepare"):
+            pass
+        monkeypatch.setattr(clock.os, "write", real)
+        assert "note: .scratch/times.jsonl: No space left on device: the times" in capsys.readouterr().err
+        assert clock.LOG.read_bytes() == before
+
+
+def test_a_line_that_was_cut_short_hides_no_other(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    row = '{"stage": "prepare", "step": "a", "startup": 1, "loading": 0, "work": 1, "cpu": 1, "peak_mb": 7}\n'
+    clock.add(f'{{"stage": "base", "st\n{row}')
+    assert clock.peak_mb("a") == 7
+    assert "prepare" in clock.table() and "base" not in clock.table()
+
+
+def test_what_the_terminal_cannot_show_is_written_out():
+    program = "from tradeoffs.plumbing import cli\nwith cli.explained():\n    print('m\\u00fcller \\udce4')"
+    environment = os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPO, env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "m\\xfcller \\udce4\n")
