@@ -259,11 +259,13 @@ def steps_of(pid: int) -> Iterator[tuple[str, psutil.Process]]:
     with suppress(psutil.Error):
         for child in psutil.Process(pid).children():
             with suppress(psutil.Error):
-                words = " ".join(child.cmdline())
-                if "multiprocessing.forkserver" in words:
+                words = child.cmdline()
+                if any("multiprocessing.forkserver" in word for word in words):
                     yield from (("step, a fork", fork) for fork in child.children())
-                elif "-m stages." in words:
+                elif "-m" in words and any(word.startswith("stages.") for word in words):
                     yield "step, a command", child
+                elif any("-m stages." in word for word in words):  # the shell of plain DVC
+                    yield from (("step, a command", one) for one in child.children() or [child])
 
 
 def runs_until_done(folder: Path) -> int:
@@ -274,10 +276,14 @@ def runs_until_done(folder: Path) -> int:
     raise UserError(f"a run that was killed does not end well: started {MOST_RUNS} times\n{log(folder)[-2000:]}")
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, serial: bool = False) -> subprocess.Popen[bytes]:
+    """A run, or with `serial` that of plain DVC, as the leader of a group of its own."""
+    words = ["dvc", "repro"] if serial else [runner.__package__, "--jobs", "3"]
     with (folder / "log").open("wb") as output:
-        command = [sys.executable, "-m", runner.__package__, "--jobs", "3"]
-        return subprocess.Popen(command, cwd=folder, env=_environment(), stdout=output, stderr=output)
+        command = [sys.executable, "-m", *words]
+        return subprocess.Popen(
+            command, cwd=folder, env=_environment(), stdout=output, stderr=output, start_new_session=True
+        )
 
 
 def log(folder: Path) -> str:

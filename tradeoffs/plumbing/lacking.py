@@ -15,6 +15,7 @@ ROOM = (errno.ENOSPC, errno.EDQUOT)
 WAYS_OUT = {
     errno.ENOSPC: ("the disk is full", "free some space and run again"),
     errno.EDQUOT: ("the disk quota is used up", "free some space, or ask for more, and run again"),
+    errno.EFBIG: ("the file would be larger than it may be", "raise the limit (ulimit -f unlimited), and run again"),
     errno.EROFS: ("the file system is read-only", "mount it for writing, or work in a copy elsewhere"),
     errno.EACCES: ("permission denied", "give this user the right to it, or work in a copy that is yours"),
     errno.EPERM: ("operation not permitted", "give this user the right to it, or work in a copy that is yours"),
@@ -35,6 +36,8 @@ SAID = {
     "std::bad_alloc": errno.ENOMEM,
     "can't start new thread": errno.EAGAIN,
     "no space left on device": errno.ENOSPC,
+    "pytorchstreamwriter failed writing": errno.ENOSPC,  # of torch, which gives no number
+    "unexpected pos": errno.ENOSPC,
     "database or disk is full": errno.ENOSPC,  # of SQLite, in which DVC keeps what it knows of files
     "attempt to write a readonly database": errno.EROFS,
     "unable to open database file": errno.EACCES,
