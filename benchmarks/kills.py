@@ -313,7 +313,9 @@ def differing(calm: Path, killed: Path) -> list[str]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     paths = [path for name in MADE for path in (folder / name).rglob("*") if path.is_file()]
-    found = {str(path.relative_to(folder)): path.read_bytes() for path in [*paths, folder / "dvc.lock"]}
+    lock = folder / "dvc.lock"
+    paths += [lock] if lock.exists() else []
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
     found.pop(OWN, None)
     return found
 

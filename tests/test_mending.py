@@ -143,6 +143,30 @@ def test_a_lock_by_hard_links_of_a_dead_process_is_removed(tmp_path, who):
     assert (tmp_path / "lock").exists() == (who == "alive")
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_what_dvc_has_left_half_copied_goes(tmp_path, shared):
+    """Of a cache that others share, what they may be at stays."""
+    cache = tmp_path / ("shared" if shared else ".dvc") / "cache/files/md5"
+    outs = [SimpleNamespace(fs_path=str(tmp_path / "models/gguf/demo"), is_in_repo=True)]
+    of = SimpleNamespace(
+        dvc_dir=str(tmp_path / ".dvc"),
+        cache=SimpleNamespace(local=SimpleNamespace(path=str(cache))),
+        index=SimpleNamespace(stages=[SimpleNamespace(outs=outs)]),
+    )
+    name = ".EYloKniljgjVscPylQ2fuQ.tmp"
+    copies = [cache / "01" / name, cache / name, tmp_path / "models/gguf" / name]
+    kept = [cache / "01/23456789012345678901234567890a", tmp_path / "models/gguf/.mine.tmp"]
+    for path in [*copies, *kept]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("a")
+    mending.remove_unfinished(of)
+    assert [path.exists() for path in copies] == [shared, shared, False]
+    for path in copies[:2] if shared else []:
+        os.utime(path, (1e9, 1e9))
+    mending.remove_unfinished(of)
+    assert not any(path.exists() for path in copies) and all(path.exists() for path in kept)
+
+
 def test_what_dvc_could_not_put_into_its_cache_is_known(monkeypatch):
     import dvc.output
 

@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,8 @@ from tradeoffs.common import files
 STAGE = re.compile(r"^  [^\s#-].*:\n", re.MULTILINE)
 BROKEN = Path(".scratch/dvc.lock.broken")  # as it was found
 CLOCKS = 5.0  # seconds by which a file system's clock may be behind
+COPY = re.compile(r"\.[\w-]{22}\.tmp")  # as DVC calls a file that it is still copying
+OLD = 86400.0  # seconds
 MARKS = re.compile(r"^(<<<<<<< |=======$|>>>>>>> )", re.MULTILINE)
 
 
@@ -94,6 +97,26 @@ def _committed(lock: Path) -> bytes | None:
         done = subprocess.run(["git", "show", f"HEAD:./{lock.name}"], cwd=lock.absolute().parent, capture_output=True)
         return done.stdout if done.returncode == 0 else None
     return None
+
+
+def remove_unfinished(repo: Repo) -> None:
+    """Removes what DVC has left half-copied, where it was killed or a disk was full, in its cache and beside outputs.
+
+    In a cache outside of the project others may be at work: there, what is a day old.
+    """
+    cache = Path(repo.cache.local.path)
+    mine = cache.is_relative_to(str(repo.dvc_dir))
+    for folder in [cache, *cache.glob("??")]:
+        _remove_copies(folder, 0.0 if mine else OLD)
+    for folder in {Path(out.fs_path).parent for stage in repo.index.stages for out in stage.outs if out.is_in_repo}:
+        _remove_copies(folder, 0.0)
+
+
+def _remove_copies(folder: Path, old: float) -> None:
+    with suppress(OSError):  # what cannot be removed does no harm
+        for path in folder.glob(".*.tmp"):
+            if COPY.fullmatch(path.name) and time.time() - path.stat().st_mtime >= old:
+                path.unlink()
 
 
 def unlock_of_the_dead(repo: Repo) -> None:

@@ -33,7 +33,7 @@ from tradeoffs.common import files
 from tradeoffs.plumbing import held as steps_held
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro.dvc_gaps import alone, quiet, transferred
-from tradeoffs.repro.mending import forget_the_dead, hardlink, mend, unlock_of_the_dead
+from tradeoffs.repro.mending import forget_the_dead, hardlink, mend, remove_unfinished, unlock_of_the_dead
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
 
@@ -54,11 +54,13 @@ def opened(targets: Sequence[str] = (), kind: "type[Pipeline] | None" = None) ->
     with quiet(), project() as (repo, held):
         steps_held.wait_for_others()
         _read(repo)
+        remove_unfinished(repo)
         steps = (kind or Pipeline)(repo, targets, held=held)
         try:
             yield steps
         finally:
             steps.release_all()
+            remove_unfinished(repo)
 
 
 @contextmanager
