@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, models
 
 from tradeoffs.plumbing import cli, clock
 from tradeoffs.plumbing.lacking import WAYS_OUT, lacking
+from tradeoffs.repro import dvc_gaps
 
 REPO = Path(__file__).parents[1]
 
@@ -82,6 +83,13 @@ def test_every_library_that_writes_says_it_in_one_sentence(tmp_path, write):
     assert "the file would be larger than it may be" in said or "the disk is full (" in said  # as torch has it
 
 
+@pytest.mark.parametrize(
+    "error", [OSError("AF_UNIX path too long"), FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")]
+)
+def test_without_a_folder_for_temporary_files_it_is_said_how_to_name_one(error):
+    assert said_of(error).startswith("error: the") and "; export TMPDIR=FOLDER" in said_of(error)
+
+
 @pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError(errno.ENOENT, "No such file"), KeyError(28)])
 def test_all_else_keeps_its_traceback(error):
     with pytest.raises(type(error)), cli.explained():
@@ -96,8 +104,8 @@ def test_a_stage_whose_times_do_not_fit_stands_and_says_that_they_are_lost(tmp_p
 
     clock.add('{"step": "a", "peak_mb": 1}\n')
     before = clock.LOG.read_bytes()
+    real = os.write
     for write in (full, lambda file, lines: real(file, lines[:9])):
-        real = os.write
         monkeypatch.setattr(clock.os, "write", write)
         with clock.stage("prepare"):
             pass
@@ -119,3 +127,34 @@ def test_what_the_terminal_cannot_show_is_written_out():
     environment = os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = subprocess.run([sys.executable, "-c", program], cwd=REPO, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "m\\xfcller \\udce4\n")
+
+
+def test_names_that_the_locale_does_not_know_are_said_with_what_to_set(tmp_path):
+    folder = tmp_path / "m\u00fcller"
+    folder.mkdir()
+    program = "from tradeoffs.plumbing import cli\nwith cli.explained():\n    __import__('os').getcwd().encode()"
+    environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "PYTHONPATH": str(REPO)}
+    done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: names of files here have letters that this locale")
+    assert done.stderr.endswith("; export PYTHONUTF8=1 and run again\n")
+
+
+@pytest.mark.parametrize("megabytes", [300, 610])
+def test_too_little_address_space_for_an_import_is_one_sentence(megabytes):
+    program = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_AS, ({megabytes} * 10**6,) * 2)\n"
+        "import stages\nraise ImportError('libtorch.so: failed to map segment from shared object')"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: not enough memory: a process may take {megabytes} MB of address space")
+
+
+def test_without_its_usual_place_dvc_keeps_what_it_knows_in_the_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(dvc_gaps.dvc.dirs, "site_cache_dir", lambda: "/sys/dvc")
+    monkeypatch.setattr(dvc_gaps.os, "access", lambda path, _: str(path) != "/sys")
+    monkeypatch.setattr(dvc_gaps.os, "environ", found := {})
+    dvc_gaps.writable_site_cache()
+    assert found == {"DVC_SITE_CACHE_DIR": str(tmp_path / ".dvc/tmp/site")}

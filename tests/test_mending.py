@@ -1,4 +1,4 @@
-"""What a kill of DVC leaves of its own files stops no run: dvc.lock comes from the last commit, locks of the dead go."""
+"""What a kill of DVC leaves of its files stops no run: dvc.lock comes from the last commit, locks of the dead go."""
 
 import json
 import os
@@ -108,7 +108,9 @@ def ended():
     return process.pid
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"[1]", b'{"read": 1}', b'{"read": {"a": [{}]}}', b"\xff", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "content", [b"", b"[]", b"[1]", b'{"read": 1}', b'{"read": {"a": [{}]}}', b"\xff", b"[" * 100_000]
+)
 def test_of_what_is_no_file_of_locks_nothing_is_left(tmp_path, content):
     (tmp_path / "rwlock").write_bytes(content)
     mending.forget_the_dead(repo(tmp_path))

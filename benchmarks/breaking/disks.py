@@ -35,7 +35,13 @@ METHODS = ("lora",)
 PLACES = {"checkout": ".", "cache": ".dvc/cache", "scratch": ".scratch", "temporary files": "temporary"}
 STAGES = {"prepare": ("--dataset", "demo"), "base": ("--model", "demo")}
 FREE = re.compile(r"MB free")
-SMALL = {"sentences": 300, "vocabulary": 300, "steps": 3}  # of models.demo.generate, where it has these
+SMALL = {
+    "sentences": 300,
+    "vocabulary": 700,
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "layers": 1,
+}  # of models.demo.generate, where it has these
 
 
 @dataclass(frozen=True)

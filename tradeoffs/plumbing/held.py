@@ -1,4 +1,4 @@
-"""One process at a time for each step: what DVC has started goes on where DVC alone is killed, and starts again beside it.
+"""One process at a time for each step: what DVC has started goes on where DVC alone is killed.
 
 The kernel releases such a lock when its process ends, however it ends, so none is ever left behind; what is forked or
 started by that process has no part in it.
@@ -70,8 +70,8 @@ def _taken(step: str, file: TextIO) -> str:
     said = file.read().strip()
     pid = said.partition(" ")[0] or "PID"
     return (
-        f"{step} is being made by another process ({said or 'which has not said its number'}), which goes on though DVC "
-        f"may be gone; wait for it to end, or end it (kill {pid}), and run again"
+        f"{step} is being made by another process ({said or 'which has not said its number'}), which goes on though "
+        f"DVC may be gone; wait for it to end, or end it (kill {pid}), and run again"
     )
 
 

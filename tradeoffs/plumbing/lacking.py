@@ -4,12 +4,15 @@ import errno
 import os
 import re
 import resource
+import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 
 import psutil
 
+LEAST = 600e6  # bytes of address space
 ROOM = (errno.ENOSPC, errno.EDQUOT)
 # What is wrong, and what to do about it.
 WAYS_OUT = {
@@ -26,6 +29,11 @@ WAYS_OUT = {
     errno.ESTALE: ("the network file system has lost the file", "mount it again, and run again"),
     errno.ENOMEM: ("not enough memory", ""),
     errno.EAGAIN: ("no process or thread can be started", "raise the limit (ulimit -u), or end other processes"),
+}
+# In exceptions without a number.
+TEMPORARY = {
+    "AF_UNIX path too long": "the folder for temporary files has too long a name for a socket",
+    "No usable temporary directory found": "there is no folder for temporary files that can be written to",
 }
 # How libraries in Rust (safetensors, tokenizers), Arrow and torch say it, in exceptions of other types.
 NUMBER = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
@@ -46,6 +54,13 @@ SAID = {
 
 def lacking(error: BaseException) -> str:
     """What the machine lacked when `error` was raised: file, file system, what is free, what to do; "" if nothing."""
+    if isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() != "utf-8":
+        return (
+            f"names of files here have letters that this locale, of {sys.getfilesystemencoding()} alone, does not "
+            f"know: {str(Path.cwd())!a}; export PYTHONUTF8=1 and run again"
+        )
+    if found := next((said for text, said in TEMPORARY.items() if text in str(error)), ""):
+        return f"{found}; export TMPDIR=FOLDER, one with a short name that can be written to, and run again"
     number = _number(error)
     if number not in WAYS_OUT:
         return ""
@@ -55,6 +70,26 @@ def lacking(error: BaseException) -> str:
         return f"{where}{what}: {_memory()}"
     free = f" ({_free(error)})" if number in ROOM else ""
     return f"{where}{what}{free}; {way_out}"
+
+
+def while_importing() -> None:
+    """From here on what is lacking ends this process with its sentence, where it stops an import, too.
+
+    Raises SystemExit where so little address space is allowed that numpy's own threads end the process while it is
+    imported.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY and limit < LEAST:
+        sys.exit(f"error: not enough memory: {_memory()}")
+
+    def hook(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+        said = lacking(error) if isinstance(error, Exception) else ""
+        if said:
+            print(f"error: {said}", file=sys.stderr)
+        else:
+            sys.__excepthook__(kind, error, trace)
+
+    sys.excepthook = hook
 
 
 def _number(error: BaseException) -> int:
@@ -105,7 +140,7 @@ def _memory() -> str:
     limit, _ = resource.getrlimit(resource.RLIMIT_AS)
     if limit != resource.RLIM_INFINITY:
         return (
-            f"a process may take {limit / 1e6:.0f} MB of address space (ulimit -v), of which libraries alone take "
-            "several thousand; ulimit -v unlimited, and run again"
+            f"a process may take {limit / 1e6:.0f} MB of address space (ulimit -v), and what libraries map counts, "
+            "too; raise the limit (ulimit -v unlimited) and run again"
         )
     return f"{free:.0f} MB are free; end other processes, or ask for less in params.yaml (batch sizes, a smaller model)"

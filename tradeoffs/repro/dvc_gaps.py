@@ -10,8 +10,10 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, TextIO
 
+import dvc.dirs
 import dvc.output
 from dvc.dependency import param
+from dvc.env import DVC_SITE_CACHE_DIR
 
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro.mending import is_alive
@@ -35,6 +37,14 @@ def quiet() -> Iterator[None]:
         logging.getLogger(name).setLevel(level)
     with _params_parsed_once():
         yield
+
+
+def writable_site_cache() -> None:
+    """Has DVC keep what it knows of files in .dvc/tmp where its usual place (/var/tmp/dvc) cannot be written to."""
+    usual = Path(dvc.dirs.site_cache_dir())
+    there = next(folder for folder in (usual, *usual.parents) if folder.exists())
+    if not os.access(there, os.W_OK):
+        os.environ.setdefault(DVC_SITE_CACHE_DIR, str(Path(".dvc/tmp/site").absolute()))
 
 
 @contextmanager

@@ -148,9 +148,7 @@ def forget_the_dead(repo: Repo) -> None:
         except (ValueError, Invalid, RecursionError):
             found = {"read": {}, "write": {}}
         written = path.stat().st_mtime
-        readers = {
-            name: [one for one in some if _holds(one["pid"], written)] for name, some in found["read"].items()
-        }
+        readers = {name: [one for one in some if _holds(one["pid"], written)] for name, some in found["read"].items()}
         found["read"] = {name: some for name, some in readers.items() if some}
         found["write"] = {name: one for name, one in found["write"].items() if _holds(one["pid"], written)}
         files.write_text(path, json.dumps(found))

@@ -27,12 +27,13 @@ from dvc.stage.cache import RunCacheNotFoundError, _can_hash, _get_stage_hash
 from dvc.stage.run import prepare_kwargs
 from dvc.stage.serialize import to_lockfile
 from dvc.utils.serialize import ParseError, dump_yaml, load_yaml
+from dvc.utils.strictyaml import YAMLValidationError
 from dvc_data.hashfile.tree import Tree
 
 from tradeoffs.common import files
 from tradeoffs.plumbing import held as steps_held
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.repro.dvc_gaps import alone, quiet, transferred
+from tradeoffs.repro.dvc_gaps import alone, quiet, transferred, writable_site_cache
 from tradeoffs.repro.mending import forget_the_dead, hardlink, mend, remove_unfinished, unlock_of_the_dead
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
@@ -66,6 +67,7 @@ def opened(targets: Sequence[str] = (), kind: "type[Pipeline] | None" = None) ->
 @contextmanager
 def project() -> Iterator[tuple[Repo, int]]:
     """As `opened`, before it is known which steps there are; and the open file that holds its lock."""
+    writable_site_cache()
     with Repo() as repo, alone(Path(str(repo.tmp_dir))) as held:
         unlock_of_the_dead(repo)
         with lock_repo(repo), repo.scm_context(quiet=True):
@@ -78,7 +80,7 @@ def _read(repo: Repo) -> None:
     mend(Path(LOCK))
     try:
         _ = repo.index.stages
-    except ParseError:  # what is broken may be another file
+    except (ParseError, YAMLValidationError):  # what is broken may be another file
         if not mend(Path(LOCK), thoroughly=True):
             raise
         repo._reset()
@@ -289,8 +291,8 @@ def not_in_the_cache(stage: Stage, lost: Sequence[str]) -> str:
         cache = f"{cache}, with {shutil.disk_usage(cache).free / 1e6:.1f} MB free"
     outs = ", ".join(str(out) for out in stage.outs if out.use_cache)
     return (
-        f"{len(lost)} of the files of {outs} could not be put into DVC's cache ({cache}), so it does not count as made; "
-        f"make room there and run again, or `dvc commit -f {stage.addressing}` to keep what it has made"
+        f"{len(lost)} of the files of {outs} could not be put into DVC's cache ({cache}), so it does not count "
+        f"as made; make room there and run again, or `dvc commit -f {stage.addressing}` to keep what it has made"
     )
 
 
