@@ -45,27 +45,30 @@ PATIENCE = 10.0  # seconds that what is left has to end
 STEP = re.compile(r"^\[(\d+)/(\d+)\]", re.MULTILINE)
 
 STAGE = '''
-import hashlib, json, subprocess, sys
+import hashlib, json, os, shutil, subprocess, sys
 from pathlib import Path
 import yaml
-from tradeoffs.plumbing import clock
+from tradeoffs.plumbing import cli, clock, held
 
 WORKER = """
 import json, sys, time
 from pathlib import Path
 work = json.load(sys.stdin)
-for name, content in work:
-    Path(name).parent.mkdir(parents=True, exist_ok=True)
-    with open(name, "w") as file:
-        for part in (content[:99], content[99:]):
-            file.write(part)
-            file.flush()
-            time.sleep(0.025 / len(work))
+try:
+    for name, content in work:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        with open(name, "w") as file:
+            for part in (content[:99], content[99:]):
+                file.write(part)
+                file.flush()
+                time.sleep(0.025 / len(work))
+except OSError as error:
+    sys.exit(error.errno)
 """
 PARTS = ["train.parquet", "valid.parquet", "pairs.parquet", "train.jsonl", "test.jsonl", "content"]
 given = dict(zip((word.removeprefix("--") for word in sys.argv[1::2]), sys.argv[2::2]))
 
-with clock.stage({name!r}):
+with cli.explained(), held.alone({name!r}, given.values()), clock.stage({name!r}):
     read = hashlib.sha256()
     params = yaml.load(Path("params.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     for key in {params!r}:
@@ -81,7 +84,11 @@ with clock.stage({name!r}):
     names = [str(name) for out in outs for name in ([out] if out.suffix else [out / part for part in PARTS])]
     work = [(name, 9 * hashlib.sha256(name.encode() + read.digest()).hexdigest()) for name in names]
     worker = [sys.executable, "-IS", "-c", WORKER]
-    subprocess.run(worker, input=json.dumps(work), text=True, check=True, start_new_session=True)
+    code = subprocess.run(worker, input=json.dumps(work), text=True, start_new_session=True).returncode
+    if code:
+        for out in outs:
+            shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
+        raise OSError(code, os.strerror(code)) if code > 0 else SystemExit(1)
 '''
 
 

@@ -58,6 +58,7 @@ def test_what_a_killed_process_held_is_free_though_what_it_has_started_goes_on(o
     held.wait_for_others()
     with held.alone("finetune", ["demo", 42]):
         pass
+    assert not list(held.FOLDER.iterdir())
 
 
 def test_other_cells_and_other_processes_of_one_training_run_beside_it(other, monkeypatch):

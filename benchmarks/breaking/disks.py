@@ -5,8 +5,8 @@ the whole pipeline by stand-ins or under a real stage (`prepare`, and `base` of 
 
 The rule: a run either ends well or with exit code 1 and a message that says how much is free, without a traceback; what
 then stands under an output's name is, to the byte, what an undisturbed project has there, and nothing half-written lies
-beside it. With room made, the same command ends well, with no step by hand, and all outputs, and dvc.lock, are those of
-the undisturbed project; DVC's cache holds what its names say. Accepted is what ended well at once.
+beside it. With room made, the same command ends well, with no step by hand, and all outputs are those of the
+undisturbed project, and so is what dvc.lock says (of a run in two parts, its entries stand in the order of the parts); DVC's cache holds what its names say. Accepted is what ended well at once.
 """
 
 import ctypes
@@ -132,9 +132,19 @@ def _try(work: Work, place: str, share: float, folder: Path) -> Try:
         again, then = _run(work.words, folder)
         if again:
             return Try(what, Taken.MANUAL, f"with room, exit code {again}: {then[-1500:]}")
-        if differ := [*kills.differing(work.calm, folder), *kills.damaged(folder), *half_written(folder)]:
+        if differ := [*_differing(work.calm, folder), *kills.damaged(folder), *half_written(folder)]:
             return Try(what, Taken.LOST, ", ".join(differ))
         return Try(what, Taken.REFUSED if code else Taken.ACCEPTED, said[-300:])
+
+
+def _differing(calm: Path, folder: Path) -> list[str]:
+    locks = [yaml.load((one / "dvc.lock").read_text(), Loader=stand_ins.LOADER) for one in (calm, folder) if _has(one)]
+    same = len(locks) == 2 and locks[0] == locks[1]
+    return [name for name in kills.differing(calm, folder) if not (name == "dvc.lock" and same)]
+
+
+def _has(folder: Path) -> bool:
+    return (folder / "dvc.lock").is_file()
 
 
 def _wrong(work: Work, folder: Path) -> list[str]:

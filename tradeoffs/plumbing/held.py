@@ -12,7 +12,6 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
 
 from tradeoffs.plumbing.errors import UserError
 
@@ -32,42 +31,46 @@ def alone(stage: str, cell: Iterable[object]) -> Iterator[None]:
     step = os.environ.get("DVC_STAGE") or "@".join(filter(None, [stage, "-".join(map(str, cell))]))
     rank = os.environ.get("RANK", "0")
     name = step.replace("/", "_") + (f".{rank}" if rank != "0" else "")
-    with _opened(name) as file:
-        if file:
-            _take(file, step)
+    file = _locked(FOLDER / name, step)
+    try:
         yield
+    finally:
+        if file:
+            (FOLDER / name).unlink(missing_ok=True)  # while it is locked: who waits for it looks whether it is there
+            os.close(file)
 
 
-@contextmanager
-def _opened(name: str) -> Iterator[TextIO | None]:
-    """None where no file can be made: then the stage can write nothing either, and says so itself."""
-    try:
-        FOLDER.mkdir(parents=True, exist_ok=True)
-        file = (FOLDER / name).open("a+", encoding="utf-8")
-    except OSError:
-        yield None
-        return
-    with file:
-        yield file
+def _locked(path: Path, step: str) -> int | None:
+    """The open file, with the lock; None where no file can be made: then the stage can write nothing, and says so."""
+    while True:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except OSError:
+            return None
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            said = _said(file)
+            os.close(file)
+            if error.errno in TAKEN:
+                raise UserError(_taken(step, said)) from None
+            print(f"note: {path} cannot be locked ({error.strerror}): start this step only once", file=sys.stderr)
+            return None
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(file), path.stat()):
+                with suppress(OSError):  # no room: then the process has no name
+                    os.ftruncate(file, 0)
+                    os.write(file, f"{os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
+                return file
+        os.close(file)  # who had it has removed it meanwhile
 
 
-def _take(file: TextIO, step: str) -> None:
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in TAKEN:
-            raise UserError(_taken(step, file)) from None
-        print(f"note: {file.name} cannot be locked ({error.strerror}): start this step only once", file=sys.stderr)
-        return
-    with suppress(OSError):  # no room: then the process has no name
-        file.truncate(0)
-        file.write(f"{os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        file.flush()
+def _said(file: int) -> str:
+    return os.pread(file, 100, 0).decode("utf-8", errors="replace").strip()
 
 
-def _taken(step: str, file: TextIO) -> str:
-    file.seek(0)
-    said = file.read().strip()
+def _taken(step: str, said: str) -> str:
     pid = said.partition(" ")[0] or "PID"
     return (
         f"{step} is being made by another process ({said or 'which has not said its number'}), which goes on though "
@@ -90,9 +93,10 @@ def wait_for_others() -> None:
 
 def _held(path: Path) -> str:
     """Who holds the lock of a step, and what to do; "" if nobody does."""
-    with suppress(FileNotFoundError), path.open("a+", encoding="utf-8") as file:
+    with suppress(FileNotFoundError), path.open("r+b") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
         except OSError as error:
-            return _taken(path.name, file) if error.errno in TAKEN else ""
+            return _taken(path.name, _said(file.fileno())) if error.errno in TAKEN else ""
     return ""

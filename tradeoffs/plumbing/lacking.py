@@ -118,7 +118,7 @@ def _free(error: BaseException) -> str:
     """What is free on the file system of the file; of one that is not named, where this process writes."""
     named = [Path(os.fsdecode(name)) for name in _names(error)]
     found: dict[int, str] = {}
-    for path in named or [Path.cwd(), Path(".dvc/cache"), _temporary()]:
+    for path in named or [Path.cwd(), Path(".dvc/cache"), Path(".scratch"), _temporary()]:
         with suppress(OSError):
             there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
             stat = os.statvfs(there)
