@@ -6,7 +6,8 @@ the whole pipeline by stand-ins or under a real stage (`prepare`, and `base` of 
 The rule: a run either ends well or with exit code 1 and a message that says how much is free, without a traceback; what
 then stands under an output's name is, to the byte, what an undisturbed project has there, and nothing half-written lies
 beside it. With room made, the same command ends well, with no step by hand, and all outputs are those of the
-undisturbed project, and so is what dvc.lock says (of a run in two parts, its entries stand in the order of the parts); DVC's cache holds what its names say. Accepted is what ended well at once.
+undisturbed project, and so is what dvc.lock says (of a run in two parts, its entries stand in the order of the parts);
+DVC's cache holds what its names say. Accepted is what ended well at once.
 """
 
 import ctypes
