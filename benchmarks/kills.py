@@ -45,27 +45,30 @@ PATIENCE = 10.0  # seconds that what is left has to end
 STEP = re.compile(r"^\[(\d+)/(\d+)\]", re.MULTILINE)
 
 STAGE = '''
-import hashlib, json, subprocess, sys
+import hashlib, json, os, shutil, subprocess, sys
 from pathlib import Path
 import yaml
-from tradeoffs.plumbing import clock
+from tradeoffs.plumbing import cli, clock, held
 
 WORKER = """
 import json, sys, time
 from pathlib import Path
 work = json.load(sys.stdin)
-for name, content in work:
-    Path(name).parent.mkdir(parents=True, exist_ok=True)
-    with open(name, "w") as file:
-        for part in (content[:99], content[99:]):
-            file.write(part)
-            file.flush()
-            time.sleep(0.025 / len(work))
+try:
+    for name, content in work:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        with open(name, "w") as file:
+            for part in (content[:99], content[99:]):
+                file.write(part)
+                file.flush()
+                time.sleep(0.025 / len(work))
+except OSError as error:
+    sys.exit(error.errno)
 """
 PARTS = ["train.parquet", "valid.parquet", "pairs.parquet", "train.jsonl", "test.jsonl", "content"]
 given = dict(zip((word.removeprefix("--") for word in sys.argv[1::2]), sys.argv[2::2]))
 
-with clock.stage({name!r}):
+with cli.explained(), held.alone({name!r}, given.values()), clock.stage({name!r}):
     read = hashlib.sha256()
     params = yaml.load(Path("params.yaml").read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     given.setdefault("seed", str(params["run"]["seeds"][0]))
@@ -82,7 +85,11 @@ with clock.stage({name!r}):
     names = [str(name) for out in outs for name in ([out] if out.suffix else [out / part for part in PARTS])]
     work = [(name, 9 * hashlib.sha256(name.encode() + read.digest()).hexdigest()) for name in names]
     worker = [sys.executable, "-IS", "-c", WORKER]
-    subprocess.run(worker, input=json.dumps(work), text=True, check=True, start_new_session=True)
+    code = subprocess.run(worker, input=json.dumps(work), text=True, start_new_session=True).returncode
+    if code:
+        for out in outs:
+            shutil.rmtree(out) if out.is_dir() else out.unlink(missing_ok=True)
+        raise OSError(code, os.strerror(code)) if code > 0 else SystemExit(1)
 '''
 
 
@@ -260,11 +267,13 @@ def steps_of(pid: int) -> Iterator[tuple[str, psutil.Process]]:
     with suppress(psutil.Error):
         for child in psutil.Process(pid).children():
             with suppress(psutil.Error):
-                words = " ".join(child.cmdline())
-                if "multiprocessing.forkserver" in words:
+                words = child.cmdline()
+                if any("multiprocessing.forkserver" in word for word in words):
                     yield from (("step, a fork", fork) for fork in child.children())
-                elif "-m stages." in words:
+                elif "-m" in words and any(word.startswith("stages.") for word in words):
                     yield "step, a command", child
+                elif any("-m stages." in word for word in words):  # the shell of plain DVC
+                    yield from (("step, a command", one) for one in child.children() or [child])
 
 
 def runs_until_done(folder: Path) -> int:
@@ -275,10 +284,14 @@ def runs_until_done(folder: Path) -> int:
     raise UserError(f"a run that was killed does not end well: started {MOST_RUNS} times\n{log(folder)[-2000:]}")
 
 
-def start(folder: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, serial: bool = False) -> subprocess.Popen[bytes]:
+    """A run, or with `serial` that of plain DVC, as the leader of a group of its own."""
+    words = ["dvc", "repro"] if serial else [runner.__package__, "--jobs", "3"]
     with (folder / "log").open("wb") as output:
-        command = [sys.executable, "-m", runner.__package__, "--jobs", "3"]
-        return subprocess.Popen(command, cwd=folder, env=_environment(), stdout=output, stderr=output)
+        command = [sys.executable, "-m", *words]
+        return subprocess.Popen(
+            command, cwd=folder, env=_environment(), stdout=output, stderr=output, start_new_session=True
+        )
 
 
 def log(folder: Path) -> str:
@@ -308,7 +321,9 @@ def differing(calm: Path, killed: Path) -> list[str]:
 
 def contents(folder: Path) -> dict[str, bytes]:
     paths = [path for name in MADE for path in (folder / name).rglob("*") if path.is_file()]
-    found = {str(path.relative_to(folder)): path.read_bytes() for path in [*paths, folder / "dvc.lock"]}
+    lock = folder / "dvc.lock"
+    paths += [lock] if lock.exists() else []
+    found = {str(path.relative_to(folder)): path.read_bytes() for path in paths}
     found.pop(OWN, None)
     return found
 

@@ -542,6 +542,40 @@ def test_a_file_of_dvcs_locks_that_a_kill_cut_short_stops_nobody(fresh, tmp_path
     assert locked(folder) == {"prepare@demo"}
 
 
+def test_a_lock_file_that_a_kill_left_cut_or_empty_is_filled_by_the_run_cache(finished, tmp_path):
+    folder = copy(finished[0], tmp_path)
+    before = (folder / "dvc.lock").read_bytes()
+    for cut in (before[: len(before) // 2], b""):
+        (folder / "dvc.lock").write_bytes(cut)
+        done = run(folder)
+        assert done.returncode == 0, done.stderr
+        assert "no commit here has it, so the run begins without, and DVC's run cache gives" in done.stderr
+        assert set(ran(done.stdout)) <= {"aggregate"}  # whose outputs are Git's, not of DVC's cache
+        assert locked(folder) == locked(finished[0])
+
+
+def test_what_does_not_fit_into_the_cache_fails_the_step_and_is_made_again(fresh, tmp_path):
+    folder = copy(fresh, tmp_path)
+    full = """
+import errno, runpy, sys
+from dvc_data.hashfile.db import HashFileDB
+def add(self, paths, fs, oids, *given, on_error=None, **more):
+    for oid in oids:
+        on_error(oid, OSError(errno.ENOSPC, "No space left on device"))
+HashFileDB.add = add
+from dvc_data.hashfile.db.local import LocalHashFileDB
+LocalHashFileDB.add = add
+sys.argv = ["repro", "prepare@demo"]
+runpy.run_module("tradeoffs.repro", run_name="__main__", alter_sys=True)
+"""
+    environment = fake_pipeline.environment_with()
+    done = forked.python("-c", full, cwd=folder, env=environment, libraries=forked.DVC)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "'prepare@demo': " in done.stderr and "could not be put into DVC's cache (" in done.stderr
+    assert not (folder / "dvc.lock").exists()
+    assert ran(run(folder, "prepare@demo").stdout) == ["prepare@demo"]
+
+
 def test_a_step_that_begins_again_is_not_taken_for_what_it_was_before(finished, tmp_path):
     folder = copy(finished[0], tmp_path)
     fake_pipeline.change(folder, lambda raw: raw.update(seed=raw["seed"] + 1))  # its command stays the same

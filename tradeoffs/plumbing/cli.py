@@ -1,19 +1,21 @@
 """The one way in for all that is started by `python -m`: a stage by `run`, a command that is no stage by `command`.
 
-The help is the docstring of the module that was started. Bad input is one clear message and exit code 1, a wrong option
-exit code 2; anything else is a bug of ours and keeps its traceback.
+The help is the docstring of the module that was started. Bad input, and what this machine lacks, is one clear message
+and exit code 1, a wrong option exit code 2; anything else is a bug of ours and keeps its traceback.
 """
 
 import argparse
 import inspect
+import io
 import os
 import select
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tradeoffs.plumbing import clock, terminal
+from tradeoffs.plumbing import clock, held, terminal
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.plumbing.lacking import lacking
 
 
 def parser() -> argparse.ArgumentParser:
@@ -43,7 +45,8 @@ def run(main: Callable[..., None]) -> None:
         what = "a number of params.yaml" if number else "a name from params.yaml"
         options.add_argument(f"--{name}", required=True, type=int if number else str, help=what)
     arguments = vars(options.parse_args())
-    with explained(), clock.stage(_started().rpartition(".")[2]):
+    stage = _started().rpartition(".")[2]
+    with explained(), held.alone(stage, arguments.values()), clock.stage(stage):
         main(**arguments)
 
 
@@ -72,11 +75,21 @@ def _reader_is_gone() -> bool:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """A UserError inside becomes its message on stderr and exit code 1."""
+    """A UserError inside becomes its message on stderr and exit code 1, and so does what this machine lacks.
+
+    What is printed and the terminal cannot show, such as the name of a folder where the locale is C, is written out.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except UserError as error:
         sys.exit(f"error: {terminal.harmless(str(error))}")  # it may hold names and texts of data
+    except Exception as error:  # raised again unless it says what is lacking
+        if not (said := lacking(error)):
+            raise
+        sys.exit(f"error: {terminal.harmless(said)}")
 
 
 def _started() -> str:

@@ -6,8 +6,10 @@ Every stage adds one line to a git-ignored log, which this reads. It is no outpu
 to run.
 """
 
+import errno
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -68,17 +70,40 @@ def stage(name: str) -> Iterator[None]:
 
 
 def add(lines: str) -> None:
-    """Puts lines into the log: of a stage that has ended, here or on another machine."""
-    LOG.parent.mkdir(exist_ok=True)
-    with LOG.open("a", encoding="utf-8") as log:
-        log.write(lines)
+    """Puts lines into the log: of a stage that has ended, here or on another machine.
+
+    Where they do not fit the times are lost, and that is said: what the stage has made stands.
+    """
+    try:
+        LOG.parent.mkdir(exist_ok=True)
+        _append(lines.encode())
+    except OSError as error:
+        print(f"note: {LOG}: {error.strerror}: the times of this stage are not kept", file=sys.stderr)
+
+
+def _append(lines: bytes) -> None:
+    """All of them or none: half a line would be no line, and the next would stand in it."""
+    log = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    try:
+        before = os.fstat(log).st_size
+        written = os.write(log, lines)
+        if written < len(lines):
+            os.ftruncate(log, before)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(LOG))
+    finally:
+        os.close(log)
 
 
 def peak_mb(step: str) -> float | None:
     """Most memory of the step of this name, as DVC has it, if it is in the log."""
     mark = f'"step": {json.dumps(step)},'
+    return next((json.loads(row)["peak_mb"] for row in reversed(_rows()) if mark in row), None)
+
+
+def _rows() -> list[str]:
+    """The whole lines of the log: of one that a kill or a full disk has cut short, nothing is known."""
     rows = LOG.read_text(encoding="utf-8").splitlines() if LOG.exists() else []
-    return next((json.loads(row)["peak_mb"] for row in reversed(rows) if mark in row and row.endswith("}")), None)
+    return [row for row in rows if row.startswith("{") and row.endswith("}") and row.count("{") == 1]
 
 
 def table(wall: float | None = None, dvc: float = 0.0, count: int = 0) -> str:
@@ -88,7 +113,7 @@ def table(wall: float | None = None, dvc: float = 0.0, count: int = 0) -> str:
     the cores were used, `count` of them (0: those of this machine). Cells that ran side by side count one by one, so
     their seconds may add up to more.
     """
-    rows = [json.loads(line) for line in LOG.read_text(encoding="utf-8").splitlines()] if LOG.exists() else []
+    rows = [json.loads(row) for row in _rows()]
     if not rows:
         return "Every stage was up to date: nothing ran."
     lines = [f"{'stage':<14}{'runs':>5}{'start-up':>10}{'loading':>9}{'work':>8}{'total':>8}{'peak MB':>9}"]

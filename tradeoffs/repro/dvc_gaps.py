@@ -1,26 +1,24 @@
 """What DVC leaves open for a run of its own: that it says less, who else is at work, what need not be done twice."""
 
 import fcntl
-import json
 import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, TextIO
 
-import psutil
+import dvc.dirs
+import dvc.output
 from dvc.dependency import param
 from dvc.dependency.base import Dependency
-from dvc.lock import make_lock
-from dvc.repo import Repo
-from dvc.rwlock import RWLOCK_FILE, RWLOCK_LOCK
+from dvc.env import DVC_SITE_CACHE_DIR
 from fsspec.implementations.memory import MemoryFileSystem
 
-from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.repro.mending import is_alive
 
 # DVC's loggers that tell of a step, and its progress bars.
 QUIET = {
@@ -42,6 +40,14 @@ def quiet() -> Iterator[None]:
         logging.getLogger(name).setLevel(level)
     with _params_parsed_once(), _files_in_memory_found_at_once():
         yield
+
+
+def writable_site_cache() -> None:
+    """Has DVC keep what it knows of files in .dvc/tmp where its usual place (/var/tmp/dvc) cannot be written to."""
+    usual = Path(dvc.dirs.site_cache_dir())
+    there = next(folder for folder in (usual, *usual.parents) if folder.exists())
+    if not os.access(there, os.W_OK):
+        os.environ.setdefault(DVC_SITE_CACHE_DIR, str(Path(".dvc/tmp/site").absolute()))
 
 
 @contextmanager
@@ -71,7 +77,7 @@ def _lock(file: TextIO) -> None:
         except BlockingIOError:
             file.seek(0)
             other = file.read().strip()
-            if not other.isdecimal() or _is_alive(int(other)) or time.monotonic() > end:
+            if not other.isdecimal() or is_alive(int(other)) or time.monotonic() > end:
                 raise UserError(
                     f"another run is at work in {Path.cwd()} (process {other or 'unknown'}), or what it has started; "
                     "wait for it to end, or end it"
@@ -79,36 +85,22 @@ def _lock(file: TextIO) -> None:
         time.sleep(0.05)
 
 
-def _is_alive(pid: int) -> bool:
-    with suppress(psutil.NoSuchProcess):
-        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
-    return False
+@contextmanager
+def transferred() -> Iterator[list[str]]:
+    """Of what DVC puts into its cache inside, the hashes of what is not there: it logs that and goes on."""
+    lost: list[str] = []
+    ordinary = dvc.output.otransfer
 
+    def otransfer(*given: Any, **more: Any) -> Any:
+        found = ordinary(*given, **more)
+        lost.extend(str(one.value) for one in found.failed)
+        return found
 
-def forget_the_dead(repo: Repo) -> None:
-    """Takes out of DVC's file of what is being read and written what a killed process of this number has left there.
-
-    In a container processes have the same numbers each time, so DVC would wait for this one. A file that is cut short
-    was being written by a process that was killed; DVC would refuse it for ever.
-    """
-    path = Path(str(repo.tmp_dir), RWLOCK_FILE)
-    if not path.is_file():
-        return
-    with make_lock(str(path.with_name(RWLOCK_LOCK)), str(repo.tmp_dir), hardlink_lock=hardlink(repo)):
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
-            found = {}
-        mine = os.getpid()
-        readers = {name: [one for one in some if one["pid"] != mine] for name, some in found.get("read", {}).items()}
-        found["read"] = {name: some for name, some in readers.items() if some}
-        found["write"] = {name: one for name, one in found.get("write", {}).items() if one["pid"] != mine}
-        files.write_text(path, json.dumps(found))
-
-
-def hardlink(repo: Repo) -> bool:
-    """Whether DVC locks by hard links, as it is told to where a file system knows nothing else."""
-    return bool(repo.config["core"].get("hardlink_lock", False))
+    dvc.output.otransfer = otransfer
+    try:
+        yield lost
+    finally:
+        dvc.output.otransfer = ordinary
 
 
 @contextmanager

@@ -9,6 +9,7 @@ holds that the lock file is that of `dvc repro`, to the byte.
 
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -25,12 +26,15 @@ from dvc.stage import PipelineStage, Stage
 from dvc.stage.cache import RunCacheNotFoundError, _can_hash, _get_stage_hash
 from dvc.stage.run import prepare_kwargs
 from dvc.stage.serialize import to_lockfile
-from dvc.utils.serialize import dump_yaml, load_yaml
+from dvc.utils.serialize import ParseError, dump_yaml, load_yaml
+from dvc.utils.strictyaml import YAMLValidationError
 from dvc_data.hashfile.tree import Tree
 
 from tradeoffs.common import files
+from tradeoffs.plumbing import held as steps_held
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.repro.dvc_gaps import alone, forget_the_dead, hardlink, hashed_once, quiet
+from tradeoffs.repro.dvc_gaps import alone, hashed_once, quiet, transferred, writable_site_cache
+from tradeoffs.repro.mending import forget_the_dead, hardlink, mend, remove_unfinished, unlock_of_the_dead
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
 
@@ -49,19 +53,37 @@ def opened(targets: Sequence[str] = (), kind: "type[Pipeline] | None" = None) ->
     Raises UserError if another run is at work in it.
     """
     with quiet(), project() as (repo, held):
+        steps_held.wait_for_others()
+        _read(repo)
+        remove_unfinished(repo)
         steps = (kind or Pipeline)(repo, targets, held=held)
         try:
             yield steps
         finally:
             steps.release_all()
+            remove_unfinished(repo)
 
 
 @contextmanager
 def project() -> Iterator[tuple[Repo, int]]:
     """As `opened`, before it is known which steps there are; and the open file that holds its lock."""
-    with Repo() as repo, alone(Path(str(repo.tmp_dir))) as held, lock_repo(repo), repo.scm_context(quiet=True):
-        forget_the_dead(repo)
-        yield repo, held
+    writable_site_cache()
+    with Repo() as repo, alone(Path(str(repo.tmp_dir))) as held:
+        unlock_of_the_dead(repo)
+        with lock_repo(repo), repo.scm_context(quiet=True):
+            forget_the_dead(repo)
+            yield repo, held
+
+
+def _read(repo: Repo) -> None:
+    """Lets DVC read which steps there are, of a dvc.lock that is mended before if need be."""
+    mend(Path(LOCK))
+    try:
+        _ = repo.index.stages
+    except (ParseError, YAMLValidationError):  # what is broken may be another file
+        if not mend(Path(LOCK), thoroughly=True):
+            raise
+        repo._reset()
 
 
 class Pipeline:
@@ -243,7 +265,10 @@ class Pipeline:
     def _save(self, stage: Stage) -> None:
         kept = not any(not out.use_cache for out in stage.outs if not (out.is_metric or out.is_plot))
         stage.save(run_cache=kept)  # as Stage.run has it
-        stage.commit()
+        with transferred() as lost:
+            stage.commit()
+        if lost:
+            raise UserError(not_in_the_cache(stage, lost))
         self._keep(stage)
 
     def _keep(self, stage: Stage) -> None:
@@ -265,6 +290,18 @@ class Pipeline:
 def _is_ours(stage: Stage) -> bool:
     """Whether it is of this project's dvc.yaml, not of another one or of a file of its own."""
     return isinstance(stage, PipelineStage) and stage.relpath == PIPELINE
+
+
+def not_in_the_cache(stage: Stage, lost: Sequence[str]) -> str:
+    """What to say where DVC's cache did not take all that a step has made; why, DVC has logged."""
+    cache = stage.repo.cache.local.path
+    with suppress(OSError):
+        cache = f"{cache}, with {shutil.disk_usage(cache).free / 1e6:.1f} MB free"
+    outs = ", ".join(str(out) for out in stage.outs if out.use_cache)
+    return (
+        f"{len(lost)} of the files of {outs} could not be put into DVC's cache ({cache}), so it does not count "
+        f"as made; make room there and run again, or `dvc commit -f {stage.addressing}` to keep what it has made"
+    )
 
 
 def _load(path: str) -> dict[str, Any]:

@@ -57,7 +57,10 @@ class Forks:
             libraries = ["stages", *LIBRARIES, *([] if gpu else WITHOUT_GPU), "tradeoffs.repro.resident"]
             multiprocessing.get_context("forkserver").set_forkserver_preload(libraries)
             before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # Ctrl-C is for who started it
-            forkserver.ensure_running()
+            try:
+                forkserver.ensure_running()
+            except OSError:  # no folder for its socket, or one with too long a name
+                self.on = False
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def start(self, command: str, folder: str, environment: dict[str, str], log: Path | None) -> Any:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from dvc.exceptions import DvcException
 
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.plumbing.lacking import lacking
 from tradeoffs.repro.guard import Guard
 from tradeoffs.repro.pipeline import Begun, Pipeline
 from tradeoffs.repro.places import Place, Running
@@ -275,9 +276,10 @@ class Runner:
             yield
         except Exception as error:  # as DVC has it: not all that its libraries raise are its own
             self._forget(name)
-            if not isinstance(error, (UserError, DvcException, OSError)):
+            lacks = "" if isinstance(error, UserError) else lacking(error)
+            if not (lacks or isinstance(error, (UserError, DvcException, OSError))):
                 traceback.print_exc()  # of theirs or of ours, a bug
-            self.failed[name] = f"failed to reproduce '{name}': {error or repr(error)}"
+            self.failed[name] = f"failed to reproduce '{name}': {lacks or error or repr(error)}"
             self._exclusive, self._others = (
                 [one for one in queue if self._may_start(one)] for queue in (self._exclusive, self._others)
             )

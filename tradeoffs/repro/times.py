@@ -68,7 +68,10 @@ class Memory:
 
     def keep(self) -> None:
         """For the next run here, also of what was not run to its end."""
-        files.write_json(MEMORY, self._peaks)
+        try:
+            files.write_json(MEMORY, self._peaks)
+        except OSError as error:  # what was made stands
+            print(f"note: {MEMORY}: {error.strerror}: it is not kept how much memory steps took", file=sys.stderr)
 
     def _count(self, step: str, found: float) -> None:
         if kind := _kind(step):
