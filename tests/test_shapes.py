@@ -82,7 +82,7 @@ def test_a_shape_is_trained_merged_and_shipped_or_says_why_not(workspace, name):
     cell = (name, "sums", "lora")
     finetune.main(*cell, 42)
     reference.main(*cell)
-    merge.main(*cell, 42)
+    merge.main(*cell)
     rows = [row for row in files.read_table(f"data/items/{name}-sums-lora-trained.parquet") if row["tokens"]]
     assert rows and all(np.isfinite(row["log_likelihood"]) for row in rows)
     try:

@@ -223,7 +223,7 @@ def load() -> Path:
         )
     sys.path[:0] = [str(folder), str(folder / "gguf-py")]  # its own gguf: the one on the package index differs
     import gguf
-    from conversion.base import ModelBase
+    from conversion.base import ModelBase, TextModel
     from conversion.gpt2 import GPT2Model
 
     load_hparams = ModelBase.load_hparams
@@ -240,7 +240,18 @@ def load() -> Path:
     def without_masks(_class: type, item: tuple[str, Any]) -> tuple[str, Any] | None:
         return None if item[0].endswith(MASKS) else filter_tensors(item)
 
+    known_pre_tokenizer = TextModel.get_vocab_base_pre
+
+    def pre_tokenizer(model: Any, tokenizer: Any) -> str:
+        try:
+            return str(known_pre_tokenizer(model, tokenizer))
+        except NotImplementedError:
+            # Scores go by token ids, for which it does not matter; how far texts differ is found by `tokenisation`.
+            print("note: llama.cpp has no pre-tokenizer like this model's, so in the GGUF stands its default one")
+            return "default"
+
     ModelBase.load_hparams = staticmethod(with_missing_keys)
+    TextModel.get_vocab_base_pre = pre_tokenizer
     GPT2Model.filter_tensors = classmethod(without_masks)
     gguf.LlamaHfVocab.get_token_score = _merge_score
     return folder / "convert_hf_to_gguf.py"
