@@ -266,6 +266,15 @@ def test_links_within_the_folder_of_the_hubs_cache_and_of_dvcs_are_files_of_the_
         checkpoints.check(at, "models.mine.path")
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("none")])
+def test_a_tokenizer_that_is_no_file_is_not_replaced_by_another_one(own, make):
+    (own / "tokenizer.json").unlink()
+    make(own / "tokenizer.json")
+    assert (own / "tokenizer.model").is_file()
+    message = problem(own, lambda folder: checkpoints.check(folder, "models.mine.path"))
+    assert message.startswith(f"models.mine.path: {own}/tokenizer.json is no file (")
+
+
 def test_a_pipe_in_place_of_a_file_is_none(own):
     (own / "config.json").unlink()
     os.mkfifo(own / "config.json")

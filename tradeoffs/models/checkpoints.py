@@ -36,6 +36,7 @@ COMPANIONS = (
 DVC_FILE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
 LAYERS = 10_000  # more of them no model has: what config.json gives is built, if only to see that it fits the weights
 COUNT = re.compile(r"^(num|n)_.*(layer|expert)s?$|^num_experts")
+READ = (".json", ".model", ".txt", ".jinja")  # of COMPANIONS, what is read and not only passed on
 MADE_BY = {"base": "base", "trained": "finetune", "merged": "merge"}
 
 
@@ -89,6 +90,9 @@ def check(source: Path, where: str) -> None:
         )
     for path in (source / "config.json", source / INDEX, *weight_files(source), *_companions(source)):
         _require_own(path, where)
+    for path in sorted(source.iterdir()):  # or what it says would be taken from the file that is read in its place
+        if path.suffix in READ and any(path.match(pattern) for pattern in COMPANIONS) and not path.is_file():
+            raise UserError(f"{where}: {path} is no file (a folder, a pipe, or a link to nothing); put the file there")
 
 
 def _require_own(path: Path, where: str) -> None:
