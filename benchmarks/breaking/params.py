@@ -375,7 +375,7 @@ def _another(raw: Any, random: Random) -> str:
 def _extreme(raw: Any, random: Random) -> str:
     block, key, where = _place(raw, random)
     old = block[key] if key != "x" else 1
-    if isinstance(old, (int, float)) and not isinstance(old, bool):
+    if isinstance(old, (int, float)) and not isinstance(old, bool) and abs(old) < 1e300:
         block[key] = random.choice(
             [-old, 0, old * 10 ** random.randint(1, 15), old / 10**6, old + 1, old - 1, float(old), str(old)]
         )

@@ -127,7 +127,8 @@ def _fits(value: Any, kind: Any) -> bool:
 def _said(kind: Any) -> str:
     names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", NoneType: "empty"}
     if get_origin(kind) in (Union, UnionType):
-        return " or ".join(dict.fromkeys(_said(one) for one in get_args(kind) if one is not NoneType))
+        # Sorted: `typing` keeps one of the two orders that it has seen.
+        return " or ".join(sorted({_said(one) for one in get_args(kind) if one is not NoneType}))
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(map(str, get_args(kind)))
     if get_origin(kind) in (list, set, tuple):
