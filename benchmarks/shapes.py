@@ -144,7 +144,11 @@ SHAPES = {
     "mistral": Shape(
         "mistral", lambda: sentencepiece("bpe"), {"sliding_window": 32, "num_key_value_heads": 1}, prompt="alpaca"
     ),
-    "phi": Shape("phi", lambda: byte_bpe("<|endoftext|>", eos="<|endoftext|>"), {"partial_rotary_factor": 0.5}),
+    "phi": Shape(
+        "phi",
+        lambda: byte_bpe("<|endoftext|>", eos="<|endoftext|>"),
+        {"partial_rotary_factor": 0.5, "num_key_value_heads": HEADS, "intermediate_size": 4 * WIDTH},
+    ),
     "phi3": Shape(
         "phi3", lambda: sentencepiece("bpe"), {"sliding_window": 64, "pad_token_id": 0, "num_key_value_heads": 4}
     ),

@@ -233,6 +233,8 @@ def load() -> Path:
         for key, value in MISSING_KEYS.get(config.get("model_type", ""), {}).items():
             if key not in config:
                 config[key] = value(config)
+        if config.get("multi_query") and not config.get("new_decoder_architecture"):
+            config["num_kv_heads"] = 1  # of Falcon; transformers writes the number of all heads
         return config
 
     filter_tensors = GPT2Model.filter_tensors
