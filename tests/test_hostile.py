@@ -181,7 +181,7 @@ def test_the_summary_goes_into_a_readme_between_its_markers(runs):
     text = f"# x\n\n{readme.BEGIN}\nold\n{readme.END}\n"
     done = readme.with_results(text, *((runs[0] / f"report/{name}.md").read_text() for name in ("summary", "report")))
     assert done.count(readme.END) == done.count(readme.BEGIN) == 1
-    with pytest.raises(UserError, match="has a marker of README.md"):
+    with pytest.raises(UserError, match="has a marker of"):
         readme.with_results(text, f"# head\n{readme.END} more", "")
 
 
