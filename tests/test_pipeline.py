@@ -3,6 +3,7 @@
 import inspect
 import shlex
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -105,6 +106,19 @@ def test_a_name_is_one_word_to_the_shell_whatever_it_holds(name, tmp_path):
         stage = step.partition("@")[0]
         words = [word for axis in STAGES[stage].get("matrix", {}) for word in (f"--{axis}", name)]
         assert shlex.split(spec["cmd"]) == ["python", "-m", f"stages.{stage}", *words]
+
+
+@pytest.mark.parametrize("command", [("dvc", "repro"), (sys.executable, "-m", "tradeoffs.repro")])
+def test_nothing_outside_the_project_is_removed_for_a_name_that_leads_there(command, tmp_path):
+    """By DVC since outputs of several stages would be the same folder; with `-s` it does not look."""
+    folder, outside = tmp_path / "project", tmp_path / "outside"
+    folder.mkdir()
+    fake_pipeline.make(folder, datasets=["../../../outside"])
+    fake_pipeline.dvc("init", "--no-scm", "-q", cwd=folder)
+    outside.mkdir()
+    (outside / "kept").write_text("kept")
+    assert fake_pipeline.call(*command, cwd=folder).returncode
+    assert (outside / "kept").read_text() == "kept"
 
 
 def test_every_script_is_a_stage_and_every_stage_a_script():
