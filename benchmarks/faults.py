@@ -6,17 +6,23 @@ Kinds, and how many of each: KINDS. Nothing may end in a traceback, hang, be wro
 step by hand. What is accepted is judged by a rule that its module in benchmarks/breaking states, not by hand.
 """
 
-import importlib
 import time
 from argparse import Namespace
 from collections import Counter
 from typing import Any
 
 from benchmarks import common
-from benchmarks.breaking import WELL, Taken, Try
+from benchmarks.breaking import WELL, Taken, Try, checkpoints, data, disks, ggufs, kills, params
 from tradeoffs.plumbing.errors import UserError
 
-KINDS = {"params": 10_000, "data": 5_000, "checkpoints": 200, "ggufs": 500, "kills": 100, "disks": 20}
+KINDS = {
+    "params": (params, 10_000),
+    "data": (data, 5_000),
+    "checkpoints": (checkpoints, 200),
+    "ggufs": (ggufs, 500),
+    "kills": (kills, 100),
+    "disks": (disks, 20),
+}
 QUICK = 50  # one in so many of them, and at least 2
 SHOWN = 20  # of those that were not taken well
 
@@ -42,13 +48,15 @@ def main(arguments: Namespace) -> None:
 
 
 def _count(kind: str, quick: bool) -> int:
-    return max(2, KINDS[kind] // QUICK) if quick else KINDS[kind]
+    _, count = KINDS[kind]
+    return max(2, count // QUICK) if quick else count
 
 
 def _broken(kind: str, count: int, seed: int) -> dict[str, Any]:
     """Breaks `count` things of a kind. Raises UserError where fewer were tried than asked for."""
     begun, taken, bad = time.perf_counter(), Counter[Taken](), list[Try]()
-    for one in importlib.import_module(f"benchmarks.breaking.{kind}").tries(count, seed):
+    module, _ = KINDS[kind]
+    for one in module.tries(count, seed):
         taken[one.taken] += 1
         if one.taken not in WELL:
             bad.append(one)

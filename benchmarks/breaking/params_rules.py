@@ -50,7 +50,8 @@ TABLE: dict[str, Any] = {
     "decide.cost": "size_mb decode_tokens_per_second model_memory_mb",
     "decide.margins.*": ">0 1000000",
     "decide.guards.*": "base best",
-    "models.*.prompt": "own chatml plain alpaca",
+    "templates.*?": str,
+    "models.*.prompt": "own chatml plain alpaca",  # none of the user's own: the real params.yaml has no template
     **{f"models.*.generate.{key}": "!1 1048576" for key in ("hidden_size", "intermediate_size", "heads", "kv_heads")},
     "models.*.generate.layers": "!1 1000",
     "models.*.generate.vocabulary": "!300 1048576",
@@ -93,7 +94,7 @@ for _where in ("train", "preference.train"):
 LIBRARIES_OWN = re.compile(rf"methods\.{NAME}\.(preference\.)?config(\..*|\[.*)?")
 EMPTY = re.compile(
     rf"methods\.{NAME}(\.(preference\.)?(config|train))?|evaluate\.cost\.batch_sizes|run\.(precisions|quants)"
-    rf"|launch\.report_to|datasets\.{NAME}\.(prompts|mmlu\.subjects|columns)|decide\.guards"
+    rf"|launch\.report_to|datasets\.{NAME}\.(prompts|mmlu\.subjects|columns)|decide\.guards|templates"
 )
 PATTERNS = {
     re.compile(re.escape(place.rstrip("?")).replace(r"\*", NAME).replace(r"\[\]", r"\[\d+\]")): place for place in TABLE
