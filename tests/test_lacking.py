@@ -1,6 +1,7 @@
 """What a machine lacks ends a stage with one sentence: file, file system, what is free, what to do."""
 
 import errno
+import fcntl
 import os
 import re
 import resource
@@ -28,7 +29,7 @@ def said_of(error: BaseException) -> str:
     return str(ended.value)
 
 
-@pytest.mark.parametrize("number", [number for number in WAYS_OUT if number != errno.ENOMEM])
+@pytest.mark.parametrize("number", [number for number in WAYS_OUT if number not in (errno.ENOMEM, errno.EAGAIN)])
 def test_each_says_which_file_and_what_to_do(number, tmp_path):
     said = said_of(OSError(number, os.strerror(number), str(tmp_path / "out.parquet")))
     what, way_out = WAYS_OUT[number]
@@ -90,10 +91,60 @@ def test_without_a_folder_for_temporary_files_it_is_said_how_to_name_one(error):
     assert said_of(error).startswith("error: the") and "; export TMPDIR=FOLDER" in said_of(error)
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), FileNotFoundError(errno.ENOENT, "No such file"), KeyError(28)])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a bug"),
+        FileNotFoundError(errno.ENOENT, "No such file"),
+        KeyError(28),
+        BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"),
+        TypeError("got an unexpected positional argument"),
+    ],
+)
 def test_all_else_keeps_its_traceback(error):
     with pytest.raises(type(error)), cli.explained():
         raise error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            PermissionError("[Errno 13] Failed to open local file 'a.parquet'.\nDetail: x"),
+            "Failed to open local file 'a.parquet'. Detail: x",
+        ),
+        (RuntimeError("unable to open database file"), "unable to open database file"),
+        (RuntimeError("[enforce fail at inline_container.cc:659] . unexpected pos 64 vs 0"), "unexpected pos 64 vs 0"),
+    ],
+)
+def test_what_names_no_file_keeps_its_own_text_on_the_line(error, said):
+    assert said in said_of(error) and "\n" not in said_of(error)
+
+
+def test_a_process_that_cannot_be_forked_is_known_by_where_it_was_to_be(monkeypatch):
+    def full(*_):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "_fork_exec", full)
+    with pytest.raises(BlockingIOError) as raised:
+        subprocess.run(["true"], close_fds=False, start_new_session=True)
+    assert lacking(raised.value).startswith("no process or thread can be started; raise the limit")
+    assert lacking(RuntimeError("can't start new thread")).startswith("no process or thread can be started")
+
+
+def test_times_are_written_one_at_a_time(tmp_path, monkeypatch):
+    """What is cut off where they do not fit would else be another stage's."""
+    monkeypatch.chdir(tmp_path)
+    real = os.write
+
+    def write(file, lines):
+        with clock.LOG.open() as other, pytest.raises(BlockingIOError):
+            fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return real(file, lines)
+
+    monkeypatch.setattr(clock.os, "write", write)
+    clock.add('{"step": "a"}\n')
+    assert clock.LOG.read_text() == '{"step": "a"}\n'
 
 
 def test_a_stage_whose_times_do_not_fit_stands_and_says_that_they_are_lost(tmp_path, monkeypatch, capsys):
@@ -158,3 +209,13 @@ def test_without_its_usual_place_dvc_keeps_what_it_knows_in_the_project(tmp_path
     monkeypatch.setattr(dvc_gaps.os, "environ", found := {})
     dvc_gaps.writable_site_cache()
     assert found == {"DVC_SITE_CACHE_DIR": str(tmp_path / ".dvc/tmp/site")}
+
+
+def test_the_place_that_dvcs_config_names_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DVC_SITE_CACHE_DIR", raising=False)
+    monkeypatch.setattr(dvc_gaps.os, "access", lambda path, _: False)
+    (tmp_path / ".dvc").mkdir()
+    (tmp_path / ".dvc/config").write_text("[core]\n    site_cache_dir = /scratch/dvc\n")
+    dvc_gaps.writable_site_cache()
+    assert "DVC_SITE_CACHE_DIR" not in os.environ

@@ -10,8 +10,8 @@ import pytest
 import quick_yaml
 from dvc.lock import HardlinkLock, make_lock
 
+from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro import mending
-from tradeoffs.repro.dvc_gaps import transferred
 
 WHOLE = """schema: '2.0'
 stages:
@@ -84,6 +84,26 @@ def test_without_git_or_where_the_last_commit_is_broken_too_it_is_removed(lock, 
     assert "no commit here has it" in caplog.messages[0]
 
 
+@pytest.mark.parametrize("git", ["echo 'fatal: detected dubious ownership' >&2; exit 128", None])
+def test_where_git_cannot_say_what_the_last_commit_has_it_stays(lock, monkeypatch, git):
+    committed(lock)
+    lock.write_bytes(b"")
+    (lock.parent / "bin").mkdir()
+    if git:
+        (lock.parent / "bin/git").write_text(f"#!/bin/sh\n{git}\n")
+        (lock.parent / "bin/git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(lock.parent / "bin"))
+    with pytest.raises(UserError, match=r"is empty, and Git cannot say .*(dubious ownership|No such file)"):
+        mending.mend(lock)
+    assert lock.exists()
+
+
+def test_before_the_first_commit_it_is_removed(lock):
+    subprocess.run(["git", "init", "-q"], cwd=lock.parent, check=True)
+    lock.write_bytes(b"")
+    assert mending.mend(lock) and not lock.exists()
+
+
 def test_what_is_whole_stays_and_what_is_not_there_is_none(lock):
     assert not mending.mend(lock)
     lock.write_text(WHOLE)
@@ -145,35 +165,31 @@ def test_a_lock_by_hard_links_of_a_dead_process_is_removed(tmp_path, who):
     assert (tmp_path / "lock").exists() == (who == "alive")
 
 
-@pytest.mark.parametrize("shared", [False, True])
-def test_what_dvc_has_left_half_copied_goes(tmp_path, shared):
-    """Of a cache that others share, what they may be at stays."""
-    cache = tmp_path / ("shared" if shared else ".dvc") / "cache/files/md5"
-    outs = [SimpleNamespace(fs_path=str(tmp_path / "models/gguf/demo"), is_in_repo=True)]
+@pytest.mark.parametrize("kind", ["own", "shared", "linked"])
+def test_what_dvc_has_left_half_copied_goes(tmp_path, kind):
+    """But for what others may be at: in a cache of several projects, and of an experiment within the hour."""
+    project = tmp_path / "project"
+    (project / ".dvc").mkdir(parents=True)
+    cache = (tmp_path / "shared" if kind == "shared" else project / ".dvc/cache") / "files/md5"
+    if kind == "linked":
+        (tmp_path / "shared").mkdir()
+        (project / ".dvc/cache").symlink_to(tmp_path / "shared")
+    outs = [SimpleNamespace(fs_path=str(project / "models/gguf/demo"), is_in_repo=True)]
     of = SimpleNamespace(
-        dvc_dir=str(tmp_path / ".dvc"),
+        root_dir=str(project),
         cache=SimpleNamespace(local=SimpleNamespace(path=str(cache))),
         index=SimpleNamespace(stages=[SimpleNamespace(outs=outs)]),
     )
     name = ".EYloKniljgjVscPylQ2fuQ.tmp"
-    copies = [cache / "01" / name, cache / name, tmp_path / "models/gguf" / name]
-    kept = [cache / "01/23456789012345678901234567890a", tmp_path / "models/gguf/.mine.tmp"]
+    copies = [cache / "01" / name, cache / name, project / "models/gguf" / name]
+    kept = [cache / "01/23456789012345678901234567890a", project / "models/gguf/.mine.tmp"]
     for path in [*copies, *kept]:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("a")
     mending.remove_unfinished(of)
-    assert [path.exists() for path in copies] == [shared, shared, False]
-    for path in copies[:2] if shared else []:
+    assert [path.exists() for path in copies] == [True, True, False]
+    for path in copies[:2]:
         os.utime(path, (1e9, 1e9))
     mending.remove_unfinished(of)
-    assert not any(path.exists() for path in copies) and all(path.exists() for path in kept)
-
-
-def test_what_dvc_could_not_put_into_its_cache_is_known(monkeypatch):
-    import dvc.output
-
-    failing = SimpleNamespace(failed=[SimpleNamespace(value="abc")])
-    monkeypatch.setattr(dvc.output, "otransfer", lambda *given, **more: failing)
-    with transferred() as lost:
-        dvc.output.otransfer(1, 2, shallow=False)
-    assert lost == ["abc"]
+    assert [path.exists() for path in copies] == [kind != "own", kind != "own", False]
+    assert all(path.exists() for path in kept)

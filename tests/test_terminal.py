@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tradeoffs.common import texts
 from tradeoffs.plumbing import terminal
 
 
@@ -43,7 +44,7 @@ def paged(tmp_path, monkeypatch):
     ],
 )
 def test_what_a_terminal_would_obey_is_written_out_and_all_else_is_as_it_was(text, shown):
-    assert terminal.harmless(text) == shown
+    assert texts.harmless(text) == shown
 
 
 def test_a_pipe_gets_every_line(capsys):

@@ -17,6 +17,7 @@ from statistics import fmean
 
 from tradeoffs import params
 from tradeoffs.common.cells import Variant
+from tradeoffs.common.texts import harmless
 from tradeoffs.plumbing import cli, terminal
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.results import answers, evaluated, tables
@@ -107,7 +108,7 @@ def shown(row: Row) -> Iterator[str]:
     scores = [f"F1 {one.f1:.3f}{', exact' if one.exact else ''}" for one in row]
     if len(row) > 1:
         scores = [f"{label}: {score}" for label, score in zip(labels, scores, strict=True)]
-    yield f"{terminal.harmless(row[0].id)}  {'; '.join(scores)}"
+    yield f"{harmless(row[0].id)}  {'; '.join(scores)}"
     yield from block("question", row[0].question)
     yield from block("expected", row[0].expected)
     for label, one in zip(labels, row, strict=True):
@@ -121,7 +122,7 @@ def lines_of(rows: Sequence[Row]) -> list[str]:
 
 def block(label: str, text: str) -> Iterator[str]:
     """A text beside its label; its further lines stand below its first, so that none passes for another label."""
-    first, *others = terminal.harmless(text.strip() or "(empty)").split("\n")
+    first, *others = harmless(text.strip() or "(empty)").split("\n")
     yield f"  {label:<9}  {first}"
     for line in others:
         yield f"{'':13}{line}"

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from tradeoffs import params
 from tradeoffs.base import prompts
 from tradeoffs.common import cells, files
+from tradeoffs.common.texts import harmless
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing import cli, terminal
 from tradeoffs.plumbing.errors import UserError
@@ -93,7 +94,7 @@ def runs(ids: list[int], scored: list[bool], tokenizer: Any) -> Iterator[tuple[b
 def block(label: str, tokens: list[str]) -> Iterator[str]:
     """Tokens below what they are; each line of their text on one of its own."""
     yield f"{label}, {len(tokens)} token{'s' if len(tokens) != 1 else ''}"
-    text = BAR.join(terminal.harmless(token).replace("\t", "\\t").replace("\n", "\\n\n") for token in tokens)
+    text = BAR.join(harmless(token).replace("\t", "\\t").replace("\n", "\\n\n") for token in tokens)
     yield from (f"    {line}" for line in text.removesuffix("\n").split("\n"))
 
 
@@ -162,14 +163,14 @@ def answered(tokenizer: Any, dataset: str, split: str, example: dict, stops: lis
         lines, longest = conversation(tokenizer, example, source, stops, apart=True)
     yield from lines
     ends = ", ".join(f"{tokenizer.convert_ids_to_tokens(token)} ({token})" for token in stops)
-    yield f"generation ends at {terminal.harmless(ends)}, or after {limits.max_new_tokens} tokens"
+    yield f"generation ends at {harmless(ends)}, or after {limits.max_new_tokens} tokens"
     if longest > limits.tokenize.max_length:
         yield f"note: {longest} tokens are more than tokenize.max_length ({limits.tokenize.max_length}) allows"
     if where:
         yield "note: in this tokenizer text does not split between a prompt and its answer: in all rows they are"
-        yield f"  tokenised apart; first met at {terminal.harmless(where)}"
+        yield f"  tokenised apart; first met at {harmless(where)}"
     if problem:
-        yield f"note: `tokenize` stops at another row: {terminal.harmless(problem)}"
+        yield f"note: `tokenize` stops at another row: {harmless(problem)}"
 
 
 def main(model: str, dataset: str, split: str, row: int) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from tradeoffs.common import files
-from tradeoffs.common.texts import on_a_line
+from tradeoffs.common.texts import harmless, on_a_line
 from tradeoffs.plumbing import cli, terminal
 from tradeoffs.plumbing.errors import UserError, near
 from tradeoffs.results import evaluated, tables
@@ -62,7 +62,7 @@ def answered(name: str, subject: str | None = None) -> list[Answered]:
         raise UserError(f"{variant}: was asked no multiple-choice questions (its data set has no mmlu in params.yaml)")
     subjects = list(dict.fromkeys(row["subject"] for row in rows))
     if subject is not None and subject not in subjects:
-        known = terminal.harmless(near(subject, subjects))
+        known = harmless(near(subject, subjects))
         raise UserError(f"--subject {subject}: {variant} was not asked it{known}")
     asked = variant.cell.tokens / "mmlu.parquet"
     if not asked.is_file():
@@ -95,11 +95,11 @@ def shown(asked: Answered) -> Iterator[str]:
     """Lines for one question."""
     verdict = "right" if asked.is_right else f"wrong: {LETTERS[asked.chosen]}, not {LETTERS[asked.right]}"
     yield f"{on_a_line(asked.subject)} {on_a_line(asked.id)}  {verdict}"
-    yield terminal.harmless(asked.question.strip())
+    yield harmless(asked.question.strip())
     for index, choice in enumerate(asked.choices):
         marks = ("chosen" if index == asked.chosen else "") + (" right" if index == asked.right else "")
         numbers = f"{asked.probabilities[index]:9.3g}  {asked.shares[index]:6.1%}"
-        first, *others = terminal.harmless(choice).split("\n")
+        first, *others = harmless(choice).split("\n")
         yield f"  {numbers}  {marks:<12}  {LETTERS[index]}. {first}"
         yield from (f"{'':38}{line}" for line in others)  # so that none passes for another option
     yield ""

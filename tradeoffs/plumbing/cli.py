@@ -13,7 +13,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tradeoffs.plumbing import clock, held, terminal
+from tradeoffs.common.texts import harmless
+from tradeoffs.plumbing import clock, held
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.plumbing.lacking import lacking
 
@@ -85,11 +86,11 @@ def explained() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        sys.exit(f"error: {terminal.harmless(str(error))}")  # it may hold names and texts of data
+        sys.exit(f"error: {harmless(str(error))}")  # it may hold names and texts of data
     except Exception as error:  # raised again unless it says what is lacking
         if not (said := lacking(error)):
             raise
-        sys.exit(f"error: {terminal.harmless(said)}")
+        sys.exit(f"error: {harmless(said)}")
 
 
 def _started() -> str:

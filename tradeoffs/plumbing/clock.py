@@ -7,12 +7,13 @@ to run.
 """
 
 import errno
+import fcntl
 import json
 import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -82,9 +83,14 @@ def add(lines: str) -> None:
 
 
 def _append(lines: bytes) -> None:
-    """All of them or none: half a line would be no line, and the next would stand in it."""
+    """All of them or none: half a line would be no line, and the next would stand in it.
+
+    One at a time, since what is cut off must not be another's.
+    """
     log = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     try:
+        with suppress(OSError):  # a file system that has no locks
+            fcntl.flock(log, fcntl.LOCK_EX)
         before = os.fstat(log).st_size
         written = os.write(log, lines)
         if written < len(lines):

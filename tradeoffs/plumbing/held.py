@@ -46,6 +46,9 @@ def _locked(path: Path, step: str) -> int | None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        except PermissionError as error:  # another user's, say
+            _note(path, error)
+            return None
         except OSError:
             return None
         try:
@@ -55,26 +58,36 @@ def _locked(path: Path, step: str) -> int | None:
             os.close(file)
             if error.errno in TAKEN:
                 raise UserError(_taken(step, said)) from None
-            print(f"note: {path} cannot be locked ({error.strerror}): start this step only once", file=sys.stderr)
+            _note(path, error)
             return None
         with suppress(OSError):
             if os.path.samestat(os.fstat(file), path.stat()):
                 with suppress(OSError):  # no room: then the process has no name
                     os.ftruncate(file, 0)
-                    os.write(file, f"{os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}".encode())
+                    os.write(file, f"{os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}{_here()}".encode())
                 return file
         os.close(file)  # who had it has removed it meanwhile
 
 
+def _note(path: Path, error: OSError) -> None:
+    print(f"note: {path} cannot be locked ({error.strerror}): start this step only once", file=sys.stderr)
+
+
+def _here() -> str:
+    """Which machine this is: of a folder that several share, a process's number alone says nothing."""
+    return f" on {os.uname().nodename}"
+
+
 def _said(file: int) -> str:
-    return os.pread(file, 100, 0).decode("utf-8", errors="replace").strip()
+    return os.pread(file, 200, 0).decode("utf-8", errors="replace").strip()
 
 
 def _taken(step: str, said: str) -> str:
-    pid = said.partition(" ")[0] or "PID"
+    pid = said.partition(" ")[0]
+    where = f" (kill {pid})" if said.endswith(_here()) else " on its machine"
     return (
         f"{step} is being made by another process ({said or 'which has not said its number'}), which goes on though "
-        f"DVC may be gone; wait for it to end, or end it (kill {pid}), and run again"
+        f"DVC may be gone; wait for it to end, or end it{where if pid else ''}, and run again"
     )
 
 
@@ -92,11 +105,13 @@ def wait_for_others() -> None:
 
 
 def _held(path: Path) -> str:
-    """Who holds the lock of a step, and what to do; "" if nobody does."""
-    with suppress(FileNotFoundError), path.open("r+b") as file:
+    """Who holds the lock of a step, and what to do; "" if nobody does, or nobody knows, of another user's."""
+    with suppress(OSError), path.open("r+b") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
         except OSError as error:
             return _taken(path.name, _said(file.fileno())) if error.errno in TAKEN else ""
+        if not os.path.samestat(os.fstat(file.fileno()), path.stat()):  # it is the next one's meanwhile
+            return _held(path)
+        path.unlink()
     return ""

@@ -6,13 +6,17 @@ import re
 import resource
 import sys
 import tempfile
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
 import psutil
 
+from tradeoffs.common.texts import on_a_line
+
 LEAST = 600e6  # bytes of address space
+MOST = 500  # letters of an exception's own text
 ROOM = (errno.ENOSPC, errno.EDQUOT)
 # What is wrong, and what to do about it.
 WAYS_OUT = {
@@ -37,6 +41,8 @@ TEMPORARY = {
 }
 # How libraries in Rust (safetensors, tokenizers), Arrow and torch say it, in exceptions of other types.
 NUMBER = re.compile(r"\(os error (\d+)\)|\[errno (\d+)\]", re.IGNORECASE)
+UNEXPECTED_POS = re.compile(r"unexpected pos \d")  # of torch, where a file could not be written to its end
+STARTING = {"_execute_child", "_launch", "spawnv_passfds"}  # in subprocess and multiprocessing
 SAID = {
     "can't allocate memory": errno.ENOMEM,
     "cannot allocate memory": errno.ENOMEM,
@@ -45,7 +51,6 @@ SAID = {
     "can't start new thread": errno.EAGAIN,
     "no space left on device": errno.ENOSPC,
     "pytorchstreamwriter failed writing": errno.ENOSPC,  # of torch, which gives no number
-    "unexpected pos": errno.ENOSPC,
     "database or disk is full": errno.ENOSPC,  # of SQLite, in which DVC keeps what it knows of files
     "attempt to write a readonly database": errno.EROFS,
     "unable to open database file": errno.EACCES,
@@ -62,14 +67,15 @@ def lacking(error: BaseException) -> str:
     if found := next((said for text, said in TEMPORARY.items() if text in str(error)), ""):
         return f"{found}; export TMPDIR=FOLDER, one with a short name that can be written to, and run again"
     number = _number(error)
-    if number not in WAYS_OUT:
+    if number not in WAYS_OUT or (number == errno.EAGAIN and not _of_a_start(error)):
         return ""
     what, way_out = WAYS_OUT[number]
     where = _where(error)
+    said = "" if where else _as_said(error, number)
     if number == errno.ENOMEM:
-        return f"{where}{what}: {_memory()}"
+        return f"{where}{what}: {_memory()}{said}"
     free = f" ({_free(error)})" if number in ROOM else ""
-    return f"{where}{what}{free}; {way_out}"
+    return f"{where}{what}{free}; {way_out}{said}"
 
 
 def while_importing() -> None:
@@ -101,7 +107,22 @@ def _number(error: BaseException) -> int:
     text = str(error)
     if found := NUMBER.search(text):
         return int(found[1] or found[2])
+    if UNEXPECTED_POS.search(text):
+        return errno.ENOSPC
     return next((number for said, number in SAID.items() if said in text.lower()), 0)
+
+
+def _of_a_start(error: BaseException) -> bool:
+    """Whether a thread or a process was to be started: who waits for nothing, for a lock say, gets the same number."""
+    called = {frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)}
+    return "thread" in str(error).lower() or not STARTING.isdisjoint(called)
+
+
+def _as_said(error: BaseException, number: int) -> str:
+    """What the exception itself says, on a line, where that is more than the number: which file it was, for one."""
+    text = on_a_line(str(error))
+    known = ("", os.strerror(number), f"[Errno {number}] {os.strerror(number)}")
+    return "" if text in known else f" (as it was said: {text if len(text) <= MOST else text[:MOST] + '...'})"
 
 
 def _where(error: BaseException) -> str:

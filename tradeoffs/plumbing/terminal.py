@@ -5,8 +5,6 @@ import pydoc
 import sys
 from collections.abc import Iterable
 
-from tradeoffs.common.texts import harmless as harmless
-
 
 def page(lines: Iterable[str]) -> None:
     """Prints lines; on a terminal by $PAGER, else by `less` where they do not fit on the screen, as git does."""

@@ -116,6 +116,7 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, ray: st
         if dry:
             print("\n".join(planned))
             return False
+        steps.remove_unfinished()
         clock.LOG.unlink(missing_ok=True)
         needs, screen = partial(_needs, steps, memory), Screen(planned, expected.seconds, share)
         expects = cluster.expects if cluster else lambda: False
@@ -126,6 +127,8 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, ray: st
             run.run()
         finally:
             memory.keep()
+            if run.failed:
+                steps.remove_unfinished()
         if not ray:  # those of several machines are not of one
             times.keep(run.took, memory, expected)
     if run.took:

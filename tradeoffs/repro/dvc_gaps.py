@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import dvc.dirs
 import dvc.output
+from dvc.config import Config
 from dvc.dependency import param
 from dvc.dependency.base import Dependency
 from dvc.env import DVC_SITE_CACHE_DIR
@@ -43,10 +44,13 @@ def quiet() -> Iterator[None]:
 
 
 def writable_site_cache() -> None:
-    """Has DVC keep what it knows of files in .dvc/tmp where its usual place (/var/tmp/dvc) cannot be written to."""
+    """Has DVC keep what it knows of files in .dvc/tmp where its usual place (/var/tmp/dvc) cannot be written to.
+
+    Its config may name another, core.site_cache_dir, which an environment variable would override.
+    """
     usual = Path(dvc.dirs.site_cache_dir())
     there = next(folder for folder in (usual, *usual.parents) if folder.exists())
-    if not os.access(there, os.W_OK):
+    if not os.access(there, os.W_OK) and not Config.from_cwd()["core"].get("site_cache_dir"):
         os.environ.setdefault(DVC_SITE_CACHE_DIR, str(Path(".dvc/tmp/site").absolute()))
 
 

@@ -15,7 +15,8 @@ from typing import Any
 from tradeoffs import artifacts, metrics, params, readme
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
-from tradeoffs.plumbing import cli, terminal
+from tradeoffs.common.texts import harmless
+from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.report.formatting import counted, heading, name_of, short
 from tradeoffs.results.decision import LOST
@@ -188,7 +189,7 @@ def main() -> None:
     said = lines(read(), params.load_all())
     readme.main()
     artifacts.main()
-    print(terminal.harmless("\n".join(["", *said])))
+    print(harmless("\n".join(["", *said])))
 
 
 if __name__ == "__main__":

@@ -26,28 +26,41 @@ from flufl.lock import NotLockedError
 from voluptuous import Invalid
 
 from tradeoffs.common import files
+from tradeoffs.common.texts import on_a_line
+from tradeoffs.plumbing.errors import UserError
 
 STAGE = re.compile(r"^  [^\s#-].*:\n", re.MULTILINE)
 BROKEN = Path(".scratch/dvc.lock.broken")  # as it was found
 CLOCKS = 5.0  # seconds by which a file system's clock may be behind
 COPY = re.compile(r"\.[\w-]{22}\.tmp")  # as DVC calls a file that it is still copying
-OLD = 86400.0  # seconds
+OLD = 3600.0  # seconds
 MARKS = re.compile(r"^(<<<<<<< |=======$|>>>>>>> )", re.MULTILINE)
+
+
+class GitError(Exception):
+    """What Git, or the system that should have started it, says."""
 
 
 def mend(lock: Path, thoroughly: bool = False) -> bool:
     """Gives a dvc.lock that is broken the content of the last commit, or removes it where that has none of it.
 
     Whether it was; `thoroughly`: also where it was not a kill that has broken it, which takes as long as DVC's reading.
+    Raises UserError, and leaves it, where Git cannot say what the last commit has.
     """
     if not lock.is_file():
         return False
     wrong = wrong_with(lock.read_bytes(), thoroughly)
     if not wrong:
         return False
+    try:
+        committed = _committed(lock)
+    except GitError as error:
+        raise UserError(
+            f"{lock} {wrong}, and Git cannot say what the last commit has ({on_a_line(str(error))}); mend that, or "
+            f"remove {lock} and have DVC's run cache give what it can, and run again"
+        ) from None
     BROKEN.parent.mkdir(exist_ok=True)
     shutil.copy(lock, BROKEN)
-    committed = _committed(lock)
     if committed is not None and not wrong_with(committed, thoroughly=True):
         with files.new_file(lock) as unfinished:
             unfinished.write_bytes(committed)
@@ -92,22 +105,36 @@ def _complete(entry: Mapping[str, Any]) -> bool:
 
 
 def _committed(lock: Path) -> bytes | None:
-    """As Git has it in HEAD; None without Git, or where it has none."""
-    with suppress(OSError):
-        done = subprocess.run(["git", "show", f"HEAD:./{lock.name}"], cwd=lock.absolute().parent, capture_output=True)
-        return done.stdout if done.returncode == 0 else None
+    """As Git has it in HEAD; None without a repository, or where it has none. Raises GitError where it cannot say."""
+    folder = lock.absolute().parent
+    if not any((one / ".git").exists() for one in (folder, *folder.parents)):
+        return None
+    done = _git("show", f"HEAD:./{lock.name}", folder=folder)
+    if done.returncode == 0:
+        return done.stdout
+    known = _git("rev-parse", "--verify", "--quiet", "HEAD", folder=folder)
+    if known.returncode > 1:  # 1: there is no commit yet
+        raise GitError(known.stderr.decode(errors="replace"))
     return None
+
+
+def _git(*words: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(["git", *words], cwd=folder, capture_output=True)
+    except OSError as error:
+        raise GitError(f"git: {error.strerror}") from None
 
 
 def remove_unfinished(repo: Repo) -> None:
     """Removes what DVC has left half-copied, where it was killed or a disk was full, in its cache and beside outputs.
 
-    In a cache outside of the project others may be at work: there, what is a day old.
+    In its cache experiments of `dvc exp run --temp` and of its queue may be at work: there, what is an hour old. One
+    outside of the project is not this project's to clean.
     """
-    cache = Path(repo.cache.local.path)
-    mine = cache.is_relative_to(str(repo.dvc_dir))
-    for folder in [cache, *cache.glob("??")]:
-        _remove_copies(folder, 0.0 if mine else OLD)
+    cache = Path(repo.cache.local.path).resolve()
+    if cache.is_relative_to(Path(str(repo.root_dir)).resolve()):
+        for folder in [cache, *cache.glob("??")]:
+            _remove_copies(folder, OLD)
     for folder in {Path(out.fs_path).parent for stage in repo.index.stages for out in stage.outs if out.is_in_repo}:
         _remove_copies(folder, 0.0)
 

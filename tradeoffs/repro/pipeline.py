@@ -55,13 +55,11 @@ def opened(targets: Sequence[str] = (), kind: "type[Pipeline] | None" = None) ->
     with quiet(), project() as (repo, held):
         steps_held.wait_for_others()
         _read(repo)
-        remove_unfinished(repo)
         steps = (kind or Pipeline)(repo, targets, held=held)
         try:
             yield steps
         finally:
             steps.release_all()
-            remove_unfinished(repo)
 
 
 @contextmanager
@@ -154,6 +152,10 @@ class Pipeline:
 
     def settle(self) -> None:
         """Looks, between two steps, which experiments are complete."""
+
+    def remove_unfinished(self) -> None:
+        """Removes what DVC has left half-copied: before something runs, and after it has failed."""
+        remove_unfinished(self._repo)
 
     def begin(self, name: str) -> Begun:
         """What comes before the command: nothing to do, outputs from the cache, or the old outputs removed."""

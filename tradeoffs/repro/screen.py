@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tradeoffs.plumbing.terminal import harmless
+from tradeoffs.common.texts import harmless
 from tradeoffs.repro.pipeline import Begun
 from tradeoffs.repro.times import spoken
 

@@ -129,6 +129,7 @@ def main(facts_only: bool) -> None:
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # and a command that reads gets no request
     requests: SimpleQueue[str] = SimpleQueue()
     with pipeline.opened(kind=Travelling) as steps:
+        steps.remove_unfinished()
         guard = Guard(steps.held)
         worker = Worker(steps)
         threading.Thread(target=_read, args=(asked, requests, worker), daemon=True).start()

@@ -23,11 +23,11 @@ from tradeoffs.results.results import Results
 LADDER = ("test_loss", "test_f1", "mmlu_accuracy")
 POINT = ("step", "loss", "token_accuracy", "reward_accuracy", "reward_margin", "lr", "grad_norm", *tuning.MEDIANS)
 # What spreadsheets take for a formula, also behind what they drop before it, and full-width; but for plain numbers. And
-# what begins a cell with a call, a reference or a command to one that parts cells by semicolons or tabs.
-_FORMULA = re.compile(
-    r"(?![-+][\d.,]+(?:[eE][-+]?\d+)?\Z)(?:[\t\n]|[\s\x00-\x1f\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20])"
-)
-_WITHIN = re.compile(r"(?<=[;\t\n])(?=[ \"']*[=+\-@\uff1d\uff0b\uff0d\uff20][^;\t\n]*[(|!])")
+# what begins a cell with a call, a reference or a command to one that parts cells by semicolons or tabs; such a one may
+# begin a row with a line of a text, which is a command far more seldom than it is an item of a list.
+_FORMULA = re.compile(r"(?![-+][\d.,]+(?:[eE][-+]?\d+)?\Z)(?:\t|[\s\x00-\x1f\ufeff]*[=+\-@\uff1d\uff0b\uff0d\uff20])")
+_BEGIN, _REST = r"[ \"']*[=+\-@\uff1d\uff0b\uff0d\uff20]", r"[^;\t\n]*"
+_WITHIN = re.compile(rf"(?<=[;\t])(?={_BEGIN}{_REST}[(|!])|(?<=\n)(?={_BEGIN}{_REST}\|{_REST}!)")
 
 
 def training(results: Results) -> dict[str, dict]:
