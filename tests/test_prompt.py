@@ -37,6 +37,7 @@ def workspace(tmp_path, monkeypatch):
     base = tmp_path / "models/base/demo"
     base.mkdir(parents=True)
     tokenizer = train_tokenizer(TEXTS, 330, base, 512)
+    files.write_json(base / "config.json", {"model_type": "llama", "vocab_size": 330})
     files.write_text(base / "chat_template.jinja", "{{ bos_token }}" + HOUSE)
     files.write_json(base / "run_info.json", {"prompt": "house"})
     for kind, row in ROWS.items():

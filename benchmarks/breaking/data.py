@@ -119,7 +119,7 @@ def _case(random: Random, what: str, kind: str, path: Path, **more: Any) -> Case
         near_duplicate=0.9,
         seen=1,
         valid=1,
-        test_share=0.3,
+        test_share=0.5,
         path=str(path),
         columns=columns,
         max_characters=longest,

@@ -66,18 +66,6 @@ SAMPLES = (
     "∑ x² ≤ ½ ⅔ ①",
 )
 QUESTION = "What are 3 of 12 loans?\n\n2024: 7 %"
-# How the converter says no: it is a script, so by whatever is at hand.
-REFUSALS = (
-    SystemExit,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 # What says nothing about a checkpoint, only about the machine.
 OF_THE_MACHINE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ENOMEM)
 TOKENIZER = "llama_cpp_tokenizer_fails"
@@ -110,7 +98,9 @@ def convert(checkpoint: Path, gguf: Path, hollow: bool = False) -> None:
         library.GGUFWriter.write_tensors_to_file = _leave_a_hole
     try:
         runpy.run_path(str(script), run_name="__main__")
-    except REFUSALS as error:
+    except MemoryError:
+        raise
+    except (SystemExit, Exception) as error:  # how a script says no: by whatever is at hand
         if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:
             raise UserError(f"{gguf}: cannot be written: {error.strerror}") from error
         raise _refused(checkpoint, log.getvalue(), error) from error
