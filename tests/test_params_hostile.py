@@ -113,12 +113,24 @@ def test_a_key_that_is_missing_under_cost_is_named(tmp_path, key):
     assert f"\n  evaluate.cost.{key}: missing" in said(changed(tmp_path, evaluate__cost=cost))
 
 
-@pytest.mark.parametrize("text", ["yes", "on", "010", "0o17", "0x1F", "0b1", "1:30", "2001-01-01", "1__0.e", "08", "="])
+READ_IN_TWO_WAYS = ["+.5", "-.5", "._5", "+.5e+3", ".5e3"]
+
+
+@pytest.mark.parametrize(
+    "text", ["yes", "on", "010", "0o17", "0x1F", "0b1", "1:30", "2001-01-01", "08", "=", *READ_IN_TWO_WAYS]
+)
 def test_what_two_readers_of_yaml_take_for_two_things_is_refused(tmp_path, text):
-    assert said(written(tmp_path, with_lr(text))).startswith("params.yaml: ")
+    assert f"not valid YAML: {text} is one thing to one reader of YAML and another" in said(
+        written(tmp_path, with_lr(text))
+    )
 
 
-@pytest.mark.parametrize("text", ["0.005", "5e-3", "5E-3", "1_0", "1.", "+1.5", ".inf", "true", "~", "'010'", "x.y"])
+READ_ALIKE = [".005", ".5e-3", ".5E+3", "y", "n", "Y", "N"]
+
+
+@pytest.mark.parametrize(
+    "text", ["0.005", "5e-3", "5E-3", "1_0", "1.", "+1.5", ".inf", "true", "~", "'010'", "x.y", *READ_ALIKE]
+)
 def test_what_is_read_at_all_is_what_dvc_reads(tmp_path, text):
     from tradeoffs.params.parsing import parsed
 
