@@ -88,6 +88,36 @@ def test_what_cannot_be_meant_is_refused_with_the_reason(tmp_path, place, value,
 
 
 @pytest.mark.parametrize(
+    ("peft", "config"),
+    [
+        ("ADALORA", {"init_r": 12, "target_r": 8, "orth_reg_weight": 0}),
+        ("TINYLORA", {"weight_tying": 0}),
+        ("CARTRIDGE", {"num_virtual_tokens": 8, "num_frozen_tokens": 0}),
+        ("FOURIERFT", {"n_frequency": 2_000_000}),
+        ("OSF", {"rank_pattern": {"q_proj": 0.5}}),
+        ("LORA", {"r": 8, "alpha_pattern": {"q_proj": 0.5}, "rank_pattern": {"q_proj": 4}}),
+    ],
+)
+def test_what_peft_allows_is_allowed(tmp_path, peft, config):
+    params.load_all(changed(tmp_path, methods__tried={"peft": peft, "config": config}))
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"alpha_pattern": {".*": 0}}, "alpha_pattern..*: must be above 0, is 0"),
+        ({"alpha_pattern": {"q_proj": -16}}, "alpha_pattern.q_proj: must be above 0, is -16"),
+        ({"alpha_pattern": {"q_proj": "x"}}, "alpha_pattern.q_proj: must be a number, is 'x'"),
+        ({"rank_pattern": {"q_proj": 0}}, "rank_pattern.q_proj: must be at least 1, is 0"),
+        ({"rank_pattern": {"q_proj": 0.5}}, "rank_pattern.q_proj: must be a whole number, is 0.5"),
+    ],
+)
+def test_ranks_and_factors_of_single_modules_are_as_those_of_all(tmp_path, config, expected):
+    path = changed(tmp_path, methods__tried={"peft": "LORA", "config": {"r": 8} | config})
+    assert f"\n  methods.tried.config.{expected}" in said(path)
+
+
+@pytest.mark.parametrize(
     "name", ["../../../outside", "a; touch x", "$(touch x)", "`touch x`", "a-b", "..", "", "\u0440\u0430", "a" * 61]
 )
 @pytest.mark.parametrize("axis", ["models", "datasets", "methods"])

@@ -18,7 +18,8 @@ def mmlu_rows(
     The format is the original few-shot one (Hendrycks et al. 2021, github.com/hendrycks/test). Of a prompt that does
     not fit the context its last tokens are kept, as the harness does; `cut` marks it. Where a tokenizer lets a letter
     melt into the prompt, of which the harness makes nothing, or a letter behind what it holds already, the letters of
-    all questions are tokenised apart from it; `apart` marks that. Raises UserError if a subject has fewer than `shots` examples.
+    all questions are tokenised apart from it; `apart` marks that. Raises UserError if a subject has fewer than `shots`
+    examples.
     """
     try:
         return _rows(tokenizer, questions, shots, limit, context, apart=False)
