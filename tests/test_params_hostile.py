@@ -9,6 +9,7 @@ import quick_yaml
 from dvc.utils.serialize import load_yaml
 
 from tradeoffs import params
+from tradeoffs.common.limits import limited
 from tradeoffs.plumbing.errors import UserError
 
 REPO = Path(__file__).parents[1]
@@ -200,6 +201,19 @@ def test_aliases_count_as_all_that_they_stand_for(tmp_path):
 def test_merging_a_block_into_others_is_bounded_too(tmp_path):
     lines = ["b0: &b0 {a: 1}", *(f"b{n}: &b{n} {{<<: [{', '.join([f'*b{n - 1}'] * 9)}]}}" for n in range(1, 12))]
     assert "more than 100,000 values" in said(written(tmp_path, "\n".join(lines)))
+
+
+@pytest.mark.parametrize(
+    "code", ["10 ** (10 ** 10)", "'x' * 10 ** 12", "'x' | center(10 ** 12)", "'%1000000000000d' % 1"]
+)
+def test_nothing_that_a_template_computes_is_computed_to_check_it(tmp_path, code):
+    path = changed(tmp_path, templates={"x": f"{{{{ messages }}}}{{{{ {code} }}}}"})
+    assert limited("the check", lambda: params.load_all(path), seconds=20).templates
+
+
+def test_a_template_that_makes_no_program_is_said_with_the_reason(tmp_path):
+    path = changed(tmp_path, templates={"x": "{{ messages }}{% break %}"})
+    assert "templates.x: no Jinja that can be run: 'break' outside loop" in said(path)
 
 
 def test_a_message_holds_nothing_that_a_terminal_obeys(tmp_path):
