@@ -27,8 +27,10 @@ FACTORS = ("alpha", "scaling", "delora_lambda", "d_initial", "init_scale", "_bou
 SHARES = ("_dropout", "beta1", "beta2", "asa_importance_beta", "asa_uncertainty_beta", "sparsity", "sparse_rate")
 SEEDS = ("seed", "prng_key")
 # 0 and below mean something to these alone, mostly that another field says it.
-MAY_BE_0 = ("r", "oft_block_size", "boft_block_size", "boft_block_num", "hybrid_r", "depth")
-MAY_BE_0 += ("tinit", "tfinal", "init_warmup", "num_frozen_tokens")
+MAY_BE_0 = (
+    *("r", "oft_block_size", "boft_block_size", "boft_block_num", "hybrid_r", "tinit", "tfinal", "depth"),
+    *("init_warmup", "num_frozen_tokens"),
+)
 R_MAY_BE_0 = ("OFT", "GRALORA")
 COUNTS = ("n_frequency", "theta_d_length")  # of parameters in all of a layer, or a model
 FREE = ("decompose_factor", "layers_to_transform", "token_indices", "trainable_token_indices", "label_mask_value")
