@@ -14,7 +14,7 @@ from typing import Annotated
 
 from tradeoffs import params
 from tradeoffs.base import demo_model, demo_pages, general_text, hub_downloads, hub_models, hub_space
-from tradeoffs.base.prompts import TEMPLATES, chat_template
+from tradeoffs.base.prompts import TEMPLATES, chat_template, lacks_bos
 from tradeoffs.common import cells, chat_templates, files
 from tradeoffs.convert import gguf_converter
 from tradeoffs.models import checkpoints, weights
@@ -95,7 +95,7 @@ def _template(model: params.Model, folder: Path, where: str, given: str) -> str:
     """The chat template that the checkpoint in `folder` is given; raises UserError if its tokenizer cannot be read."""
     with clock.loading():
         tokenizer = checkpoints.load_tokenizer(folder, _source(model, where))
-    bos = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
+    bos = lacks_bos(tokenizer, model.prompt, given)
     tokens = set(tokenizer.get_vocab())
     made = chat_template(model.prompt, tokenizer.chat_template, tokens, bos, f"{where}.prompt", given)
     tokenizer.chat_template = made

@@ -1,5 +1,6 @@
 """Data files that are not as they should be: each is one message that says where, and no text becomes another."""
 
+import errno
 import os
 from types import SimpleNamespace
 
@@ -379,6 +380,40 @@ def test_a_damaged_file_of_the_hub_is_one_message(raised):
     said = rf"datasets\.x\.hub: me/data cannot be read: {raised}"
     with pytest.raises(UserError, match=said), hub.explained("me/data", None, "dataset", "datasets.x"):
         raise raised
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_what_this_machine_lacks_is_not_blamed_on_the_hub(number):
+    error = OSError(number, os.strerror(number), "/read/only")
+    with pytest.raises(OSError, match="/read/only"), hub.explained("me/data", None, "dataset", "datasets.x"):
+        raise error
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (OSError(errno.EIO, "Input/output error"), "cannot be read: Input/output error"),
+        (pa.ArrowMemoryError("malloc of size 64 failed"), "does not fit into memory"),
+    ],
+)
+def test_what_the_disk_or_the_memory_lacks_is_not_blamed_on_a_parquet_file(tmp_path, monkeypatch, raised, said):
+    def failing(path):
+        raise raised
+
+    monkeypatch.setattr(formats, "_batches", failing)
+    path = write(tmp_path / "a.parquet", "")
+    with pytest.raises(UserError, match=said):
+        list(formats.rows(path))
+
+
+@pytest.mark.parametrize("written", ["0.1", "-0.0", "1.50", "0.30000000000000004", "1e5", "0.000000000001"])
+def test_a_number_that_a_float_holds_is_one(written):
+    assert formats._number(written) == float(written)
+
+
+@pytest.mark.parametrize("written", ["0.1234567890123456789", "1e400", "1e-400", "12345678901234567.5"])
+def test_a_number_that_no_float_holds_stays_as_it_is_written(written):
+    assert formats._number(written) == written
 
 
 def test_a_streamed_column_that_is_there_twice_is_not_guessed(tmp_path, monkeypatch):

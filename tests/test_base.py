@@ -259,6 +259,21 @@ def test_a_template_puts_one_bos_first_and_eos_last(generated, name):
     assert completion == MESSAGES[1]["content"]
 
 
+@pytest.mark.parametrize(
+    ("template", "lacks"),
+    [
+        ("{{ bos_token }}{{ messages[0].content }}", False),
+        ("{{ '<s>' + messages[0].content }}", False),
+        ("{% set first = bos_token %}{{ messages[0].content }}", True),
+        ("{{ messages[0].content }}", True),
+    ],
+)
+def test_whether_a_template_writes_a_bos_is_seen_by_what_it_writes(generated, template, lacks):
+    tokenizer = AutoTokenizer.from_pretrained(generated)
+    before = tokenizer.chat_template
+    assert prompts.lacks_bos(tokenizer, "house", template) is lacks and tokenizer.chat_template == before
+
+
 def test_a_tokenizer_without_bos_gets_a_template_without_one():
     assert "bos_token" not in prompts.chat_template("plain", None, set(), False, "models.mine.prompt")
 
@@ -271,7 +286,6 @@ def test_a_template_of_params_yaml_is_given_to_the_checkpoint_with_the_bos_that_
         return prompts.chat_template("house", "its own", set(), bos, "models.mine.prompt", text)
 
     assert given(HOUSE) == "{{ bos_token }}" + HOUSE and given(HOUSE, bos=False) == HOUSE
-    assert given("{{ bos_token }}{{ messages }}") == "{{ bos_token }}{{ messages }}"
     assert given("{{ strftime_now('%Y') }}", bos=False) == prompts.FIXED_DATE + "{{ strftime_now('%Y') }}"
 
 

@@ -470,3 +470,32 @@ def test_a_lock_of_before_there_were_several_seeds_has_no_evaluation_of_one():
     lock = {TESTED: {"params": {"params.yaml": {"evaluate.max_new_tokens": 48}}}}
     training = Training.parse("demo-demo-lora-42")
     assert object.__new__(reading._Revision)._evaluation(training, lock) is None
+
+
+class Committed:
+    """The files of a commit, of which it has only params.yaml."""
+
+    def __init__(self, text: bytes):
+        self.text = text
+
+    def exists(self, path: str) -> bool:
+        return path == "params.yaml"
+
+    def read_text(self, path: str) -> str:
+        return self.text.decode()
+
+
+def revision(monkeypatch, text):
+    monkeypatch.setattr(reading.dvc.api, "DVCFileSystem", lambda rev: Committed(text))
+    return reading._Revision(None, "old", "old")
+
+
+def test_a_params_yaml_of_an_earlier_time_may_be_written_as_none_is_today(monkeypatch):
+    text = b"seed: 7\nseed: 7\n123: yes\nnumber: 010\nevaluate: {bootstrap: 100}\n"
+    assert revision(monkeypatch, text).settings() == (7, 100)
+
+
+@pytest.mark.parametrize("text", [b"seed: [", b"seed: \xff", b"seed: " + b"1" * 5000])
+def test_a_params_yaml_that_nothing_can_read_is_said(monkeypatch, text):
+    with pytest.raises(UserError, match=r"^params\.yaml of old: not valid YAML: .*; name another commit: --rev$"):
+        revision(monkeypatch, text).settings()

@@ -9,6 +9,7 @@ import quick_yaml
 from dvc.utils.serialize import load_yaml
 
 from tradeoffs import params
+from tradeoffs.common.limits import limited
 from tradeoffs.plumbing.errors import UserError
 
 REPO = Path(__file__).parents[1]
@@ -88,6 +89,36 @@ def test_what_cannot_be_meant_is_refused_with_the_reason(tmp_path, place, value,
 
 
 @pytest.mark.parametrize(
+    ("peft", "config"),
+    [
+        ("ADALORA", {"init_r": 12, "target_r": 8, "orth_reg_weight": 0}),
+        ("TINYLORA", {"weight_tying": 0}),
+        ("CARTRIDGE", {"num_virtual_tokens": 8, "num_frozen_tokens": 0}),
+        ("FOURIERFT", {"n_frequency": 2_000_000}),
+        ("OSF", {"rank_pattern": {"q_proj": 0.5}}),
+        ("LORA", {"r": 8, "alpha_pattern": {"q_proj": 0.5}, "rank_pattern": {"q_proj": 4}}),
+    ],
+)
+def test_what_peft_allows_is_allowed(tmp_path, peft, config):
+    params.load_all(changed(tmp_path, methods__tried={"peft": peft, "config": config}))
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"alpha_pattern": {".*": 0}}, "alpha_pattern..*: must be above 0, is 0"),
+        ({"alpha_pattern": {"q_proj": -16}}, "alpha_pattern.q_proj: must be above 0, is -16"),
+        ({"alpha_pattern": {"q_proj": "x"}}, "alpha_pattern.q_proj: must be a number, is 'x'"),
+        ({"rank_pattern": {"q_proj": 0}}, "rank_pattern.q_proj: must be at least 1, is 0"),
+        ({"rank_pattern": {"q_proj": 0.5}}, "rank_pattern.q_proj: must be a whole number, is 0.5"),
+    ],
+)
+def test_ranks_and_factors_of_single_modules_are_as_those_of_all(tmp_path, config, expected):
+    path = changed(tmp_path, methods__tried={"peft": "LORA", "config": {"r": 8} | config})
+    assert f"\n  methods.tried.config.{expected}" in said(path)
+
+
+@pytest.mark.parametrize(
     "name", ["../../../outside", "a; touch x", "$(touch x)", "`touch x`", "a-b", "..", "", "\u0440\u0430", "a" * 61]
 )
 @pytest.mark.parametrize("axis", ["models", "datasets", "methods"])
@@ -113,12 +144,24 @@ def test_a_key_that_is_missing_under_cost_is_named(tmp_path, key):
     assert f"\n  evaluate.cost.{key}: missing" in said(changed(tmp_path, evaluate__cost=cost))
 
 
-@pytest.mark.parametrize("text", ["yes", "on", "010", "0o17", "0x1F", "0b1", "1:30", "2001-01-01", "1__0.e", "08", "="])
+READ_IN_TWO_WAYS = ["+.5", "-.5", "._5", "+.5e+3", ".5e3"]
+
+
+@pytest.mark.parametrize(
+    "text", ["yes", "on", "010", "0o17", "0x1F", "0b1", "1:30", "2001-01-01", "08", "=", *READ_IN_TWO_WAYS]
+)
 def test_what_two_readers_of_yaml_take_for_two_things_is_refused(tmp_path, text):
-    assert said(written(tmp_path, with_lr(text))).startswith("params.yaml: ")
+    assert f"not valid YAML: {text} is one thing to one reader of YAML and another" in said(
+        written(tmp_path, with_lr(text))
+    )
 
 
-@pytest.mark.parametrize("text", ["0.005", "5e-3", "5E-3", "1_0", "1.", "+1.5", ".inf", "true", "~", "'010'", "x.y"])
+READ_ALIKE = [".005", ".5e-3", ".5E+3", "y", "n", "Y", "N"]
+
+
+@pytest.mark.parametrize(
+    "text", ["0.005", "5e-3", "5E-3", "1_0", "1.", "+1.5", ".inf", "true", "~", "'010'", "x.y", *READ_ALIKE]
+)
 def test_what_is_read_at_all_is_what_dvc_reads(tmp_path, text):
     from tradeoffs.params.parsing import parsed
 
@@ -158,6 +201,19 @@ def test_aliases_count_as_all_that_they_stand_for(tmp_path):
 def test_merging_a_block_into_others_is_bounded_too(tmp_path):
     lines = ["b0: &b0 {a: 1}", *(f"b{n}: &b{n} {{<<: [{', '.join([f'*b{n - 1}'] * 9)}]}}" for n in range(1, 12))]
     assert "more than 100,000 values" in said(written(tmp_path, "\n".join(lines)))
+
+
+@pytest.mark.parametrize(
+    "code", ["10 ** (10 ** 10)", "'x' * 10 ** 12", "'x' | center(10 ** 12)", "'%1000000000000d' % 1"]
+)
+def test_nothing_that_a_template_computes_is_computed_to_check_it(tmp_path, code):
+    path = changed(tmp_path, templates={"x": f"{{{{ messages }}}}{{{{ {code} }}}}"})
+    assert limited("the check", lambda: params.load_all(path), seconds=20).templates
+
+
+def test_a_template_that_makes_no_program_is_said_with_the_reason(tmp_path):
+    path = changed(tmp_path, templates={"x": "{{ messages }}{% break %}"})
+    assert "templates.x: no Jinja that can be run: 'break' outside loop" in said(path)
 
 
 def test_a_message_holds_nothing_that_a_terminal_obeys(tmp_path):

@@ -377,6 +377,22 @@ def test_letters_that_melt_into_what_they_follow_are_tokenised_apart_in_all_ques
     assert row["options"] == [ord(letter) for letter in "ABCD"] and row["stems"] == [[], [], [], []]
 
 
+def test_a_letter_that_takes_a_part_of_the_prompt_with_it_is_tokenised_apart():
+    """Four different tokens, each of which stands for what the prompt's last one holds already."""
+
+    class Taking(Melting):
+        def ids(self, text):
+            asked = text.endswith("Answer:")
+            if asked or text[-9:-1] == "Answer: ":
+                return [*text[: text.rfind("Answer:")].encode(), *([998] if asked else [997, 1000 + ord(text[-1])])]
+            return list(text.encode())
+
+    (row,) = questions.mmlu_rows(Taking(), [question(1, "dev"), question(2)], shots=1, limit=5, context=CONTEXT)
+    prompt = questions.mmlu_prompt("personal_finance", [question(1, "dev")], question(2))
+    assert row["apart"] and row["ids"] == [*Taking().ids(prompt), ord(" ")]
+    assert row["options"] == [ord(letter) for letter in "ABCD"]
+
+
 def test_a_tokenizer_that_closes_a_text_is_asked_for_the_letters_before_its_end():
     class Closing(Melting):
         def __call__(self, texts, add_special_tokens=True, **_):

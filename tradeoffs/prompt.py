@@ -53,8 +53,8 @@ def loaded(cfg: Reads, model: str) -> tuple[Any, list[str]]:
             raise UserError(f"{checkpoint}: was made with another prompt than its own; run `dvc repro base@{model}`")
         tokenizer.chat_template = made
     else:
-        bos = tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id]
         given, where = cfg.templates.get(prompt, ""), f"models.{model}.prompt"
+        bos = prompts.lacks_bos(tokenizer, prompt, given)
         tokenizer.chat_template = prompts.chat_template(prompt, None, set(tokenizer.get_vocab()), bos, where, given)
     named = f"templates.{prompt} of params.yaml" if prompt in cfg.templates else prompt
     notes = [f"template: {named}"]

@@ -262,8 +262,11 @@ def _trained(raw: Any, found: Params) -> Iterator[str]:
             except UserError:  # by PEFT, of fields among each other: said in words before a model is loaded
                 continue
             for key, value in (block.get("config") or {}).items():
-                if re.search("alpha|scaling", key) and isinstance(value, (int, float)) and not value > 0:
-                    yield f"methods.{name}.config.{key}: trains nothing"
+                for one in value.values() if isinstance(value, dict) else [value]:
+                    if re.search("alpha|scaling", key) and isinstance(one, (int, float)) and not one > 0:
+                        yield f"methods.{name}.config.{key}: trains nothing"
+                    if key == "rank_pattern" and block["peft"] == "LORA" and not (type(one) is int and one > 0):
+                        yield f"methods.{name}.config.{key}: no rank"
                 if key.endswith("dropout") and not 0 <= value < 1:
                     yield f"methods.{name}.config.{key}: no probability"
             assert config

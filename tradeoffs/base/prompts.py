@@ -8,7 +8,13 @@ The template travels with the checkpoint into the GGUF, where runtimes other tha
 used here than they know.
 """
 
+from typing import TYPE_CHECKING
+
+from tradeoffs.common import chat_templates
 from tradeoffs.plumbing.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
 # In front of a template that writes today's date into each prompt (Llama 3.2): the string would be another one tomorrow
@@ -63,7 +69,7 @@ def chat_template(name: str, own: str | None, tokens: set[str], bos: bool, where
     """The Jinja template that `prompt: name` means for one checkpoint.
 
     `own` is the checkpoint's own template, which is kept (with a fixed date, if it wants today's), `tokens` its
-    vocabulary, `bos` whether its tokenizer puts a BOS before plain text (then the template does the same), `where` the
+    vocabulary, `bos` whether the template must be made to write a BOS first (as `lacks_bos` has it), `where` the
     params key to name in messages, `given` the template of that name in params.yaml, where it is no built-in one.
     Raises UserError if there is no own template to keep, or if chatml's two marks are no tokens of this model (it would
     see a string of symbols).
@@ -82,7 +88,24 @@ def chat_template(name: str, own: str | None, tokens: set[str], bos: bool, where
             f"{' and '.join(missing)}; set prompt: plain or alpaca"
         )
     template = TEMPLATES.get(name, given)
-    return ("{{ bos_token }}" if bos and "bos_token" not in template else "") + _dated(template)
+    return ("{{ bos_token }}" if bos else "") + _dated(template)
+
+
+def lacks_bos(tokenizer: "PreTrainedTokenizerFast", name: str, given: str = "") -> bool:
+    """Whether the tokenizer puts a BOS before plain text and `prompt: name` does not, by what it makes of a question;
+    `given` as above. The checkpoint's own template is kept as it is. Leaves that of the tokenizer as it was."""
+    from jinja2 import TemplateError
+
+    if name == "own" or tokenizer("a")["input_ids"][:1] != [tokenizer.bos_token_id]:
+        return False
+    before, tokenizer.chat_template = tokenizer.chat_template, _dated(TEMPLATES.get(name, given))
+    try:
+        text = chat_templates.rendered(tokenizer, [chat_templates.QUESTION], asks=True)
+    except (TemplateError, UserError):  # which is said where the template is checked, or used
+        return True
+    finally:
+        tokenizer.chat_template = before
+    return not text.startswith(str(tokenizer.bos_token))
 
 
 def _dated(template: str) -> str:

@@ -17,7 +17,6 @@ from tqdm import tqdm
 
 from tradeoffs.common.cells import TRAINED, Cell, Training
 from tradeoffs.experiments.trial import FACTS, LeftOut, Setting, Sweep, Trial
-from tradeoffs.params.parsing import plain
 from tradeoffs.params.reading import Loader
 from tradeoffs.plumbing.errors import UserError
 
@@ -189,7 +188,11 @@ class _Revision:
     def settings(self) -> tuple[int, int]:
         """`seed` and `evaluate.bootstrap` of its params.yaml, which may be older than what is asked of one today."""
         where = f"params.yaml of {self._name}"
-        found: Any = plain(self._files.read_bytes("params.yaml"), where) if self._files.exists("params.yaml") else None
+        try:
+            found: Any = self.yaml("params.yaml")
+        except (yaml.YAMLError, ValueError) as error:  # the latter: no UTF-8, or more digits than Python takes
+            said = " ".join(str(error).split())
+            raise UserError(f"{where}: not valid YAML: {said}; name another commit: --rev") from error
         try:
             seed, resamples = found["seed"], found["evaluate"]["bootstrap"]
         except (KeyError, TypeError):  # TypeError: no block where there should be one

@@ -27,13 +27,13 @@ KINDS = {f"tag:yaml.org,2002:{kind}" for kind in ("str", "int", "float", "bool",
 # Numbers, true and false as YAML 1.1, YAML 1.2 and JSON have them.
 PLAIN_NUMBER = re.compile(
     r"[-+]?(?:0|[1-9][0-9_]*)|[-+]?[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[-+]?[0-9]+[eE][-+]?[0-9]+"
-    r"|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
+    r"|\.[0-9][0-9_]*(?:[eE][-+][0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
 PLAIN_BOOL = re.compile("true|True|TRUE|false|False|FALSE")
 # What one of them reads as a number, a time, or true and false: of YAML 1.2, YAML 1.1 and the YAMLs before that.
 OTHERWISE = re.compile(
     r"[-+]?[0-9_]*[0-9][0-9_]*|[-+]?0[box][0-9a-fA-F_]+|[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?"
-    r"|[-+]?\.[0-9_]+(?:[eE][-+]?[0-9]+)?|[-+]?[0-9_]+\.?[0-9_]*[eE][-+]?[0-9]+|y|Y|n|N"
+    r"|[-+]?\.[0-9_]+(?:[eE][-+]?[0-9]+)?|[-+]?[0-9_]+\.?[0-9_]*[eE][-+]?[0-9]+"
 )
 UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # in no text that anybody writes
 # What a terminal obeys, or nobody can tell from nothing; some of it is part of a text.

@@ -16,6 +16,10 @@ from tradeoffs.params.fields import Range
 from tradeoffs.params.schema import Method, Train
 
 LARGEST = 2**20  # of a whole number: no layer is that wide
+_WIDE = "no layer is that wide"
+MOST_PARAMETERS = LARGEST**2
+PATTERNS = ("rank_pattern", "alpha_pattern")
+RANKS_OF_THEIR_OWN = ("ADALORA", "OSF")  # which ranks are left, and which part stays as it is
 _SHARE = Range(0, 1)
 _ABOVE_0 = Range(0, 10**6, above=True, why="far beyond what makes sense")
 # By the ends of their names. What multiplies the change of the weights: at 0 nothing is trained.
@@ -23,8 +27,12 @@ FACTORS = ("alpha", "scaling", "delora_lambda", "d_initial", "init_scale", "_bou
 SHARES = ("_dropout", "beta1", "beta2", "asa_importance_beta", "asa_uncertainty_beta", "sparsity", "sparse_rate")
 SEEDS = ("seed", "prng_key")
 # 0 and below mean something to these alone, mostly that another field says it.
-MAY_BE_0 = ("r", "oft_block_size", "boft_block_size", "boft_block_num", "hybrid_r", "tinit", "tfinal", "depth")
+MAY_BE_0 = (
+    *("r", "oft_block_size", "boft_block_size", "boft_block_num", "hybrid_r", "tinit", "tfinal", "depth"),
+    *("init_warmup", "num_frozen_tokens"),
+)
 R_MAY_BE_0 = ("OFT", "GRALORA")
+COUNTS = ("n_frequency", "theta_d_length")  # of parameters in all of a layer, or a model
 FREE = ("decompose_factor", "layers_to_transform", "token_indices", "trainable_token_indices", "label_mask_value")
 
 
@@ -49,6 +57,7 @@ def problems(where: str, method: Method) -> Iterator[str]:
             yield f"{where}.{key}: must be {_said(wanted)}, is {value!r}"
         else:
             yield from _bounds(kind, where, key, value)
+            yield from _pattern_problems(kind, f"{where}.{key}", key, value)
     yield from _layer_problems(where, method.config or {})
 
 
@@ -74,8 +83,28 @@ def _layer_problems(where: str, config: dict[str, Any]) -> Iterator[str]:
         yield f"{where}.layers_to_transform: must be numbers of layers, from 0; is {layers!r}"
 
 
+def _pattern_problems(kind: str, where: str, key: str, value: Any) -> Iterator[str]:
+    """Of the ranks and factors of single modules, by their names: each is as `r`, or `lora_alpha`, of all."""
+    if not isinstance(value, dict) or key not in PATTERNS or (key == "rank_pattern" and kind in RANKS_OF_THEIR_OWN):
+        return
+    for name, one in value.items():
+        place = f"{where}.{name}"
+        whole = key == "rank_pattern"
+        if not _fits(one, int if whole else float):
+            yield f"{place}: must be {_said(int if whole else float)}, is {one!r}"
+        elif one not in (wanted := Range(1, LARGEST, why=_WIDE) if whole else _ABOVE_0):
+            yield f"{place}: must be {wanted.asked_of(one)}, is {one}"
+
+
 def _phases(config: dict[str, Any]) -> tuple[float, float]:
     return config.get("tinit") or 0, config.get("tfinal") or 0
+
+
+def _is_whole(kind: Any) -> bool:
+    """Whether a field holds whole numbers, and no others."""
+    return kind is int or (
+        get_origin(kind) in (Union, UnionType) and int in get_args(kind) and float not in get_args(kind)
+    )
 
 
 def _bounds(kind: str, where: str, key: str, value: Any) -> Iterator[str]:
@@ -88,9 +117,9 @@ def _bounds(kind: str, where: str, key: str, value: Any) -> Iterator[str]:
         wanted = _ABOVE_0
     elif key.endswith(SHARES):
         wanted = _SHARE
-    elif isinstance(value, int):
+    elif isinstance(value, int) and _is_whole(_type(kind, key)):
         zero = key in MAY_BE_0 and (key != "r" or kind in R_MAY_BE_0)
-        wanted = Range(0 if zero else 1, LARGEST, why="no layer is that wide")
+        wanted = Range(0 if zero else 1, MOST_PARAMETERS if key in COUNTS else LARGEST, why=_WIDE)
     if wanted and (value not in wanted or (key.endswith("_dropout") and value == 1)):
         what = "at least 0 and below 1" if key.endswith("_dropout") else wanted.asked_of(value)
         yield f"{where}.{key}: must be {what}, is {value}"

@@ -2,9 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
 
 from tradeoffs.params.schema import Model
 from tradeoffs.plumbing.errors import near
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 BUILT_IN = ("own", "chatml", "plain", "alpaca")
 NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -22,24 +26,45 @@ def template_checks(templates: Mapping[str, str]) -> Iterator[str]:
 
 
 def _text_checks(where: str, text: str) -> Iterator[str]:
-    """Of Jinja with the extension that transformers and llama.cpp's Python know."""
     from jinja2 import TemplateSyntaxError, meta  # only where there are templates
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
+    environment = _environment()
     try:
-        parsed = environment.parse(text)
-        environment.compile(parsed)
+        # Before the compiler, which writes names of its own into what was parsed.
+        names = meta.find_undeclared_variables(environment.parse(text))
+        environment.compile(text)
     except TemplateSyntaxError as error:
         yield f"{where}: no Jinja, line {error.lineno}: {error.message}"
         return
-    except (SyntaxError, RecursionError, MemoryError):  # of the Python that Jinja makes of it
+    except SyntaxError as error:  # of the Python that Jinja makes of it
+        yield f"{where}: no Jinja that can be run: {error.msg}"
+        return
+    except (RecursionError, MemoryError):
         yield f"{where}: no Jinja that can be run: nested too deeply"
         return
-    if "messages" not in meta.find_undeclared_variables(environment.parse(text)):
+    if "messages" not in names:
         yield f"{where}: reads no `messages`, so a prompt would not hold what is asked (docs/models.md, a template)"
+
+
+def _environment() -> "Environment":
+    """Jinja with the extension that transformers and llama.cpp's Python know, which computes nothing.
+
+    Its compiler computes what is constant, `10 ** (10 ** 10)` too, and `'x' | center(10 ** 10)`: not what the sandbox
+    intercepts, nor what depends on the context.
+    """
+    from jinja2 import pass_context
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    class Unfolded(ImmutableSandboxedEnvironment):
+        intercepted_binops = frozenset(ImmutableSandboxedEnvironment.default_binop_table)
+
+    @pass_context
+    def later(*_: object) -> None:
+        return None
+
+    made = Unfolded(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    made.filters, made.tests = dict.fromkeys(made.filters, later), dict.fromkeys(made.tests, later)
+    return made
 
 
 def prompt_checks(models: Mapping[str, Model], templates: Mapping[str, str]) -> Iterator[str]:

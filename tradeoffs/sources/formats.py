@@ -111,6 +111,9 @@ def _named(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
 def _number(written: str) -> float | str:
     """As a float, or as it is written where that would hold another number."""
     value = float(written)
+    # Of 15 digits a float keeps each; of an exponent or of more of them one must ask.
+    if repr(value) == written or (len(written) <= 15 and "e" not in written.lower()):
+        return value
     try:
         same = Decimal(repr(value)) == Decimal(written)
     except InvalidOperation:  # an exponent of more than 18 digits
@@ -182,7 +185,11 @@ def _parquet(path: Path) -> Iterator[Row]:
             for row in batch:
                 number += 1
                 yield f"{path}: row {number}", row
+    except (MemoryError, ImportError):  # no fault of the file's
+        raise
     except Exception as error:  # of a damaged file pyarrow raises whatever the damage leads to
+        if isinstance(error, OSError) and error.errno:  # of the disk; pyarrow's own have no number
+            raise
         said = next(iter(str(error).splitlines()), type(error).__name__)
         what = f"damaged after row {number}" if number else "not a Parquet file"
         raise UserError(f"{path}: {what}: {said}") from error

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from tradeoffs import params
 from tradeoffs.plumbing.errors import UserError, near
+from tradeoffs.plumbing.lacking import lacking
 
 Kind = Literal["model", "dataset"]
 WORDS = {"model": "model", "dataset": "data set"}
@@ -130,6 +131,8 @@ def explained(repo: str, revision: str | None, kind: Kind, where: str) -> Iterat
                 "`dvc gc --workspace`) and run again, and it goes on"
             ) from error
         # What `datasets` raises is known by its module, since to import it takes a second.
+        if isinstance(full, OSError) and full.errno and lacking(full):  # this machine's, no fault of the repository's
+            raise full from error
         # pyarrow raises an OSError, too, of a file that is damaged.
         of_datasets = isinstance(error, (ValueError, OSError))
         of_datasets |= type(error).__module__.startswith(("datasets.", "pyarrow."))

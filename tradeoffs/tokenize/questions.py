@@ -17,8 +17,9 @@ def mmlu_rows(
 
     The format is the original few-shot one (Hendrycks et al. 2021, github.com/hendrycks/test). Of a prompt that does
     not fit the context its last tokens are kept, as the harness does; `cut` marks it. Where a tokenizer lets a letter
-    melt into the prompt, of which the harness can make nothing, the letters of all questions are tokenised apart from
-    it; `apart` marks that. Raises UserError if a subject has fewer than `shots` examples.
+    melt into the prompt, of which the harness makes nothing, or a letter behind what it holds already, the letters of
+    all questions are tokenised apart from it; `apart` marks that. Raises UserError if a subject has fewer than `shots`
+    examples.
     """
     try:
         return _rows(tokenizer, questions, shots, limit, context, apart=False)
@@ -80,9 +81,10 @@ def _with_letters(
     alone = [turns.encoded(tokenizer, f" {letter}") for letter in LETTERS]
     step, rows = 1 + len(LETTERS), []
     for start in range(0, len(ids), step):
-        prompt = ids[start]
-        letters = alone if apart else [whole[len(prompt) :] for whole in ids[start + 1 : start + step]]
-        if not all(letters) or len({tuple(letter) for letter in letters}) < len(LETTERS):
+        prompt, wholes = ids[start], ids[start + 1 : start + step]
+        letters = alone if apart else [whole[len(prompt) :] for whole in wholes]
+        melted = not apart and any(whole[: len(prompt)] != prompt for whole in wholes)
+        if melted or not all(letters) or len({tuple(letter) for letter in letters}) < len(LETTERS):
             if not apart:
                 raise _MeltedError
             raise UserError("this tokenizer has the same tokens for different option letters; MMLU cannot be asked")
