@@ -208,26 +208,33 @@ def test_a_config_that_is_no_description_of_a_model_is_refused(own, content, mes
     assert message in problem(own)
 
 
+READ = "config.json cannot be read as one of 'llama': "
+BUILT = "no model can be built of its config.json and weights: "
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "message"),
     [
-        {"num_hidden_layers": 10**9},
-        {"num_hidden_layers": 9999},
-        {"num_hidden_layers": "2"},
-        {"num_hidden_layers": -1},
-        {"hidden_size": None},
-        {"hidden_size": 255},
-        {"hidden_act": "none such"},
-        {"vocab_size": 10**18},
-        {"num_attention_heads": 0},
-        {"rms_norm_eps": "small"},
-        {"rope_parameters": {"rope_type": "none such"}},
-        {"dtype": "float99"},
+        (
+            {"num_hidden_layers": 10**9},
+            "config.json: num_hidden_layers is 1000000000; expected a number from 0 to 10000",
+        ),
+        ({"num_hidden_layers": 9999}, "config.json asks for 9999 layers, and the weights hold 21 tensors"),
+        ({"num_hidden_layers": "2"}, f"{READ}Validation error for field 'num_hidden_layers'"),
+        ({"num_hidden_layers": -1}, "config.json: num_hidden_layers is -1; expected"),
+        ({"hidden_size": None}, f"{READ}Validation error for field 'hidden_size'"),
+        ({"hidden_size": 255}, f"{READ}Class validation error"),
+        ({"hidden_act": "none such"}, f"{BUILT}'none such'"),
+        ({"vocab_size": 10**18}, f"{BUILT}Storage size calculation overflowed"),
+        ({"num_attention_heads": 0}, f"{READ}integer modulo by zero"),
+        ({"rms_norm_eps": "small"}, f"{READ}Validation error for field 'rms_norm_eps'"),
+        ({"rope_parameters": {"rope_type": "none such"}}, f"{BUILT}'none such'"),
+        ({"dtype": "float99"}, f"{READ}module 'torch' has no attribute 'float99'"),
     ],
 )
-def test_values_of_which_no_model_can_be_built_are_refused(own, changes):
+def test_values_of_which_no_model_can_be_built_are_refused(own, changes, message):
     set_config(own, **changes)
-    assert problem(own).startswith(f"{WHERE}: ")
+    assert problem(own).startswith(f"{WHERE}: {message}")
 
 
 @pytest.mark.parametrize("index", [b"[]", b"{}", b'{"weight_map": []}', b'{"weight_map": {}}', b"\xff", b"{" * 99999])

@@ -19,8 +19,8 @@ SAID = {KEY: "as trained only", NO_GGUF: "in no format of llama.cpp"}
 
 
 def absent(described: Path) -> tuple[str, str] | None:
-    """Why there is nothing where the JSON file `described` would say what there is, and which of the keys of SAID it is;
-    None where there is something. Raises UserError if the file is damaged."""
+    """Why there is nothing where the JSON file `described` would say what there is, and which of the keys of SAID that
+    is; None where there is something. Raises UserError if the file is damaged."""
     if not described.is_file():
         return None
     return in_place_of(files.read_facts(described))
