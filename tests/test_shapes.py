@@ -11,8 +11,8 @@ from stages import base, convert, evaluate_cpu, finetune, merge, prepare, quanti
 from tradeoffs.common import files
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-# llama.cpp knows no WordPiece, of phi3's vocabulary only that of the published one, and no Qwen3.5 without the layers that
-# predict several tokens.
+# llama.cpp knows no WordPiece, of phi3's vocabulary only that of the published one, and no Qwen3.5 without the layers
+# that predict several tokens.
 NO_GGUF = {
     "word_pieces": "llama.cpp cannot load it: error loading model vocabulary: cannot find tokenizer merges",
     "phi3": "llama.cpp cannot load it: error loading model vocabulary: unordered_map::at",
