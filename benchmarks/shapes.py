@@ -103,6 +103,7 @@ class Shape:
     tokenizer: Callable[[], Any]
     special: dict[str, Any] = field(default_factory=dict)
     prompt: str = "plain"
+    part: str = ""  # of the config, where the sizes stand in one, as in models that see too
     changed: Callable[[Path], None] = lambda folder: None
     shard: str = "5GB"
     rows: int = 0  # of the embedding, beyond the tokenizer's last token
@@ -129,6 +130,15 @@ def old_rope(scaling: dict[str, Any] | None) -> Callable[[Path], None]:
         path.write_text(json.dumps(config | {"rope_theta": 10000.0, "rope_scaling": scaling}))
 
     return change
+
+
+def among_pictures(folder: Path) -> None:
+    """The names of the weights as in a published checkpoint that sees too."""
+    from safetensors.torch import load_file, save_file
+
+    held = load_file(folder / "model.safetensors")
+    named = {name.replace("model.", "model.language_model."): value for name, value in held.items()}
+    save_file(named, folder / "model.safetensors", {"format": "pt"})
 
 
 MINIMIND = (
@@ -177,6 +187,13 @@ SHAPES = {
         lambda: byte_bpe("<|endoftext|>", eos="<|endoftext|>"),
         {"num_attention_heads": 6, "num_key_value_heads": 3, "hidden_size": 96, "tie_word_embeddings": True},
     ),
+    "composite": Shape(
+        "qwen3_5",
+        lambda: byte_bpe("<|endoftext|>", eos="<|endoftext|>"),
+        {"layer_types": ["full_attention"] * LAYERS, "head_dim": 16},
+        part="text_config",
+        changed=among_pictures,
+    ),
     "padded": Shape("llama", lambda: sentencepiece("bpe"), {"head_dim": 32}, rows=64),
 }
 
@@ -203,9 +220,12 @@ def build(name: str, into: Path) -> Path:
         "tie_word_embeddings": False,
     }
     torch.manual_seed(0)
-    config = AutoConfig.for_model(shape.kind, **(sizes | shape.special))
+    sizes |= shape.special
+    config = AutoConfig.for_model(shape.kind, **({shape.part: sizes} if shape.part else sizes))
     model: Any = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     model.save_pretrained(folder, max_shard_size=shape.shard)
+    if shape.part:
+        config.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if pieces := getattr(tokenizer, "model_bytes", None):
         (folder / "tokenizer.model").write_bytes(pieces)

@@ -46,6 +46,7 @@ def main(model: str) -> None:
         weights.check(folder, _source(cfg.model, where))
         # chat_template.jinja, which transformers prefers to a template in tokenizer_config.json
         files.write_text(folder / "chat_template.jinja", _template(cfg.model, folder, where, given))
+        checkpoints.drop_other_template(folder, where)
         facts = {
             **source,
             "base_id": checkpoints.weights_id(folder),

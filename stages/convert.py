@@ -49,10 +49,8 @@ def main(model: str, dataset: str, method: str) -> None:
 
 def _nothing_to_convert(described: Path) -> tuple[str, str] | None:
     """See `trained_only.absent`; of a base that llama.cpp cannot run, what was merged into it is no other."""
-    if found := trained_only.absent(described):
-        return found
-    facts = files.read_json(described) if described.is_file() else {}
-    return trained_only.in_place_of(facts.get("base", {}))
+    facts = files.read_facts(described) if described.is_file() else {}
+    return trained_only.in_place_of(facts) or trained_only.in_place_of(facts.get("base", {}))
 
 
 def _note(found: dict[str, Any], described: Path) -> None:
@@ -67,6 +65,12 @@ def _note(found: dict[str, Any], described: Path) -> None:
             f"note: llama.cpp cuts {len(found['differing'])} of {found['texts']} sample texts into other tokens than "
             f"the checkpoint's tokenizer, {found['differing'][0]['text']!r} for one (all: llama_cpp_tokenisation in "
             f"{described}); no score here is touched, all go by token ids"
+        )
+    if wrong := found.get("misread"):
+        print(
+            f"note: llama.cpp writes another text for the ids of {len(wrong)} of {found['texts']} samples, "
+            f"{wrong[0]['llama_cpp']!r} for {wrong[0]['checkpoint']!r}: what programs show of this GGUF's answers is "
+            "not what it says; no score here is touched, all go by token ids"
         )
     checkpoint, llama_cpp = (found["adds_bos"][name] for name in ("checkpoint", "llama_cpp"))
     if checkpoint != llama_cpp:

@@ -25,8 +25,8 @@ def main(model: str, dataset: str, method: str, precision: str) -> None:
     cfg = params.load(Reads)
     variant = Variant(model, dataset, method, precision)
     merged = variant.cell.merged
-    if why_not := trained_only.reason(merged / "run_info.json"):
-        trained_only.write_evaluation(variant, ITEMS, why_not)
+    if found := trained_only.absent(merged / "run_info.json"):
+        trained_only.write_evaluation(variant, ITEMS, *found)
         return
     pad_id = files.read_json(variant.cell.tokens / "info.json")["pad_id"]
 

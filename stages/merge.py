@@ -40,7 +40,7 @@ def main(model: str, dataset: str, method: str) -> None:
         }
         if why_not:
             facts[trained_only.KEY] = why_not
-            print(f"{cell}: {trained_only.sentence(why_not)}")
+            print(f"{cell}: {trained_only.sentence(why_not, trained_only.KEY)}")
         else:
             checkpoints.copy_companions(cell.base, folder)
             if cfg.method.load:  # else there is but one base

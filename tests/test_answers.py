@@ -308,7 +308,7 @@ def test_a_further_training_is_named_by_its_seed(evaluated_run, capsys):
     ],
 )
 def test_what_cannot_be_shown_is_answered_with_the_reason(evaluated_run, names, options, message):
-    trained_only.write_evaluation(Variant.parse("demo-sums-prompt-q4_0"), ITEMS, "it trains vectors")
+    trained_only.write_evaluation(Variant.parse("demo-sums-prompt-q4_0"), ITEMS, "it trains vectors", trained_only.KEY)
     files.write_table("data/seeds/demo-sums-base/43.parquet", [], ITEMS)
     write_items({"demo-sums-full-f16": 3, "demo-other-lora-q4_0": 3})  # and no scores
     with pytest.raises(UserError, match=message):

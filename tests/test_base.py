@@ -9,12 +9,14 @@ import sentencepiece
 import torch
 from needs import needs
 from tiny import make_base
+from tiny_gguf import Gguf
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from benchmarks import assets
 from stages import base, template
 from tradeoffs.base import demo_model, demo_pages, prompts
 from tradeoffs.common import files
+from tradeoffs.convert import gguf_converter
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.sources import demo_words
@@ -351,6 +353,34 @@ def test_weights_that_are_not_those_of_the_config_leave_nothing_behind(checkpoin
 
 def test_a_folder_that_is_not_there_is_named(tmp_path):
     assert problem(tmp_path / "none").startswith(f"models.mine.path: no folder {tmp_path}/none (seen from ")
+
+
+def test_of_templates_by_name_the_default_one_is_the_own_and_without_one_they_are_named(checkpoint, tmp_path):
+    path = checkpoint / "tokenizer_config.json"
+    described = files.read_json(path)
+    named = {
+        "default": "{% for m in messages %}{{ m.content + eos_token }}{% endfor %}",
+        "tool_use": "tools",
+        "rag": "r",
+    }
+    files.write_json(path, described | {"chat_template": [{"name": n, "template": t} for n, t in named.items()]})
+    made = make(tmp_path / "work", {"path": str(checkpoint), "prompt": "own"})
+    assert (made / "chat_template.jinja").read_text() == named["default"]
+    # from which the GGUF converter would take another
+    assert "chat_template" not in files.read_json(made / "tokenizer_config.json")
+    named.pop("default")
+    files.write_json(path, described | {"chat_template": [{"name": n, "template": t} for n, t in named.items()]})
+    with pytest.raises(UserError, match=r"the checkpoint's chat templates \(rag, tool_use\) none is called default"):
+        make(tmp_path / "again", {"path": str(checkpoint), "prompt": "own"})
+
+
+def test_the_template_of_the_gguf_is_the_one_that_prompt_names(checkpoint, tmp_path):
+    path = checkpoint / "tokenizer_config.json"
+    files.write_json(path, files.read_json(path) | {"chat_template": "its own"})
+    made = make(tmp_path / "work", {"path": str(checkpoint), "prompt": "plain"})
+    gguf_converter.convert(made, tmp_path / "a.gguf")
+    template = (made / "chat_template.jinja").read_text()
+    assert Gguf(tmp_path / "a.gguf").metadata("tokenizer.chat_template") == template
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_only_the_two_are_read(finished, tmp_path, monkeypatch, capsys):
 def test_a_variant_that_could_not_be_made_is_answered_with_the_reason(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     listed = [Variant("demo", "demo", "prompt_tuning", fmt) for fmt in ("trained", "q4_0")]
-    trained_only.write_evaluation(listed[1], ITEMS, "it trains vectors")
+    trained_only.write_evaluation(listed[1], ITEMS, "it trains vectors", trained_only.KEY)
     with pytest.raises(UserError) as error:
         compare.named(str(listed[1]), listed)
     assert str(error.value) == (

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from tiny_gguf import SAMPLE, TEMPLATE, Gguf, make_checkpoint
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel, GPTNeoXConfig, GPTNeoXForCausalLM
 
-from benchmarks import assets, families
+from benchmarks import assets, families, shapes
 from stages import convert
 from tradeoffs import params
 from tradeoffs.base import demo_pages
@@ -151,8 +152,8 @@ def test_what_llama_cpp_cuts_differently_is_on_record_and_noted(workspace, check
     assert "note:" not in capsys.readouterr().out
     tried, text = trial.tried, gguf_converter.SAMPLES[4]
 
-    def otherwise(gguf, texts):
-        found = tried(gguf, texts)
+    def otherwise(gguf, texts, ids):
+        found = tried(gguf, texts, ids)
         return replace(found, ids=[[1, 2] if one == text else ids for one, ids in zip(texts, found.ids, strict=True)])
 
     monkeypatch.setattr(trial, "tried", otherwise)
@@ -305,6 +306,59 @@ def test_a_trial_that_was_ended_for_want_of_memory_is_no_limit_of_the_checkpoint
     with pytest.raises(UserError, match=f"signal {-ended}") as found:
         trial.tried(Path("a.gguf"), [])
     assert isinstance(found.value, trial.RefusedError) == (ended == -11)
+
+
+@pytest.mark.parametrize(
+    ("said", "of_memory"),
+    [
+        ("llama.cpp gave up on it: ggml-alloc.c:82: GGML_ASSERT(n > 0) failed", False),
+        ("llama.cpp gave up on it: its program failed (std::bad_alloc)", True),
+        ("llama.cpp cannot run it: failed to allocate buffer", True),
+    ],
+)
+def test_want_of_memory_is_not_told_by_the_name_of_a_file(monkeypatch, said, of_memory):
+    done = subprocess.CompletedProcess([], 1, "", f"error: a.gguf: {said}\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_args, **_more: done)
+    with pytest.raises(UserError) as found:
+        trial.tried(Path("a.gguf"), [])
+    assert isinstance(found.value, trial.RefusedError) != of_memory
+
+
+def test_a_trial_without_end_is_a_limit_of_the_checkpoint(monkeypatch):
+    monkeypatch.setattr(trial, "SECONDS", 0.01)
+    with pytest.raises(trial.RefusedError, match=r"a\.gguf: llama\.cpp is not done with it after 0\.01 seconds"):
+        trial.tried(Path("a.gguf"), [])
+
+
+def test_a_trial_has_only_so_much_memory(workspace, checkpoint):
+    gguf_converter.convert(checkpoint, Path("a.gguf"), hollow=True)
+    limited = "from tradeoffs.convert import trial; trial.MEMORY = 1 << 20; trial.cli.command(trial.main)"
+    asked = json.dumps({"gguf": "a.gguf", "texts": [], "ids": []})
+    done = subprocess.run(
+        [sys.executable, "-c", limited],
+        input=asked,
+        env=os.environ | {"PYTHONPATH": str(REPO)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0 and done.stdout == ""
+
+
+def test_stage_base_does_not_import_llama_cpp_which_would_end_training_in_a_word():
+    program = "import sys; from stages import base; print('llama_cpp' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_where_llama_cpp_writes_another_text_for_the_ids_it_is_on_record_and_noted(workspace, capsys):
+    shapes.build("crossing_bpe", Path("made"))
+    Path("models/merged").mkdir(parents=True)
+    Path("made/crossing_bpe").rename("models/merged/m-d-base")
+    files.write_json("models/merged/m-d-base/run_info.json", {})
+    convert.main("m", "d", "base")
+    found = files.read_json("models/converted/m-d-base.json")["llama_cpp_tokenisation"]["misread"]
+    assert found[0]["checkpoint"].startswith("The rate rose") and not found[0]["llama_cpp"].startswith("The rate")
+    assert f"note: llama.cpp writes another text for the ids of {len(found)} of " in capsys.readouterr().out
 
 
 def test_a_missing_checkpoint_is_named(workspace):

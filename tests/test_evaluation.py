@@ -64,7 +64,7 @@ def test_what_cannot_be_merged_is_not_evaluated_and_says_why(tmp_path, monkeypat
     monkeypatch.setattr(params, "PATH", Path(__file__).parents[1] / "params.yaml")
     monkeypatch.chdir(tmp_path)
     files.write_json("models/merged/m-d-prompt/run_info.json", {"unmergeable": "it trains vectors", "seed": 7})
-    trained_only.write_gguf(Path("models/gguf/m-d-prompt-q4_0.gguf"), "it trains vectors")
+    trained_only.write_gguf(Path("models/gguf/m-d-prompt-q4_0.gguf"), "it trains vectors", trained_only.KEY)
     stage.main("m", "d", "prompt", name)
     table = pq.read_table(f"data/items/m-d-prompt-{name}.parquet")
     assert table.num_rows == 0 and table.schema.equals(items.ITEMS)

@@ -10,7 +10,7 @@ REPO = Path(__file__).parents[1]
 ASSERTION = (
     "import ctypes; from llama_cpp import _ggml; abort = _ggml.libggml.ggml_abort;"
     "abort.argtypes = [ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p];"
-    "abort(b'/home/somebody/src/ggml.c', 12, b'GGML_ASSERT(x > 1) failed')"
+    "abort(b'/home/somebody/src/ggml.c', 12, b'GGML_ASSERT(ne0/nb == n) failed')"
 )
 # std::bad_alloc on its way out of a function that nobody catches it in
 EXCEPTION = "from llama_cpp import _ggml; _ggml.libggml._ZSt17__throw_bad_allocv()"
@@ -21,7 +21,7 @@ TERMINATE = "from llama_cpp import _ggml; _ggml.libggml._ZSt9terminatev()"
 @pytest.mark.parametrize(
     ("code", "why"),
     [
-        (ASSERTION, "ggml.c:12: GGML_ASSERT(x > 1) failed"),
+        (ASSERTION, "ggml.c:12: GGML_ASSERT(ne0/nb == n) failed"),
         (EXCEPTION, "its program failed (std::bad_alloc)"),
         (TERMINATE, "its program failed (std::terminate)"),
     ],

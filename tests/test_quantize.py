@@ -128,7 +128,7 @@ def test_a_source_that_is_not_what_was_made_is_refused(workspace, source, suffix
 def test_what_cannot_be_merged_is_an_empty_file_that_says_why_until_it_can_be(workspace, source):
     place(source)
     whole = Path("models/converted/m-d-base.gguf").read_bytes(), files.read_json("models/converted/m-d-base.json")
-    trained_only.write_gguf(Path("models/converted/m-d-base.gguf"), "it trains vectors")
+    trained_only.write_gguf(Path("models/converted/m-d-base.gguf"), "it trains vectors", trained_only.KEY)
     gguf, info = run("q4_0")
     assert gguf.stat().st_size == 0
     assert info == {"unmergeable": "it trains vectors"}

@@ -145,7 +145,7 @@ def test_a_wrong_name_is_answered_with_the_near_one(evaluated, variant, subject,
 
 
 def test_a_variant_that_could_not_be_made_is_answered_with_the_reason(evaluated):
-    trained_only.write_evaluation(Variant.parse("demo-sums-prompt-q4_0"), ITEMS, "it trains vectors")
+    trained_only.write_evaluation(Variant.parse("demo-sums-prompt-q4_0"), ITEMS, "it trains vectors", trained_only.KEY)
     with pytest.raises(UserError, match=r"as trained only: it trains vectors; name demo-sums-prompt-trained"):
         questions.answered("demo-sums-prompt-q4_0")
 

@@ -165,6 +165,8 @@ def test_weights_of_whole_numbers_are_refused(own):
 def test_weights_that_are_quantised_already_are_refused(own):
     set_config(own, quantization_config={"quant_method": "gptq", "bits": 4})
     assert "its weights are quantised already" in problem(own)
+    set_config(own, quantization_config=None)  # as some are saved that are not
+    weights.check(own, WHERE)
 
 
 def _no_header(path: Path) -> bytes:
@@ -206,26 +208,33 @@ def test_a_config_that_is_no_description_of_a_model_is_refused(own, content, mes
     assert message in problem(own)
 
 
+READ = "config.json cannot be read as one of 'llama': "
+BUILT = "no model can be built of its config.json and weights: "
+
+
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "message"),
     [
-        {"num_hidden_layers": 10**9},
-        {"num_hidden_layers": 9999},
-        {"num_hidden_layers": "2"},
-        {"num_hidden_layers": -1},
-        {"hidden_size": None},
-        {"hidden_size": 255},
-        {"hidden_act": "none such"},
-        {"vocab_size": 10**18},
-        {"num_attention_heads": 0},
-        {"rms_norm_eps": "small"},
-        {"rope_parameters": {"rope_type": "none such"}},
-        {"dtype": "float99"},
+        (
+            {"num_hidden_layers": 10**9},
+            "config.json: num_hidden_layers is 1000000000; expected a number from 0 to 10000",
+        ),
+        ({"num_hidden_layers": 9999}, "config.json asks for 9999 layers, and the weights hold 21 tensors"),
+        ({"num_hidden_layers": "2"}, f"{READ}Validation error for field 'num_hidden_layers'"),
+        ({"num_hidden_layers": -1}, "config.json: num_hidden_layers is -1; expected"),
+        ({"hidden_size": None}, f"{READ}Validation error for field 'hidden_size'"),
+        ({"hidden_size": 255}, f"{READ}Class validation error"),
+        ({"hidden_act": "none such"}, f"{BUILT}'none such'"),
+        ({"vocab_size": 10**18}, f"{BUILT}Storage size calculation overflowed"),
+        ({"num_attention_heads": 0}, f"{READ}integer modulo by zero"),
+        ({"rms_norm_eps": "small"}, f"{READ}Validation error for field 'rms_norm_eps'"),
+        ({"rope_parameters": {"rope_type": "none such"}}, f"{BUILT}'none such'"),
+        ({"dtype": "float99"}, f"{READ}module 'torch' has no attribute 'float99'"),
     ],
 )
-def test_values_of_which_no_model_can_be_built_are_refused(own, changes):
+def test_values_of_which_no_model_can_be_built_are_refused(own, changes, message):
     set_config(own, **changes)
-    assert problem(own).startswith(f"{WHERE}: ")
+    assert problem(own).startswith(f"{WHERE}: {message}")
 
 
 @pytest.mark.parametrize("index", [b"[]", b"{}", b'{"weight_map": []}', b'{"weight_map": {}}', b"\xff", b"{" * 99999])
@@ -241,7 +250,7 @@ def test_what_ends_an_answer_is_a_token_id(own):
     assert "generation_config.json is not valid JSON for a checkpoint" in problem(own)
 
 
-@pytest.mark.parametrize("name", ["LICENSE", "config.json", WEIGHTS, "merges.txt"])
+@pytest.mark.parametrize("name", ["LICENSE", "config.json", "merges.txt"])
 def test_a_link_that_leads_out_of_the_folder_is_not_followed(own, name):
     outside = own.parent / "secret"
     outside.write_bytes((own / name).read_bytes() if (own / name).exists() else b"mine")
@@ -255,15 +264,28 @@ def test_links_within_the_folder_of_the_hubs_cache_and_of_dvcs_are_files_of_the_
     for blob, at in (
         (tmp_path / "models--me--tiny/blobs/0a1b", tmp_path / "models--me--tiny/snapshots/c0ffee"),
         (tmp_path / "cache/files/md5/0a" / ("1b" * 15), tmp_path / "models/raw/tiny"),
+        (tmp_path / "models--me--tiny/blobs/2c3d", tmp_path / "models--me--tiny/snapshots/c0ffee/part"),
+        (tmp_path / "models--me--tiny/blobs/4e5f", tmp_path / "local-dir"),
+        (tmp_path / "set/.git/annex/objects/aB/cD/MD5E-s9--0a/MD5E-s9--0a", tmp_path / "set"),
         (tmp_path / "within/other/a", tmp_path / "within"),
     ):
-        blob.parent.mkdir(parents=True)
+        blob.parent.mkdir(parents=True, exist_ok=True)
         at.mkdir(parents=True, exist_ok=True)
         for path in own.iterdir():
             (at / path.name).write_bytes(path.read_bytes())
-        (at / WEIGHTS).rename(blob)
-        (at / WEIGHTS).symlink_to(os.path.relpath(blob, at))
+        (at / "config.json").rename(blob)
+        (at / "config.json").symlink_to(os.path.relpath(blob, at))
         checkpoints.check(at, "models.mine.path")
+
+
+def test_weights_may_lie_on_another_disk(own, tmp_path):
+    (tmp_path / "scratch").mkdir()
+    (own / WEIGHTS).rename(tmp_path / "scratch/weights")
+    (own / WEIGHTS).symlink_to(tmp_path / "scratch/weights")
+    (tmp_path / "copy").mkdir()
+    checkpoints.copy(own, tmp_path / "copy", "models.mine.path")
+    assert not (tmp_path / "copy" / WEIGHTS).is_symlink()
+    weights.check(tmp_path / "copy", WHERE)
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("none")])
@@ -314,6 +336,23 @@ def test_what_ends_a_text_is_a_token_of_the_vocabulary(own):
     assert "its tokenizer_config.json has '<|none such|>' begin or end a text, which is no token of" in message
 
 
+def test_where_no_tokenizer_config_lies_a_token_of_another_model_is_still_one_that_is_not_there(own):
+    (own / "tokenizer_config.json").unlink()
+    (own / "added_tokens.json").write_text(json.dumps({"<|none such|>": 319}))
+
+    class WithMark:
+        bos_token, eos_token = None, "<|none such|>"
+
+        def get_added_vocab(self):
+            return {self.eos_token: 319}
+
+    checkpoints._check_marks(WithMark(), own, WHERE)
+    (own / "added_tokens.json").unlink()
+    assert "has '<|none such|>' begin or end a text" in problem(
+        own, lambda folder: checkpoints._check_marks(WithMark(), folder, WHERE)
+    )
+
+
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% set c = a * b %}{% endfor %}{% endfor %}"
 
 
@@ -359,6 +398,32 @@ def test_what_is_late_in_c_code_is_stopped_when_it_ends():
     """The alarm comes at the very end of the call."""
     with pytest.raises(UserError, match=r"^to hash takes more than 0\.01 seconds$"):
         limits.limited("to hash", lambda: hashlib.pbkdf2_hmac("sha256", b"", b"", 200_000), 0.01)
+
+
+FULL = (
+    "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
+)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), torch.AcceleratorError("CUDA error", 2), RuntimeError(FULL)],
+    ids=repr,
+)
+def test_a_fault_of_the_machine_is_no_adapter_to_be_removed(own, tmp_path, monkeypatch, error):
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    config = LoraConfig(r=2, target_modules=["up_proj"], task_type="CAUSAL_LM")
+    get_peft_model(loaded(own), config).save_pretrained(tmp_path / "adapter")
+    model = loaded(own)
+
+    def fail(*_args, **_more):
+        raise error
+
+    monkeypatch.setattr(PeftModel, "from_pretrained", fail)
+    with pytest.raises(type(error)) as found:
+        loading.attach(model, tmp_path / "adapter")
+    assert found.value is error
 
 
 def test_a_trained_adapter_that_lacks_a_tensor_is_refused(own, tmp_path):

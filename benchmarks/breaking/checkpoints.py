@@ -72,13 +72,13 @@ def _tried(name: str, family: str, drawn: int, source: Path, sound: Any) -> Try:
         work = Path(folder)
         shutil.copytree(source / "own", work / "own")
         DAMAGES[name](work / "own", random.Random(drawn))
-        taken, said = attempt(partial(_taken_over, work, "own" if name in TEMPLATES else "plain"), SECONDS)
+        taken, said = attempt(partial(_taken_over, work, "own" if name in OWN else "plain"), SECONDS)
         left = list((work / "models/base").glob("*"))
         if taken is Taken.REFUSED and left:
             taken, said = (Taken.LOST, f"left {left[0].name} behind; {said}")
         elif taken is Taken.REFUSED and name in HARMLESS:
             taken = Taken.MANUAL
-        elif taken is Taken.ACCEPTED and (other := _difference(_read(work), sound, name in TEMPLATES)):
+        elif taken is Taken.ACCEPTED and (other := _difference(_read(work), sound, name in OWN)):
             taken, said = Taken.SILENT, f"another {other} than before"
     return Try(what, taken, said)
 
@@ -470,12 +470,13 @@ def _a_pipe(name: str) -> Damage:
     return damage
 
 
-def _a_link(name: str, to: str | None = None) -> Damage:
-    """To a file like it outside of the folder, or to anything."""
+def _a_link(name: str, to: str | None = None, into: str | None = None) -> Damage:
+    """To a file like it outside of the folder, there at the path `into`; or to anything."""
 
     def damage(folder: Path, rng: random.Random) -> None:
         path = folder / name if name.startswith(("LICENSE", "NOTICE", "merges")) else _file(folder, name)
-        outside = folder.parent / f"outside-{path.name}"
+        outside = folder.parent / (into or f"outside-{path.name}")
+        outside.parent.mkdir(parents=True, exist_ok=True)
         if path.exists():
             shutil.move(path, outside)
         else:
@@ -492,6 +493,17 @@ def _pickled(folder: Path, rng: random.Random) -> None:
 
 def _text(name: str, text: str) -> Damage:
     return lambda folder, rng: (folder / name).write_text(text, encoding="utf-8", errors="surrogatepass")
+
+
+def _named(*names: str) -> Damage:
+    """Chat templates by name, as tokenizer_config.json had them, in place of the one file."""
+
+    def damage(folder: Path, rng: random.Random) -> None:
+        (folder / "chat_template.jinja").unlink()
+        named = [{"name": name, "template": TEMPLATE} for name in names]
+        _json("tokenizer_config.json", lambda held, _: held.update(chat_template=named))(folder, rng)
+
+    return damage
 
 
 TOKENIZER: dict[str, Callable[[dict[str, Any], random.Random], Any]] = {
@@ -548,6 +560,12 @@ TEMPLATES = {
     }.items()
 }
 HARMLESS: dict[str, Damage] = {
+    "weights a link to another disk": _a_link(WEIGHTS),
+    "config.json a link into the hub's cache": _a_link("config.json", into="models--me--own/blobs/0a1b"),
+    "weights a link into the hub's cache": _a_link(WEIGHTS, into="models--me--own/blobs/0a1b"),
+    "config.json a link into git-annex": _a_link("config.json", into=".git/annex/objects/aB/MD5E-s9--0a"),
+    "quantization_config null": _json("config.json", lambda held, rng: held.update(quantization_config=None)),
+    "chat templates by name": _named("default", "tool_use"),
     "a README that is no text": lambda folder, rng: (folder / "README.md").write_bytes(rng.randbytes(99)),
     "a LICENSE that is no text": lambda folder, rng: (folder / "LICENSE").write_bytes(rng.randbytes(99)),
     "a pickle and code beside": lambda folder, rng: (
@@ -564,6 +582,7 @@ HARMLESS: dict[str, Damage] = {
     "an old version": _json("config.json", lambda held, rng: held.update(transformers_version="4.0.0")),
     "indented otherwise": _bytes("config.json", lambda held, rng: json.dumps(json.loads(held), indent=9).encode()),
 }
+OWN = {*TEMPLATES, "chat templates by name", "no chat template of a name that is meant"}
 DAMAGES: dict[str, Damage] = {
     **{
         f"{name} {what}": _bytes(name, edit)
@@ -582,12 +601,13 @@ DAMAGES: dict[str, Damage] = {
     **{f"weights: {what}": _weights(edit) for what, edit in TENSORS.items()},
     **{f"config: {what}": _json("config.json", edit) for what, edit in CONFIG.items()},
     **{f"tokenizer: {what}": _json("tokenizer.json", edit) for what, edit in TOKENIZER.items()},
+    "no chat template of a name that is meant": _named("tool_use", "rag"),
     **{f"tokenizer_config: {what}": _json("tokenizer_config.json", edit) for what, edit in TOKENIZER_CONFIG.items()},
     **{f"generation_config: {what}": _json("generation_config.json", edit) for what, edit in GENERATION.items()},
     **{f"{name} lost": _lost(name) for name in ("config.json", WEIGHTS)},
     **{f"{name} a folder": _a_folder(name) for name in ("config.json", WEIGHTS, "tokenizer.json")},
     **{f"{name} a pipe": _a_pipe(name) for name in ("config.json", WEIGHTS, "tokenizer.json")},
-    **{f"{name} a link outside": _a_link(name) for name in ("config.json", WEIGHTS, "LICENSE", "NOTICE.txt")},
+    **{f"{name} a link outside": _a_link(name) for name in ("config.json", "LICENSE", "NOTICE.txt")},
     "LICENSE a link to /dev/zero": _a_link("LICENSE", "/dev/zero"),
     "config.json a link to itself": _a_link("config.json", "config.json"),
     "config.json a link to nothing": _a_link("config.json", "none"),

@@ -65,12 +65,15 @@ TEMPLATES = {
 }
 
 
-def chat_template(name: str, own: str | None, tokens: set[str], bos: bool, where: str, given: str = "") -> str:
+def chat_template(
+    name: str, own: str | dict[str, str] | None, tokens: set[str], bos: bool, where: str, given: str = ""
+) -> str:
     """The Jinja template that `prompt: name` means for one checkpoint.
 
-    `own` is the checkpoint's own template, which is kept (with a fixed date, if it wants today's), `tokens` its
-    vocabulary, `bos` whether the template must be made to write a BOS first (as `lacks_bos` has it), `where` the
-    params key to name in messages, `given` the template of that name in params.yaml, where it is no built-in one.
+    `own` is the checkpoint's own template, or several by their names, of which the default one is meant; it is kept
+    (with a fixed date, if it wants today's). `tokens` is its vocabulary, `bos` whether the template must be made to
+    write a BOS first (as `lacks_bos` has it), `where` the params key to name in messages, `given` the template of that
+    name in params.yaml, where it is no built-in one.
     Raises UserError if there is no own template to keep, or if chatml's two marks are no tokens of this model (it would
     see a string of symbols).
     """
@@ -80,7 +83,13 @@ def chat_template(name: str, own: str | None, tokens: set[str], bos: bool, where
                 f"{where}: own, but the checkpoint has no chat template (chat_template.jinja, or chat_template in "
                 "tokenizer_config.json); set prompt: plain, alpaca or chatml"
             )
-        return _dated(own)
+        if isinstance(own, dict) and "default" not in own:
+            raise UserError(
+                f"{where}: own, but of the checkpoint's chat templates ({', '.join(sorted(own))}) none is called "
+                "default; put the one that is meant into its folder as chat_template.jinja, or set prompt: plain, "
+                "alpaca or chatml"
+            )
+        return _dated(own["default"] if isinstance(own, dict) else own)
     missing = [token for token in CHATML_TOKENS if token not in tokens]
     if name == "chatml" and missing:
         raise UserError(

@@ -146,7 +146,8 @@ def tokenisation(checkpoint: Path, gguf: Path) -> dict[str, Any]:
 
     `texts`: how many were tried; `same`: the share with the same ids; `differing`: the others, with both sides' ids;
     `adds_bos`: whether each puts a BOS before plain text. Where llama.cpp's tokenizer fails on one, `fails` says why,
-    in place of `same` and `differing`. Raises UserError if llama.cpp cannot take the file.
+    in place of `same` and `differing`. `misread`, where there are any: of a tokenizer that llama.cpp does not know, the
+    ids for which it writes another text than the checkpoint's. Raises UserError if llama.cpp cannot take the file.
     """
     from transformers import AutoTokenizer
 
@@ -155,23 +156,29 @@ def tokenisation(checkpoint: Path, gguf: Path) -> dict[str, Any]:
     if tokenizer.chat_template:
         asked = [{"role": "user", "content": QUESTION}]
         texts.append(tokenizer.apply_chat_template(asked, tokenize=False, add_generation_prompt=True))
-    found = trial.tried(gguf, texts)
+    expected = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    found = trial.tried(gguf, texts, expected)
     adds_bos = {
         "checkpoint": tokenizer("a")["input_ids"][:1] == [tokenizer.bos_token_id],
         "llama_cpp": found.adds_bos,
     }
     if found.ids is None:
         return {"texts": len(texts), "fails": found.why_not, "adds_bos": adds_bos}
-    expected = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     differing = [
         {"text": text, "checkpoint": ids, "llama_cpp": theirs}
         for text, ids, theirs in zip(texts, expected, found.ids, strict=True)
         if ids != theirs
     ]
+    misread = [
+        {"ids": ids, "checkpoint": ours, "llama_cpp": theirs}
+        for ids, theirs in zip(expected, found.read or [], strict=False)
+        if (ours := tokenizer.decode(ids, clean_up_tokenization_spaces=False)) != theirs
+    ]
     return {
         "texts": len(texts),
         "same": 1 - len(differing) / len(texts),
         "differing": differing,
+        **({"misread": misread} if misread else {}),
         "adds_bos": adds_bos,
     }
 

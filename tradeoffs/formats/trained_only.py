@@ -18,14 +18,9 @@ KEY, NO_GGUF = "unmergeable", "no_gguf"
 SAID = {KEY: "as trained only", NO_GGUF: "in no format of llama.cpp"}
 
 
-def reason(described: Path) -> str | None:
-    """Why there is nothing where the JSON file `described` would say what there is; None where there is something."""
-    found = absent(described)
-    return found[0] if found else None
-
-
 def absent(described: Path) -> tuple[str, str] | None:
-    """Why, and which of the keys of SAID it is. Raises UserError if the file is damaged."""
+    """Why there is nothing where the JSON file `described` would say what there is, and which of the keys of SAID that
+    is; None where there is something. Raises UserError if the file is damaged."""
     if not described.is_file():
         return None
     return in_place_of(files.read_facts(described))
@@ -36,19 +31,19 @@ def in_place_of(facts: dict[str, Any]) -> tuple[str, str] | None:
     return next(((facts[key], key) for key in SAID if key in facts), None)
 
 
-def write_gguf(gguf: Path, why: str, key: str = KEY) -> None:
+def write_gguf(gguf: Path, why: str, key: str) -> None:
     """An empty file in place of a GGUF, and the reason beside it."""
     files.write_text(gguf, "")
     files.write_json(gguf.with_suffix(".json"), {key: why})
     print(f"{gguf.stem}: {sentence(why, key)}")
 
 
-def write_evaluation(variant: Variant, schema: "pa.Schema", why: str, key: str = KEY) -> None:
+def write_evaluation(variant: Variant, schema: "pa.Schema", why: str, key: str) -> None:
     """No items, by the schema that items have, and the reason in place of facts."""
     files.write_table(variant.items, [], schema)
     files.write_json(variant.facts, {key: why})
     print(f"{variant}: {sentence(why, key)}")
 
 
-def sentence(why: str, key: str = KEY) -> str:
+def sentence(why: str, key: str) -> str:
     return f"{SAID[key]}: {why}"

@@ -70,7 +70,8 @@ def _give_up(reason: str) -> NoReturn:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_char_p)  # ggml_abort_callback_t in ggml.h
 def _on_abort(message: bytes) -> None:
-    _give_up(message.decode(errors="replace").rpartition("/")[2])
+    where, colon, what = message.decode(errors="replace").partition(": ")
+    _give_up(where.rpartition("/")[2] + colon + what)
 
 
 @ctypes.CFUNCTYPE(None)  # std::terminate_handler

@@ -32,8 +32,13 @@ COMPANIONS = (
     "NOTICE*",
     "USE_POLICY*",
 )
-# Whereto a file of a checkpoint may be a link, beside its own folder: into DVC's cache, by the MD5 of what it holds.
-DVC_FILE = re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$")
+# Whereto a file of a checkpoint may be a link, beside its own folder: into what the hub, DVC and git-annex keep by the
+# digest of what it holds.
+CACHES = (
+    re.compile(r"/models--[^/]+/blobs/[^/]+$"),
+    re.compile(r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$"),
+    re.compile(r"/\.git/annex/objects/.+"),
+)
 LAYERS = 10_000  # more of them no model has: what config.json gives is built, if only to see that it fits the weights
 COUNT = re.compile(r"^(num|n)_.*(layer|expert)s?$|^num_experts")
 READ = (".json", ".model", ".txt", ".jinja")  # of COMPANIONS, what is read and not only passed on
@@ -63,6 +68,14 @@ def _companions(source: Path) -> list[Path]:
     return sorted({path for pattern in COMPANIONS for path in source.glob(pattern) if path.is_file()})
 
 
+def drop_other_template(folder: Path, where: str) -> None:
+    """Takes the chat template out of tokenizer_config.json, which the GGUF converter prefers to chat_template.jinja."""
+    path = folder / "tokenizer_config.json"
+    described = read_object(path, where) if path.is_file() else {}
+    if described.pop("chat_template", None) is not None:
+        files.write_text(path, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+
+
 def check(source: Path, where: str) -> None:
     """Raises UserError unless `source` holds config.json, a tokenizer and all of its weights as safetensors."""
     if not source.is_dir():
@@ -88,7 +101,8 @@ def check(source: Path, where: str) -> None:
             f"{where}: {source} has {reason}; expected {missing[0]} ({listing}); "
             "load it where you trust it and save it with model.save_pretrained"
         )
-    for path in (source / "config.json", source / INDEX, *weight_files(source), *_companions(source)):
+    # Not of the weights, which often lie on another disk: what is no safetensors is refused, and nothing of it is told.
+    for path in (source / "config.json", source / INDEX, *_companions(source)):
         _require_own(path, where)
     for path in sorted(source.iterdir()):  # or what it says would be taken from the file that is read in its place
         if path.suffix in READ and any(path.match(pattern) for pattern in COMPANIONS) and not path.is_file():
@@ -98,11 +112,10 @@ def check(source: Path, where: str) -> None:
 def _require_own(path: Path, where: str) -> None:
     """Raises UserError if a file is a link that leads out of its folder: whoever made it chose a file of this machine.
 
-    The hub's cache, whose snapshots are links to the blobs beside them, and DVC's are no way out.
+    CACHES are no way out.
     """
     folder, found = path.parent.resolve(), path.resolve()
-    of_the_hub = folder.parent.name == "snapshots" and found.parent == folder.parents[1] / "blobs"
-    if not (found.is_relative_to(folder) or of_the_hub or DVC_FILE.search(found.as_posix())):
+    if not (found.is_relative_to(folder) or any(cache.search(found.as_posix()) for cache in CACHES)):
         raise UserError(
             f"{where}: {path} is a link that leads out of the folder, to {found}; put the file itself there, or take "
             "it away"
@@ -144,7 +157,7 @@ def check_architecture(folder: Path, where: str) -> None:
     if not isinstance(kind, str) or kind not in CAUSAL:
         why = ", and code that comes with a checkpoint is never run" if "auto_map" in described else ""
         raise UserError(f"{where}: {known}{why}; take a version of the model that needs no code of its own, or update")
-    if "quantization_config" in described:
+    if described.get("quantization_config") is not None:
         raise UserError(
             f"{where}: its weights are quantised already (quantization_config in config.json); take the model as it "
             "was before, since every format is made from that"
@@ -205,9 +218,9 @@ def _check_marks(tokenizer: Any, folder: Path, where: str) -> None:
         return
     held = Tokenizer.from_file(str(folder / "tokenizer.json"))
     beside = [folder / name for name in ("tokenizer_config.json", "added_tokens.json")]
-    named = [read_object(path, where) for path in beside if path.is_file()]
-    of_config = [token for one in named for token in dict(one.get("added_tokens_decoder") or {}).values()]
-    known = {str(token.get("content")) for token in of_config} | {token for one in named[1:] for token in one}
+    described, extra = (read_object(path, where) if path.is_file() else {} for path in beside)
+    of_config = dict(described.get("added_tokens_decoder") or {}).values()
+    known = {str(token.get("content")) for token in of_config} | set(extra)
     for token in marks:
         if held.token_to_id(token) is None and token not in known:
             raise UserError(

@@ -1,5 +1,6 @@
 """Loading a checkpoint in one of the forms it is measured in, and a trained model exactly as it left training."""
 
+import re
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from tradeoffs.plumbing.errors import UserError
 AS_LOADED = ("full", "peft", "load", "double_quant")  # of a Method: what load_trained reads
 AGAIN = "remove the folder and run `dvc repro`, which brings it back or trains it again"
 ADAPTER = "adapter_model.safetensors"
+OF_MEMORY = re.compile("out of memory|can(no|')t allocate memory|bad_alloc", re.IGNORECASE)
 # PEFT still asks transformers by the old name.
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
 
@@ -115,9 +117,9 @@ def attach(model: PreTrainedModel, trained_folder: Path) -> PreTrainedModel:
         warnings.filterwarnings("ignore", message="Found missing adapter keys")  # said below
         try:
             adapted = PeftModel.from_pretrained(model, trained_folder)
-        except torch.OutOfMemoryError:
-            raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:  # of modules_to_save, of another shape
+            if isinstance(error, torch.AcceleratorError) or OF_MEMORY.search(str(error)):  # a fault of the machine
+                raise
             said = checkpoints.first_line(error)
             raise UserError(f"{trained_folder}: its adapter does not fit its base: {said}; {AGAIN}") from error
     _require_adapter(adapted, names, str(Path(trained_folder, ADAPTER)))

@@ -46,6 +46,8 @@ def check_names(folder: Path, headers: Headers, where: str) -> None:
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     _check_layers(config, headers, where)
     kind: Any = AutoModelForCausalLM._model_mapping[type(config)]
+    if kind.config_class is config.sub_configs.get("text_config"):  # of a model that sees too, the part that reads
+        config = config.get_text_config()
     types = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
     held = {
         name: torch.empty(shape, dtype=types.get(dtype, torch.int8), device="meta")
