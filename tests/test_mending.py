@@ -165,11 +165,13 @@ def test_a_lock_by_hard_links_of_a_dead_process_is_removed(tmp_path, who):
     assert (tmp_path / "lock").exists() == (who == "alive")
 
 
-@pytest.mark.parametrize("kind", ["own", "shared", "linked"])
+@pytest.mark.parametrize("kind", ["own", "with experiments", "shared", "linked"])
 def test_what_dvc_has_left_half_copied_goes(tmp_path, kind):
     """But for what others may be at: in a cache of several projects, and of an experiment within the hour."""
     project = tmp_path / "project"
     (project / ".dvc").mkdir(parents=True)
+    if kind == "with experiments":
+        (project / ".dvc/tmp/exps").mkdir(parents=True)
     cache = (tmp_path / "shared" if kind == "shared" else project / ".dvc/cache") / "files/md5"
     if kind == "linked":
         (tmp_path / "shared").mkdir()
@@ -177,6 +179,7 @@ def test_what_dvc_has_left_half_copied_goes(tmp_path, kind):
     outs = [SimpleNamespace(fs_path=str(project / "models/gguf/demo"), is_in_repo=True)]
     of = SimpleNamespace(
         root_dir=str(project),
+        tmp_dir=str(project / ".dvc/tmp"),
         cache=SimpleNamespace(local=SimpleNamespace(path=str(cache))),
         index=SimpleNamespace(stages=[SimpleNamespace(outs=outs)]),
     )
@@ -187,9 +190,10 @@ def test_what_dvc_has_left_half_copied_goes(tmp_path, kind):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("a")
     mending.remove_unfinished(of)
-    assert [path.exists() for path in copies] == [True, True, False]
+    assert [path.exists() for path in copies] == [kind != "own", kind != "own", False]
     for path in copies[:2]:
         os.utime(path, (1e9, 1e9))
     mending.remove_unfinished(of)
-    assert [path.exists() for path in copies] == [kind != "own", kind != "own", False]
+    theirs = kind in ("shared", "linked")
+    assert [path.exists() for path in copies] == [theirs, theirs, False]
     assert all(path.exists() for path in kept)

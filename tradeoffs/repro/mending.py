@@ -34,6 +34,7 @@ BROKEN = Path(".scratch/dvc.lock.broken")  # as it was found
 CLOCKS = 5.0  # seconds by which a file system's clock may be behind
 COPY = re.compile(r"\.[\w-]{22}\.tmp")  # as DVC calls a file that it is still copying
 OLD = 3600.0  # seconds
+EXPERIMENTS = "exps"  # DVC's folder of their copies of the project, in its folder for temporary files
 MARKS = re.compile(r"^(<<<<<<< |=======$|>>>>>>> )", re.MULTILINE)
 
 
@@ -128,13 +129,15 @@ def _git(*words: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
 def remove_unfinished(repo: Repo) -> None:
     """Removes what DVC has left half-copied, where it was killed or a disk was full, in its cache and beside outputs.
 
-    In its cache experiments of `dvc exp run --temp` and of its queue may be at work: there, what is an hour old. One
-    outside of the project is not this project's to clean.
+    In its cache experiments of `dvc exp run --temp` and of its queue, which lock their own copies of the project, may
+    be at work: where there ever were any, what is an hour old. One outside of the project is not this project's to
+    clean.
     """
     cache = Path(repo.cache.local.path).resolve()
     if cache.is_relative_to(Path(str(repo.root_dir)).resolve()):
+        old = OLD if Path(str(repo.tmp_dir), EXPERIMENTS).exists() else 0.0
         for folder in [cache, *cache.glob("??")]:
-            _remove_copies(folder, OLD)
+            _remove_copies(folder, old)
     for folder in {Path(out.fs_path).parent for stage in repo.index.stages for out in stage.outs if out.is_in_repo}:
         _remove_copies(folder, 0.0)
 
