@@ -191,7 +191,7 @@ def test_what_dvc_has_left_half_copied_goes(tmp_path, kind):
         path.write_text("a")
     mending.remove_unfinished(of)
     assert [path.exists() for path in copies] == [kind != "own", kind != "own", False]
-    for path in filter(Path.exists, copies):
+    for path in [path for path in copies if path.exists()]:
         os.utime(path, (1e9, 1e9))
     mending.remove_unfinished(of)
     theirs = kind in ("shared", "linked")
