@@ -122,6 +122,14 @@ def test_what_does_not_split_is_shown_apart_with_what_would_fit(workspace, capsy
     assert "text does not split between a prompt and its answer" in out and "take it out of the template" in out
 
 
+def test_what_tokenize_has_found_is_not_looked_for_again(workspace, capsys, monkeypatch):
+    monkeypatch.delattr(prompt, "not_split")
+    files.write_json("data/tokens/demo-instruction/info.json", {})
+    assert "tokenised apart" not in shown(capsys, "instruction")
+    files.write_json("data/tokens/demo-instruction/info.json", {"tokenised_apart": ["answers"]})
+    assert "tokenised apart" in shown(capsys, "instruction")
+
+
 def test_what_another_row_is_refused_for_is_said(workspace, capsys):
     files.write_jsonl("data/prepared/chat/valid.jsonl", [{"id": "a", "messages": ROWS["chat"]["messages"][:2]}])
     change(house=HOUSE.replace("{% for", "{% if messages[2:] %}{% for", 1) + "{% endif %}")

@@ -18,6 +18,7 @@ from typing import Annotated, Any
 from tradeoffs import params
 from tradeoffs.base import prompts
 from tradeoffs.common import cells, files
+from tradeoffs.common.examples import APART
 from tradeoffs.common.texts import harmless
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing import cli, terminal
@@ -145,20 +146,30 @@ def not_split(tokenizer: Any, dataset: str, stops: list[int]) -> str | None:
     return None
 
 
+def known_apart(pair: cells.Pair, template: str) -> bool | None:
+    """Whether `tokenize` has found that text does not split; None where it has not run with this template."""
+    info, made = pair.tokens / "info.json", cells.base(pair.model) / "chat_template.jinja"
+    as_made = made.read_text(encoding="utf-8") == template
+    return "answers" in files.read_json(info).get(APART, ()) if as_made and info.is_file() else None
+
+
 def rejected(examples: Iterable[dict]) -> Iterator[dict]:
     yield from ({**one, "answer": one["rejected"]} for one in examples if "rejected" in one)
 
 
-def answered(tokenizer: Any, dataset: str, split: str, example: dict, stops: list[int], limits: Reads) -> Iterator[str]:
-    """Lines for a row that has an answer, and what there is to say of the data set as a whole."""
+def answered(
+    tokenizer: Any, dataset: str, split: str, example: dict, stops: list[int], limits: Reads, apart: bool | None
+) -> Iterator[str]:
+    """Lines for a row that has an answer, and what there is to say of the data set as a whole; `apart`: known_apart."""
     source = cells.prepared(dataset) / f"{split}.jsonl"
-    problem = None
+    where, problem = None, None
+    if apart is None:
+        try:
+            where = not_split(tokenizer, dataset, stops)
+        except UserError as error:  # of another row, as this one's stops the command
+            problem = str(error)
     try:
-        where = not_split(tokenizer, dataset, stops)
-    except UserError as error:  # of another row, as this one's stops the command
-        where, problem = None, str(error)
-    try:
-        lines, longest = conversation(tokenizer, example, source, stops, apart=where is not None)
+        lines, longest = conversation(tokenizer, example, source, stops, apart=bool(apart or where))
     except UnsplitError:
         lines, longest = conversation(tokenizer, example, source, stops, apart=True)
     yield from lines
@@ -166,9 +177,9 @@ def answered(tokenizer: Any, dataset: str, split: str, example: dict, stops: lis
     yield f"generation ends at {harmless(ends)}, or after {limits.max_new_tokens} tokens"
     if longest > limits.tokenize.max_length:
         yield f"note: {longest} tokens are more than tokenize.max_length ({limits.tokenize.max_length}) allows"
-    if where:
+    if apart or where:
         yield "note: in this tokenizer text does not split between a prompt and its answer: in all rows they are"
-        yield f"  tokenised apart; first met at {harmless(where)}"
+        yield "  tokenised apart" + (f"; first met at {harmless(where)}" if where else "")
     if problem:
         yield f"note: `tokenize` stops at another row: {harmless(problem)}"
 
@@ -182,7 +193,8 @@ def main(model: str, dataset: str, split: str, row: int) -> None:
         lines += document(tokenizer, example, cfg.tokenize.window)
     else:
         stops = chat.stop_ids(tokenizer, cells.base(model))
-        lines += answered(tokenizer, dataset, split, example, stops, cfg)
+        apart = known_apart(cells.Pair(model, dataset), tokenizer.chat_template)
+        lines += answered(tokenizer, dataset, split, example, stops, cfg, apart)
     terminal.page(lines)
 
 
