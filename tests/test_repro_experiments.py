@@ -279,7 +279,7 @@ def test_what_is_not_complete_when_it_ends_goes_on_later(fresh, tmp_path, end):
         f"if 'models/merged' in str(sys.argv) and not os.path.exists({once}):\n"
         f"    open({once}, 'w')\n    os.killpg(os.getpgrp(), signal.{end})\n    signal.pause()",
     )
-    done = alone(folder, "--exp", "-S", "train.steps=2,3", "--name", "steps", MERGED)
+    done = alone(folder, "--exp", "-S", "train.steps=20,30", "--name", "steps", MERGED)
     assert done.returncode == (252 if end == "SIGINT" else -9), done.stderr
     if end == "SIGINT":
         assert status(folder) == {"steps-1": "Queued", "steps-2": "Queued"}
@@ -288,7 +288,7 @@ def test_what_is_not_complete_when_it_ends_goes_on_later(fresh, tmp_path, end):
     assert again.returncode == 0, again.stderr
     assert "/base@demo' is cached" in again.stdout
     assert status(folder) == {"steps-1": "Success", "steps-2": "Success"}
-    assert {name: params(row)["train"]["steps"] for name, row in shown(folder).items()} == {"steps-1": 2, "steps-2": 3}
+    assert {name: params(row)["train"]["steps"] for name, row in shown(folder).items()} == {"steps-1": 20, "steps-2": 30}
     assert temporary(folder) == set() and workspace(folder)["params.yaml"] == before
 
 
@@ -392,11 +392,11 @@ def test_a_kill_while_it_is_taken_or_goes_back_does_not_lose_it(fresh, tmp_path,
         (["-S", "train.stepz=2"], "stepz"),
         (["-S", "train.steps="], "steps"),
         (["-S", "train.steps"], "-S train.steps"),
-        (["-S", "train.steps=2", "no_such_step"], "no_such_step"),
-        (["-S", "train.steps=2", "--name", "a/b"], "a/b"),
+        (["-S", "train.steps=20", "no_such_step"], "no_such_step"),
+        (["-S", "train.steps=20", "--name", "a/b"], "a/b"),
         (["--name", "a"], "add -S"),
         (["prepare@demo"], "add -S"),
-        (["-S", "train.steps=2", "--dry"], "--dry"),
+        (["-S", "train.steps=20", "--dry"], "--dry"),
     ],
 )
 def test_what_cannot_be_run_is_one_error_and_nothing_is_queued(fresh, tmp_path, options, said):
@@ -412,7 +412,7 @@ def test_what_cannot_be_run_is_one_error_and_nothing_is_queued(fresh, tmp_path, 
 def test_a_value_that_cannot_be_is_found_before_anything_is_queued(fresh, tmp_path):
     folder = copy(fresh, tmp_path)
     before = git(folder, "reflog")  # DVC leaves the branch for each that it queues
-    done = run(folder, "--exp", "-S", "train.steps=2,3,-1")
+    done = run(folder, "--exp", "-S", "train.steps=20,30,-1")
     assert done.returncode == 1 and "train.steps: must be" in done.stderr
     assert git(folder, "reflog") == before
 
@@ -434,7 +434,7 @@ def test_told_to_stop_while_it_queues_it_queues_none_and_the_workspace_is_as_it_
             if more["run_env"]["DVC_EXP_NAME"] == "steps-2":
                 os.kill(os.getpid(), signal.{end})
         BaseStashQueue._pack_args = second
-        __main__.main(["prepare@demo"], "1", False, False, None, True, ["train.steps=2,3,4"], "steps")
+        __main__.main(["prepare@demo"], "1", False, False, None, True, ["train.steps=20,30,40"], "steps")
         """,
     )
     assert done.returncode == 252, done.stderr
@@ -443,7 +443,7 @@ def test_told_to_stop_while_it_queues_it_queues_none_and_the_workspace_is_as_it_
 
 
 def test_changes_are_of_experiments(fresh, tmp_path):
-    done = run(copy(fresh, tmp_path), "-S", "train.steps=2")
+    done = run(copy(fresh, tmp_path), "-S", "train.steps=20")
     assert done.returncode == 1 and "add --exp" in done.stderr
 
 
@@ -451,5 +451,5 @@ def test_without_git_there_are_no_experiments(fresh, tmp_path):
     folder = copy(fresh, tmp_path)
     shutil.rmtree(folder / ".git")
     fake_pipeline.dvc("config", "core.no_scm", "true", cwd=folder)
-    done = run(folder, "--exp", "-S", "train.steps=2")
+    done = run(folder, "--exp", "-S", "train.steps=20")
     assert done.returncode == 1 and "DVC keeps experiments in Git" in done.stderr
