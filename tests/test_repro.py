@@ -120,7 +120,7 @@ def test_every_step_says_which_of_how_many_it_is(finished):
     assert {of for _, of, _ in found} == {len(found)}
     assert {name for _, _, name in found} == locked(folder)
     assert said.splitlines()[0].startswith(
-        f"{len(found)} of {len(found)} steps to run: prepare, base, tokenize, 2 fine"
+        f"{len(found)} of {len(found)} steps to run: prepare, template, base, tokenize, 2 fine"
     )
 
 
@@ -357,8 +357,8 @@ def test_a_target_is_run_with_what_it_depends_on(fresh, tmp_path):
     folder = copy(fresh, tmp_path)
     done = run(folder, "merge@demo-demo-lora")
     assert done.returncode == 0, done.stderr
-    expected = {"prepare@demo", "base@demo", "tokenize@demo-demo", "finetune@demo-demo-lora-42", "merge@demo-demo-lora"}
-    assert locked(folder) == expected
+    before = {"prepare@demo", "template@demo", "base@demo", "tokenize@demo-demo"}
+    assert locked(folder) == {*before, "finetune@demo-demo-lora-42", "merge@demo-demo-lora"}
 
 
 def test_a_dry_run_says_what_would_run_and_runs_nothing(fresh, tmp_path):
@@ -445,7 +445,7 @@ def test_steps_of_another_pipeline_are_locked_in_its_own_file(fresh, tmp_path):
     done = run(folder, "tokenize@demo-demo")
     assert done.returncode == 0, done.stderr
     assert "prepare" in (folder / "data/raw/dvc.lock").read_text()
-    assert locked(folder) == {"prepare@demo", "base@demo", "tokenize@demo-demo"}
+    assert locked(folder) == {"prepare@demo", "template@demo", "base@demo", "tokenize@demo-demo"}
     assert fake_pipeline.repro(folder, "tokenize@demo-demo") == set()
 
 

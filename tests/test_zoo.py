@@ -144,15 +144,3 @@ def test_token_ids_become_the_same_text_and_the_text_the_same_ids_in_both(checkp
         assert ids_of(tokenizer, read) == ids
         assert vocabulary.text(cut) == text.encode(), "what llama.cpp cut otherwise is the same text too"
         assert vocabulary.tokenize(vocabulary.text(cut).decode()) == cut
-
-
-def test_a_vocabulary_is_freed_also_when_a_text_cannot_be_tokenised(models, monkeypatch):
-    def fails(*_):
-        raise RuntimeError("no tokens")
-
-    free, freed = native.llama_cpp.llama_model_free, []
-    monkeypatch.setattr(native.llama_cpp, "llama_model_free", lambda model: (freed.append(model), free(model)))
-    monkeypatch.setattr(gguf_converter, "_tokens", fails)
-    with pytest.raises(RuntimeError, match="no tokens"):
-        gguf_converter.tokenisation(models / "gpt2", ggufs.made(models / "gpt2", "f16"))
-    assert len(freed) == 1
