@@ -2,12 +2,14 @@
 
 import errno
 import os
+from functools import partial
 from types import SimpleNamespace
 
 import huggingface_hub
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import test_records
 from test_hub_mmlu import questions
 
 from benchmarks.breaking import WELL, data
@@ -18,20 +20,12 @@ from tradeoffs.params import Columns
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import LISTED, UserError, near
 from tradeoffs.prepare import answer_patterns, hub_datasets, hub_mmlu, mmlu_files
-from tradeoffs.sources import formats, hub, readers
+from tradeoffs.sources import formats, hub
 
 COLUMNS = Columns(instruction="q", answer="a")
 WHERE = "datasets.x.mmlu"
-
-
-def read(path, columns=COLUMNS):
-    return list(readers.read(path, columns))
-
-
-def problem(path, columns=COLUMNS):
-    with pytest.raises(UserError) as error:
-        read(path, columns)
-    return str(error.value)
+# Of these columns, where a test names no others.
+read, problem = (partial(one, columns=COLUMNS) for one in (test_records.read, test_records.problem))
 
 
 def write(path, content):
@@ -102,7 +96,7 @@ def test_columns_that_nothing_reads_may_be_of_one_name(tmp_path, header):
 )
 def test_a_turn_that_nobody_says_is_named(tmp_path, turn, said):
     path = write(tmp_path / "a.jsonl", f'{{"talk": [{turn}]}}\n')
-    assert problem(path, Columns(messages="talk")).startswith(f"{path}:1: message 1 in 'talk': {said}")
+    assert problem(path, columns=Columns(messages="talk")).startswith(f"{path}:1: message 1 in 'talk': {said}")
 
 
 @pytest.mark.parametrize(
