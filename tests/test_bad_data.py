@@ -142,7 +142,7 @@ def test_so_it_is_in_one_array(tmp_path):
 @pytest.mark.parametrize("name", ["a.csv", "a.txt"])
 def test_a_file_of_two_bytes_a_character_is_no_text(tmp_path, name):
     path = write(tmp_path / name, "q,a\nx,y\n".encode("utf-16-le"))
-    assert problem(path, None if name == "a.txt" else COLUMNS) == (
+    assert problem(path, columns=None if name == "a.txt" else COLUMNS) == (
         f"{path}:1: holds a NUL character, as UTF-16 and binary files do; save the file as UTF-8"
     )
 
