@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("what aggregate shows of the results", ("report",)),
     ("scripts, one for each stage", ("stages",)),
+    ("what other commits measured, for commands", ("revisions",)),
     ("commands, no stage", ("experiments", "compare", "answers", "prompt", "questions", "pin", "artifacts", "readme")),
     ("what make run calls, which ends with some of these", ("repro",)),
 )

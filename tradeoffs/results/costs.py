@@ -7,6 +7,7 @@ in the latency to its end, is a variant's own.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -64,10 +65,10 @@ class Costs:
     machine: dict[str, Any]
 
 
-def read(facts: Mapping[Variant, dict], columns: Mapping[Variant, dict[str, np.ndarray]]) -> Costs:
+def read(facts: Mapping[Variant, dict], columns: Mapping[Variant, dict[str, np.ndarray]], root: Path = Path()) -> Costs:
     """data/cost.json of the variants whose `facts` and items are given. Raises UserError if it does not hold them."""
-    files.must_exist(FILE)
-    found = files.read_json(FILE)
+    files.must_exist(root / FILE)
+    found = files.read_json(root / FILE)
     alike: dict[str, list[dict]] = {}
     own: dict[str, dict] = {}
     for thing in found["things"]:

@@ -1,4 +1,4 @@
-"""What lies in data/ of a run list, read as it is needed: items and scores as arrays, training as numbers."""
+"""What lies in data/ of a run list, below a `root`, read as it is needed: items and scores as arrays, the rest as JSON."""
 
 import json
 from pathlib import Path
@@ -33,10 +33,10 @@ def must_be_made(variant: Variant) -> None:
         raise UserError(f"{variant}: there is none, its method exists {sentence}; name {other}")
 
 
-def scores() -> tuple[dict[str, pa.Table], str | None]:
+def scores(root: Path) -> tuple[dict[str, pa.Table], str | None]:
     """data/scores.parquet by variant, and the embedding model behind cosine and BERTScore (None without answers)."""
-    files.must_exist(SCORES)
-    table = pq.read_table(SCORES)
+    files.must_exist(root / SCORES)
+    table = pq.read_table(root / SCORES)
     if not table.num_rows:
         return {}, None
     names = table["variant"].unique().to_pylist()
@@ -44,11 +44,11 @@ def scores() -> tuple[dict[str, pa.Table], str | None]:
     return by_variant, table.schema.metadata[b"embedding"].decode()
 
 
-def columns(variant: Variant, scored: pa.Table | None) -> dict[str, np.ndarray]:
+def columns(root: Path, variant: Variant, scored: pa.Table | None) -> dict[str, np.ndarray]:
     """Items of one variant as arrays (items,): float64 with NaN for null, object for texts; scores joined to them."""
     measured = [column for m in metrics.every() if not m.column for column in m.columns if column not in _MADE]
-    files.must_exist(variant.items)
-    table = pq.read_table(variant.items, columns=list(dict.fromkeys((*_COLUMNS, *measured))))
+    files.must_exist(root / variant.items)
+    table = pq.read_table(root / variant.items, columns=list(dict.fromkeys((*_COLUMNS, *measured))))
     found: dict[str, np.ndarray] = {}
     for name in table.column_names:
         values = table[name].to_numpy()
@@ -66,10 +66,10 @@ def columns(variant: Variant, scored: pa.Table | None) -> dict[str, np.ndarray]:
     return found
 
 
-def copied(floor: Copied, scored: pa.Table | None) -> dict[str, np.ndarray]:
+def copied(root: Path, floor: Copied, scored: pa.Table | None) -> dict[str, np.ndarray]:
     """The test items of what copying answers, as `columns` has those of a variant; without what only a model has."""
-    files.must_exist(floor.items)
-    table = pq.read_table(floor.items)
+    files.must_exist(root / floor.items)
+    table = pq.read_table(root / floor.items)
     found = {name: table[name].to_numpy() for name in table.column_names}
     found["items"] = np.ones(table.num_rows)
     if (scored["item"].to_pylist() if scored else []) != found["item"].tolist():

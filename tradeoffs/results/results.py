@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 
@@ -50,14 +51,16 @@ class Results:
     `no_gguf`. `facts` are what is known of each, `cost`
     what it costs, by the names of the numbers, `costs` the intervals of these. `training` is the row of data/training
     of each cell for its first seed. `columns` are the items of each variant and of each further training, by the names
-    of their columns.
+    of their columns. All is read below `root`, the project's folder or one that holds what another commit measured.
     Raises UserError if a file of a variant is missing.
     """
 
-    def __init__(self, run: Run, seed: int, resamples: int, decide: Decide, only: Sequence[Variant] = ()):
-        self.run, self.decide = run, decide
+    def __init__(
+        self, run: Run, seed: int, resamples: int, decide: Decide, only: Sequence[Variant] = (), root: Path = Path()
+    ):
+        self.run, self.decide, self.root = run, decide, root
         listed = list(only) or variants(run)
-        facts = {variant: reading.read_json(variant.facts) for variant in listed}
+        facts = {variant: reading.read_json(root / variant.facts) for variant in listed}
         absent = {variant: trained_only.in_place_of(found) for variant, found in facts.items()}
         self.unmergeable, self.no_gguf = (
             {v.cell: found[0] for v, found in absent.items() if found and found[1] == key} for key in trained_only.SAID
@@ -65,7 +68,7 @@ class Results:
         self.facts = {variant: found for variant, found in facts.items() if not absent[variant]}
         self.variants = list(self.facts)
         self._trainings = {
-            cell.training(seed): reading.read_json(cell.training(seed).facts)
+            cell.training(seed): reading.read_json(root / cell.training(seed).facts)
             for cell in dict.fromkeys(v.cell for v in listed)
             for seed in run.seeds
         }
@@ -74,28 +77,28 @@ class Results:
         for variant in self.variants:
             self._of.setdefault(variant.pair, []).append(variant)
         datasets = dict.fromkeys(variant.dataset for variant in self.variants)
-        self.prepared = {name: reading.read_json(prepared(name) / "info.json") for name in datasets}
+        self.prepared = {name: reading.read_json(root / prepared(name) / "info.json") for name in datasets}
         self._seed, self._resamples = seed, resamples
         self._draws: dict[int, np.ndarray] = {}
         self._sums: dict[tuple[Judged, str], tuple[list[str], np.ndarray] | None] = {}
         self._values: dict[tuple[Judged, str], tuple[list[str], np.ndarray] | None] = {}
         self._subjects: dict[Variant, dict[str, tuple[Interval, int]]] = {}
-        scores, self.embedding = reading.scores()
+        scores, self.embedding = reading.scores(root)
         # Where nothing was trained there is one model, whatever the seed.
         again = {cell: run.seeds if "train_seconds" in row else () for cell, row in self.training.items()}
         self._further = {cell: cell.further(seeds) for cell, seeds in again.items()}
         asked = [*self.variants, *chain.from_iterable(self._further.values())]
-        of_models = {variant: reading.columns(variant, scores.get(str(variant))) for variant in asked}
-        self.costs = costs.read(self.facts, of_models)
+        of_models = {variant: reading.columns(root, variant, scores.get(str(variant))) for variant in asked}
+        self.costs = costs.read(self.facts, of_models, root)
         self.cost = self.costs.numbers
         self.columns: dict[Judged, dict[str, np.ndarray]] = dict(of_models.items())
         for floor in () if only else map(Copied, datasets):
-            self.columns[floor] = reading.copied(floor, scores.get(str(floor)))
+            self.columns[floor] = reading.copied(root, floor, scores.get(str(floor)))
 
     @cached_property
     def lengths(self) -> dict[Pair, dict]:
         """Of each model and data set, by split: how many examples (documents of a text) have how many tokens."""
-        return {pair: reading.read_json(pair.lengths) for pair in pairs(self.run)}
+        return {pair: reading.read_json(self.root / pair.lengths) for pair in pairs(self.run)}
 
     def groups(self) -> list[Pair]:
         """Each model with each data set: the variants inside one pair are alternatives to each other."""
