@@ -1,4 +1,4 @@
-"""Which of some variants to take: the best that fits, the cheapest that is good enough beside it, and what lies between.
+"""Which of some variants to take: the best that fits, the cheapest that is good enough beside it, and what is between.
 
 Of arrays alone, read from nowhere, so that tables of any numbers can be decided, and in few enough lines that the page
 decides in the browser as `python -m tradeoffs.decide` does. tradeoffs.results.decision fills a Table from what was
@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from tradeoffs.results import simultaneous
 
 GOOD, UNDECIDED, WORSE, ONE = "good enough", "undecided", "too much worse", "one training"
 BEST = "best found"
@@ -122,15 +124,14 @@ def word(lower: float, upper: float, margin: float, unknown: bool) -> str:
 def judge(quality: Quality, fits: np.ndarray) -> Judged:
     """The verdict on each variant (V,) against the best of those that fit. Raises ValueError if none does.
 
-    The distance from the best, whichever it is, is the least of the differences from all that fit, itself among them.
+    What does not fit is compared with the best that does alone.
     """
     among = np.flatnonzero(fits)
     if not len(among):
         raise ValueError("nothing fits, so there is no best")
     best = int(among[np.argmax(quality.value[among])])
     difference = quality.value[:, None] - quality.value[None, :]
-    lower = (difference - quality.width)[:, among].min(axis=1)
-    upper = (difference + quality.width)[:, among].min(axis=1)
+    lower, upper = simultaneous.bounds(difference, quality.width, fits)
     lower = np.where(fits, lower, (difference - quality.width)[:, best])
     upper = np.where(fits, upper, (difference + quality.width)[:, best])
     margin, words = float(quality.margin[best]), []
