@@ -127,7 +127,9 @@ def said(limits: Mapping[str, float | str]) -> list[str]:
 
 
 def misses(table: Table, place: int, missed: Mapping[str, float]) -> list[str]:
-    """What a variant misses in words, such as `size 7.3 MB (83 % over)`."""
+    """What a variant misses in words, such as `size 7.3 MB (83 % over)`: the end of its interval that is held against
+    the limit, and by how much of the limit that is beyond it.
+    """
     found = []
     for name, by in missed.items():
         if name == RUNTIME:
@@ -137,7 +139,8 @@ def misses(table: Table, place: int, missed: Mapping[str, float]) -> list[str]:
         else:
             part = f"{100 * by:.0f} %" if by >= 0.095 else f"{100 * by:.1g} %"
             word = "under" if name in MINIMA else "over"
-            found.append(f"{label(name)} {amount(name, float(table.limited[name][place]))} ({part} {word})")
+            end = "" if name == "max_size_mb" else "down to " if name in MINIMA else "up to "  # a size is exact
+            found.append(f"{label(name)} {end}{amount(name, float(table.limited[name][place]))} ({part} {word})")
     return found
 
 
