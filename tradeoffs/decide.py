@@ -19,6 +19,7 @@ from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.common.texts import harmless
+from tradeoffs.params.deciding import limitable
 from tradeoffs.params.fields import Runtime
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError, near
@@ -85,7 +86,7 @@ def replaced(
     if (runtime := given.get(choice.RUNTIME)) and runtime not in get_args(Runtime):
         raise UserError(f"--runtime: no runtime {runtime!r}{near(runtime, [*get_args(Runtime), LIFTED])}")
     for name, _ in losses:
-        if name not in (known := limits.limitable()):
+        if name not in (known := limitable()):
             raise UserError(f"--max-loss-of: no metric {name!r} that can have a limit{near(name, known)}")
     most = {**(old.max_loss_of or {}), **dict(losses)}
     kept = {name: float(one) for name, one in most.items() if one != LIFTED}

@@ -40,12 +40,6 @@ def flat(limits: Limits) -> dict[str, float | str]:
     return {name: limit for name, limit in {**single, **losses}.items() if limit is not None}
 
 
-def limitable() -> list[str]:
-    """Metrics that can have a limit: of a better end, and measured of every variant, or of every training."""
-    found = (name for stands in ("quality", "summary") for name in metrics.names(stands))  # type: ignore[arg-type]
-    return [name for name in found if metrics.metric(name)[1].better and metrics.metric(name)[1].kind != "ladder"]
-
-
 def held_against(
     results: Results, pair: Pair, order: Sequence[Variant], losses: Sequence[str]
 ) -> dict[str, np.ndarray]:
