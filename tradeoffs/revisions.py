@@ -72,7 +72,7 @@ class Revision:
         return found
 
     def results(self, resamples: int, decide: params.Decide) -> Results:
-        """What it measured, by the margins and resamples of who asks. Raises UserError if some of it is not to be had."""
+        """What it measured, by the margins and resamples of who asks. Raises UserError if some of it is missing."""
         seed = self.params.get("seed")
         if type(seed) is not int:
             raise UserError(f"params.yaml of {self}: no whole number for seed; name a commit of today's form")
