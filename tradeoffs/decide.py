@@ -114,9 +114,9 @@ def shown(results: Results, found: Decision) -> Lines:
         lines += [*(f"- {one}" for one in limits.each(found.candidates.table, limited)), ""]
     else:
         label, ours = full_label(results, best.dataset, name), found.recommended
-        said = "; ".join(limits.said(limited)) or "none"
         lines = [f"{head}ship {name_of(ours)}**", ""]
-        lines += [f"- Limits: {said}. {len(found.fit)} of {len(order)} variants keep them."]
+        kept = f"{len(found.fit)} of {len(order)} variants keep them"
+        lines += [f"- Limits: {'; '.join(limits.said(limited))}. {kept}." if limited else "- No limits."]
         lines += [f"- Best that fits: {name_of(best)}, {label} {quality_of(results, best, name)}."]
         lines += [f"- {_why(found, ours, best, cost)}", ""]
         lines += ["From what is shipped down to what is cheaper and worse:", ""]

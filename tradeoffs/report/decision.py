@@ -51,6 +51,7 @@ def section(results: Results, drawn: Sequence[str] = ()) -> str:
         overview=overview(results, found) if len(found) > 1 else [],
         models=grid.decision(results),
         seeds=seeds(results),
+        limited=bool(limits.flat(results.decide.limits)),
         decisions=[_decision(results, one) for one in found],
     )
 

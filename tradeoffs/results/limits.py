@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tradeoffs import metrics
+from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED, Pair, Variant
 from tradeoffs.params import Limits
 from tradeoffs.results import choice, costs, simultaneous, verdicts
@@ -45,10 +46,12 @@ def held_against(
 ) -> dict[str, np.ndarray]:
     """What every limit on a cost, and those on the `losses` of metrics, are held against; (V,) by the limits' names.
 
-    NaN where it is not known: it was not measured, or is held to a base that the run list lacks.
+    NaN where it is not known: it was not measured, or is held to a base that the run list lacks. With six significant
+    digits, as metrics/ has them: a number that is written like its limit keeps it.
     """
-    found = {name: np.array([_worse_end(results, v, name) for v in order]) for name in COSTS}
-    return found | {f"{LOSS}{name}": _losses(results, pair, order, name) for name in losses}
+    found = {name: [_worse_end(results, v, name) for v in order] for name in COSTS}
+    found |= {f"{LOSS}{name}": _losses(results, pair, order, name) for name in losses}
+    return {name: np.array(files.rounded(some)) for name, some in found.items()}
 
 
 def _worse_end(results: Results, variant: Variant, limit: str) -> float:
@@ -66,8 +69,8 @@ def cost_of(results: Results, variant: Variant, limit: str) -> str:
     return GPU_MEMORY if on_gpu else COSTS[limit]
 
 
-def _losses(results: Results, pair: Pair, order: Sequence[Variant], name: str) -> np.ndarray:
-    """How much worse each may be by a metric (V,), with 95 %; as a part of the value it is held to where lower is
+def _losses(results: Results, pair: Pair, order: Sequence[Variant], name: str) -> list[float]:
+    """How much worse each of V may be by a metric, with 95 %; as a part of the value it is held to where lower is
     better, as margins are.
     """
     measured = {v: form for v in order if (form := measured_as(results, v, name)) is not None}
@@ -78,7 +81,7 @@ def _losses(results: Results, pair: Pair, order: Sequence[Variant], name: str) -
         most = {v: _than_base(results, v, form, name) for v in forms} if form else {}
     else:
         most = _than_best(results, forms, name)
-    return np.array([most.get(measured[v], math.nan) if v in measured else math.nan for v in order])
+    return [most.get(measured[v], math.nan) if v in measured else math.nan for v in order]
 
 
 def measured_as(results: Results, variant: Variant, name: str) -> Variant | None:
