@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from tradeoffs import metrics
-from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED, Pair, Variant
 from tradeoffs.params import Limits
 from tradeoffs.results import choice, costs, simultaneous, verdicts
@@ -51,7 +50,7 @@ def held_against(
     """
     found = {name: [_worse_end(results, v, name) for v in order] for name in COSTS}
     found |= {f"{LOSS}{name}": _losses(results, pair, order, name) for name in losses}
-    return {name: np.array(files.rounded(some)) for name, some in found.items()}
+    return {name: np.array([float(f"{one:.6g}") for one in some]) for name, some in found.items()}
 
 
 def _worse_end(results: Results, variant: Variant, limit: str) -> float:
