@@ -201,6 +201,16 @@ def test_where_nothing_fits_the_nearest_miss_is_said_and_the_exit_is_1(results, 
     assert row["verdicts"]["demo-demo-lora-q4_0"]["beyond"] == {"max_size_mb": 1.3}
 
 
+def test_a_runtime_is_data(results, monkeypatch):
+    """It is read from the facts of a variant, which somebody else may have made."""
+    for v in results.of(PAIR):
+        monkeypatch.setitem(results.facts[v], "runtime", "<b>x</b> | y")
+    found = limited(results, runtime="llama.cpp")
+    text = "\n".join(decide.shown(results, found))
+    assert found.recommended is None and "<b>" not in text
+    assert "runs on &lt;b&gt;x&lt;/b&gt; &#124; y" in text
+
+
 def test_an_option_takes_the_place_of_one_limit_and_none_lifts_it():
     old = Limits(max_size_mb=4.0, max_loss_of={"test_f1": 0.1, "mmlu_accuracy": 0.2}, runtime="llama.cpp")
     single = {"max_size_mb": "none", "max_memory_mb": 50.0, "min_tokens_per_second": None, "runtime": None}

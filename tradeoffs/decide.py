@@ -19,7 +19,6 @@ from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.common.texts import harmless
-from tradeoffs.params.deciding import limitable
 from tradeoffs.params.fields import Runtime
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError, near
@@ -86,7 +85,7 @@ def replaced(
     if (runtime := given.get(choice.RUNTIME)) and runtime not in get_args(Runtime):
         raise UserError(f"--runtime: no runtime {runtime!r}{near(runtime, [*get_args(Runtime), LIFTED])}")
     for name, _ in losses:
-        if name not in (known := limitable()):
+        if name not in (known := limits.limitable()):
             raise UserError(f"--max-loss-of: no metric {name!r} that can have a limit{near(name, known)}")
     most = {**(old.max_loss_of or {}), **dict(losses)}
     kept = {name: float(one) for name, one in most.items() if one != LIFTED}
@@ -109,14 +108,17 @@ def shown(results: Results, found: Decision) -> Lines:
     head = f"**{heading(found.pair)}: "
     if found.recommended is None:
         misses = limits.misses(found.candidates.table, order.index(found.shown), found.missed[found.shown])
-        lines = [f"{head}nothing keeps the limits; nearest is {name_of(found.shown)}**: {'; '.join(misses)}", ""]
+        lines = [
+            f"{head}nothing keeps the limits; nearest is {name_of(found.shown)}**: {escaped('; '.join(misses))}",
+            "",
+        ]
         lines += ["Each limit alone is kept by:", ""]
-        lines += [*(f"- {one}" for one in limits.each(found.candidates.table, limited)), ""]
+        lines += [*(f"- {escaped(one)}" for one in limits.each(found.candidates.table, limited)), ""]
     else:
         label, ours = full_label(results, best.dataset, name), found.recommended
         lines = [f"{head}ship {name_of(ours)}**", ""]
         kept = f"{len(found.fit)} of {len(order)} variants keep them"
-        lines += [f"- Limits: {'; '.join(limits.said(limited))}. {kept}." if limited else "- No limits."]
+        lines += [f"- Limits: {escaped('; '.join(limits.said(limited)))}. {kept}." if limited else "- No limits."]
         lines += [f"- Best that fits: {name_of(best)}, {label} {quality_of(results, best, name)}."]
         lines += [f"- {_why(found, ours, best, cost)}", ""]
         lines += ["From what is shipped down to what is cheaper and worse:", ""]

@@ -14,6 +14,7 @@ import numpy as np
 from tradeoffs import metrics
 from tradeoffs.common.cells import TRAINED, Pair, Variant
 from tradeoffs.params import Limits
+from tradeoffs.params.deciding import limitable as limitable  # for who asks what can be limited
 from tradeoffs.results import choice, costs, simultaneous, verdicts
 from tradeoffs.results.choice import LOSS, MINIMA, RUNTIME, Table
 from tradeoffs.results.results import Results
