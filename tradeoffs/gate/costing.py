@@ -61,9 +61,9 @@ class Costing:
             return PASS, "", still
         if not self.same_hardware:
             return LEFT_OUT, "measured on other hardware", still
-        if self.before.facts[theirs]["shapes"] == self.after.facts[ours]["shapes"] and _runtime(self.before, theirs) == (
-            _runtime(self.after, ours)
-        ):
+        if self.before.facts[theirs]["shapes"] == self.after.facts[ours]["shapes"] and _runtime(
+            self.before, theirs
+        ) == (_runtime(self.after, ours)):
             return SAME, "the same shapes and runtime: what differs is the hour", still
         hour = self._hour(name)
         if hour is None:
@@ -73,7 +73,11 @@ class Costing:
     def _hour(self, name: str) -> Interval | None:
         """By which factor a speed differs between the runs where nothing has changed; None if there is no such thing."""
         old, new = (
-            {(side.facts[v]["shapes"], _runtime(side, v)): side.cost[v][name] for v in side.variants if name in side.cost[v]}
+            {
+                (side.facts[v]["shapes"], _runtime(side, v)): side.cost[v][name]
+                for v in side.variants
+                if name in side.cost[v]
+            }
             for side in (self.before, self.after)
         )
         ratios = [new[key] / old[key] for key in old.keys() & new.keys() if old[key]]

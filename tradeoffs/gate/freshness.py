@@ -51,7 +51,9 @@ def _entries(side: Revision) -> Iterator[str]:
             path, md5 = dep["path"], dep.get("md5")
             if side.outputs.get(path, md5) != md5:
                 yield f"{stage}: was run with another {path}"
-    deps = {stage: {dep["path"]: dep.get("md5") for dep in entry.get("deps") or ()} for stage, entry in side.lock.items()}
+    deps = {
+        stage: {dep["path"]: dep.get("md5") for dep in entry.get("deps") or ()} for stage, entry in side.lock.items()
+    }
     for path, md5 in deps.get("score", {}).items():
         if deps.get("aggregate", {}).get(path, md5) != md5:
             yield f"aggregate: was run with another {path}"

@@ -73,7 +73,9 @@ def judge(base: Revision, head: Revision, policy: Policy) -> Gate:
     judging = _Judging(pairing, policy, gated_metrics(policy, margins))
     recommended = {side: _recommended(side, results) for side, results in ((base, before), (head, after))}
     gated = [judging.gated(variant, named) for variant, named in _wanted(policy, before, after, recommended.values())]
-    decisions = [judging.decided(pair, *(recommended[side].get(pair) for side in (base, head))) for pair in _pairs(before, after)]
+    decisions = [
+        judging.decided(pair, *(recommended[side].get(pair) for side in (base, head))) for pair in _pairs(before, after)
+    ]
     gated, decisions = judging.finished(gated, decisions)
     notes = [*_of_sides(base, head, policy), *notes, *judging.notes()]
     return Gate(base, head, policy, gated, decisions, notes, before, after)
@@ -106,7 +108,11 @@ def _margins(base: Revision, decide: params.Decide) -> tuple[dict[str, float], l
     }
     other = [name for name in decide.margins if name in old and old[name] != decide.margins[name]]
     gone = [name for name in old if name not in decide.margins]
-    said = [f"decide.margins of {', '.join([*other, *gone])} have changed: judged by those of base"] if other or gone else []
+    said = (
+        [f"decide.margins of {', '.join([*other, *gone])} have changed: judged by those of base"]
+        if other or gone
+        else []
+    )
     known = {name: value for name, value in old.items() if name in metrics.registry.METRICS or name in _full()}
     return decide.margins | known, said
 
@@ -191,7 +197,9 @@ class _Judging:
         if before is None or after is None:
             side = "head" if after is None else "base"
             gone = pair not in (self.after if side == "head" else self.before).groups()
-            note = f"{side} does not have this model and data set" if gone else f"{side} has no {DECISION} that names one"
+            note = (
+                f"{side} does not have this model and data set" if gone else f"{side} has no {DECISION} that names one"
+            )
             return Decided(pair, before, after, [], note, missing=after is None and not gone)
         if before == after:
             return Decided(pair, before, after, [], "the same variant is recommended")
@@ -210,7 +218,10 @@ class _Judging:
         has = self.before.has(one, name), self.after.has(two, name)
         if not any(has) and not {name, metrics.metric(name)[1].name} & set(self.policy.metrics):
             return None
-        values = [float(side.values(v, name)[0]) if there else None for side, v, there in zip((self.before, self.after), (one, two), has, strict=True)]
+        values = [
+            float(side.values(v, name)[0]) if there else None
+            for side, v, there in zip((self.before, self.after), (one, two), has, strict=True)
+        ]
         values = [value if value is not None and np.isfinite(value) else None for value in values]
         if same and all(has) and None not in values and (one == theirs or self.pairing.same(one, two)):
             return Row(name, label, "quality", *values, Interval(0.0, 0.0, 0.0, 0.0), None, SAME)
@@ -230,7 +241,9 @@ class _Judging:
         error = measuring.error_of(drawn, items, least, float(np.abs(old.values[0])))
         seeds, freedom = _of_seeds(old, new)
         if (old.several or new.several) and old.count != new.count:
-            self._said[f"{ours.cell}: {old.count} trainings in base, {new.count} in head: the seeds of both matter alike"] = None
+            self._said[
+                f"{ours.cell}: {old.count} trainings in base, {new.count} in head: the seeds of both matter alike"
+            ] = None
         if not seeds and old.trained and new.trained and max(old.count, new.count) == 1 and old.made != new.made:
             self._said[
                 "one training on each side: what is judged are these weights, not the method; another seed (run.seeds) may "
@@ -249,7 +262,9 @@ class _Judging:
         def of(rows: list[Row]) -> list[Row]:
             return [self._finished(row, shown[id(row)]) if id(row) in shown else row for row in rows]
 
-        return [replace(one, rows=of(one.rows)) for one in gated], [replace(one, rows=of(one.rows)) for one in decisions]
+        return [replace(one, rows=of(one.rows)) for one in gated], [
+            replace(one, rows=of(one.rows)) for one in decisions
+        ]
 
     def _finished(self, row: Row, shown: measuring.Shown) -> Row:
         sample = self._samples[id(row)]

@@ -102,11 +102,7 @@ class Pairing:
         )
 
     def _of_settings(self, metric: Metric) -> str:
-        changed = [
-            key
-            for key in self.settings
-            if not key.startswith(f"{COST}.") and SETTINGS.get(key, _every)(metric)
-        ]
+        changed = [key for key in self.settings if not key.startswith(f"{COST}.") and SETTINGS.get(key, _every)(metric)]
         return f"another {', '.join(f'evaluate.{key}' for key in changed)}" if changed else ""
 
     def _of_definition(self, theirs: Variant, ours: Variant, metric: Metric) -> str:
@@ -132,7 +128,9 @@ class Pairing:
         return f"other {split} items (their {', '.join(other)})" if other else ""
 
     def _same_tokens(self, theirs: Variant, ours: Variant, split: str) -> bool:
-        old, new = (_rows(columns, split)["tokens"] for columns in (self.before.columns[theirs], self.after.columns[ours]))
+        old, new = (
+            _rows(columns, split)["tokens"] for columns in (self.before.columns[theirs], self.after.columns[ours])
+        )
         return _alike(old, new)
 
     def _of_numbers(self, theirs: Variant, ours: Variant, name: str) -> str:

@@ -56,7 +56,11 @@ def markdown(gate: Gate) -> str:
     """The verdict, what to know of the comparison, and the rows that say something; all of few."""
     lines = [sentence(gate), ""]
     lines += [f"- {escaped(shortened(on_a_line(note)))}" for note in gate.notes]
-    lines += [f"- {code(_name(one))}: {escaped(one.note)}" for one in (*gate.gated, *gate.decisions) if one.note and (one.missing or not one.rows) and not _quiet(one)]
+    lines += [
+        f"- {code(_name(one))}: {escaped(one.note)}"
+        for one in (*gate.gated, *gate.decisions)
+        if one.note and (one.missing or not one.rows) and not _quiet(one)
+    ]
     lines += [""] if lines[-1] else []
     every = list(gate.rows())
     shown = every if len(every) <= FEW else [(of, row) for of, row in every if _says(row)]
@@ -117,7 +121,10 @@ def junit_failed(message: str) -> str:
 
 
 def _suite(cases: Sequence[ElementTree.Element]) -> str:
-    counts = {f"{kind}s" if kind != "skipped" else kind: str(sum(case.find(kind) is not None for case in cases)) for kind in ("failure", "error", "skipped")}
+    counts = {
+        f"{kind}s" if kind != "skipped" else kind: str(sum(case.find(kind) is not None for case in cases))
+        for kind in ("failure", "error", "skipped")
+    }
     suites = ElementTree.Element("testsuites", name="gate", tests=str(len(cases)), **counts)
     suite = ElementTree.SubElement(suites, "testsuite", name="gate", tests=str(len(cases)), **counts)
     suite.extend(cases)
@@ -139,7 +146,11 @@ def _xml(text: str) -> str:
 def _name(one: Gated | Decided) -> str:
     if isinstance(one, Gated):
         return str(one.variant)
-    return f"{one.pair}: {one.before or 'nothing'} to {one.after or 'nothing'}" if one.before != one.after else str(one.pair)
+    return (
+        f"{one.pair}: {one.before or 'nothing'} to {one.after or 'nothing'}"
+        if one.before != one.after
+        else str(one.pair)
+    )
 
 
 def _quiet(one: Gated | Decided) -> bool:
@@ -176,7 +187,11 @@ def _change(row: Row) -> str:
     if found is None:
         return ""
     if row.kind == "cost":
-        return f"{found.value:+.3g}" if found.low == found.high else f"{found.value:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
+        return (
+            f"{found.value:+.3g}"
+            if found.low == found.high
+            else f"{found.value:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
+        )
     if not all(map(math.isfinite, (found.low, found.high))):
         return f"{found.value:+.3g}"
     return "0" if row.word == SAME else signed(found, row.name)

@@ -194,12 +194,12 @@ def _step(asked: Asked, old: Point | None, new: Point) -> tuple[Point, np.ndarra
     if old is None or new.results is None or old.results is None:
         return new, None
     assert old.variant and new.variant
-    mine, other = new.results, old.results
+    mine, other, held, shown = new.results, old.results, old.variant, new.variant
     new = replace(new, against=old.entry)
     pairing = Pairing(old.revision, new.revision, other, mine)
     if asked.is_cost:
         return replace(new, broken=_other_costs(asked, pairing, other, mine)), None
-    theirs, ours = holder(other, old.variant, asked.metric), holder(mine, new.variant, asked.metric)
+    theirs, ours = holder(other, held, asked.metric), holder(mine, shown, asked.metric)
     if old.revision.params.get("seed") != new.revision.params.get("seed"):
         return replace(new, broken="other seed"), None
     if broken := pairing.against(theirs, ours, asked.metric):
