@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tradeoffs import metrics
-from tradeoffs.common.cells import TRAINED, Variant
+from tradeoffs.common.cells import TRAINED, Cell, Variant
 from tradeoffs.gate import definitions
 from tradeoffs.metrics import Metric
 from tradeoffs.results.results import Results
@@ -69,7 +69,8 @@ class Pairing:
     def __init__(self, base: Revision, head: Revision, before: Results, after: Results):
         self.before, self.after = before, after
         self._definitions = definitions.Changed(base, head)
-        old, new = (_flat(side.params.get("evaluate") or {}) for side in (base, head))
+        self._locks = base.outputs, head.outputs
+        old, new = (_flat(section(side, "evaluate")) for side in (base, head))
         self.settings = {
             key: (old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)
         }
@@ -101,12 +102,18 @@ class Pairing:
             for one, two in [(theirs, ours), *zip(other, mine, strict=True)]
         )
 
+    def same_trainings(self, theirs: Cell, ours: Cell) -> bool:
+        """Whether the weights are those of the same trainings, by their hashes, or by what else is known of them."""
+        old, new = self.before.run.seeds, self.after.run.seeds
+        if theirs != ours or old != new:
+            return False
+        found = [tuple(lock.get(theirs.training(seed).weights.as_posix()) for lock in self._locks) for seed in old]
+        if all(None not in both for both in found):
+            return all(one == two for one, two in found)
+        return self.before.training[theirs] == self.after.training[ours]
+
     def _of_settings(self, metric: Metric) -> str:
-        changed = [
-            key
-            for key in self.settings
-            if not key.startswith(f"{COST}.") and SETTINGS.get(key, _every)(metric)
-        ]
+        changed = [key for key in self.settings if not key.startswith(f"{COST}.") and SETTINGS.get(key, _every)(metric)]
         return f"another {', '.join(f'evaluate.{key}' for key in changed)}" if changed else ""
 
     def _of_definition(self, theirs: Variant, ours: Variant, metric: Metric) -> str:
@@ -132,7 +139,9 @@ class Pairing:
         return f"other {split} items (their {', '.join(other)})" if other else ""
 
     def _same_tokens(self, theirs: Variant, ours: Variant, split: str) -> bool:
-        old, new = (_rows(columns, split)["tokens"] for columns in (self.before.columns[theirs], self.after.columns[ours]))
+        old, new = (
+            _rows(columns, split)["tokens"] for columns in (self.before.columns[theirs], self.after.columns[ours])
+        )
         return _alike(old, new)
 
     def _of_numbers(self, theirs: Variant, ours: Variant, name: str) -> str:
@@ -147,6 +156,12 @@ class Pairing:
         if self.before.together([theirs], name)[0] != self.after.together([ours], name)[0]:
             return "measured on other items"
         return ""
+
+
+def section(side: Revision, name: str) -> dict[str, Any]:
+    """A block of params.yaml; of a file that is older than it nothing."""
+    found = side.params.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def holder(results: Results, variant: Variant, name: str) -> Variant:
