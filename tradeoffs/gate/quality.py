@@ -124,7 +124,7 @@ def sign_of(name: str) -> int:
 
 def _finished(opened: Open, shown: Shown) -> Row:
     row, sample, sign = opened.row, opened.sample, sign_of(opened.row.name)
-    low, high = sorted((sign * shown.low, sign * shown.high))
+    low, high = sorted((sign * shown.low + 0.0, sign * shown.high + 0.0))  # no -0.0
     word: Word = WORSE if shown.worse else NOT_SHOWN
     if shown.passes:
         word = BETTER if shown.moved > 0 else PASS

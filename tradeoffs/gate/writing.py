@@ -28,7 +28,11 @@ from tradeoffs.report.formatting import code, escaped, short, shortened, signed,
 
 FEW = 30  # rows; of more only those that say something are in the table
 DIGITS = 6  # significant ones, in JSON
-READING = "head - base [low, high]: above low with 95 %, and below high with 95 %. PASS: shown to be no worse than the margin."
+READING = (
+    "head - base [low, high]: above low with 95 %, and below high with 95 %. PASS means shown to lose no more than the "
+    "margin."
+)
+MOST = 100  # rows of a table, the worst first
 COLUMNS = ("", "", "base", "head", "head - base", "margin", "")
 # What XML 1.0 cannot hold, however it is written, beside what `harmless` writes out.
 _NO_XML = re.compile("[\ufffe\uffff]")
@@ -54,6 +58,9 @@ def sentence(gate: Gate) -> str:
 _OPEN: dict[Word, str] = {NOT_SHOWN: "not shown to be within the margin", NOT_COMPARED: "not compared"}
 
 
+_ORDER: dict[Word, int] = {WORSE: 0, NOT_COMPARED: 1, NOT_SHOWN: 2}
+
+
 def markdown(gate: Gate) -> str:
     """The verdict, what to know of the comparison, and the rows that say something; all of few."""
     lines = [sentence(gate), ""]
@@ -62,10 +69,14 @@ def markdown(gate: Gate) -> str:
     lines += [""] if lines[-1] else []
     every = list(gate.rows())
     shown = every if len(every) <= FEW else [(of, row) for of, row in every if _says(row)]
+    if len(shown) > MOST:
+        shown = sorted(shown, key=lambda one: _ORDER.index(one[1].word) if one[1].word in _ORDER else len(_ORDER))[
+            :MOST
+        ]
     if shown:
         lines += [*table(COLUMNS, [_cells(of, row) for of, row in shown], texts=(COLUMNS[1],), keys=2), ""]
     if len(shown) < len(every):
-        rest = Counter(row.word for _, row in every if not _says(row))
+        rest = Counter(row.word for _, row in every) - Counter(row.word for _, row in shown)
         lines += [f"Not in the table: {', '.join(f'{number} {word}' for word, number in rest.items())}.", ""]
     if any(row.difference for _, row in every):
         lines += [READING, ""]
