@@ -13,6 +13,7 @@ from tradeoffs.plumbing.errors import UserError, near
 from tradeoffs.results import costs
 
 PATH = Path("gate.yaml")
+On = Literal["recommended", "all"] | tuple[str, ...]
 WORDS = ("recommended", "all")
 # Judged wherever they were measured, and no others unless they are named.
 COSTS = ("size_mb", "model_memory_mb", "peak_gpu_memory_mb", "prefill_tokens_per_second", "decode_tokens_per_second")
@@ -23,7 +24,7 @@ class Policy:
     """`on`: whose rows are judged. `metrics` are margins that take the place of those in `decide.margins`, by the same
     names; `costs` how much dearer is no loss, as a part of the cost; `ignore` what is not judged, of both."""
 
-    on: Literal["recommended", "all"] | tuple[str, ...] = "recommended"
+    on: On = "recommended"
     metrics: dict[str, float] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
     ignore: tuple[str, ...] = ()
@@ -64,9 +65,9 @@ def read(path: Path | None) -> Policy:
     if found is None or problems:
         count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
         raise UserError("\n  ".join([f"{path}: {count}", *map(shown, problems)]))
-    on = WORDS[0] if found.on is None else found.on
+    on: On = "all" if found.on == "all" else tuple(found.on) if isinstance(found.on, list) else "recommended"
     return Policy(
-        tuple(on) if isinstance(on, list) else on,
+        on,
         found.metrics or {},
         found.costs or {},
         tuple(found.ignore or ()),
