@@ -10,10 +10,11 @@ nothing is evaluated again. WORKSPACE is the folder as it is.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated
 
 from tradeoffs import metrics, params
-from tradeoffs.common.cells import TRAINED, Variant, variants
+from tradeoffs.common.cells import COST, TRAINED, Variant, variants
 from tradeoffs.gate.pairing import Pairing
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError, near
@@ -184,14 +185,12 @@ def _of_two(first: str, second: str, revs: Sequence[str], cfg: Reads) -> Lines:
             "second); name commits whose data set is the same"
         )
     # A name of the same cell says that the two are of the same trainings, whose luck is then in no difference.
-    weights = [side.outputs.get(str(v.training(side.run.seeds).weights)) for side, v in zip(sides, both, strict=True)]
-    same = ours.cell == theirs.cell and weights[0] == weights[1] is not None
-    called = replace(theirs, **{"format" if same else "method": f"{theirs.format if same else theirs.method}@second"})
-    beside = Both(mine, other, theirs, called)
+    same = pairing.same_trainings(theirs.cell, ours.cell)
+    called = replace(theirs, format=f"{theirs.format}@second") if same else replace(theirs, method="@second")
+    runs = "" if sides[0].outputs.get(str(COST)) == sides[1].outputs.get(str(COST)) else _runs(mine, other)
     titles = [f"**`{variant}`** of {escaped(str(side))}" for variant, side in zip(both, sides, strict=True)]
-    return comparison(
-        beside, ours, called, Sides(titles, lambda n: pairing.against(theirs, ours, n), _runs(mine, other))
-    )
+    unlike = partial(pairing.against, theirs, ours)
+    return comparison(Both(mine, other, theirs, called), ours, called, Sides(titles, unlike, runs))
 
 
 def _measured(revision: Revision, only: Sequence[Variant], cfg: Reads) -> Results:

@@ -207,14 +207,7 @@ def _step(asked: Asked, old: Point | None, new: Point) -> tuple[Point, np.ndarra
     drawn = mine.values(ours, asked.metric) - other.values(theirs, asked.metric)
     if not np.isfinite(drawn).all():
         return replace(new, broken="undefined in some resamples"), None
-    return replace(new, trained=_weights(old, theirs) != _weights(new, ours)), drawn
-
-
-def _weights(point: Point, variant: Variant) -> object:
-    """What tells one training from another: the hash of its weights in dvc.lock, else what is known of it."""
-    assert point.results
-    training = variant.training(point.results.run.seeds)
-    return point.revision.outputs.get(str(training.weights)) or point.results.trained(variant)
+    return replace(new, trained=not pairing.same_trainings(theirs.cell, ours.cell)), drawn
 
 
 def _other_costs(asked: Asked, pairing: Pairing, old: Results, new: Results) -> str:

@@ -69,8 +69,8 @@ def cost(results: Results) -> dict[str, dict]:
 
 
 def headline(results: Results, decisions: Sequence[Decision]) -> dict[str, dict]:
-    """metrics/headline.json, which `dvc exp show` and `dvc metrics diff` show: by model and data set what is recommended
-    with its headline metric, costs and guards, and that metric of the best found and of copying.
+    """metrics/headline.json, which `dvc exp show` and `dvc metrics diff` show: by model and data set what is
+    recommended with its headline metric, costs and guards, and that metric of the best found and of copying.
 
     What is recommended and the best found are names without model and data set, as these are the key.
     """
