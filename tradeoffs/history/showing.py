@@ -38,7 +38,7 @@ def markdown(asked: Asked, points: Sequence[Point]) -> Lines:
         ]
         for point in points[::-1]
     ]
-    lines += table(header, rows, texts=("date", "variant", "", "commit"))
+    lines += table(header, rows, texts=("date", "variant", "", "commit"), together=(len(header) - 1,))
     return lines + list(_reasons(points))
 
 
