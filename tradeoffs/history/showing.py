@@ -11,7 +11,7 @@ from tradeoffs import metrics
 from tradeoffs.common import files
 from tradeoffs.history.points import Asked, Point, told_apart
 from tradeoffs.report.formatting import Lines, escaped, interval_of, short, shortened, signed, table
-from tradeoffs.report.pictures.style import COLOURS, DIRECTION, STYLE, drawn, error_bar, new_figure
+from tradeoffs.report.pictures.style import COLOURS, DIRECTION, STYLE, dot, drawn, error_bar, new_figure
 from tradeoffs.results import costs
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.tables import write_csv
@@ -191,5 +191,11 @@ def _figure(asked: Asked, points: Sequence[Point]) -> Figure:
     labels = [drawn(f"{point.entry.name} {point.entry.date[5:]}") for point in points]
     axes.set_xticks(range(len(points)), labels, rotation=60, ha="right", rotation_mode="anchor")
     axes.set_ylabel(f"{asked.metric} ({DIRECTION[_better(asked.metric)]})")
+    kinds = [
+        dot(COLOURS[0], label="its items are to be had"),
+        dot(COLOURS[0], label="as committed", markerfacecolor="white"),
+    ]
+    kinds += [dot(COLOURS[1], label="experiment")] if any(point.entry.experiment for point in points) else []
+    axes.legend(handles=kinds, loc="best")
     axes.set_title(drawn(title(asked, points).replace("`", "")))
     return figure
