@@ -29,9 +29,10 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("what aggregate shows of the results", ("report",)),
     ("scripts, one for each stage", ("stages",)),
     ("what other commits measured, for commands", ("revisions",)),
+    ("what may be compared of two commits, and what got worse", ("gate",)),
     (
         "commands, no stage",
-        ("experiments", "compare", "decide", "answers", "prompt", "questions", "pin", "artifacts", "readme"),
+        ("history", "experiments", "compare", "decide", "answers", "prompt", "questions", "pin", "artifacts", "readme"),
     ),
     ("what make run calls, which ends with some of these", ("repro",)),
 )

@@ -81,6 +81,29 @@ class Measured:
         return found
 
 
+def least_errors(scores: np.ndarray, margin: float, right_or_wrong: bool) -> np.ndarray:
+    """The least standard error of every difference of means, (V, V), of scores (V, items) judged by a margin.
+
+    The bootstrap's is too small where two differ in few answers, as if so many had shown that all others will be the
+    same. So it is no less than it would be were they `margin` apart by changes of that size (the standard error of
+    Tango 1998, who tests whether two shares are so far apart). Of right or wrong, a change is 1, and it is no less than
+    that of Agresti and Min 2005 either, one half added to each cell of a pair's table.
+    """
+    items = scores.shape[1]
+    apart = np.ones((len(scores), len(scores)))
+    if not right_or_wrong:
+        for place, own in enumerate(scores):
+            changed = np.abs(scores - own)
+            whole = changed.sum(axis=1)
+            apart[place] = np.divide((changed**2).sum(axis=1), whole, out=np.zeros_like(whole), where=whole > 0)
+    least = np.sqrt(np.maximum(margin * apart - margin**2, 0.0) / items)
+    if not right_or_wrong:
+        return least
+    only = scores @ (1 - scores).T + 0.5  # row right, column wrong
+    count = items + 2
+    return np.maximum(least, np.sqrt(((only + only.T) / count - ((only - only.T) / count) ** 2) / count))
+
+
 def with_best(measured: Measured) -> float:
     """The critical value of comparisons with the best, whichever it is: of any one variant with all others.
 

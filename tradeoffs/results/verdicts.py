@@ -217,29 +217,17 @@ def _scored(results: Results, cell: Cell | Copied, name: str) -> list[Variant]:
 
 
 def _least(results: Results, some: Sequence[Judged], name: str, items: list[str], margin: float) -> np.ndarray | float:
-    """The least standard error of every difference of a mean over items, (some, some); 0 of other metrics.
-
-    The bootstrap's is too small where two differ in few answers, as if so many had shown that all others will be the
-    same. So it is no less than it would be were they `margin` apart by changes of that size (the standard error of
-    Tango 1998, who tests whether two shares are so far apart). Of right or wrong, a change is 1, and it is no less than
-    that of Agresti and Min 2005 either, one half added to each cell of a pair's table.
-    """
-    metric = metrics.metric(name)[1]
-    if metric.columns[1:] != ("items",) or metric.better != "higher":
+    """The least standard error of every difference of a mean over items, (some, some); 0 of other metrics."""
+    if not is_mean(name):
         return 0.0
     scores = np.stack([results.sums(one, name, items)[:, 0] for one in some])
-    apart = np.ones((len(some), len(some)))
-    if not metric.right_or_wrong:
-        for place, own in enumerate(scores):
-            changed = np.abs(scores - own)
-            whole = changed.sum(axis=1)
-            apart[place] = np.divide((changed**2).sum(axis=1), whole, out=np.zeros_like(whole), where=whole > 0)
-    least = np.sqrt(np.maximum(margin * apart - margin**2, 0.0) / len(items))
-    if not metric.right_or_wrong:
-        return least
-    only = scores @ (1 - scores).T + 0.5  # row right, column wrong
-    count = len(items) + 2
-    return np.maximum(least, np.sqrt(((only + only.T) / count - ((only - only.T) / count) ** 2) / count))
+    return simultaneous.least_errors(scores, margin, metrics.metric(name)[1].right_or_wrong)
+
+
+def is_mean(name: str) -> bool:
+    """Whether a metric is the mean over items of scores that are better when higher."""
+    metric = metrics.metric(name)[1]
+    return metric.columns[1:] == ("items",) and metric.better == "higher"
 
 
 def _absolute(results: Results, name: str) -> float:
