@@ -29,7 +29,10 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("what aggregate shows of the results", ("report",)),
     ("scripts, one for each stage", ("stages",)),
     ("what other commits measured, for commands", ("revisions",)),
-    ("commands, no stage", ("experiments", "compare", "answers", "prompt", "questions", "pin", "artifacts", "readme")),
+    (
+        "commands, no stage",
+        ("experiments", "export", "compare", "answers", "prompt", "questions", "pin", "artifacts", "readme"),
+    ),
     ("what make run calls, which ends with some of these", ("repro",)),
 )
 # Of the rooms of one stage, by whose scripts each is used; score fills the columns that a metric is made of, copying
