@@ -73,7 +73,7 @@ def fill(found: Chosen, folder: Path, repo: str | None, licence: str | None, aut
         else "made outside of a Git repository",
         f"dvc.lock has the SHA-256 {files.sha256('dvc.lock')}; in it {found.path} has the MD5 "
         f"{found.lock[str(found.path)]}",
-        "by the versions of requirements.lock in that commit; `make run` makes everything, `dvc pull` brings what was made",
+        "by the versions of requirements.lock in that commit; `make run` makes it all, `dvc pull` brings what was made",
     ]
     commands = [usage.line("git", "checkout", sha)] if sha else []
     commands += ["make run", usage.line("python", "-m", MAKER, str(found.variant), "--to", "exported")]
@@ -91,15 +91,12 @@ def _gguf(found: Chosen, folder: Path, name: str, tokenizer: Any, text: str | No
     """The GGUF, and what Ollama reads."""
     shown = prompts.pieces(lambda turns: chat_templates.rendered(tokenizer, turns, asks=True)) if text else None
     bos = str(tokenizer.bos_token or "")
-    asked = [row["prompt"] for row in found.items if row["prompt"]][:TRIED]
-    prompt = [
-        chat_templates.rendered(tokenizer, [{"role": "user", "content": one}], asks=True) if text else one
-        for one in asked
-    ]
-    adds = gguf_file.adds_bos(found.path)
+    # Of a conversation the items hold the last question alone.
+    known = [row["prompt"] for row in found.items if row["prompt"]] if text and found.dataset.kind != "chat" else []
+    prompt, question = [_asked(tokenizer, one) for one in known[:TRIED]], _asked(tokenizer, "a") if text else ""
     # What a runtime puts before a text must be what evaluation had before it.
-    begins = bool(bos) and all(one.startswith(bos) for one in prompt) if text and prompt else None
-    adds = False if begins is False and adds else adds
+    adds = gguf_file.adds_bos(found.path)
+    adds = adds and (not text or (bool(bos) and question.startswith(bos)))
     described = gguf_file.description(found, licences.sources(found), card.headline(found), author, card.tags(found))
     gguf_file.write(found, folder / name, described, text, adds)
     made, notes = ollama.template(shown, bos, bool(adds))
@@ -118,6 +115,10 @@ def _gguf(found: Chosen, folder: Path, name: str, tokenizer: Any, text: str | No
             f"llama.cpp's own tokenizer cuts {other} of {len(prompt)} test prompts into other tokens than were scored.",
         ]
     return notes
+
+
+def _asked(tokenizer: Any, question: str) -> str:
+    return chat_templates.rendered(tokenizer, [{"role": "user", "content": question}], asks=True)
 
 
 def record(found: Chosen, folder: Path) -> None:

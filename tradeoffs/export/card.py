@@ -38,7 +38,7 @@ def write(chosen: Chosen, folder: Path, parts: dict[str, Any], given_licence: st
     found = licences.sources(chosen)
     data = huggingface_hub.ModelCardData(**metadata(chosen, found, given_licence))
     own, base = chosen.numbers(), _base(chosen)
-    texts = {
+    texts: dict[str, Any] = {
         "title": str(chosen.variant),
         "summary": summary(chosen, found),
         "headline": headline(chosen),
@@ -186,9 +186,9 @@ def decided(chosen: Chosen) -> str:
 def loses(chosen: Chosen, own: dict[str, float]) -> list[str]:
     lines = []
     for name, guard in chosen.decision.get("guards", {}).get(str(chosen.variant), {}).items():
-        change = Interval(guard["difference"], guard["low"], guard["high"], 0.0)
+        found = Interval(guard["difference"], guard["low"], guard["high"], 0.0)
         lines.append(
-            f"{escaped(_label(name))}: {signed(change, name)} beside `{guard['against']}`, "
+            f"{escaped(_label(name))}: {signed(found, name)} beside `{guard['against']}`, "
             f"{escaped(guard['guard'])} at a margin of {short(guard['margin'])}"
         )
     change = _interval(own, "general_loss_change")

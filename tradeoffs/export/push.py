@@ -4,11 +4,15 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tradeoffs.export import licences
 from tradeoffs.export.licences import Source
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.sources import hub
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 RECORD = "provenance.json"
 MAKER = "tradeoffs.export"
@@ -84,12 +88,10 @@ def push(folder: Path, repo: str, public: bool, title: str) -> str:
         ) from error
 
 
-def _existing(api: "object", repo: str, public: bool) -> bool:
+def _existing(api: "HfApi", repo: str, public: bool) -> bool:
     """Whether the repository is there, and may be written anew."""
-    import huggingface_hub
     from huggingface_hub import errors
 
-    assert isinstance(api, huggingface_hub.HfApi)
     try:
         info = api.model_info(repo)
     except errors.RepositoryNotFoundError:
@@ -124,6 +126,7 @@ def _stated(source: Source) -> str | None:
     kind = "model" if source.kind == "model" else "dataset"
     with hub.explained(str(source.hub), source.revision, kind, f"{kind}s.{source.name}"):  # type: ignore[arg-type]
         api = huggingface_hub.HfApi()
-        info = api.repo_info(str(source.hub), revision=source.revision, repo_type=kind)
-        found = (info.card_data or {}).get("license") if info.card_data else None
+        ask = api.model_info if kind == "model" else api.dataset_info
+        card = ask(str(source.hub), revision=source.revision).card_data
+        found = card.get("license") if card else None
     return str(found) if found else None
