@@ -3,26 +3,31 @@
 import json
 import platform
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import fake_results
+import go_template
+import hostile
+import huggingface_hub
 import pytest
 import quick_yaml
 import tiny_gguf
 import torch
-import yaml
 
 from stages import quantize
 from tradeoffs import merging, params
 from tradeoffs.base.prompts import TEMPLATES
-from tradeoffs.common import cells, files
+from tradeoffs.common import cells, chat_templates, files
 from tradeoffs.common.cells import Cell
-from tradeoffs.convert import fetch_converter, gguf_converter
+from tradeoffs.common.texts import on_a_line
+from tradeoffs.convert import gguf_converter
 from tradeoffs.export import __main__ as export
-from tradeoffs.export import chosen, prompts, usage
+from tradeoffs.export import chosen, gguf_file, ollama, prompts, usage
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.tokenize import chat
 
 pytestmark = pytest.mark.slow  # the fixture makes adapters, checkpoints and GGUFs
 CELL = Cell("demo", "demo", "lora")
@@ -204,3 +209,238 @@ def test_the_gguf_loads_with_plain_llama_cpp_and_says_the_same(project: Path, ma
         return found
 
     assert answer(made["gguf"] / "demo-demo-lora-q8_0.gguf") == answer(CELL.variant("q8_0").gguf)
+
+
+LLAMA3 = (
+    "{{ bos_token }}{% if messages[0].role == 'system' %}{% set system = messages[0].content | trim %}"
+    "{% set messages = messages[1:] %}{% else %}{% set system = 'Be brief.' %}{% endif %}"
+    "{{ '<|start|>system\n\n' + system + '<|eot|>' }}{% for message in messages %}"
+    "{{ '<|start|>' + message.role + '\n\n' + message.content | trim + '<|eot|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|start|>assistant\n\n' }}{% endif %}"
+)
+NO_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}[assistant]"
+)
+WORDS_OF_GO = r"{{ .Prompt }}\"\"\"\\\né😀\t"
+MARKS_OF_GO = (
+    "{% for m in messages %}{{ '" + WORDS_OF_GO + "' + m.role + ':' + m.content }}{% endfor %}"
+    "{{ '" + WORDS_OF_GO + "assistant:' }}"
+)
+TEXTS = ("What is 7 and 1?", *prompts.TRICKY, 'é """ \\ {{ end }} {{- /* x */ -}}', *hostile.HOSTILE[:-1])
+
+
+def conversations(text: str, system: bool) -> list[list[dict[str, str]]]:
+    user, assistant = {"role": "user", "content": text}, {"role": "assistant", "content": f"so {text}"}
+    found = [[user], [user, assistant, user], [user, assistant, user, assistant, user]]
+    return found + [[{"role": "system", "content": f"be {text}"}, *turns] for turns in found if system]
+
+
+@pytest.fixture
+def render(project: Path):
+    tokenizer = checkpoints.load_tokenizer(CELL.base, "demo")
+
+    def of(template: str, turns: list[dict[str, str]]) -> str:
+        tokenizer.chat_template = template
+        return chat_templates.rendered(tokenizer, turns, asks=True)
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("template", "trims", "system"),
+    [
+        (TEMPLATE, False, True),
+        (TEMPLATES["chatml"], False, True),
+        (LLAMA3, True, True),
+        (NO_SYSTEM, False, False),
+        (MARKS_OF_GO, False, True),
+    ],
+)
+@pytest.mark.parametrize("adds_bos", [True, False])
+def test_ollamas_template_gives_the_same_prompt(
+    render, template: str, trims: bool, system: bool, adds_bos: bool
+) -> None:
+    found = prompts.pieces(lambda turns: render(template, turns))
+    assert isinstance(found, prompts.Pieces), found
+    assert (found.trims, found.system is not None) == (trims, system)
+    made, notes = ollama.template(found, "<s>", adds_bos)
+    assert any("spaces" in note for note in notes) == trims
+    assert '"""' not in made
+    for text in TEXTS:
+        given = text.strip() if trims else text
+        for turns in conversations(given, system) if given else []:
+            before = "<s>" if adds_bos and template.startswith("{{ bos_token }}") else ""
+            assert before + go_template.prompt(made, turns) == render(template, turns)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        TEMPLATES["alpaca"],
+        "{% for m in messages %}{{ m.content | upper }}{% endfor %}",
+        "{% for m in messages %}{{ m.content[:20] }}{% endfor %}",
+        "{{ messages[-1].content }}",
+        "{% for m in messages %}{{ m.content }}{% endfor %}{{ messages | length }}",
+    ],
+)
+def test_what_ollama_cannot_say_is_left_out_with_the_reason(render, template: str, tmp_path: Path) -> None:
+    found = prompts.pieces(lambda turns: render(template, turns))
+    made, notes = ollama.template(found, "<s>", True)
+    assert made is None
+    ollama.write(tmp_path, "x.gguf", made, notes, ollama.parameters(["</s>"], 512))
+    assert not (tmp_path / "template").exists()
+    lines = (tmp_path / "Modelfile").read_text().splitlines()
+    assert not any(line.startswith("TEMPLATE") for line in lines)
+    assert lines[0].startswith("# There is no TEMPLATE: ")
+
+
+def test_the_modelfile_gives_the_prompt_that_tokenize_made(project: Path, made: dict[str, Path]) -> None:
+    modelfile = (made["gguf"] / "Modelfile").read_text()
+    template = re.search(r'^TEMPLATE """(.*?)"""$', modelfile, re.DOTALL | re.MULTILINE)[1]
+    assert (made["gguf"] / "template").read_text() == template
+    settings = json.loads((made["gguf"] / "params").read_text())
+    assert settings == {"stop": ["</s>"], "num_ctx": tiny_gguf.CONTEXT, "temperature": 0, "repeat_penalty": 1}
+    assert re.findall(r"^PARAMETER (\S+) (.*)$", modelfile, re.MULTILINE) == [
+        ("stop", '"</s>"'), ("num_ctx", "600"), ("temperature", "0"), ("repeat_penalty", "1")
+    ]  # fmt: skip
+    tokenizer = checkpoints.load_tokenizer(CELL.base, "demo")
+    example = {"id": "1", "prompt": "What is a bond?\n\n  Say it.", "answer": "A loan."}
+    (row,) = chat.instruction_rows(tokenizer, [example], 500, [2], Path("rows"))
+    asked = go_template.prompt(template, [{"role": "user", "content": example["prompt"]}])
+    # The BOS is what the runtime puts before it, as the file says.
+    assert gguf_file.adds_bos(made["gguf"] / "demo-demo-lora-q8_0.gguf")
+    model = tiny_gguf.Gguf(made["gguf"] / "demo-demo-lora-q8_0.gguf")
+    assert [1, *model.tokenize(asked)] == row["ids"][: row["prompt_tokens"]]
+    assert model.ends_an_answer(2)
+
+
+def test_stops_that_no_line_can_hold_are_said(tmp_path: Path) -> None:
+    ollama.write(tmp_path, "x.gguf", None, [], ollama.parameters(['"', "a\nFROM /etc/passwd", "<|end|>"], 8))
+    lines = (tmp_path / "Modelfile").read_text().splitlines()
+    assert [line for line in lines if not line.startswith("#")] == [
+        "FROM ./x.gguf", 'PARAMETER stop "<|end|>"', "PARAMETER num_ctx 8", "PARAMETER temperature 0",
+        "PARAMETER repeat_penalty 1",
+    ]  # fmt: skip
+    assert json.loads((tmp_path / "params").read_text())["stop"] == ['"', "a\nFROM /etc/passwd", "<|end|>"]
+
+
+def test_the_card_parses_back(project: Path, made: dict[str, Path]) -> None:
+    summary = chosen.choose("demo-demo-lora-q8_0").numbers()
+    card = huggingface_hub.ModelCard.load(made["gguf"] / "README.md")
+    found = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert found["f1"] == summary["test_f1"]
+    assert found["loss"] == summary["test_loss"]
+    assert {result.dataset_type for result in card.data.eval_results} == {"demo"}
+    assert (card.data.library_name, card.data.pipeline_tag) == ("gguf", "text-generation")
+    assert "license" not in card.data.to_dict(), "nobody has said which"
+    assert f"| F1 | {summary['test_f1']:.3f} [{summary['test_f1_low']:.3f}" in card.text
+    assert "by their ids in order, have the SHA-256" in card.text
+    assert "general loss: " in card.text.partition("## What it loses")[2].partition("## Use")[0]
+    for form, library in {"adapter": "peft", "merged": "transformers", "full": "transformers"}.items():
+        assert huggingface_hub.ModelCard.load(made[form] / "README.md").data.library_name == library
+    assert huggingface_hub.utils.validate_repo_id("user/demo-demo-lora-q8_0") is None
+
+
+def test_nothing_tells_of_this_machine(project: Path, made: dict[str, Path]) -> None:
+    told = {str(project), str(project.parent), str(Path.home()), "hardware", "elsewhere"} - {"/"}
+    told |= {platform.node()} if len(platform.node()) > 8 else set()  # a short one is found in any weights
+    for folder in made.values():
+        for path in folder.rglob("*"):
+            content = path.read_bytes() if path.is_file() else b""
+            assert not [word for word in told if word.encode() in content], path
+
+
+def test_every_file_is_in_the_record(project: Path, made: dict[str, Path]) -> None:
+    for folder in made.values():
+        held = json.loads((folder / "provenance.json").read_text())
+        there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        assert there == {*held["files"], "provenance.json"}
+        assert all(files.sha256(folder / name) == digest for name, digest in held["files"].items())
+        assert held["artefact"]["md5"] == chosen.digest(Path(held["artefact"]["path"]))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "models/gguf/demo-demo-lora-q8_0.gguf",
+        "models/base/demo/config.json",
+        "data/items/demo-demo-lora-q8_0.parquet",
+        "metrics/summary.csv",
+        "metrics/decision.json",
+    ],
+)
+def test_what_was_changed_after_the_run_is_refused(project: Path, tmp_path: Path, path: str) -> None:
+    before = Path(path).read_bytes()
+    try:
+        Path(path).write_bytes(before + b"\n")
+        with pytest.raises(UserError, match=r"not what dvc\.lock says"):
+            exported("demo-demo-lora-q8_0", tmp_path / "out")
+    finally:
+        Path(path).write_bytes(before)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_artefact_that_was_made_after_it_was_evaluated_is_refused(project: Path, tmp_path: Path) -> None:
+    before = Path("dvc.lock").read_text()
+    held = quick_yaml.load(before)
+    held["stages"]["evaluate@demo-demo-lora-q8_0"]["deps"][0]["md5"] = "0" * 32
+    try:
+        files.write_text("dvc.lock", quick_yaml.dump(held))
+        with pytest.raises(UserError, match="measured another version of it"):
+            exported("demo-demo-lora-q8_0", tmp_path / "out")
+    finally:
+        files.write_text("dvc.lock", before)
+
+
+def test_what_is_missing_is_said_with_the_way_to_it(project: Path, tmp_path: Path) -> None:
+    gguf = CELL.variant("q8_0").gguf
+    gguf.rename(tmp_path / "away")
+    try:
+        with pytest.raises(UserError, match=r"models/gguf/demo-demo-lora-q8_0.gguf: missing; `dvc pull models/gguf"):
+            exported("demo-demo-lora-q8_0", tmp_path / "out")
+    finally:
+        (tmp_path / "away").rename(gguf)
+    with pytest.raises(UserError, match=r"no variant of the run list.*did you mean demo-demo-lora-q8_0"):
+        exported("demo-demo-lora-q8", tmp_path / "out")
+    with pytest.raises(UserError, match=r"trains nothing.*demo-demo-base-bf16"):
+        exported("demo-demo-base-trained", tmp_path / "out")
+
+
+def test_only_what_it_wrote_itself_is_replaced(project: Path, made: dict[str, Path], tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(made["adapter"], own)
+    assert exported("demo-demo-lora-trained", own).is_dir()
+    (own / "README.md").write_text("my own words")
+    with pytest.raises(UserError, match="did not write, or that were changed since"):
+        exported("demo-demo-lora-trained", own)
+    assert (own / "README.md").read_text() == "my own words"
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.txt").write_text("x")
+    for place in (mine, Path(), project.parent, mine / "thesis.txt"):
+        with pytest.raises(UserError, match="--to"):
+            exported("demo-demo-lora-trained", place)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "own"], "nothing half made is left"
+
+
+def test_a_hash_is_that_of_dvc(tmp_path: Path) -> None:
+    from dvc_data.hashfile.build import build
+    from dvc_data.hashfile.db.local import LocalHashFileDB
+    from dvc_objects.fs.local import LocalFileSystem
+
+    (tmp_path / "made/b").mkdir(parents=True)
+    for name in ("z", "a.txt", "b/ü", "b.txt"):
+        (tmp_path / "made" / name).write_text(name)
+    fs = LocalFileSystem()
+    store = LocalHashFileDB(fs, str(tmp_path / "cache"))
+    *_, found = build(store, str(tmp_path / "made"), fs, "md5")
+    assert chosen.digest(tmp_path / "made") == found.hash_info.value
+
+
+@pytest.mark.parametrize("text", hostile.HOSTILE)
+def test_hostile_words_are_one_word_of_a_command(text: str) -> None:
+    written = usage.line("llama-server", "-m", text)
+    assert "\n" not in written
+    assert shlex.split(written) == ["llama-server", "-m", on_a_line(text)]
+    assert not hostile.harm(written)

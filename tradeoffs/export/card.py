@@ -4,6 +4,7 @@ That form is `.eval_results/*.yaml`, which the hub reads of data sets of its own
 Where the test set is none of the hub's, the older `model-index` of the card holds the numbers: it takes any data set.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,13 @@ COSTS = {
     "model_memory_mb": "memory of the model, MB",
     "decode_tokens_per_second": "tokens written per second",
     "prefill_tokens_per_second": "tokens read per second",
+}
+# What the words of a verdict mean (docs/numbers.md), for who has not read them.
+VERDICTS = {
+    "good enough": "shown to be within",
+    "undecided": "not shown to be within or outside of",
+    "too much worse": "shown to be outside of",
+    "one training": "not decided, as it is another method and each was trained once, at",
 }
 TAG = "llm-tradeoffs"
 
@@ -54,7 +62,8 @@ def write(chosen: Chosen, folder: Path, parts: dict[str, Any], given_licence: st
         "limits": limits(chosen),
     }
     card = huggingface_hub.ModelCard.from_template(data, template_path=str(TEMPLATE), **texts, **parts)
-    (folder / "README.md").write_text(card.content.strip() + "\n", encoding="utf-8")
+    text = re.sub("\n{3,}", "\n\n", card.content.strip())
+    (folder / "README.md").write_text(f"{text}\n", encoding="utf-8")
     if entries := benchmark(chosen):
         path = folder / ".eval_results" / f"{chosen.variant.dataset}.yaml"
         path.parent.mkdir()
@@ -146,7 +155,9 @@ def headline(chosen: Chosen) -> str:
     found = _interval(own, name)
     written = short(own[name]) if found is None else interval_of(found, name)
     tested = f"{len(set(_items(chosen)))} test items"
-    return f"{metrics.metric(name)[1].label} {written} on {tested}, {short(own['size_mb'])} MB"
+    return f"{metrics.metric(name)[1].label} {written} on {tested}" + (
+        f", {short(own['size_mb'])} MB" if "size_mb" in own else ""
+    )
 
 
 def tested(chosen: Chosen, found: list[Source]) -> str:
@@ -175,11 +186,14 @@ def decided(chosen: Chosen) -> str:
         return ""
     name = found["metric"]
     difference = Interval(mine["difference"], mine["low"], mine["high"], 0.0)
+    label = escaped(metrics.metric(name)[1].label)
     recommended = " It is what was recommended." if found.get("recommended") == me else ""
-    best = "It is the best found" if found.get("best") == me else f"Beside the best found, `{found.get('best')}`"
+    if found.get("best") == me:
+        return f"Of all that were compared it is the best found, by {label}.{recommended}"
+    verdict = VERDICTS.get(mine["verdict"], f"{escaped(mine['verdict'])}, at")
     return (
-        f"{best}, by {escaped(metrics.metric(name)[1].label)}: difference {signed(difference, name)}, "
-        f"{escaped(mine['verdict'])} at a margin of {short(found['margin'])}.{recommended}"
+        f"Beside the best found of all that were compared, `{found.get('best')}`: {label} {signed(difference, name)}, "
+        f"{verdict} a margin of {short(found['margin'])}.{recommended}"
     )
 
 

@@ -54,6 +54,11 @@ def _gguf(chosen: Chosen, gguf: str, repo: str | None) -> list[Use]:
     return found + ([Use("Ollama, from the hub", line("ollama", "run", f"hf.co/{repo}"))] if repo else [])
 
 
+def shown(base: str, revision: str | None) -> str:
+    """The base of an adapter in a command: of the hub by its name, else a folder that lies somewhere."""
+    return base if revision else f"PATH/TO/{base}"
+
+
 def _in_vllm(chosen: Chosen) -> bool:
     config = chosen.method.config or {}
     return chosen.method.peft == "LORA" and not any(config.get(key) for key in NOT_IN_VLLM)
@@ -63,7 +68,7 @@ def _vllm_adapter(chosen: Chosen, here: str, given: list[str]) -> str:
     base, revision = weights.base_of(chosen)
     rank = int((chosen.method.config or {}).get("r", 8))
     largest = next((str(allowed) for allowed in RANKS if allowed >= rank), str(rank))
-    words = ["vllm", "serve", base, *(["--revision", revision] if revision else [])]
+    words = ["vllm", "serve", shown(base, revision), *(["--revision", revision] if revision else [])]
     words += ["--enable-lora", "--lora-modules", f"{chosen.variant}={here}", "--max-lora-rank", largest, *given]
     return line(*words)
 
@@ -77,7 +82,7 @@ def _peft(chosen: Chosen, here: str) -> str:
             "from peft import PeftModel",
             f"from transformers import AutoModelForCausalLM, AutoTokenizer{how[0]}",
             "",
-            f"base = AutoModelForCausalLM.from_pretrained({base!r}{at}{how[1]})",
+            f"base = AutoModelForCausalLM.from_pretrained({shown(base, revision)!r}{at}{how[1]})",
             f"model = PeftModel.from_pretrained(base, {here!r})",
             f"tokenizer = AutoTokenizer.from_pretrained({here!r})",
         ]
