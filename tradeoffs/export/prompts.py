@@ -136,6 +136,8 @@ def literal(text: str) -> str:
 
 
 def quoted(text: str) -> str:
-    """A string of Go. What is no letter or mark of ASCII is written by its number, as a control character is."""
-    written = [json.dumps(char) if char.isascii() and char != "\x7f" else f'"\\U{ord(char):08x}"' for char in text]
-    return '"' + "".join(one[1:-1] for one in written) + '"'
+    """A string of Go. Braces, by which simpler readers find actions, and all but ASCII are written by their number."""
+    plain = [char.isascii() and char not in "{}\x7f" for char in text]
+    return (
+        '"' + "".join(json.dumps(c)[1:-1] if p else f"\\U{ord(c):08x}" for c, p in zip(text, plain, strict=True)) + '"'
+    )
