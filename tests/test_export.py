@@ -5,9 +5,11 @@ import platform
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import fake_results
+import forked
 import go_template
 import hostile
 import huggingface_hub
@@ -15,6 +17,7 @@ import pytest
 import quick_yaml
 import tiny_gguf
 import torch
+from fake_hub import REPO, TOKEN, FakeHub
 
 from stages import quantize
 from tradeoffs import merging, params
@@ -24,7 +27,7 @@ from tradeoffs.common.cells import Cell
 from tradeoffs.common.texts import on_a_line
 from tradeoffs.convert import gguf_converter
 from tradeoffs.export import __main__ as export
-from tradeoffs.export import chosen, gguf_file, ollama, prompts, usage
+from tradeoffs.export import chosen, gguf_file, ollama, prompts, usage, weights
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.tokenize import chat
@@ -436,6 +439,49 @@ def test_a_hash_is_that_of_dvc(tmp_path: Path) -> None:
     store = LocalHashFileDB(fs, str(tmp_path / "cache"))
     *_, found = build(store, str(tmp_path / "made"), fs, "md5")
     assert chosen.digest(tmp_path / "made") == found.hash_info.value
+
+
+def test_an_adapter_of_the_hubs_base_names_it_and_its_commit(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = chosen.choose("demo-demo-lora-trained")
+    model = replace(found.model, generate=None, hub="team/base", revision="main", licence="mit")
+    found = replace(found, cfg=replace(found.cfg, models={"demo": model}))
+    found.__dict__["base"] = {"source": "team/base", "commit": 40 * "a", "base_id": "x"}
+    weights.write(found, tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert (config["base_model_name_or_path"], config["revision"]) == ("team/base", 40 * "a")
+    _, vllm = usage.uses(found, "", None, template=True)
+    assert shlex.split(vllm.text) == [
+        *("vllm", "serve", "team/base", "--revision", 40 * "a", "--enable-lora"),
+        *("--lora-modules", "demo-demo-lora-trained=.", "--max-lora-rank", "16", "--chat-template"),
+        "chat_template.jinja",
+    ]
+
+
+def test_the_command_pushes_what_it_made(project: Path, tmp_path: Path) -> None:
+    words = ["demo-demo-lora-q8_0", "--to", tmp_path / "out", "--push", "team/q8", "--licence", "mit"]
+    with FakeHub() as hub:
+        more = {"HF_HUB_DISABLE_XET": "1", "HF_TOKEN": TOKEN, "PYTHONPATH": str(REPO)}
+        environment = hub.environment(tmp_path / "home", **more)
+        done = forked.python("-m", "tradeoffs.export", *words, cwd=project, env=environment, libraries=forked.HUB)
+        assert done.returncode == 0, done.stderr
+        access, held = hub.held("team/q8")
+    assert f"pushed as one commit: {hub.url}/team/q8/commit/" in done.stdout
+    assert access == "private"
+    assert {name: len(content) for name, content in held.items() if name != ".gitattributes"} == {
+        path.name: path.stat().st_size for path in (tmp_path / "out").iterdir()
+    }
+    data = huggingface_hub.ModelCard(held["README.md"].decode()).data
+    assert data.license == "mit"
+    assert b"ollama run hf.co/team/q8" in held["README.md"]
+    assert TOKEN not in done.stdout + done.stderr
+    assert not [name for name, content in held.items() if TOKEN.encode() in content]
+    again = forked.python(
+        "-m", "tradeoffs.export", "demo-demo-lora-q8", "--to", tmp_path / "x", cwd=project, env=environment
+    )
+    assert again.returncode == 1
+    assert again.stderr.startswith("error: demo-demo-lora-q8: no variant of the run list")
 
 
 @pytest.mark.parametrize("text", hostile.HOSTILE)

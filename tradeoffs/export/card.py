@@ -35,6 +35,11 @@ VERDICTS = {
     "too much worse": "shown to be outside of",
     "one training": "not decided, as it is another method and each was trained once, at",
 }
+GUARDS = {
+    "kept": "shown to be within",
+    "lost": "shown to be outside of",
+    "unclear": "not shown to be within or outside of",
+}
 TAG = "llm-tradeoffs"
 
 
@@ -77,9 +82,9 @@ def metadata(chosen: Chosen, found: list[Source], given_licence: str | None) -> 
 
     base, *data = found
     values: dict[str, Any] = {
-        "base_model": base.hub,
+        "base_model": on_a_line(base.hub or ""),
         "base_model_relation": "quantized" if not chosen.method.trains else RELATION[chosen.form],
-        "datasets": [one.hub for one in data if one.hub] or None,
+        "datasets": [on_a_line(one.hub) for one in data if one.hub] or None,
         "library_name": LIBRARY[chosen.form],
         "pipeline_tag": "text-generation",
         "tags": tags(chosen),
@@ -93,7 +98,7 @@ def metadata(chosen: Chosen, found: list[Source], given_licence: str | None) -> 
         values["eval_results"] = [
             huggingface_hub.EvalResult(
                 task_type="text-generation",
-                dataset_type=chosen.dataset.hub or chosen.variant.dataset,
+                dataset_type=on_a_line(chosen.dataset.hub or chosen.variant.dataset),
                 dataset_name=chosen.variant.dataset,
                 dataset_split="test",
                 metric_type=metrics.metric(name)[1].name,
@@ -124,8 +129,8 @@ def benchmark(chosen: Chosen) -> list[Any]:
     notes = f"{label}, on {len(set(_items(chosen)))} of its test examples{bounds}; evaluated by who publishes the model"
     return [
         huggingface_hub.EvalResultEntry(
-            dataset_id=source.hub,
-            task_id=source.config or "default",
+            dataset_id=on_a_line(source.hub),
+            task_id=on_a_line(source.config or "default"),
             value=own[name],
             dataset_revision=source.revision,
             notes=on_a_line(notes),
@@ -203,7 +208,7 @@ def loses(chosen: Chosen, own: dict[str, float]) -> list[str]:
         found = Interval(guard["difference"], guard["low"], guard["high"], 0.0)
         lines.append(
             f"{escaped(_label(name))}: {signed(found, name)} beside `{guard['against']}`, "
-            f"{escaped(guard['guard'])} at a margin of {short(guard['margin'])}"
+            f"{GUARDS.get(guard['guard'], escaped(guard['guard']))} a margin of {short(guard['margin'])}"
         )
     change = _interval(own, "general_loss_change")
     if change is not None and not any(line.startswith(_label("general_loss")) for line in lines):

@@ -71,6 +71,11 @@ def push(folder: Path, repo: str, public: bool, title: str) -> str:
             delete_patterns="*" if there else None,
         )
         return str(done.commit_url)
+    except ValueError as error:  # how huggingface_hub says that the hub does not take a card
+        raise UserError(
+            f"--push {repo}: {hub.place()} does not take the card: {' '.join(str(error).split())}; a licence that it "
+            "knows is given by --licence"
+        ) from error
     except errors.HfHubHTTPError as error:
         status = error.response.status_code
         if status in (401, 403):
