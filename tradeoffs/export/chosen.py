@@ -96,9 +96,11 @@ class Chosen:
 
     @cached_property
     def items(self) -> list[dict[str, Any]]:
-        """What it was asked of the test set: prompt and generated text of each item."""
-        rows = files.read_table(self.variant.items, ["split", "item", "prompt", "generated"])
-        return [row for row in rows if row["split"] == "test"]
+        """What it was asked of the test set: id and prompt of each item; of a text an item is a document."""
+        rows = files.read_table(self.variant.items, ["split", "item", "document", "prompt"])
+        return [
+            {"item": row["document"] or row["item"], "prompt": row["prompt"]} for row in rows if row["split"] == "test"
+        ]
 
 
 def choose(name: str) -> Chosen:
@@ -146,20 +148,29 @@ def _require_as_locked(chosen: Chosen) -> None:
 
 
 def _require_evaluated(chosen: Chosen) -> None:
-    """Raises UserError if a step took another version of what is exported than the one that is here."""
-    items, evaluated = str(chosen.variant.items), {str(chosen.path), str(chosen.cell.tokens)}
+    """Raises UserError if a step took another version of what is exported than the one that dvc.lock has now."""
+    items, trained = str(chosen.variant.items), [str(chosen.path.parent)] if chosen.form in ("adapter", "full") else []
+    evaluated = {str(chosen.path), str(chosen.cell.tokens), *trained}
     for name, entry in Revision(WORKSPACE).lock.items():
-        makes = {out["path"] for out in entry.get("outs", ())}
-        for dep in entry.get("deps", ()):
-            mine = (items in makes and dep["path"] in evaluated) or (
-                str(SUMMARY) in makes and dep["path"] == "data/items"
-            )
-            there = digest(Path(dep["path"])) if mine and Path(dep["path"]).exists() else dep.get("md5")
-            if there != dep.get("md5"):
+        makes = {out["path"] for out in entry.get("outs") or ()}
+        for dep in entry.get("deps") or ():
+            path = str(dep["path"])
+            mine = (items in makes and path in evaluated) or (str(SUMMARY) in makes and path == str(cells.ITEMS))
+            if mine and _locked(path, chosen.lock) != dep.get("md5"):
                 raise UserError(
-                    f"{dep['path']}: step {name} measured another version of it, so the numbers are not its own; run "
-                    "`make run` (or `dvc checkout` what is missing)"
+                    f"{path}: step {name} measured another version of it, so the numbers are not its own; run `make run` "
+                    "(or `dvc checkout`, if some of it is not here)"
                 )
+
+
+def _locked(path: str, lock: dict[str, str]) -> str:
+    """The hash of an output, or of a folder of outputs, of which not all may be here."""
+    if path in lock:
+        return lock[path]
+    inside = {out: md5 for out, md5 in lock.items() if out.startswith(f"{path}/")}
+    if any(md5.endswith(".dir") for md5 in inside.values()):  # what is in them, only the disk tells
+        return digest(Path(path))
+    return _folder_hash({out.removeprefix(f"{path}/"): md5 for out, md5 in inside.items()})
 
 
 def digest(path: Path) -> str:
@@ -167,8 +178,11 @@ def digest(path: Path) -> str:
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "md5").hexdigest()
-    listed = [{"md5": digest(file), "relpath": file.relative_to(path).as_posix()} for file in _files(path)]
-    listed.sort(key=lambda one: one["relpath"])
+    return _folder_hash({file.relative_to(path).as_posix(): digest(file) for file in _files(path)})
+
+
+def _folder_hash(held: dict[str, str]) -> str:
+    listed = [{"md5": md5, "relpath": name} for name, md5 in sorted(held.items())]
     return hashlib.md5(json.dumps(listed, sort_keys=True).encode()).hexdigest() + ".dir"
 
 
