@@ -477,9 +477,8 @@ def test_the_command_pushes_what_it_made(project: Path, tmp_path: Path) -> None:
     assert b"ollama run hf.co/team/q8" in held["README.md"]
     assert TOKEN not in done.stdout + done.stderr
     assert not [name for name, content in held.items() if TOKEN.encode() in content]
-    again = forked.python(
-        "-m", "tradeoffs.export", "demo-demo-lora-q8", "--to", tmp_path / "x", cwd=project, env=environment
-    )
+    words[0] = "demo-demo-lora-q8"
+    again = forked.python("-m", "tradeoffs.export", *words, cwd=project, env=environment, libraries=forked.HUB)
     assert again.returncode == 1
     assert again.stderr.startswith("error: demo-demo-lora-q8: no variant of the run list")
 

@@ -1,11 +1,13 @@
 """What is exported goes to the hub as one commit, and only what may go, to where it may."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import fake_hub
 import hostile
 import huggingface_hub
 import pytest
+import yaml
 from fake_hub import STRANGER, TOKEN, FakeHub
 
 from tradeoffs import params
@@ -208,9 +210,8 @@ def test_hostile_names_stay_data(text: str, tmp_path: Path, monkeypatch: pytest.
     plain = hostile_choice("team/base", tmp_path, monkeypatch)
     card.write(plain, tmp_path, {"uses": [], "notes": [], "again": [], "commands": ""}, "mit")
     before = huggingface_hub.ModelCard((tmp_path / "README.md").read_text(encoding="utf-8"))
-    assert set(loaded.data.to_dict()) - {"license_name"} == set(before.data.to_dict()) - (
-        set() if text.strip() else {"license"}
-    )
+    names = set(before.data.to_dict()) - (set() if text.strip() else {"license"})
+    assert set(loaded.data.to_dict()) - {"license_name"} == names
     assert (loaded.data.base_model or "") == on_a_line(text)
     body = loaded.text.partition("## Use")[0]
     assert hostile.of_markdown(body) == hostile.of_markdown(before.text.partition("## Use")[0])
@@ -221,8 +222,6 @@ def test_hostile_names_stay_data(text: str, tmp_path: Path, monkeypatch: pytest.
 
 def test_a_test_set_of_the_hub_has_its_result_in_the_hubs_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """.eval_results, and no model-index beside it."""
-    from dataclasses import replace
-
     plain = hostile_choice("team/base", tmp_path, monkeypatch)
     cfg = replace(plain.cfg, datasets={"demo": plain.cfg.datasets["gsm8k"]})
     chosen = Chosen(plain.variant, cfg, {})
@@ -234,9 +233,8 @@ def test_a_test_set_of_the_hub_has_its_result_in_the_hubs_form(tmp_path: Path, m
     (entry,) = huggingface_hub.parse_eval_result_entries(rows)
     assert (entry.dataset_id, entry.task_id, entry.value) == ("openai/gsm8k", "main", 0.5)
     assert entry.dataset_revision == cfg.datasets["demo"].revision
-    assert (
-        entry.notes == "F1, on 2 of its test examples, 95 % interval 0.25 to 0.75; evaluated by who publishes the model"
-    )
+    told = "F1, on 2 of its test examples, 95 % interval 0.25 to 0.75; evaluated by who publishes the model"
+    assert entry.notes == told
     read = huggingface_hub.ModelCard.load(tmp_path / "README.md")
     assert not read.data.eval_results
     assert read.data.datasets == ["openai/gsm8k"]
@@ -245,8 +243,6 @@ def test_a_test_set_of_the_hub_has_its_result_in_the_hubs_form(tmp_path: Path, m
 
 def hostile_choice(text: str, folder: Path, patch: pytest.MonkeyPatch) -> Chosen:
     """A variant of a base that is called `text` on the hub, whose licence is that too."""
-    from dataclasses import replace
-
     cfg = params.load_all(REPO / "params.yaml")
     model = replace(cfg.models["demo"], generate=None, hub=text, revision=text, licence=text)
     cfg = replace(cfg, models=cfg.models | {"demo": model})

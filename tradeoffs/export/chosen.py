@@ -158,8 +158,8 @@ def _require_evaluated(chosen: Chosen) -> None:
             mine = (items in makes and path in evaluated) or (str(SUMMARY) in makes and path == str(cells.ITEMS))
             if mine and _locked(path, chosen.lock) != dep.get("md5"):
                 raise UserError(
-                    f"{path}: step {name} measured another version of it, so the numbers are not its own; run `make run` "
-                    "(or `dvc checkout`, if some of it is not here)"
+                    f"{path}: step {name} measured another version of it, so the numbers are not its own; run "
+                    "`make run` (or `dvc checkout`, if some of it is not here)"
                 )
 
 
