@@ -91,7 +91,8 @@ def _formats(cell: Cell) -> None:
     cell.variant("f16").gguf.parent.mkdir(parents=True)
     gguf_converter.convert(cell.merged, cell.converted)
     files.write_json(cell.converted.with_suffix(".json"), files.run_info(sha256=files.sha256(cell.converted)))
-    quantize.main(cell.model, cell.dataset, cell.method, "q8_0")
+    for quant in ("f16", "q8_0"):
+        quantize.main(cell.model, cell.dataset, cell.method, quant)
 
 
 def lock(folder: Path) -> None:
@@ -316,6 +317,20 @@ def test_the_modelfile_gives_the_prompt_that_tokenize_made(project: Path, made: 
     model = tiny_gguf.Gguf(made["gguf"] / "demo-demo-lora-q8_0.gguf")
     assert [1, *model.tokenize(asked)] == row["ids"][: row["prompt_tokens"]]
     assert model.ends_an_answer(2)
+
+
+def test_a_model_of_plain_text_gets_it_as_it_is(project: Path, tmp_path: Path) -> None:
+    described, held = CELL.tokens / "info.json", Path("dvc.lock").read_text()
+    before = described.read_text()
+    try:
+        files.write_json(described, files.read_json(described) | {"kind": "text"})
+        lock(project)
+        out = exported("demo-demo-lora-f16", tmp_path / "out")
+    finally:
+        described.write_text(before)
+        files.write_text("dvc.lock", held)
+    assert (out / "template").read_text() == "{{ .Prompt }}"
+    assert not (out / "chat_template.jinja").exists()
 
 
 def test_stops_that_no_line_can_hold_are_said(tmp_path: Path) -> None:

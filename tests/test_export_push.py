@@ -16,14 +16,14 @@ from tradeoffs.common.cells import Variant
 from tradeoffs.common.texts import on_a_line
 from tradeoffs.export import card, gguf_file, licences, push, usage
 from tradeoffs.export.chosen import Chosen
-from tradeoffs.export.licences import Source
+from tradeoffs.export.licences import Source, Terms
 from tradeoffs.plumbing.errors import UserError
 
 REPO = Path(__file__).parents[1]
 CLIENT = """
 import json, sys
 from tradeoffs.export import push
-from tradeoffs.export.licences import Source
+from tradeoffs.export.licences import Source, Terms
 from tradeoffs.plumbing.errors import UserError
 found = []
 for one in json.loads(sys.argv[2]):
@@ -179,11 +179,14 @@ def test_what_may_not_plainly_be_passed_on_is_named_and_not_pushed(licence: str 
 
 
 def test_a_card_names_a_licence_as_the_hub_knows_it() -> None:
-    assert licences.for_card([source("Apache-2.0")], None) == {"license": "apache-2.0"}
-    assert licences.for_card([source("llama3.2")], None) == {"license": "llama3.2"}
-    assert licences.for_card([source("qwen-research")], None) == {"license": "other", "license_name": "qwen-research"}
-    assert licences.for_card([source("gemma")], "mit") == {"license": "mit"}
-    assert licences.for_card([source(None)], None) == {}
+    assert licences.for_card(Terms([source("Apache-2.0")], None)) == {"license": "apache-2.0"}
+    assert licences.for_card(Terms([source("llama3.2")], None)) == {"license": "llama3.2"}
+    assert licences.for_card(Terms([source("qwen-research")], None)) == {
+        "license": "other",
+        "license_name": "qwen-research",
+    }
+    assert licences.for_card(Terms([source("gemma")], "mit")) == {"license": "mit"}
+    assert licences.for_card(Terms([source(None)], None)) == {}
 
 
 @pytest.mark.parametrize(
@@ -198,24 +201,27 @@ def test_what_is_no_name_of_a_repository_is_refused(name: str) -> None:
 @pytest.mark.parametrize("text", hostile.HOSTILE)
 def test_hostile_names_stay_data(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = hostile_choice(text, tmp_path, monkeypatch)
+    terms = Terms(licences.sources(chosen), text, text, text)
     card.write(
         chosen,
         tmp_path,
         {"uses": usage.uses(chosen, "x.gguf", None, True), "notes": [], "again": [], "commands": ""},
-        text,
+        terms,
     )
     written = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert not hostile.harm(written)
     loaded = huggingface_hub.ModelCard(written, ignore_metadata_errors=False)
     plain = hostile_choice("team/base", tmp_path, monkeypatch)
-    card.write(plain, tmp_path, {"uses": [], "notes": [], "again": [], "commands": ""}, "mit")
+    card.write(
+        plain, tmp_path, {"uses": [], "notes": [], "again": [], "commands": ""}, Terms(licences.sources(plain), "mit")
+    )
     before = huggingface_hub.ModelCard((tmp_path / "README.md").read_text(encoding="utf-8"))
     names = set(before.data.to_dict()) - (set() if text.strip() else {"license"})
     assert set(loaded.data.to_dict()) - {"license_name"} == names
     assert (loaded.data.base_model or "") == on_a_line(text)
     body = loaded.text.partition("## Use")[0]
     assert hostile.of_markdown(body) == hostile.of_markdown(before.text.partition("## Use")[0])
-    described = gguf_file.description(chosen, licences.sources(chosen), text, text, [text])
+    described = gguf_file.description(chosen, terms, text, [text])
     told = [value for value in described.values() if isinstance(value, str)]
     assert not [value for value in told if "\n" in value or hostile.harm(value)]
 
@@ -228,7 +234,9 @@ def test_a_test_set_of_the_hub_has_its_result_in_the_hubs_form(tmp_path: Path, m
     chosen.__dict__.update(plain.__dict__ | {"cfg": cfg, "items": [{"item": "a"}, {"item": "b"}]})
     found = {"test_f1": 0.5, "test_f1_low": 0.25, "test_f1_high": 0.75}
     monkeypatch.setattr(Chosen, "numbers", lambda self, variant=None: found if variant is None else {})
-    card.write(chosen, tmp_path, {"uses": [], "notes": [], "again": [], "commands": ""}, None)
+    card.write(
+        chosen, tmp_path, {"uses": [], "notes": [], "again": [], "commands": ""}, Terms(licences.sources(chosen))
+    )
     rows = yaml.safe_load((tmp_path / ".eval_results/demo.yaml").read_text(encoding="utf-8"))
     (entry,) = huggingface_hub.parse_eval_result_entries(rows)
     assert (entry.dataset_id, entry.task_id, entry.value) == ("openai/gsm8k", "main", 0.5)

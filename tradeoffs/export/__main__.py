@@ -44,8 +44,9 @@ def main(
         sources = pushing.looked_up(sources)
         pushing.require_allowed(sources, accept_licence)
     to = require_free(to)
+    terms = licences.Terms(sources, licence, author or (push.split("/")[0] if push else None), push)
     with files.new_folder(to) as folder:
-        notes = fill(found, folder, push, licence, author or (push.split("/")[0] if push else None))
+        notes = fill(found, folder, terms)
         record(found, folder)
     print(f"{to}: {found.form} of {found.variant}, {size(to):.1f} MB; README.md says how it is used")
     for note in notes:
@@ -56,14 +57,14 @@ def main(
         print(f"pushed as one commit: {pushing.push(to, push, public, str(found.variant))}")
 
 
-def fill(found: Chosen, folder: Path, repo: str | None, licence: str | None, author: str | None) -> list[str]:
+def fill(found: Chosen, folder: Path, terms: licences.Terms) -> list[str]:
     """Everything but the record of it; what there is to say about the prompt, in sentences."""
     tokenizer = checkpoints.load_tokenizer(found.cell.base, str(found.cell.base))
     text = None if found.tokens["kind"] == "text" else tokenizer.chat_template
     notes: list[str] = []
     gguf = f"{found.variant}.gguf"
     if found.form == "gguf":
-        notes = _gguf(found, folder, gguf, tokenizer, text, author)
+        notes = _gguf(found, folder, gguf, tokenizer, text, terms)
     else:
         weights.write(found, folder)
     sha, clean = chosen.commit()
@@ -78,16 +79,16 @@ def fill(found: Chosen, folder: Path, repo: str | None, licence: str | None, aut
     commands = [usage.line("git", "checkout", sha)] if sha else []
     commands += ["make run", usage.line("python", "-m", MAKER, str(found.variant), "--to", "exported")]
     parts = {
-        "uses": usage.uses(found, gguf, repo, text is not None),
+        "uses": usage.uses(found, gguf, terms.repo, text is not None),
         "notes": notes,
         "again": again,
         "commands": "\n".join(commands),
     }
-    card.write(found, folder, parts, licence)
+    card.write(found, folder, parts, terms)
     return notes
 
 
-def _gguf(found: Chosen, folder: Path, name: str, tokenizer: Any, text: str | None, author: str | None) -> list[str]:
+def _gguf(found: Chosen, folder: Path, name: str, tokenizer: Any, text: str | None, terms: licences.Terms) -> list[str]:
     """The GGUF, and what Ollama reads."""
     shown = prompts.pieces(lambda turns: chat_templates.rendered(tokenizer, turns, asks=True)) if text else None
     bos = str(tokenizer.bos_token or "")
@@ -97,7 +98,7 @@ def _gguf(found: Chosen, folder: Path, name: str, tokenizer: Any, text: str | No
     # What a runtime puts before a text must be what evaluation had before it.
     adds = gguf_file.adds_bos(found.path)
     adds = adds and (not text or (bool(bos) and question.startswith(bos)))
-    described = gguf_file.description(found, licences.sources(found), card.headline(found), author, card.tags(found))
+    described = gguf_file.description(found, terms, card.headline(found), card.tags(found))
     gguf_file.write(found, folder / name, described, text, adds)
     made, notes = ollama.template(shown, bos, bool(adds))
     stops = [tokenizer.convert_ids_to_tokens(token) for token in found.tokens["stop_ids"]]

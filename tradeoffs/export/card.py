@@ -15,7 +15,7 @@ from tradeoffs.common.cells import TRAINED, Variant
 from tradeoffs.common.texts import on_a_line
 from tradeoffs.export import licences, weights
 from tradeoffs.export.chosen import Chosen
-from tradeoffs.export.licences import Source
+from tradeoffs.export.licences import Source, Terms
 from tradeoffs.report.formatting import code, escaped, interval_of, short, signed, table
 from tradeoffs.results.intervals import Interval
 
@@ -43,13 +43,13 @@ GUARDS = {
 TAG = "llm-tradeoffs"
 
 
-def write(chosen: Chosen, folder: Path, parts: dict[str, Any], given_licence: str | None) -> None:
+def write(chosen: Chosen, folder: Path, parts: dict[str, Any], terms: Terms) -> None:
     """README.md, and .eval_results where the hub has a place for them. `parts`: uses, notes, again and commands of the
     template, which others make."""
     import huggingface_hub
 
-    found = licences.sources(chosen)
-    data = huggingface_hub.ModelCardData(**metadata(chosen, found, given_licence))
+    found = terms.sources
+    data = huggingface_hub.ModelCardData(**metadata(chosen, terms))
     own, base = chosen.numbers(), _base(chosen)
     texts: dict[str, Any] = {
         "title": str(chosen.variant),
@@ -63,7 +63,7 @@ def write(chosen: Chosen, folder: Path, parts: dict[str, Any], given_licence: st
         ],
         "decision": decided(chosen),
         "loses": loses(chosen, own),
-        "made_of": made_of(chosen, found, given_licence, folder),
+        "made_of": made_of(chosen, terms, folder),
         "limits": limits(chosen),
     }
     card = huggingface_hub.ModelCard.from_template(data, template_path=str(TEMPLATE), **texts, **parts)
@@ -76,11 +76,11 @@ def write(chosen: Chosen, folder: Path, parts: dict[str, Any], given_licence: st
         path.write_text(yaml.safe_dump(rows, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def metadata(chosen: Chosen, found: list[Source], given_licence: str | None) -> dict[str, Any]:
+def metadata(chosen: Chosen, terms: Terms) -> dict[str, Any]:
     """What stands in the card's front matter, as ModelCardData takes it."""
     import huggingface_hub
 
-    base, *data = found
+    base, *data = terms.sources
     values: dict[str, Any] = {
         "base_model": on_a_line(base.hub or ""),
         "base_model_relation": "quantized" if not chosen.method.trains else RELATION[chosen.form],
@@ -88,7 +88,7 @@ def metadata(chosen: Chosen, found: list[Source], given_licence: str | None) -> 
         "library_name": LIBRARY[chosen.form],
         "pipeline_tag": "text-generation",
         "tags": tags(chosen),
-        **licences.for_card(found, given_licence),
+        **licences.for_card(terms),
     }
     if base.hub is None:
         del values["base_model"], values["base_model_relation"]
@@ -222,9 +222,9 @@ def loses(chosen: Chosen, own: dict[str, float]) -> list[str]:
     return lines or ["Nothing was measured besides the task itself: neither other knowledge nor other text."]
 
 
-def made_of(chosen: Chosen, found: list[Source], given_licence: str | None, folder: Path) -> list[str]:
+def made_of(chosen: Chosen, terms: Terms, folder: Path) -> list[str]:
     lines = []
-    for source in found:
+    for source in terms.sources:
         at = f" at commit {code(source.revision)}" if source.revision else ""
         name = code(source.hub or source.name)
         lines.append(f"{source.what}: {name}{at}; licence: {escaped(source.said)}")
@@ -236,7 +236,7 @@ def made_of(chosen: Chosen, found: list[Source], given_licence: str | None, fold
         )
     if kept := licences.texts(folder):
         lines.append(f"licence texts that came with the base: {', '.join(map(code, kept))}")
-    if not licences.for_card(found, given_licence):
+    if not licences.for_card(terms):
         lines.append("no licence is stated for this model: who publishes it has to")
     if chosen.facts.get("merged_onto"):
         lines.append(f"the adapter was merged onto {code(chosen.facts['merged_onto'])} (merge.onto of params.yaml)")

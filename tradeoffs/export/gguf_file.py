@@ -11,7 +11,7 @@ from tradeoffs.common import files
 from tradeoffs.common.texts import harmless, on_a_line
 from tradeoffs.convert import fetch_converter
 from tradeoffs.export.chosen import Chosen
-from tradeoffs.export.licences import Source
+from tradeoffs.export.licences import Terms
 from tradeoffs.plumbing.errors import UserError
 
 ADD_BOS, EOT = "tokenizer.ggml.add_bos_token", "tokenizer.ggml.eot_token_id"
@@ -57,20 +57,18 @@ def write(chosen: Chosen, target: Path, described: dict[str, Any], template: str
     copy(reader, writer, new, old)
 
 
-def description(
-    chosen: Chosen, found: list[Source], numbers: str, author: str | None, tags: list[str]
-) -> dict[str, Any]:
+def description(chosen: Chosen, terms: Terms, numbers: str, tags: list[str]) -> dict[str, Any]:
     """general.* of the metadata, by the names of GGUF's specification; texts on a line, with nothing that a terminal
     obeys. `numbers`: what was measured, in a sentence."""
-    base, *data = found
+    base, *data = terms.sources
     quantised = chosen.variant.format not in ("f16", "bf16")
     texts: dict[str, Any] = {
         "general.name": str(chosen.variant),
         "general.description": numbers,
         "general.finetune": f"{chosen.variant.dataset}-{chosen.variant.method}" if chosen.method.trains else None,
-        "general.author": author,
-        "general.quantized_by": author if quantised else None,
-        "general.license": base.licence,
+        "general.author": terms.author,
+        "general.quantized_by": terms.author if quantised else None,
+        "general.license": terms.stated,
         "general.base_model.0.name": base.hub or base.name,
         "general.base_model.0.version": base.revision,
         "general.base_model.0.organization": base.hub.split("/")[0] if base.hub else None,

@@ -49,6 +49,21 @@ class Source:
         return f"{self.what} {self.hub or self.name}"
 
 
+@dataclass(frozen=True)
+class Terms:
+    """How something is published: what it is made of, under which licence (None: that of the base), by whom, where."""
+
+    sources: list[Source]
+    licence: str | None = None
+    author: str | None = None
+    repo: str | None = None
+
+    @property
+    def stated(self) -> str:
+        """The licence of what is published; empty where nobody has said which."""
+        return (self.licence or self.sources[0].licence or "").strip()
+
+
 def sources(chosen: Chosen) -> list[Source]:
     """The base and, where something was trained, the data set."""
     model, dataset = chosen.model, chosen.dataset
@@ -77,9 +92,9 @@ def texts(folder: Path) -> list[str]:
     )
 
 
-def for_card(found: list[Source], given: str | None) -> dict[str, str]:
-    """The card's entry: what who publishes has given, else that of the base; nothing where that is not known."""
-    licence = (given or found[0].licence or "").strip()
+def for_card(terms: Terms) -> dict[str, str]:
+    """The card's entry of the licence, as the hub knows it; nothing where none is stated."""
+    licence = terms.stated
     if not licence:
         return {}
     if any(names.fullmatch(licence.lower()) for names in (PERMISSIVE, KNOWN)):
