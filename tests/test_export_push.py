@@ -37,6 +37,7 @@ for one in json.loads(sys.argv[2]):
         found.append({"error": str(error)})
 print(json.dumps(found))
 """
+NO_PARTS = {"uses": [], "notes": [], "again": [], "commands": ""}
 NO_XET = {"HF_HUB_DISABLE_XET": "1"}  # the fake hub has no chunks; the hub's client then uploads whole files
 
 
@@ -212,9 +213,7 @@ def test_hostile_names_stay_data(text: str, tmp_path: Path, monkeypatch: pytest.
     assert not hostile.harm(written)
     loaded = huggingface_hub.ModelCard(written, ignore_metadata_errors=False)
     plain = hostile_choice("team/base", tmp_path, monkeypatch)
-    card.write(
-        plain, tmp_path, {"uses": [], "notes": [], "again": [], "commands": ""}, Terms(licences.sources(plain), "mit")
-    )
+    card.write(plain, tmp_path, NO_PARTS, Terms(licences.sources(plain), "mit"))
     before = huggingface_hub.ModelCard((tmp_path / "README.md").read_text(encoding="utf-8"))
     names = set(before.data.to_dict()) - (set() if text.strip() else {"license"})
     assert set(loaded.data.to_dict()) - {"license_name"} == names
@@ -234,9 +233,7 @@ def test_a_test_set_of_the_hub_has_its_result_in_the_hubs_form(tmp_path: Path, m
     chosen.__dict__.update(plain.__dict__ | {"cfg": cfg, "items": [{"item": "a"}, {"item": "b"}]})
     found = {"test_f1": 0.5, "test_f1_low": 0.25, "test_f1_high": 0.75}
     monkeypatch.setattr(Chosen, "numbers", lambda self, variant=None: found if variant is None else {})
-    card.write(
-        chosen, tmp_path, {"uses": [], "notes": [], "again": [], "commands": ""}, Terms(licences.sources(chosen))
-    )
+    card.write(chosen, tmp_path, NO_PARTS, Terms(licences.sources(chosen)))
     rows = yaml.safe_load((tmp_path / ".eval_results/demo.yaml").read_text(encoding="utf-8"))
     (entry,) = huggingface_hub.parse_eval_result_entries(rows)
     assert (entry.dataset_id, entry.task_id, entry.value) == ("openai/gsm8k", "main", 0.5)
