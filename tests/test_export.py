@@ -173,6 +173,18 @@ def test_a_checkpoint_loads_with_plain_transformers_and_says_the_same(
     assert AutoTokenizer.from_pretrained(made[form]).chat_template == TEMPLATE
 
 
+@pytest.mark.parametrize("form", ["adapter", "merged", "full"])
+def test_the_cards_lines_of_python_load_it(
+    project: Path, made: dict[str, Path], form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = re.search(r"```python\n(.*?)```", (made[form] / "README.md").read_text(), re.DOTALL)[1]
+    monkeypatch.chdir(made[form])
+    names: dict[str, object] = {}
+    exec(lines.replace("PATH/TO", str(project)), names)
+    assert logits(names["model"]).isfinite().all()
+    assert names["tokenizer"].chat_template == TEMPLATE
+
+
 def _reader(path: Path):
     from tradeoffs.export.gguf_file import _library
 
@@ -436,7 +448,7 @@ def test_only_what_it_wrote_itself_is_replaced(project: Path, made: dict[str, Pa
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("x")
-    for place in (mine, Path(), project.parent, mine / "thesis.txt"):
+    for place in (mine, Path(), project.parent, mine / "thesis.txt", Path("models/gguf/new")):
         with pytest.raises(UserError, match="--to"):
             exported("demo-demo-lora-trained", place)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "own"], "nothing half made is left"

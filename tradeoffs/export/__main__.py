@@ -22,6 +22,8 @@ from tradeoffs.models import checkpoints
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
 
+# What steps read and write: what else lies there would run them again, or be taken away by them.
+PIPELINE = ("data", "metrics", "models", "plots", "report", "stages", "tradeoffs")
 TRIED = 50  # test prompts that llama.cpp's own tokenizer is compared on
 
 
@@ -154,6 +156,8 @@ def require_free(to: Path) -> Path:
     to = Path(os.path.realpath(to))
     if to.is_file() or Path.cwd().is_relative_to(to):
         raise UserError(f"--to {to}: is a file, or holds the folder you are in; name a new folder")
+    if to.is_relative_to(Path.cwd()) and to.relative_to(Path.cwd()).parts[0] in PIPELINE:
+        raise UserError(f"--to {to}: is a folder of the pipeline, whose steps would take it for theirs; name another")
     if not to.is_dir() or not any(to.iterdir()):
         return to
     try:

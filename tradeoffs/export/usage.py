@@ -92,7 +92,7 @@ def _peft(chosen: Chosen, here: str) -> str:
 def _transformers(chosen: Chosen, here: str) -> str:
     form = chosen.variant.format
     how = _quantised(form if form in ("int8", "nf4") else None, False)
-    dtype = "" if how[1] else ', dtype="bfloat16"' if chosen.form == "merged" else ""
+    dtype = ', dtype="bfloat16"' if chosen.form == "merged" else ""
     return "\n".join(
         [
             f"from transformers import AutoModelForCausalLM, AutoTokenizer{how[0]}",
@@ -110,4 +110,5 @@ def _quantised(load: str | None, double: bool) -> tuple[str, str]:
     if load == "int8":
         return ", BitsAndBytesConfig", ", quantization_config=BitsAndBytesConfig(load_in_8bit=True)"
     how = f'load_in_4bit=True, bnb_4bit_quant_type="{load}", bnb_4bit_use_double_quant={double}'
+    how += ', bnb_4bit_compute_dtype="bfloat16"'
     return ", BitsAndBytesConfig", f", quantization_config=BitsAndBytesConfig({how})"
