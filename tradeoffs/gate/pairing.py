@@ -73,7 +73,7 @@ class Pairing:
         self._found: dict[tuple[Variant, Variant, str], tuple[str, bool]] = {}
         self._definitions = definitions.Changed(base, head)
         self._locks = base.outputs, head.outputs
-        old, new = (_flat(section(side, "evaluate")) for side in (base, head))
+        old, new = (flat(section(side, "evaluate")) for side in (base, head))
         self.settings = {
             key: (old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)
         }
@@ -197,9 +197,9 @@ def _alike(ours: np.ndarray, theirs: np.ndarray) -> bool:
     return bool(np.array_equal(ours, theirs, equal_nan=ours.dtype != object))
 
 
-def _flat(block: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def flat(block: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Settings by their dotted names below a section."""
     found: dict[str, Any] = {}
     for key, value in block.items():
-        found |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+        found |= flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
     return found
