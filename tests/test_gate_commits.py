@@ -255,6 +255,18 @@ def test_hostile_texts_stay_texts_in_all_files(project):
     assert json.loads(writing.dumped(writing.document(found)))["exit_code"] == 2
 
 
+def test_of_very_many_rows_the_worst_are_in_the_table(project):
+    side, row = Revision("base"), Row("test_f1", "F1", "quality", 0.5, 0.5, None, 0.02, "NOT SHOWN")
+    many = [
+        *[row] * 150,
+        dataclasses.replace(row, label="the worst", word=WORSE),
+        dataclasses.replace(row, word="PASS"),
+    ]
+    text = writing.markdown(Gate(side, side, command.policies.Policy(), [Gated(LORA, many)], [], [], None, None))
+    assert text.count("| NOT SHOWN") == 99 and "| the worst |" in text
+    assert "Not in the table: 51 NOT SHOWN, 1 PASS." in text
+
+
 def test_one_thing_that_is_missing_or_not_compared_is_enough_not_to_pass(project):
     side, passed = Revision("base"), Row("test_f1", "F1", "quality", 0.5, 0.5, None, 0.02, "PASS")
 

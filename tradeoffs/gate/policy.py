@@ -21,8 +21,8 @@ COSTS = ("size_mb", "model_memory_mb", "peak_gpu_memory_mb", "prefill_tokens_per
 
 @dataclass(frozen=True)
 class Policy:
-    """`variants`: whose rows are judged. `metrics`: margins in the place of those in `decide.margins`, by the same names;
-    `costs`: how much dearer is no loss, as a part of the cost; `ignore`: what is not judged, of both."""
+    """`variants`: whose rows are judged. `metrics`: margins in the place of those in `decide.margins`, by the same
+    names; `costs`: how much dearer is no loss, as a part of the cost; `ignore`: what is not judged, of both."""
 
     variants: Which = "recommended"
     metrics: dict[str, float] = field(default_factory=dict)
