@@ -181,6 +181,22 @@ def test_a_lock_that_is_not_of_its_settings_code_or_files_says_nothing(project, 
     assert code == 2 and "score: was run with another tradeoffs/metrics" in said
 
 
+def test_what_dvc_lock_keeps_of_an_earlier_run_list_is_not_what_the_numbers_are_of(project, capsys):
+    lock = quick_yaml.load(Path("dvc.lock").read_text())
+    left = {
+        "cmd": "x",
+        "params": {"params.yaml": {"seed": 7}},
+        "outs": [{"path": "models/gguf/old.gguf", "md5": 32 * "0"}],
+    }
+    lock["stages"]["quantize@old"] = left
+    Path("dvc.lock").write_text(quick_yaml.dump(lock))
+    assert gate(capsys)[0] == 0
+    lock["stages"]["score"]["params"] = {"params.yaml": {"seed": 7}}
+    Path("dvc.lock").write_text(quick_yaml.dump(lock))
+    code, said, _ = gate(capsys)
+    assert code == 2 and "score: was run with another seed" in said and "quantize@old" not in said
+
+
 @pytest.mark.parametrize(
     "policy, said",
     [
