@@ -38,7 +38,7 @@ def needed(side: Revision) -> dict[str, dict[str, Any]]:
     """The entries of dvc.lock that the numbers of its run list come from: it keeps those of earlier run lists, too."""
     made_by = {str(out["path"]): stage for stage, entry in side.lock.items() for out in entry.get("outs") or ()}
     read = [str(path) for variant in variants(side.run) for path in (variant.items, variant.facts)]
-    todo = [stage for stage in ("score", "aggregate") if stage in side.lock]
+    todo: list[str] = [stage for stage in ("score", "aggregate") if stage in side.lock]
     todo += [made_by[path] for path in [*read, str(SCORES), str(COST)] if path in made_by]
     found: dict[str, dict[str, Any]] = {}
     while todo:
