@@ -1,12 +1,18 @@
 """The gate: equals do not fail it, a loss does, what is unlike is not compared, and nothing that is missing passes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
-from fake_gate import items, rows
+from fake_gate import REPO, VARIANT, Side, items, measured, rows
 
-from tradeoffs import metrics
+from tradeoffs import metrics, params
+from tradeoffs.gate import measuring, pairing
+from tradeoffs.gate.measuring import Sample
+from tradeoffs.gate.pairing import Pairing
 from tradeoffs.gate.policy import directed
-from tradeoffs.gate.rows import BETTER, SAME, WORSE
+from tradeoffs.gate.quality import Quality, finished
+from tradeoffs.gate.rows import BETTER, NOT_COMPARED, PASS, SAME, WORSE
 from tradeoffs.metrics import registry
 
 GATED = [name for name in directed()[1] if not name.startswith("seen_")]
@@ -104,7 +110,9 @@ def test_of_a_thousand_gates_over_equals_no_more_than_one_in_twenty_fails():
     for _ in range(1000):
         places = np.concatenate([luck.choice(2000, 150), 2000 + luck.choice(2000, 150), 4000 + luck.choice(1000, 100)])
         found = rows(*mixed(drawn(pool, places), drawn(others, places), luck), MARGINS, draws=draws)
-        failed += WORSE in {row.word for row in found.values()}
+        words = {row.word for row in found.values()}
+        assert len(found) == len(GATED) and not words & {NOT_COMPARED, SAME}
+        failed += WORSE in words
     print(f"{failed} of 1000 gates over equals fail")
     assert failed <= 50
 
@@ -151,6 +159,200 @@ def test_a_true_loss_of_margin_and_2_8_standard_errors_fails_in_four_of_five_gat
         mine = before["split"] == metrics.metric(name)[0]
         for column in columns:
             after[column] = np.where(mine, worse[column], after[column])
-        found += rows(before, after, MARGINS, draws=draws)[name].word == WORSE
+        words = {one: row.word for one, row in rows(before, after, MARGINS, draws=draws).items()}
+        assert NOT_COMPARED not in words.values()
+        found += words[name] == WORSE
     print(f"{name}: {found} of {rounds} gates fail")
     assert found >= 0.8 * rounds
+
+
+# ---- what is not the same is not compared
+
+
+def changed(name, value, where="test", place=0):
+    def change(columns):
+        columns[name][np.flatnonzero(columns["split"] == where)[place]] = value
+
+    return change
+
+
+def without(split):
+    def change(columns):
+        place = np.flatnonzero(columns["split"] == split)[0]
+        for name in columns:
+            columns[name] = np.delete(columns[name], place)
+
+    return change
+
+
+def swapped(columns):
+    for name in columns:
+        columns[name][[0, 1]] = columns[name][[1, 0]]
+
+
+OF_TEST = [name for name in GATED if metrics.metric(name)[0] == "test"]
+PER_TOKEN = [name for name in GATED if "tokens" in metrics.metric(name)[1].columns]
+UNLIKE = {
+    "an item less": (without("test"), OF_TEST, "other test items (1 of base and 0 of head alone)"),
+    "a question less": (without("mmlu"), ["mmlu_accuracy"], "other mmlu items (1 of base and 0 of head alone)"),
+    "another item": (changed("item", "new"), OF_TEST, "other test items (1 of base and 1 of head alone)"),
+    "another order": (swapped, OF_TEST, "other test items (in another order)"),
+    "another prompt": (changed("prompt", "What?"), OF_TEST, "other test items (their prompt)"),
+    "another answer expected": (changed("answer", "No."), OF_TEST, "other test items (their answer)"),
+    "another option is right": (changed("correct_option", 2.0, "mmlu"), ["mmlu_accuracy"], "their correct_option"),
+    "another text": (changed("bytes", 3.0), OF_TEST, "other test items (their bytes)"),
+    "other tokens": (changed("tokens", 3.0), [n for n in PER_TOKEN if n in OF_TEST], "other tokens"),
+    "a loss that is no number": (changed("log_likelihood", np.nan), None, "a value of head is not a number"),
+    "an infinite loss": (changed("log_likelihood", -np.inf), None, "a value of head is not a number"),
+    "a score less": (changed("f1", np.nan), ["test_f1"], "measured on other items"),
+}
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("case", UNLIKE)
+def test_what_is_unlike_is_not_compared_and_the_rest_is(case):
+    change, names, why = UNLIKE[case]
+    before, after = items(30, 30), items(30, 30)
+    change(after)
+    found = rows(before, after, MARGINS)
+    names = names or ["test_loss", "test_perplexity", "test_bits_per_byte"]
+    assert {name for name, row in found.items() if row.word == NOT_COMPARED} == set(names)
+    assert all(why in found[name].note and found[name].difference is None for name in names)
+
+
+def test_bits_per_byte_stays_where_the_tokens_are_others():
+    before, after = items(30, 30), items(30, 30)
+    changed("tokens", 3.0)(after)
+    assert rows(before, after, MARGINS)["test_bits_per_byte"].word == PASS
+
+
+@pytest.mark.parametrize(
+    "setting, names",
+    [
+        ({"max_new_tokens": 9}, [n for n in GATED if metrics.metric(n)[1].column]),
+        ({"mmlu": {"shots": 0}}, ["mmlu_accuracy"]),
+        ({"kld_top_k": 9}, ["kld", "same_top_token"]),
+        ({"embedding": "other"}, ["test_bertscore", "test_cosine"]),
+        ({"cost": {"rounds": 9}}, []),
+        ({"bootstrap": 50}, []),
+        ({"brand_new": 1}, GATED),
+    ],
+)
+def test_another_setting_leaves_out_the_metrics_that_it_makes_others(setting, names):
+    before, after = items(30, 30), items(30, 30)
+    changed("log_likelihood", -9.0)(after)
+    found = rows(before, after, MARGINS, sides=(Side("base"), Side("head", **setting)))
+    assert [name for name, row in found.items() if row.word == NOT_COMPARED] == [n for n in MARGINS if n in names]
+    assert all("another evaluate." in found[name].note for name in names)
+
+
+def test_every_setting_of_evaluate_is_known_to_the_gate():
+    """A new one leaves out every metric until somebody says which ones it makes others."""
+    known = {key for key in pairing.flat(load_all_evaluate()) if not key.startswith("cost.")}
+    assert known == set(pairing.SETTINGS)
+
+
+def load_all_evaluate():
+    return dataclasses.asdict(params.load_all(REPO / "params.yaml").evaluate)
+
+
+def test_a_row_that_only_one_side_has_is_not_compared():
+    before, after = items(30, 30), items(30, 30)
+    after["log_likelihood"][:] -= 0.1
+    after["kld"][:] = np.nan
+    row = rows(before, after, MARGINS)["kld"]
+    assert (row.word, row.note, row.base is None, row.head) == (NOT_COMPARED, "not measured in head", False, None)
+
+
+# ---- what is shown of arrays
+
+
+def sample(value, error, items=300, margin=0.02, seeds=0.0, freedom=0.0, resamples=400):
+    noise = np.random.default_rng(3).normal(0.0, error, resamples)
+    return Sample(np.concatenate([[value], value + noise]), error, items, margin, seeds, freedom)
+
+
+def test_a_single_item_shows_nothing_however_good_it_is():
+    [found] = measuring.shown([sample(0.5, 0.01, items=1)])
+    assert not found.passes and not found.worse
+
+
+def test_a_loss_without_any_error_is_what_it_is():
+    one, other = measuring.shown([sample(-0.03, 0.0), sample(-0.01, 0.0)])
+    assert (one.worse, one.passes, other.worse, other.passes) == (True, False, False, True)
+
+
+def test_what_the_seeds_add_is_in_what_is_shown():
+    alone, with_seeds = (measuring.shown([sample(0.0, 0.005, seeds=s, freedom=2.0)])[0] for s in (0.0, 0.01**2))
+    assert alone.passes and not with_seeds.passes
+    assert with_seeds.items is None  # no number of items makes up for three seeds
+
+
+def test_so_many_items_decide_what_is_open():
+    [found] = measuring.shown([sample(0.0, 0.02, items=300)])
+    assert not found.passes
+    assert found.items is not None
+    for part, passes in ((0.7, False), (1.3, True)):
+        items = int(part * found.items)
+        [then] = measuring.shown([sample(0.0, 0.02 * (300 / items) ** 0.5, items)])
+        assert then.passes == passes
+
+
+def test_of_more_rows_it_takes_more_to_fail_and_no_more_to_pass():
+    few = measuring.shown([sample(-0.06, 0.02)])
+    many = measuring.shown([sample(-0.06, 0.02), *(noise_of(n) for n in range(40))])
+    assert few[0].worse and not many[0].worse
+    assert measuring.shown([sample(0.02, 0.015)])[0].passes
+    assert measuring.shown([sample(0.02, 0.015), *(noise_of(n) for n in range(40))])[0].passes
+
+
+def noise_of(seed):
+    drawn = np.concatenate([[0.0], np.random.default_rng(seed).normal(0.0, 0.02, 400)])
+    return Sample(drawn, 0.02, 300, 0.001)
+
+
+# ---- several trainings
+
+
+def with_seeds(shifts, made):
+    """Results of a method with a training for each shift of its loss; the format gated is made of the first."""
+    seeds = [42 + place for place in range(len(shifts))]
+    trained = VARIANT.cell.variant("trained")
+    further = VARIANT.cell.further(seeds)
+    columns = {}
+    for variant, shift in zip([trained, *further], shifts, strict=True):
+        columns[variant] = items(60, 30)
+        columns[variant]["log_likelihood"] -= shift * columns[variant]["tokens"]
+    columns[VARIANT] = {name: values.copy() for name, values in columns[trained].items()}
+    found = measured(columns, 200, made, {})
+    found.run.seeds, found._further = seeds, {VARIANT.cell: further}
+    return found
+
+
+def judged(before, after):
+    quality = Quality(Pairing(Side("base"), Side("head"), before, after), {"test_loss": 0.05}, set())
+    [[row]] = finished([quality.rows(VARIANT, VARIANT)])
+    return row, list(quality.notes)
+
+
+def test_with_several_trainings_the_mean_is_compared_and_what_the_seeds_add_is_in_the_error():
+    before = with_seeds([0.0, 0.01, -0.01], 0)
+    row, notes = judged(before, with_seeds([0.01, 0.09, -0.01], 1))
+    assert row.difference.value == pytest.approx(0.03)
+    spread = (np.var([0.0, 0.01, -0.01], ddof=1) / 3 + np.var([0.01, 0.09, -0.01], ddof=1) / 3) ** 0.5
+    assert row.difference.error == pytest.approx(spread, rel=1e-3)
+    assert row.difference.high > 0.03 + 2 * spread  # Student's t of few seeds
+    assert not notes
+
+
+def test_weights_of_one_training_are_judged_as_they_are_and_that_is_said():
+    row, notes = judged(with_seeds([0.0], 0), with_seeds([0.01], 1))
+    assert row.word == PASS and "one training on a side" in notes[0]
+    row, notes = judged(with_seeds([0.0], 0), with_seeds([0.01], 0))  # another format of the same training
+    assert row.word == PASS and not notes
+
+
+def test_where_one_side_was_trained_once_its_seed_matters_as_much_as_those_of_the_other():
+    row, notes = judged(with_seeds([0.0], 0), with_seeds([0.01, 0.09, -0.01], 1))
+    spread = np.var([0.01, 0.09, -0.01], ddof=1) * (1 + 1 / 3)
+    assert row.difference.error == pytest.approx(spread**0.5, rel=1e-3) and notes

@@ -149,15 +149,15 @@ def _pairs(before: Results, after: Results) -> list[Pair]:
 def _wanted(policy: Policy, before: Results, after: Results, recommended: set[str]) -> list[tuple[Variant, bool]]:
     """The variants that are gated, and whether the policy names them; in the order of the run lists."""
     every = list(dict.fromkeys([*after.variants, *before.variants]))
-    if policy.on == "all":
+    if policy.variants == "all":
         return [(variant, False) for variant in every]
-    if policy.on == "recommended":
+    if policy.variants == "recommended":
         return [(variant, False) for variant in every if str(variant) in recommended]
     known = {str(variant): variant for variant in every}
-    if unknown := [name for name in policy.on if name not in known]:
-        listed = "\n  ".join(f"on: {name}: a variant of neither side{near(name, known)}" for name in unknown)
+    if unknown := [name for name in policy.variants if name not in known]:
+        listed = "\n  ".join(f"variants: {name}: a variant of neither side{near(name, known)}" for name in unknown)
         raise UserError(f"{policy.name}: {len(unknown)} problem{'s' if len(unknown) > 1 else ''}\n  {listed}")
-    return [(known[name], True) for name in dict.fromkeys(policy.on)]
+    return [(known[name], True) for name in dict.fromkeys(policy.variants)]
 
 
 def _of_sides(base: Revision, head: Revision, policy: Policy) -> list[str]:

@@ -73,7 +73,7 @@ class Pairing:
         self._found: dict[tuple[Variant, Variant, str], tuple[str, bool]] = {}
         self._definitions = definitions.Changed(base, head)
         self._locks = base.outputs, head.outputs
-        old, new = (_flat(section(side, "evaluate")) for side in (base, head))
+        old, new = (flat(section(side, "evaluate")) for side in (base, head))
         self.settings = {
             key: (old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)
         }
@@ -145,17 +145,17 @@ class Pairing:
 
     def _of_numbers(self, theirs: Variant, ours: Variant, name: str) -> str:
         split, metric = metrics.metric(name)
-        there = []
+        there: list[np.ndarray] = []
         for side, (results, one) in enumerate(((self.before, theirs), (self.after, ours))):
             rows = self._of(side, one, split)
             finite = np.array([np.isfinite(rows[column]) for column in metric.columns])
-            there.append(finite.all(axis=0))
+            there.append(np.asarray(finite.all(axis=0)))
             if not metric.column and bool(np.any(finite.any(axis=0) & ~there[-1])):
                 return f"a value of {SIDES[side]} is not a number"
             if not np.isfinite(results.values(one, name)[0]):
                 return f"not a number in {SIDES[side]}"
         if _alike(self._of(0, theirs, split)["item"], self._of(1, ours, split)["item"]):
-            return "" if np.array_equal(*there) else "measured on other items"
+            return "" if np.array_equal(there[0], there[1]) else "measured on other items"
         old, new = self.before.together([theirs], name)[0], self.after.together([ours], name)[0]
         return "" if old == new else "measured on other items"
 
@@ -197,9 +197,9 @@ def _alike(ours: np.ndarray, theirs: np.ndarray) -> bool:
     return bool(np.array_equal(ours, theirs, equal_nan=ours.dtype != object))
 
 
-def _flat(block: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def flat(block: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Settings by their dotted names below a section."""
     found: dict[str, Any] = {}
     for key, value in block.items():
-        found |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+        found |= flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
     return found
