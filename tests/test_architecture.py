@@ -24,12 +24,12 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("runtimes, which answer what an evaluation asks", ("transformers_runtime", "llama_cpp")),
     (
         "the code of one stage, which knows of no other stage's",
-        ("prepare", "base", "tokenize", "finetune", "merging", "convert", "measure", "results"),
+        ("prepare", "base", "tokenize", "finetune", "merging", "convert", "measure", "results", "artifacts", "readme"),
     ),
     ("what aggregate shows of the results", ("report",)),
     ("scripts, one for each stage", ("stages",)),
     ("what other commits measured, for commands", ("revisions",)),
-    ("commands, no stage", ("experiments", "compare", "answers", "prompt", "questions", "pin", "artifacts", "readme")),
+    ("commands, no stage", ("experiments", "compare", "answers", "prompt", "questions", "pin", "merge")),
     ("what make run calls, which ends with some of these", ("repro",)),
 )
 # Of the rooms of one stage, by whose scripts each is used; score fills the columns that a metric is made of, copying
@@ -46,6 +46,8 @@ STAGES_OF = {
     "metrics": {"copying", "score", "aggregate"},
     "results": {"aggregate"},
     "report": {"aggregate"},
+    "artifacts": {"publish"},
+    "readme": {"publish"},
 }
 # No stage depends on plumbing and params, so they hold nothing that shapes an output; what they import of rooms that
 # do are facts alone: how much memory and how many cores this process has, which only the clock's log tells, how a text

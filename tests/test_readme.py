@@ -45,7 +45,7 @@ def test_results_that_are_not_there_yet_are_one_message(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("README.md").write_text(readme.BEGIN + readme.END)
     with pytest.raises(UserError, match=r"report/summary\.md: not found in .*; run after `dvc repro`"):
-        readme.main()
+        readme.write()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))

@@ -78,7 +78,7 @@ def run() -> None:
     if subprocess.run([sys.executable, "-m", "tradeoffs.repro"], env=env, check=False).returncode:
         raise UserError("the run failed, see above; nothing was staged: mend it, then run this again")
     if Path(README).is_file():
-        readme.main()
+        readme.write()
     artifacts.main()
 
 
