@@ -13,6 +13,7 @@ from fake_pipeline import REPO, call, dvc
 from test_remotes import ALONE
 
 from tradeoffs import readme
+from tradeoffs.merge import driver
 from tradeoffs.merge.made import COMMITTED, LOCK, is_made
 
 # A stage whose outputs follow from its deps and params alone, and look like those of the real one.
@@ -189,3 +190,221 @@ def test_without_the_driver_the_conflicts_of_made_files_are_resolved_afterwards(
     assert "Next: git commit --no-edit" in said
     git("commit", "-q", "--no-edit", cwd=clone)
     is_as_both(clone, server)
+
+
+@pytest.mark.parametrize("driver", [True, False])
+def test_a_rebase_ends_in_the_same_state(server, tmp_path, driver):
+    clone = cloned(server, tmp_path / "clone", "lora")
+    if driver:
+        merge(clone, "--install")
+        git("rebase", "-q", "origin/full", cwd=clone)
+    else:
+        git("rebase", "origin/full", cwd=clone, fails=True)
+        merge(clone, "--resolve")
+        git("rebase", "--continue", cwd=clone)
+    merge(clone)
+    git("commit", "-q", "--amend", "--no-edit", cwd=clone)
+    is_as_both(clone, server)
+
+
+def test_cherry_pick_and_stash_in_a_worktree_leave_no_conflict(server, tmp_path):
+    clone = cloned(server, tmp_path / "clone")
+    merge(clone, "--install")
+    git("worktree", "add", "-q", "--detach", str(tmp_path / "tree"), "origin/lora", cwd=clone)
+    tree = tmp_path / "tree"
+    git("cherry-pick", "origin/full", cwd=tree)
+    assert in_conflict(tree) == set() and git("status", "--porcelain", cwd=tree) == ""
+    git("reset", "-q", "--hard", "origin/lora", cwd=tree)
+    git("checkout", "-q", "origin/both", "--", ".", cwd=tree)
+    git("stash", "-q", cwd=tree)
+    git("reset", "-q", "--hard", "origin/full", cwd=tree)
+    call("git", "stash", "pop", cwd=tree, **ALONE)
+    assert in_conflict(tree) <= {"params.yaml"}  # both changed one line of it, to the same
+
+
+def test_what_people_write_is_theirs_to_resolve_and_nothing_runs_before(server, tmp_path):
+    clone = cloned(server, tmp_path / "clone", "lora")
+    text = (clone / "params.yaml").read_text()
+    (clone / "params.yaml").write_text(text.replace("r: 8\n", "r: 4\n", 1))
+    (clone / "stages/score.py").write_text("# ours\n")
+    commit(clone, "ours")
+    git("switch", "-q", "-c", "theirs", "origin/lora", cwd=clone)
+    (clone / "params.yaml").write_text(text.replace("r: 8\n", "r: 32\n", 1))
+    (clone / "stages/score.py").write_text("# theirs\n")
+    (clone / "dvc.lock").write_text((clone / "dvc.lock").read_text().replace("md5: ", "md5: 0", 1))
+    commit(clone, "theirs")
+    git("merge", "lora", cwd=clone, fails=True)
+    for words in ((), ("--resolve",)):
+        done = python("tradeoffs.merge", *words, cwd=clone)
+        assert done.returncode == 1 and "params.yaml, stages/score.py" in done.stderr, done.stderr
+        assert "[1/" not in done.stdout
+    assert in_conflict(clone) == {"params.yaml", "stages/score.py"}
+
+
+def test_a_params_file_that_merged_into_a_wrong_one_is_refused(server, tmp_path):
+    """Both add the same key, far enough from each other for Git to see no conflict."""
+    clone = cloned(server, tmp_path / "clone")
+    text = (clone / "params.yaml").read_text()
+    for branch, changed in (("one", f"seed: 1\n\n{text}"), ("two", f"{text}\nseed: 2\n")):
+        git("switch", "-q", "-c", branch, "origin/main", cwd=clone)
+        (clone / "params.yaml").write_text(changed)
+        commit(clone, branch)
+    git("merge", "-q", "one", cwd=clone)
+    done = python("tradeoffs.merge", cwd=clone)
+    assert done.returncode == 1 and "seed stands twice" in done.stderr and "[1/" not in done.stdout
+
+
+def test_the_driver_is_set_up_and_removed_by_one_command(server, tmp_path):
+    clone = cloned(server, tmp_path / "clone", "lora")
+    for _ in range(2):
+        merge(clone, "--uninstall")
+    git("merge", "origin/full", cwd=clone, fails=True)
+    git("merge", "--abort", cwd=clone)
+    merge(clone, "--install")
+    git("merge", "-q", "origin/full", cwd=clone)
+    git("reset", "-q", "--hard", "origin/lora", cwd=clone)
+    merge(clone, "--uninstall")
+    git("merge", "origin/full", cwd=clone, fails=True)
+
+
+def test_the_undo_of_an_experiment_leaves_nothing(server, tmp_path):
+    """The line of docs/merging.md; and all that an experiment changes is among what is committed with it."""
+    clone = cloned(server, tmp_path / "clone")
+    dvc("pull", "-q", cwd=clone, **ALONE)
+    before = state(clone)
+    dvc("exp", "run", "-q", "-S", "methods.lora.config.r=8", cwd=clone, **ALONE)
+    changed = {line[3:] for line in git("status", "--porcelain", "-uall", cwd=clone).splitlines()}
+    assert changed >= {"README.md", "params.yaml", "dvc.lock", "report/summary.md"}
+    assert all(path in COMMITTED or path.split("/")[0] in COMMITTED for path in changed)
+    page = (REPO / "docs/merging.md").read_text()
+    add, undo = (re.findall(rf"^{word} .*", page, re.MULTILINE)[0] for word in ("git add", "git checkout"))
+    for line in (add, undo):
+        assert set(COMMITTED) <= set(line.split()), line
+    lock = state(clone)
+    call("bash", "-c", add, cwd=clone, **ALONE)
+    assert git("diff", "--name-only", cwd=clone) == git("ls-files", "-o", "--exclude-standard", cwd=clone) == ""
+    git("reset", "-q", cwd=clone)
+    done = call("bash", "-c", undo, cwd=clone, **ALONE)
+    assert done.returncode == 0, done.stderr
+    assert lock != before == state(clone) and git("status", "--porcelain", cwd=clone) == ""
+    assert "up to date" in dvc("status", cwd=clone, **ALONE)
+
+
+def test_an_experiment_refreshes_the_readme_and_the_list_of_artifacts(server, tmp_path):
+    clone = cloned(server, tmp_path / "clone")
+    dvc("pull", "-q", cwd=clone, **ALONE)
+    assert python("tradeoffs.readme", "--check", cwd=clone).returncode == 0
+    dvc("exp", "run", "-q", "-S", "run.methods=[base,lora]", cwd=clone, **ALONE)
+    for command in ("readme", "artifacts"):
+        done = python(f"tradeoffs.{command}", "--check", cwd=clone)
+        assert done.returncode == 0, done.stderr
+    git("checkout", "-q", "README.md", "models/dvc.yaml", cwd=clone)
+    for command, file in (("readme", "README.md"), ("artifacts", "models/dvc.yaml")):
+        done = python(f"tradeoffs.{command}", "--check", cwd=clone)
+        assert done.returncode == 1 and file in done.stderr
+    assert git("status", "--porcelain", "README.md", "models/dvc.yaml", cwd=clone) == ""
+
+
+def test_a_fresh_clone_tells_what_would_run_also_with_own_data(server, tmp_path):
+    """DVC takes data/raw for changed where a file in it, which `dvc add` tracks, is not there."""
+    author = cloned(server, tmp_path / "author")
+    dvc("pull", "-q", cwd=author, **ALONE)
+    (author / "data/raw/support.jsonl").write_text("{}")
+    (author / "models/raw/mine").mkdir()
+    (author / "models/raw/mine/weights").write_text("1")
+    dvc("add", "-q", "data/raw/support.jsonl", "models/raw/mine", cwd=author, **ALONE)
+    run(author)
+    commit(author, "Own data")
+    fresh = tmp_path / "fresh"
+    git("clone", "-q", str(author), str(fresh), cwd=tmp_path)
+    assert "prepare@demo" in dvc("repro", "--dry", "--allow-missing", cwd=fresh, **ALONE)
+    done = python("tradeoffs.committed", cwd=fresh)
+    assert done.returncode == 0 and "models/raw/mine: not here" in done.stdout, done.stdout + done.stderr
+
+    note = fresh / "data/raw/support.jsonl.dvc"
+    note.write_text(note.read_text().replace("md5: 9", "md5: 8"))
+    edit(fresh, "lora")
+    (fresh / "README.md").write_text(README)
+    done = python("tradeoffs.committed", cwd=fresh)
+    assert done.returncode == 1 and "README.md: its results" in done.stderr, done.stderr
+    found = set(re.findall(r"[a-z]+@[\w-]+", done.stderr))
+    assert found >= {"prepare@demo", "finetune@demo-demo-lora-42"} and not any("full" in name for name in found)
+
+
+# --- the driver, without a repository
+
+LOCKED = "schema: '2.0'\nstages:\n"
+
+
+def entry(name: str, value: object) -> str:
+    return f"  {name}:\n    cmd: python {value}\n    outs:\n    - path: {name}\n"
+
+
+def lock(**entries: object) -> bytes:
+    return (LOCKED + "".join(entry(name, value) for name, value in entries.items())).encode()
+
+
+@pytest.mark.parametrize(
+    ("base", "ours", "theirs", "expected"),
+    [
+        ({"a": 1, "b": 1}, {"a": 2, "b": 1}, {"a": 1, "b": 2}, {"a": 2, "b": 2}),  # each by one
+        ({"a": 1}, {"a": 2}, {"a": 3}, {"a": 2}),  # by both
+        ({"a": 1}, {"a": 1, "b": 1}, {"a": 1, "c": 1}, {"a": 1, "b": 1, "c": 1}),  # added
+        ({"a": 1, "b": 1, "c": 1}, {"a": 1, "c": 1}, {"a": 1, "b": 1}, {"a": 1}),  # removed
+        ({"a": 1, "b": 1}, {"a": 1}, {"a": 1, "b": 2}, {"a": 1, "b": 2}),  # removed and changed
+    ],
+)
+def test_each_entry_of_the_lock_is_of_who_changed_it(base, ours, theirs, expected):
+    assert driver.merged(LOCK, lock(**base), lock(**ours), lock(**theirs)) == (lock(**expected), False)
+
+
+def test_the_real_lock_is_read_entry_by_entry():
+    text = (REPO / LOCK).read_bytes()
+    head, found = driver._entries(text)
+    assert (head + "".join(found.values())).encode() == text
+    assert {name.rstrip(":") for name in found} == set(quick_yaml.load(text.decode())["stages"])
+    assert driver.merged(LOCK, b"", text, text) == (text, False)
+
+
+@pytest.mark.parametrize(
+    "broken", [b"", b"<<<<<<< ours\n", b"\xff", LOCKED.encode() + b"a: 1\n", lock(a=1) + lock(a=1)]
+)
+def test_a_lock_that_is_none_gives_way_to_the_other(broken):
+    assert driver.merged(LOCK, lock(a=1), broken, lock(a=2)) == (lock(a=2), False)
+    assert driver.merged(LOCK, lock(a=1), lock(a=2), broken) == (lock(a=2), False)
+
+
+def page(block: str, below: str = "Below.") -> bytes:
+    return f"Above.\n{readme.BEGIN}\n{block}\n{readme.END}\n{below}\n".encode()
+
+
+def test_the_text_of_the_readme_is_merged_and_its_block_is_ours():
+    assert driver.merged("README.md", page("1"), page("2"), page("3", "More.")) == (page("2", "More."), False)
+    content, conflicts = driver.merged("README.md", page("1"), page("2", "x"), page("3", "y"))
+    assert conflicts and b"<<<<<<< ours\nx\n=======\ny\n>>>>>>> theirs" in content
+    assert b"3" not in content
+
+
+def test_a_picture_is_that_of_one_side_to_the_byte():
+    assert driver.merged("plots/a.png", b"\x89PNG\0", b"\x89PNG\1", b"\x89PNG\2") == (b"\x89PNG\1", False)
+
+
+def test_what_is_written_by_people_is_not_taken_for_made():
+    assert [
+        path for path in ("params.yaml", "README.md", "stages/score.py", "reports/x", "models/raw/x") if is_made(path)
+    ] == []
+    assert all(is_made(path) for path in ("dvc.lock", "models/dvc.yaml", "metrics/cost.json", "plots/a/b.png"))
+
+
+def test_every_output_that_git_holds_is_known_and_has_the_driver():
+    """And nothing else has it."""
+    stages = quick_yaml.load((REPO / "dvc.yaml").read_text())["stages"].values()
+    kept = [
+        out for stage in stages for kind in ("outs", "metrics") for out in stage.get(kind, []) if isinstance(out, dict)
+    ]
+    paths = [path for out in kept for path, options in out.items() if options.get("cache") is False]
+    assert len(paths) > 5 and all(is_made(path) for path in paths)
+    files = git("ls-files", cwd=REPO).splitlines()
+    found = git("check-attr", "merge", "--", *files, cwd=REPO).splitlines()
+    driven = {line.split(": ")[0] for line in found if line.endswith(": tradeoffs")}
+    assert driven == {path for path in files if is_made(path)} | {"README.md"}
