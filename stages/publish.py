@@ -23,7 +23,7 @@ class Reads:
 def main() -> None:
     cfg = params.load(Reads)
     artifacts.write(cfg.run, cfg.methods)
-    if readme.README.is_file():  # a project may have none
+    if readme.is_wanted():
         readme.write()
 
 

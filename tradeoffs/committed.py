@@ -13,17 +13,18 @@ from pathlib import Path
 from dvc.dependency import Dependency
 from dvc.exceptions import DvcException
 from dvc.output import Output
-from dvc.repo import Repo
+from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc_data.hashfile.tree import Tree
 
 from tradeoffs import artifacts, readme
+from tradeoffs.common.texts import harmless
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
 
 
 def would_run(repo: Repo) -> tuple[list[str], list[str]]:
-    """The steps that `dvc repro` would run for more than missing data; what is lacking and not known without its data."""
+    """The steps that `dvc repro` would run for more than missing data; what is lacking, and not known without it."""
     graph = get_active_graph(repo.index.graph)
     order = plan_repro(graph, list(repo.index.stages))
     own = [out for stage in order if not stage.cmd for out in stage.outs if not out.exists]
@@ -66,13 +67,13 @@ def _with(dep: Dependency, lacking: list[Output]) -> object:
 
 
 def problems() -> Iterator[str]:
-    with Repo() as repo:
+    with Repo() as repo, lock_repo(repo):
         steps, unknown = would_run(repo)
     for path in unknown:
-        print(f"{path}: not here, and what is in it is not known without its listing; taken as it was when it was run")
+        print(harmless(f"{path}: not here, so what is in it is not known; taken for what it was when it was run"))
     if steps:
         yield f"dvc.lock is not of this params.yaml, code and data; to run: {', '.join(steps)} (make run, commit it)"
-    for check in (readme.write, lambda check: artifacts.main(check=check)):
+    for check in ([readme.write] if readme.is_wanted() else []) + [artifacts.main]:
         try:
             check(check=True)
         except UserError as error:

@@ -42,6 +42,12 @@ def _picture(front: str) -> str:
     return f"\n![{PICTURES[found[1]]}](plots/{found[1]}.png)\n" if found else ""
 
 
+def is_wanted() -> bool:
+    """Whether there is a README with one marker at least; who removes both wants no results in it."""
+    text = README.read_text(encoding="utf-8") if README.is_file() else ""
+    return BEGIN in text or END in text
+
+
 def write(check: bool = False) -> None:
     """Raises UserError if a file is missing, README.md has no markers, or, with `check`, its block is another."""
     for path in (README, SUMMARY, FRONT):

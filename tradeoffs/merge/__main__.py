@@ -17,9 +17,10 @@ import sys
 from pathlib import Path
 
 from tradeoffs import artifacts, params, readme
+from tradeoffs.common.texts import harmless
 from tradeoffs.merge import conflicts
 from tradeoffs.merge.conflicts import git
-from tradeoffs.merge.made import README, RESULTS
+from tradeoffs.merge.made import RESULTS
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
 
@@ -52,7 +53,7 @@ def resolve() -> None:
     """Raises UserError with what somebody must resolve, and with what is wrong in params.yaml as it was merged."""
     done = conflicts.resolve()
     if done.made:
-        print(f"Resolved, since a run makes them: {', '.join(done.made)}")
+        print(harmless(f"Resolved, since a run makes them: {', '.join(done.made)}"))
     if done.left:
         raise UserError(
             f"still in conflict, and yours to resolve: {', '.join(done.left)}; edit them, `git add` them, "
@@ -77,7 +78,7 @@ def run() -> None:
     env = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
     if subprocess.run([sys.executable, "-m", "tradeoffs.repro"], env=env, check=False).returncode:
         raise UserError("the run failed, see above; nothing was staged: mend it, then run this again")
-    if Path(README).is_file():
+    if readme.is_wanted():
         readme.write()
     artifacts.main()
 

@@ -187,7 +187,8 @@ def _guards(row: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
 
 def main() -> None:
     said = lines(read(), params.load_all())
-    readme.write()
+    if readme.is_wanted():
+        readme.write()
     artifacts.main()
     print(harmless("\n".join(["", *said])))
 
