@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path, PurePosixPath
 
 from tradeoffs.merge.made import LOCK, README
+from tradeoffs.plumbing import cli
 from tradeoffs.readme import BEGIN, END
 
 NAMES = ("ours", "base", "theirs")  # beside the marks of a conflict, in the order of `git merge-file`
@@ -103,12 +104,17 @@ def _with(block: bytes, text: bytes) -> bytes:
     return text.replace(theirs, block) if theirs else text
 
 
-def main(base: str, ours: str, theirs: str, mark: str, path: str) -> int:
-    sides = [Path(name).read_bytes() for name in (base, ours, theirs)]
-    content, conflicts = merged(path, sides[0], sides[1], sides[2], int(mark))
-    Path(ours).write_bytes(content)
-    return int(conflicts)
+def main(base: Path, ours: Path, theirs: Path, mark: int, path: str) -> None:
+    content, conflicts = merged(path, base.read_bytes(), ours.read_bytes(), theirs.read_bytes(), mark)
+    ours.write_bytes(content)
+    if conflicts:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    options = cli.parser()
+    for name in ("base", "ours", "theirs"):
+        options.add_argument(name, type=Path, help="a file that Git has written")
+    options.add_argument("mark", type=cli.count, help="how long a mark of a conflict is")
+    options.add_argument("path", help="of the file in the repository")
+    cli.command(main, options)
