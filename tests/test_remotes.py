@@ -212,7 +212,7 @@ def test_merged_models_may_stay_at_home(origin, author, tmp_path):
     shutil.copytree(author, lean, symlinks=True)
     connect(lean, remote)
     spec = quick_yaml.load((lean / "dvc.yaml").read_text())
-    for stage in spec["stages"].values():
+    for stage in [one for one in spec["stages"].values() if "outs" in one]:
         stage["outs"] = [{out: {"push": False}} if str(out).startswith(bulky) else out for out in stage["outs"]]
     (lean / "dvc.yaml").write_text(quick_yaml.dump(spec, sort_keys=False))
     dvc("push", "-q", cwd=lean, **ALONE)
@@ -234,5 +234,5 @@ def test_no_remote_and_no_key_is_committed():
 def test_every_output_is_pushed():
     """An output that stays at home is made again by the next plain `dvc repro` of every other clone."""
     stages = quick_yaml.load((REPO / "dvc.yaml").read_text())["stages"].values()
-    options = [out for stage in stages for out in stage["outs"] if isinstance(out, dict)]
+    options = [out for stage in stages for out in stage.get("outs", []) if isinstance(out, dict)]
     assert not [out for out in options if next(iter(out.values())).get("push") is False]
