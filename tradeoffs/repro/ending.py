@@ -2,8 +2,8 @@
 
     python -m tradeoffs.repro.ending        of metrics/ and params.yaml; `make run` ends with it
 
-Before that it writes what follows from the results and is no output of DVC: README.md's part (`tradeoffs.readme`) and
-models/dvc.yaml (`tradeoffs.artifacts`), in one process, since each start takes longer than the work.
+Before that it writes what the stage `publish` writes: README.md's part (`tradeoffs.readme`) and models/dvc.yaml
+(`tradeoffs.artifacts`), in case somebody has edited them since, which DVC does not see.
 """
 
 from collections import Counter
@@ -197,7 +197,8 @@ def _guards(row: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
 
 def main() -> None:
     said = lines(read(), params.load_all())
-    readme.main()
+    if readme.is_wanted():
+        readme.write()
     artifacts.main()
     print(harmless("\n".join(["", *said])))
 
