@@ -32,7 +32,10 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("what may be compared of two commits, and what got worse", ("gate",)),
     (
         "commands, no stage",
-        ("history", "experiments", "compare", "decide", "answers", "prompt", "questions", "pin", "artifacts", "readme"),
+        (
+            *("history", "experiments", "explore", "compare", "decide", "answers", "prompt", "questions", "pin"),
+            *("artifacts", "readme"),
+        ),
     ),
     ("what make run calls, which ends with some of these", ("repro",)),
 )
