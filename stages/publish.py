@@ -17,12 +17,12 @@ from tradeoffs.plumbing import cli
 @dataclass(frozen=True)
 class Reads:
     run: params.Run
-    methods: dict[str, params.Method]
 
 
 def main() -> None:
-    cfg = params.load(Reads)
-    artifacts.write(cfg.run, cfg.methods)
+    # Of `methods` only the kinds of those that ran, and another kind makes another report, which is a dep: watched as a
+    # whole, a block that nobody runs would run this.
+    artifacts.write(params.load(Reads).run, params.load_all().methods)
     if readme.is_wanted():
         readme.write()
 
