@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from tradeoffs.common.cells import Cell, Variant
-from tradeoffs.params import Decide
+from tradeoffs.params import Decide, Limits
 from tradeoffs.results.results import Results
 
 F1, EXACT = "test_f1", "test_exact_match"
@@ -27,7 +27,7 @@ class Drawn(Results):
         further: Mapping[Cell, Mapping[Variant, np.ndarray]] | None = None,
         draws: dict[int, np.ndarray] | None = None,
     ):
-        self.decide = Decide("auto", "size_mb", {name.removeprefix("test_"): margin}, {})
+        self.decide = Decide("auto", "size_mb", {name.removeprefix("test_"): margin}, {}, Limits())
         self._further = {v.cell: list((further or {}).get(v.cell, ())) for v in scores}
         every = {**scores, **{v: values for found in (further or {}).values() for v, values in found.items()}}
         self.columns = {

@@ -44,5 +44,6 @@ Load = Literal["none", "int8", "nf4", "fp4"]
 Schedule = Literal[
     "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup", "inverse_sqrt"
 ]
+Runtime = Literal["llama.cpp", "transformers"]
 MergeOnto = Literal["trained_base", "original_base"]
 Dtype = Literal["float32", "bfloat16", "float16"]

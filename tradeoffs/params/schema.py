@@ -21,6 +21,7 @@ from tradeoffs.params.fields import (
     Quants,
     Range,
     Ratio,
+    Runtime,
     Schedule,
     Seed,
     Size,
@@ -115,11 +116,23 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What a variant must keep to be chosen; what is left out is no limit."""
+
+    max_size_mb: PositiveFloat | None = None
+    max_memory_mb: PositiveFloat | None = None
+    min_tokens_per_second: PositiveFloat | None = None
+    max_loss_of: dict[str, PositiveFloat] | None = None
+    runtime: Runtime | None = None
+
+
+@dataclass(frozen=True)
 class Decide:
     metric: str
     cost: Literal["size_mb", "decode_tokens_per_second", "model_memory_mb"]
     margins: dict[str, PositiveFloat]
     guards: dict[str, Literal["base", "best"]]
+    limits: Limits
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What lies in data/ of a run list, below a `root`, read as it is needed: items and scores as arrays, the rest as JSON."""
+"""What lies in data/ of a run list, below a `root`: items and scores as arrays, others as JSON; read when needed."""
 
 import json
 from pathlib import Path

@@ -81,6 +81,29 @@ class Measured:
         return found
 
 
+def least_errors(scores: np.ndarray, margin: float, right_or_wrong: bool) -> np.ndarray:
+    """The least standard error of every difference of means, (V, V), of scores (V, items) judged by a margin.
+
+    The bootstrap's is too small where two differ in few answers, as if so many had shown that all others will be the
+    same. So it is no less than it would be were they `margin` apart by changes of that size (the standard error of
+    Tango 1998, who tests whether two shares are so far apart). Of right or wrong, a change is 1, and it is no less than
+    that of Agresti and Min 2005 either, one half added to each cell of a pair's table.
+    """
+    items = scores.shape[1]
+    apart = np.ones((len(scores), len(scores)))
+    if not right_or_wrong:
+        for place, own in enumerate(scores):
+            changed = np.abs(scores - own)
+            whole = changed.sum(axis=1)
+            apart[place] = np.divide((changed**2).sum(axis=1), whole, out=np.zeros_like(whole), where=whole > 0)
+    least = np.sqrt(np.maximum(margin * apart - margin**2, 0.0) / items)
+    if not right_or_wrong:
+        return least
+    only = scores @ (1 - scores).T + 0.5  # row right, column wrong
+    count = items + 2
+    return np.maximum(least, np.sqrt(((only + only.T) / count - ((only - only.T) / count) ** 2) / count))
+
+
 def with_best(measured: Measured) -> float:
     """The critical value of comparisons with the best, whichever it is: of any one variant with all others.
 
@@ -98,29 +121,30 @@ def of_all_pairs(measured: Measured) -> float:
     return max(LEAST, float(np.quantile(largest, LEVEL)))
 
 
-def bounds(measured: Measured, criticals: np.ndarray, items: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper bound of each variant's distance from the best, whichever it is; (V,) each, none above 0.
+def bounds(difference: np.ndarray, width: np.ndarray, fits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper bound of each variant's distance from the best of those that fit, whichever it is; (V,) each.
 
-    That distance is the least of its differences from all variants, itself among them. So both bounds are against every
-    other variant, not only against the one that came out best, and another variant raises neither. With `items`: what
-    they would be with so many, had all the same values.
+    That distance is the least of its differences from all that fit, itself among them (so none is above 0 of what
+    fits). So both bounds are against every one of them, not only against the one that came out best, and another one
+    raises neither. `difference` and `width` are of each pair (V, V), row less column; fits (V,) is bool.
     """
-    width = criticals * measured.errors((measured.items / (items or measured.items)) ** 0.5)
-    return (measured.differences - width).min(axis=1), (measured.differences + width).min(axis=1)
+    return (difference - width)[:, fits].min(axis=1), (difference + width)[:, fits].min(axis=1)
 
 
-def deciding_items(measured: Measured, criticals: np.ndarray, margin: float) -> np.ndarray:
-    """How many items would decide whether each variant is within `margin` of the best (V,); 0: none up to MOST_ITEMS.
+def deciding_items(measured: Measured, criticals: np.ndarray, margin: float, fits: np.ndarray) -> np.ndarray:
+    """How many items would decide whether each variant is within `margin` of the best that fits (V,); 0: none up to
+    MOST_ITEMS.
 
     The standard error over items shrinks with the square root of their number, the values stay, and so does what the
     seeds add: where that alone is too much, no number of items helps.
     """
-    first = int(np.argmax(measured.values[:, 0]))
+    first = int(np.argmax(np.where(fits, measured.values[:, 0], -np.inf)))
     behind, critical = -measured.differences[:, first], criticals[:, first]
     found = np.zeros(len(measured.values), int)
     for items in SIZES[measured.items < SIZES]:
-        lower, upper = bounds(measured, criticals, int(items))
-        error = measured.errors((measured.items / items) ** 0.5)[:, first]
+        errors = measured.errors((measured.items / items) ** 0.5)
+        lower, upper = bounds(measured.differences, criticals * errors, fits)
+        error = errors[:, first]
         likely = -np.maximum(behind, HALF * error) - critical * error
         found[(found == 0) & ((np.minimum(lower, likely) > -margin) | (upper < -margin))] = items
         if found.all():

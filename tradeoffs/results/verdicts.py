@@ -12,13 +12,13 @@ from scipy.special import stdtrit
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import Cell, Copied, Variant
-from tradeoffs.results import simultaneous
+from tradeoffs.results import choice, simultaneous
+from tradeoffs.results.choice import BEST, GOOD, ONE, UNDECIDED, UNFIT, WORSE, Quality
 from tradeoffs.results.intervals import LEVEL, Interval
 from tradeoffs.results.results import Judged, Results
 from tradeoffs.results.simultaneous import Measured
 
-GOOD, UNDECIDED, WORSE, ONE = "good enough", "undecided", "too much worse", "one training"
-BEST = "best found"
+__all__ = ["BEST", "GOOD", "ONE", "UNDECIDED", "UNFIT", "WORSE"]  # of choice, for all that shows a verdict
 
 
 @dataclass(frozen=True)
@@ -52,32 +52,57 @@ class Standing:
         return [variant for variant, verdict in self.verdicts.items() if verdict.word in (GOOD, BEST)]
 
 
-def standing(results: Results, some: Sequence[Variant], name: str) -> Standing:
-    """Each of some variants on one data set against the best of them, in their order.
+@dataclass(frozen=True)
+class Compared:
+    """Some variants of one data set by one metric, all their differences at once, with what bounds them."""
 
-    Raises ValueError if the metric has no margin or one of them lacks it; UserError if they were not asked the same.
-    """
+    variants: Sequence[Variant]
+    sign: int
+    measured: Measured
+    critical: float
+    criticals: np.ndarray  # (V, V)
+    quality: Quality
+
+
+def compared(results: Results, some: Sequence[Variant], name: str) -> Compared:
+    """Raises ValueError if the metric has no margin or one lacks it; UserError if they were not asked the same."""
     sign, measured = _sign(name), measure(results, some, name, _absolute(results, name))
     critical = simultaneous.with_best(measured)
     criticals = measured.criticals(critical)
-    first = int(np.argmax(measured.values[:, 0]))
-    margin = results.margin(name, float(measured.values[first, 0]))
-    lower, upper = simultaneous.bounds(measured, criticals)
-    words = [_word(measured, place, first, lower[place], upper[place], margin) for place in range(len(some))]
-    items = simultaneous.deciding_items(measured, criticals, margin) if UNDECIDED in words else np.zeros(len(some), int)
-    errors, found = measured.errors(), {}
-    for place, variant in enumerate(some):
+    quality = Quality(
+        value=measured.values[:, 0],
+        width=criticals * measured.errors(),
+        margin=np.array([results.margin(name, value) for value in measured.values[:, 0].tolist()]),
+        method=measured.method,
+        once=measured.trainings[measured.method] == 1,
+    )
+    return Compared(some, sign, measured, critical, criticals, quality)
+
+
+def standing(results: Results, some: Sequence[Variant], name: str) -> Standing:
+    """Each of some variants on one data set against the best of them, in their order. Raises as `compared`."""
+    return among(compared(results, some, name), np.ones(len(some), bool))
+
+
+def among(found: Compared, fits: np.ndarray) -> Standing:
+    """Each variant against the best of those that fit (V,). Raises ValueError if none does."""
+    judged, measured, count = choice.judge(found.quality, fits), found.measured, len(found.variants)
+    first, margin, sign = judged.best, float(found.quality.margin[judged.best]), found.sign
+    open_ = UNDECIDED in judged.words
+    items = simultaneous.deciding_items(measured, found.criticals, margin, fits) if open_ else np.zeros(count, int)
+    errors, verdicts = measured.errors(), {}
+    for place, variant in enumerate(found.variants):
+        word, bounds = judged.words[place], (float(judged.lower[place]), float(judged.upper[place]))
         if place == first:
-            # By its value alone nobody is good enough: luck may have put one of two that are hard to tell apart first.
-            word, behind = GOOD if lower[place] > -margin else BEST, sign * float(lower[place])
-            found[variant] = Verdict(word, Interval(0.0, min(0.0, behind), max(0.0, behind), 0.0))
+            behind = sign * bounds[0]
+            verdicts[variant] = Verdict(word, Interval(0.0, min(0.0, behind), max(0.0, behind), 0.0))
             continue
-        value = float(measured.differences[place, first])
-        low, high = sorted((sign * float(lower[place]), sign * float(upper[place])))
-        difference = Interval(sign * value, low, high, float(errors[place, first]))
-        deciding = int(items[place]) or None if words[place] == UNDECIDED else None
-        found[variant] = Verdict(words[place], difference, deciding, float(criticals[place, first]))
-    return Standing(some[first], critical, margin, found)
+        low, high = sorted(sign * bound for bound in bounds)
+        value = sign * float(measured.differences[place, first])
+        difference = Interval(value, low, high, float(errors[place, first]))
+        deciding = int(items[place]) or None if word == UNDECIDED else None
+        verdicts[variant] = Verdict(word, difference, deciding, float(found.criticals[place, first]))
+    return Standing(found.variants[first], found.critical, margin, verdicts)
 
 
 def against(results: Results, ours: Variant, theirs: Judged, name: str) -> Verdict:
@@ -97,7 +122,8 @@ def against(results: Results, ours: Variant, theirs: Judged, name: str) -> Verdi
         found = Interval(found.value, min(found.low, low), max(found.high, high), error)
     margin = results.margin(name, float(measured.values[1, 0]))
     lower, upper = sorted((sign * found.low, sign * found.high))
-    return Verdict(_word(measured, 0, 1, lower, upper, margin), found, critical=critical)
+    unknown = measured.method[0] != measured.method[1] and 1 in measured.trainings[measured.method]
+    return Verdict(choice.word(lower, upper, margin, unknown), found, critical=critical)
 
 
 def told_apart(results: Results, some: Sequence[Variant], name: str) -> set[frozenset[Variant]]:
@@ -191,43 +217,17 @@ def _scored(results: Results, cell: Cell | Copied, name: str) -> list[Variant]:
 
 
 def _least(results: Results, some: Sequence[Judged], name: str, items: list[str], margin: float) -> np.ndarray | float:
-    """The least standard error of every difference of a mean over items, (some, some); 0 of other metrics.
-
-    The bootstrap's is too small where two differ in few answers, as if so many had shown that all others will be the
-    same. So it is no less than it would be were they `margin` apart by changes of that size (the standard error of
-    Tango 1998, who tests whether two shares are so far apart). Of right or wrong, a change is 1, and it is no less than
-    that of Agresti and Min 2005 either, one half added to each cell of a pair's table.
-    """
-    metric = metrics.metric(name)[1]
-    if metric.columns[1:] != ("items",) or metric.better != "higher":
+    """The least standard error of every difference of a mean over items, (some, some); 0 of other metrics."""
+    if not is_mean(name):
         return 0.0
     scores = np.stack([results.sums(one, name, items)[:, 0] for one in some])
-    apart = np.ones((len(some), len(some)))
-    if not metric.right_or_wrong:
-        for place, own in enumerate(scores):
-            changed = np.abs(scores - own)
-            whole = changed.sum(axis=1)
-            apart[place] = np.divide((changed**2).sum(axis=1), whole, out=np.zeros_like(whole), where=whole > 0)
-    least = np.sqrt(np.maximum(margin * apart - margin**2, 0.0) / len(items))
-    if not metric.right_or_wrong:
-        return least
-    only = scores @ (1 - scores).T + 0.5  # row right, column wrong
-    count = len(items) + 2
-    return np.maximum(least, np.sqrt(((only + only.T) / count - ((only - only.T) / count) ** 2) / count))
+    return simultaneous.least_errors(scores, margin, metrics.metric(name)[1].right_or_wrong)
 
 
-def _word(measured: Measured, place: int, best: int, lower: float, upper: float, margin: float) -> str:
-    """The verdict that bounds of the distance from the best amount to.
-
-    Of two methods of which one was trained once, nobody knows how much the seed matters; too much worse over items
-    alone is said all the same.
-    """
-    if upper < -margin:
-        return WORSE
-    ours, theirs = measured.method[place], measured.method[best]
-    if ours != theirs and 1 in measured.trainings[[ours, theirs]]:
-        return ONE
-    return GOOD if lower > -margin else UNDECIDED
+def is_mean(name: str) -> bool:
+    """Whether a metric is the mean over items of scores that are better when higher."""
+    metric = metrics.metric(name)[1]
+    return metric.columns[1:] == ("items",) and metric.better == "higher"
 
 
 def _absolute(results: Results, name: str) -> float:

@@ -1,0 +1,83 @@
+"""A Git and DVC project whose commits hold finished runs without models: data in DVC's cache, dvc.lock in Git."""
+
+import os
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import fake_results
+import pytest
+import quick_yaml
+from dvc.repo import Repo
+
+from stages import score
+from tradeoffs import params
+from tradeoffs.common.cells import COST, SCORES, Copied, cells, pairs, prepared, variants
+
+REPO = Path(__file__).parents[1]
+RUN = {
+    "models": ["demo"],
+    "datasets": ["demo"],
+    "methods": ["base", "lora"],
+    "precisions": [],
+    "quants": ["f16", "q4_0"],
+}
+# Nobody's settings of Git and DVC take part.
+ALONE = dict.fromkeys(("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"), os.devnull)
+ALONE |= {f"GIT_{who}_{what}": "team@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+
+def git(*words: str, cwd: Path | None = None) -> str:
+    done = subprocess.run(["git", *words], cwd=cwd, check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
+def begin(patch: pytest.MonkeyPatch, folder: Path, below: str = "") -> None:
+    """An empty project in `folder`, or in a folder `below` that of Git; it is the working directory from here on."""
+    for name, value in ALONE.items():
+        patch.setenv(name, value)
+    project = folder / below
+    project.mkdir(parents=True, exist_ok=True)
+    git("init", "-q", "-b", "main", cwd=folder)
+    patch.chdir(project)
+    Repo.init(subdir=bool(below)).close()
+    with Path(".gitignore").open("a") as file:
+        file.write("/data\n/.scratch\n")
+
+
+def fill(items: int = 12, change: Callable[[], None] = lambda: None, **run: list) -> None:
+    """A finished run in the working directory; `change` may edit what evaluation left before it is scored."""
+    fake_results.params_file(Path(), REPO / "params.yaml", **(RUN | run))
+    fake_results.write(Path(), params.load_all().run, items=items, questions=4)
+    change()
+    score.main()
+
+
+def outputs(run: params.Run) -> Iterable[Path]:
+    """What dvc.yaml's stages leave of a run list, as far as results are read from it."""
+    yield from (SCORES, COST)
+    for pair in pairs(run):
+        yield pair.lengths
+    for variant in variants(run):
+        yield from (variant.items, variant.facts)
+    for cell in cells(run):
+        cell.seeds.mkdir(parents=True, exist_ok=True)
+        yield from (cell.seeds, *(cell.training(seed).facts for seed in run.seeds))
+    for dataset in run.datasets:
+        yield from (Copied(dataset).items, prepared(dataset))
+
+
+def commit(message: str) -> str:
+    """Puts what lies in data/ into DVC's cache and commits dvc.lock; the commit's hash."""
+    stage = {"cmd": "echo made", "outs": [str(path) for path in outputs(params.load_all().run)]}
+    Path("dvc.yaml").write_text(quick_yaml.dump({"stages": {"made": stage}}))
+    Path("dvc.lock").unlink(missing_ok=True)
+    with Repo() as repo:
+        repo.commit(force=True)
+    return committed(message)
+
+
+def committed(message: str) -> str:
+    git("add", "-A")
+    git("commit", "-q", "--allow-empty", "-m", message)
+    return git("rev-parse", "HEAD")

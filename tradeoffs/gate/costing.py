@@ -1,0 +1,109 @@
+"""Costs of a variant on both sides: size and memory always; speed where the same hardware measured both.
+
+Two runs are hours apart, and one and the same file can be twice as fast in one of them. So speed is held against what
+both runs measured unchanged (files of the same shapes): by how much those moved is the hour, not the change.
+"""
+
+from collections.abc import Iterator
+from statistics import median
+
+from tradeoffs.common.cells import Variant
+from tradeoffs.gate.policy import Policy
+from tradeoffs.gate.rows import BETTER, LEFT_OUT, NOT_COMPARED, NOT_SHOWN, PASS, SAME, WORSE, Row, Word
+from tradeoffs.results import costs
+from tradeoffs.results.intervals import Interval
+from tradeoffs.results.results import Results
+
+
+class Costing:
+    """The costs of two sides; `unlike` is why what both measured is not compared, if it is not."""
+
+    def __init__(self, before: Results, after: Results, policy: Policy, unlike: str):
+        self.before, self.after, self.policy, self.unlike = before, after, policy, unlike
+        machines = [side.costs.machine.get("hardware") for side in (before, after)]
+        self.same_hardware = machines[0] == machines[1]
+
+    def rows(self, theirs: Variant, ours: Variant) -> Iterator[Row]:
+        """A row for each cost that is judged and that one of them has; `theirs` is of the base."""
+        for name in self.policy.judged_costs:
+            old, new = self.before.cost[theirs].get(name), self.after.cost[ours].get(name)
+            if old is not None or new is not None or name in self.policy.costs:
+                yield self._row(theirs, ours, name, old, new)
+
+    def _row(self, theirs: Variant, ours: Variant, name: str, old: float | None, new: float | None) -> Row:
+        label = self.after.cost_labels.get(name) or self.before.cost_labels.get(name, name)
+        if old is None or new is None:
+            where = "neither side" if old is None and new is None else "base" if new is not None else "head"
+            word: Word = LEFT_OUT if name not in self.policy.costs and "gpu" in name else NOT_COMPARED
+            return Row(name, label, "cost", old, new, None, None, word, note=f"not measured {_in(where)}")
+        margin = self.policy.tolerance(name) * old
+        word, note, hour = self._judged(theirs, ours, name)
+        if word in (NOT_COMPARED, LEFT_OUT):
+            return Row(name, label, "cost", old, new, None, margin, word, note=note)
+        found = self._difference(theirs, ours, name, hour)
+        if word == SAME:
+            return Row(name, label, "cost", old, new, found, margin, word, note=note)
+        word = self._word(found, name, margin)
+        moved = "" if not found.excludes_0 or abs(found.value) <= margin else "better" if word == BETTER else "worse"
+        return Row(name, label, "cost", old, new, found, margin, word, note=note, moved=moved)
+
+    def _judged(self, theirs: Variant, ours: Variant, name: str) -> tuple[Word, str, Interval]:
+        """Whether a cost is judged, what is said of that, and by which factor the hour moved it."""
+        still = Interval(1.0, 1.0, 1.0, 0.0)
+        if name == "size_mb":
+            return PASS, "", still
+        devices = [side.costs.machine["devices"].get(v) for side, v in ((self.before, theirs), (self.after, ours))]
+        if devices[0] != devices[1]:
+            return LEFT_OUT, f"measured on another device ({devices[0]}, {devices[1]})", still
+        if self.unlike:
+            return NOT_COMPARED, self.unlike, still
+        if "memory" in name:
+            return PASS, "", still
+        if not self.same_hardware:
+            return LEFT_OUT, "measured on other hardware", still
+        if self.before.facts[theirs]["shapes"] == self.after.facts[ours]["shapes"] and _runtime(self.before, theirs) == (
+            _runtime(self.after, ours)
+        ):
+            return SAME, "the same shapes and runtime: what differs is the hour", still
+        hour = self._hour(name)
+        if hour is None:
+            return LEFT_OUT, "nothing unchanged was measured in both runs to tell the hour from the change", still
+        return PASS, f"the machine's hour taken out ({hour.value:.2f}), by what is of the same shapes in both", hour
+
+    def _hour(self, name: str) -> Interval | None:
+        """By which factor a speed differs between the runs where nothing has changed; None if there is no such thing."""
+        old, new = (
+            {(side.facts[v]["shapes"], _runtime(side, v)): side.cost[v][name] for v in side.variants if name in side.cost[v]}
+            for side in (self.before, self.after)
+        )
+        ratios = [new[key] / old[key] for key in old.keys() & new.keys() if old[key]]
+        return Interval(median(ratios), min(ratios), max(ratios), 0.0) if ratios else None
+
+    def _difference(self, theirs: Variant, ours: Variant, name: str, hour: Interval) -> Interval:
+        """Head less base, had both been measured in the same hour; the widest that the intervals of all three allow."""
+        (old, low, high), (new, least, most) = (
+            _ends(side, v, name) for side, v in ((self.before, theirs), (self.after, ours))
+        )
+        return Interval(new / hour.value - old, least / hour.high - high, most / hour.low - low, 0.0)
+
+    def _word(self, found: Interval, name: str, margin: float) -> Word:
+        """By the intervals of both sides, which do not overlap; what is within the margin or not told apart is no loss."""
+        sign = -1 if costs.CHEAPER.get(name, "higher") == "lower" else 1
+        value = sign * found.value
+        low, high = sorted((sign * found.low, sign * found.high))
+        if value < -margin:
+            return WORSE if high < 0 else NOT_SHOWN
+        return BETTER if value > margin and low > 0 else PASS
+
+
+def _ends(results: Results, variant: Variant, name: str) -> tuple[float, float, float]:
+    value, found = results.cost[variant][name], costs.interval(results, variant, name)
+    return (value, found.low, found.high) if found else (value, value, value)
+
+
+def _runtime(results: Results, variant: Variant) -> object:
+    return results.facts[variant].get("runtime"), results.facts[variant].get("device")
+
+
+def _in(where: str) -> str:
+    return f"on {where}" if where == "neither side" else f"in {where}"

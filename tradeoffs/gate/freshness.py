@@ -1,0 +1,85 @@
+"""Whether a dvc.lock is of the params.yaml and the code beside it: else its numbers are of something else."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tradeoffs.common.cells import SCORES, variants
+from tradeoffs.gate import committed
+from tradeoffs.plumbing.errors import UserError
+from tradeoffs.revisions import WORKSPACE, Revision
+
+MOST = 5  # problems that are listed
+CODE = ("tradeoffs/", "stages/")
+
+
+def require(side: Revision) -> None:
+    """Raises UserError if what a revision measured is not what its params.yaml and code would."""
+    if found := problems(side):
+        listed = "\n  ".join(found[:MOST])
+        more = f"\n  and {len(found) - MOST} more" if len(found) > MOST else ""
+        what = "make run, then commit dvc.lock and what it made" if side.sha else "make run"
+        raise UserError(
+            f"{side}: its numbers are not of what it holds, so they say nothing of it; {what}\n  {listed}{more}"
+        )
+
+
+def problems(side: Revision) -> list[str]:
+    """What does not fit: settings, code, entries among each other and, of the workspace, files on disk."""
+    return list(dict.fromkeys([*_settings(side), *_entries(side), *_code(side), *_files(side)]))
+
+
+def _settings(side: Revision) -> Iterator[str]:
+    for stage, entry in side.lock.items():
+        for key, was in ((entry.get("params") or {}).get("params.yaml") or {}).items():
+            now = _at(side.params, key)
+            if now != was:
+                yield f"{stage}: was run with another {key}"
+
+
+def _at(block: Any, key: str) -> Any:
+    for part in key.split("."):
+        block = block.get(part) if isinstance(block, dict) else None
+    return block
+
+
+def _entries(side: Revision) -> Iterator[str]:
+    """What one stage made, and what another says to have read of it."""
+    for stage, entry in side.lock.items():
+        for dep in entry.get("deps") or ():
+            path, md5 = dep["path"], dep.get("md5")
+            if side.outputs.get(path, md5) != md5:
+                yield f"{stage}: was run with another {path}"
+    deps = {stage: {dep["path"]: dep.get("md5") for dep in entry.get("deps") or ()} for stage, entry in side.lock.items()}
+    for path, md5 in deps.get("score", {}).items():
+        if deps.get("aggregate", {}).get(path, md5) != md5:
+            yield f"aggregate: was run with another {path}"
+
+
+def _code(side: Revision) -> Iterator[str]:
+    wanted: dict[tuple[str, str], str] = {}
+    for stage, entry in side.lock.items():
+        for dep in entry.get("deps") or ():
+            if dep["path"].startswith(CODE):
+                wanted.setdefault((dep["path"], dep["md5"]), stage)
+    for (path, md5), stage in wanted.items():
+        if committed.digest(side, path) != md5:
+            yield f"{stage}: was run with another {path}"
+
+
+def _files(side: Revision) -> Iterator[str]:
+    """Of the workspace, what numbers are read from: there, and as dvc.lock has it."""
+    if side.name != WORKSPACE:
+        return
+    for path in [*(variant.items for variant in variants(side.run)), SCORES]:
+        if path.as_posix() not in side.outputs:
+            yield f"{path}: not made yet"
+        elif not path.is_file():
+            yield f"{path}: not here; dvc pull, or dvc checkout"
+        elif _md5(path) != side.outputs[path.as_posix()]:
+            yield f"{path}: not as dvc.lock has it"
+
+
+def _md5(path: Path) -> str:
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()

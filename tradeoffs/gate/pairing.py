@@ -1,0 +1,180 @@
+"""Whether a number of both sides is of the same items, tokens, settings and definition: only then it is compared."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tradeoffs import metrics
+from tradeoffs.common.cells import TRAINED, Variant
+from tradeoffs.gate import definitions
+from tradeoffs.metrics import Metric
+from tradeoffs.results.results import Results
+from tradeoffs.revisions import Revision
+
+# What an item is, beside its id, which is a hash of its content where the project made it.
+CONTENT = ("subject", "prompt", "answer", "correct_option", "answer_tokens")
+CLOCKS = ("latency_seconds", "ttft_seconds")  # of an item: never twice the same
+COST = "cost"
+
+
+def _answers(metric: Metric) -> bool:
+    return bool(metric.column)
+
+
+def _ladder(metric: Metric) -> bool:
+    return metric.kind == "ladder"
+
+
+def _choices(metric: Metric) -> bool:
+    return metric.split == "mmlu"
+
+
+def _embedded(metric: Metric) -> bool:
+    return bool(metric.column) and metric.score is None
+
+
+def _none(metric: Metric) -> bool:
+    return False
+
+
+def _every(metric: Metric) -> bool:
+    return True
+
+
+# Which metrics a setting of `evaluate` makes others. None: how many items there are, which the items say themselves;
+# how many intervals are made of; what is faster or slower. One that is not in here, all of them.
+SETTINGS: dict[str, Callable[[Metric], bool]] = {
+    "splits.test": _none,
+    "splits.seen": _none,
+    "splits.general": _none,
+    "max_new_tokens": _answers,
+    "batch_tokens": _none,
+    "kld_top_k": _ladder,
+    "kld_tail_samples": _ladder,
+    "reference_dtype": _ladder,
+    "mmlu.shots": _choices,
+    "mmlu.questions": _none,
+    "embedding": _embedded,
+    "copying": _none,
+    "bootstrap": _none,
+}
+# Of `evaluate.cost`, what only says how often is measured.
+COUNTS = ("cost.rounds", "cost.repetitions", "cost.latency_prompts")
+
+
+class Pairing:
+    """What may be compared of two revisions; `before` and `after` are what they measured, by the same resamples."""
+
+    def __init__(self, base: Revision, head: Revision, before: Results, after: Results):
+        self.before, self.after = before, after
+        self._definitions = definitions.Changed(base, head)
+        old, new = (_flat(side.params.get("evaluate") or {}) for side in (base, head))
+        self.settings = {
+            key: (old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)
+        }
+
+    def against(self, theirs: Variant, ours: Variant, name: str) -> str:
+        """Why a metric of `ours` is not compared with that of `theirs` of the base; nothing where it is."""
+        split, metric = metrics.metric(name)
+        has = self.before.has(theirs, name), self.after.has(ours, name)
+        if not all(has):
+            return "measured on neither side" if not any(has) else f"not measured {'in head' if has[0] else 'in base'}"
+        return (
+            self._of_settings(metric)
+            or self._of_definition(theirs, ours, metric)
+            or self._of_items(theirs, ours, split)
+            or ("other tokens" if "tokens" in metric.columns and not self._same_tokens(theirs, ours, split) else "")
+            or self._of_numbers(theirs, ours, name)
+        )
+
+    def of_costs(self) -> str:
+        """Why costs that are measured are not compared."""
+        changed = [key for key in self.settings if key.startswith(f"{COST}.") and key not in COUNTS]
+        return f"another {', '.join(f'evaluate.{key}' for key in changed)}" if changed else ""
+
+    def same(self, theirs: Variant, ours: Variant) -> bool:
+        """Whether both were asked, said and scored the same, to the last bit; further trainings, too."""
+        mine, other = self.after.trainings(ours.cell)[1:], self.before.trainings(theirs.cell)[1:]
+        return len(mine) == len(other) and all(
+            _equal(self.before.columns[one], self.after.columns[two])
+            for one, two in [(theirs, ours), *zip(other, mine, strict=True)]
+        )
+
+    def _of_settings(self, metric: Metric) -> str:
+        changed = [
+            key
+            for key in self.settings
+            if not key.startswith(f"{COST}.") and SETTINGS.get(key, _every)(metric)
+        ]
+        return f"another {', '.join(f'evaluate.{key}' for key in changed)}" if changed else ""
+
+    def _of_definition(self, theirs: Variant, ours: Variant, metric: Metric) -> str:
+        """Only what an answer is scored by: all else is computed here, by the same code for both sides."""
+        if not metric.column:
+            return ""
+        old, new = self.before.prepared[theirs.dataset], self.after.prepared[ours.dataset]
+        if metric.name == "exact_match" and old.get("answer_pattern") != new.get("answer_pattern"):
+            return f"another answer_pattern of {ours.dataset}"
+        return self._definitions.of(metric)
+
+    def _of_items(self, theirs: Variant, ours: Variant, split: str) -> str:
+        old, new = _rows(self.before.columns[theirs], split), _rows(self.after.columns[ours], split)
+        first, second = (list(dict.fromkeys(rows["item"].tolist())) for rows in (old, new))
+        if first != second:
+            gone, come = len(set(first) - set(second)), len(set(second) - set(first))
+            counted = f"{gone} of base and {come} of head alone" if gone or come else "in another order"
+            return f"other {split} items ({counted})"
+        if len(first) < len(old["item"]) or len(second) < len(new["item"]):
+            return ""  # windows of documents, which each tokenizer cuts as it does
+        content = [*CONTENT, *(["bytes"] if any(text is not None for text in old["prompt"]) else [])]
+        other = [name for name in content if not _alike(old[name], new[name])]
+        return f"other {split} items (their {', '.join(other)})" if other else ""
+
+    def _same_tokens(self, theirs: Variant, ours: Variant, split: str) -> bool:
+        old, new = (_rows(columns, split)["tokens"] for columns in (self.before.columns[theirs], self.after.columns[ours]))
+        return _alike(old, new)
+
+    def _of_numbers(self, theirs: Variant, ours: Variant, name: str) -> str:
+        split, metric = metrics.metric(name)
+        for results, one, side in ((self.before, theirs, "base"), (self.after, ours, "head")):
+            rows = _rows(results.columns[one], split)
+            there = np.array([np.isfinite(rows[column]) for column in metric.columns])
+            if not metric.column and bool(np.any(there.any(axis=0) & ~there.all(axis=0))):
+                return f"a value of {side} is not a number"
+            if not np.isfinite(results.values(one, name)[0]):
+                return f"not a number in {side}"
+        if self.before.together([theirs], name)[0] != self.after.together([ours], name)[0]:
+            return "measured on other items"
+        return ""
+
+
+def holder(results: Results, variant: Variant, name: str) -> Variant:
+    """Who has a metric of a variant: of general text the model as trained is asked alone."""
+    trained = variant.cell.variant(TRAINED)
+    lacks = name.startswith("general_") and not results.has(variant, name)
+    return trained if lacks and trained in results.columns else variant
+
+
+def _rows(columns: Mapping[str, np.ndarray], split: str) -> dict[str, np.ndarray]:
+    wanted = columns["split"] == split
+    return {name: values[wanted] for name, values in columns.items()}
+
+
+def _equal(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> bool:
+    names = set(ours) - set(CLOCKS)
+    return names == set(theirs) - set(CLOCKS) and all(_alike(ours[name], theirs[name]) for name in names)
+
+
+def _alike(ours: np.ndarray, theirs: np.ndarray) -> bool:
+    if ours.shape != theirs.shape or (ours.dtype == object) != (theirs.dtype == object):
+        return False
+    return bool(np.array_equal(ours, theirs, equal_nan=ours.dtype != object))
+
+
+def _flat(block: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Settings by their dotted names below a section."""
+    found: dict[str, Any] = {}
+    for key, value in block.items():
+        found |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+    return found

@@ -1,0 +1,135 @@
+"""What a gate judges, and by which margins: gate.yaml, read as strictly as params.yaml. Every key may be left out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from tradeoffs import metrics
+from tradeoffs.params import reading
+from tradeoffs.params.fields import NonNegative, PositiveFloat
+from tradeoffs.params.parsing import parsed, problems_of, shown
+from tradeoffs.plumbing.errors import UserError, near
+from tradeoffs.results import costs
+
+PATH = Path("gate.yaml")
+WORDS = ("recommended", "all")
+# Judged wherever they were measured, and no others unless they are named.
+COSTS = ("size_mb", "model_memory_mb", "peak_gpu_memory_mb", "prefill_tokens_per_second", "decode_tokens_per_second")
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`on`: whose rows are judged. `metrics` are margins that take the place of those in `decide.margins`, by the same
+    names; `costs` how much dearer is no loss, as a part of the cost; `ignore` what is not judged, of both."""
+
+    on: Literal["recommended", "all"] | tuple[str, ...] = "recommended"
+    metrics: dict[str, float] = field(default_factory=dict)
+    costs: dict[str, float] = field(default_factory=dict)
+    ignore: tuple[str, ...] = ()
+    name: str = ""  # of the file; "": none
+
+    def tolerance(self, cost: str) -> float:
+        """The part of a cost that is no loss: as set here, or what the report takes for nothing to decide by."""
+        return self.costs.get(cost, costs.tolerance(cost))
+
+    @property
+    def judged_costs(self) -> list[str]:
+        return [name for name in dict.fromkeys([*COSTS, *self.costs]) if name not in self.ignore]
+
+
+@dataclass(frozen=True)
+class _File:
+    on: Any | None = None
+    metrics: dict[str, PositiveFloat] | None = None
+    costs: dict[str, NonNegative] | None = None
+    ignore: list[str] | None = None
+
+
+def read(path: Path | None) -> Policy:
+    """The policy in a file; without a name gate.yaml, or what holds without one.
+
+    Raises UserError with all that is wrong with the file, or if there is none of that name.
+    """
+    if path is None and not PATH.exists():
+        return Policy()
+    path = path or PATH
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; --policy names one like docs/gate.md shows, without it {PATH} is taken")
+    raw = parsed(path)
+    problems = list(problems_of(raw))
+    found: _File | None = None if problems else reading.read(_File, {} if raw is None else raw, "", problems)
+    if found is not None and not problems:
+        problems = list(_problems(found))
+    if found is None or problems:
+        count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
+        raise UserError("\n  ".join([f"{path}: {count}", *map(shown, problems)]))
+    on = WORDS[0] if found.on is None else found.on
+    return Policy(
+        tuple(on) if isinstance(on, list) else on,
+        found.metrics or {},
+        found.costs or {},
+        tuple(found.ignore or ()),
+        str(path),
+    )
+
+
+def directed() -> tuple[list[str], list[str]]:
+    """Metrics of which one end is better: by their own names, and by those in the metrics files."""
+    full = [n for stands in ("quality", "summary") for n in metrics.names(stands) if metrics.metric(n)[1].better]
+    return [metric.name for metric in metrics.every() if metric.better], full
+
+
+def _problems(found: _File) -> Iterator[str]:
+    bare, full = directed()
+    known = list(dict.fromkeys([*bare, *full]))
+    without = {name for stands in ("quality", "summary") for name in metrics.names(stands)} - set(full)
+    without |= {metric.name for metric in metrics.every() if not metric.better}
+    if not (found.on is None or found.on in WORDS or _names(found.on)):
+        hint = near(found.on, WORDS) if isinstance(found.on, str) else ""
+        yield f"on: must be {' or '.join(WORDS)}, or a list of variants{hint}"
+    for name in found.metrics or ():
+        if name in without:
+            yield f"metrics.{name}: neither end of it is better, so nothing is worse by it; leave it out"
+        elif name not in known:
+            yield f"metrics.{name}: unknown metric{near(name, known)}"
+    for name in found.costs or ():
+        if name not in costs.CHEAPER and not name.startswith(costs.BATCH):
+            yield f"costs.{name}: unknown cost{near(name, costs.CHEAPER)}"
+    for index, name in enumerate(found.ignore or ()):
+        if name not in known and name not in costs.CHEAPER:
+            yield f"ignore[{index}]: neither a metric nor a cost: {name!r}{near(name, [*known, *costs.CHEAPER])}"
+        elif name in (found.metrics or {}) or name in (found.costs or {}):
+            yield f"ignore[{index}]: {name} has a margin above; leave out one of them"
+
+
+def _names(on: Any) -> bool:
+    return isinstance(on, list) and bool(on) and all(isinstance(name, str) and name for name in on)
+
+
+def gated_metrics(policy: Policy, margins: dict[str, float]) -> dict[str, float]:
+    """The margin of every metric that is judged, by its name in the metrics files: all that have one.
+
+    Of training items (`seen_`) only what the policy names itself.
+    """
+    both = margins | policy.metrics
+    found = {}
+    for name in directed()[1]:
+        split, metric = metrics.metric(name)
+        bare = metric.name
+        ignored = name in policy.ignore or bare in policy.ignore
+        if ignored or (split == "seen" and name not in policy.metrics):
+            continue
+        # What the policy says of a metric goes before what params.yaml says of one split of it.
+        for source in (policy.metrics, margins):
+            if name in source or bare in source:
+                found[name] = source.get(name, source.get(bare, 0.0))
+                break
+    return {name: found[name] for name in sorted(found, key=lambda n: _order(n, both))}
+
+
+def _order(name: str, margins: dict[str, float]) -> int:
+    """As params.yaml lists them, a split by its own name where it has one."""
+    listed: Sequence[str] = list(margins)
+    bare = metrics.metric(name)[1].name
+    return listed.index(name) if name in listed else listed.index(bare)
