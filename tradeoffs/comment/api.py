@@ -118,7 +118,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         )
 
 
-def _wait(status: int, headers: Mapping[str, str], number: int) -> float | None:
+def _wait(status: int, headers: Mapping[str, str] | Message, number: int) -> float | None:
     """Seconds until what was refused may be asked again; None: never.
 
     GitHub says 403 for too many requests as well: then there is Retry-After, or no request is left until a reset.

@@ -22,6 +22,10 @@ class Flips:
     lost: list[tuple[Asked, Asked]]
     won: list[tuple[Asked, Asked]]
 
+    @property
+    def count(self) -> int:
+        return len(self.lost) + len(self.won)
+
 
 def flips(before: Results, old: Variant, after: Results, new: Variant) -> Flips | str:
     """Between two variants of two commits, which may be the same one; or why there are none to show."""
@@ -47,7 +51,7 @@ def section(found: Flips | str) -> Lines:
     """How many there are, and the first few of each kind, each on a line."""
     if isinstance(found, str):
         return [f"None to show: {found}."]
-    if not (found.lost or found.won):
+    if not found.count:
         return [f"None: of {found.asked:,} test questions the same ones are answered exactly right."]
     moved = f"{len(found.lost)} went from right to wrong, {len(found.won)} from wrong to right"
     lines = [f"Of {found.asked:,} test questions {moved}."]
@@ -55,7 +59,7 @@ def section(found: Flips | str) -> Lines:
         if some:
             lines += ["", f"**{word}**{f', {SHOWN} of {len(some)}' if len(some) > SHOWN else ''}", ""]
         lines += [
-            f"- {shown(pair[0].question, QUESTION)}: {shown(pair[0].expected, ANSWER)}, "
+            f"- {shown(pair[0].question, QUESTION)}: expected {shown(pair[0].expected, ANSWER)}, "
             f"{'now' if place else 'before'} {shown(pair[place].generated, ANSWER)}"
             for pair in some[:SHOWN]
         ]

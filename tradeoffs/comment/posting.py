@@ -87,7 +87,7 @@ def post(forge: Forge, body: str) -> str:
             continue
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
-                f"{forge.where}: its API answers in another form ({type(error).__name__}: {error}); is the address right?"
+                f"{forge.where}: its API answers in another form ({type(error).__name__}: {error}); is it there?"
             ) from error
     raise UserError(f"{forge.where} takes no comment of {SHORTER[-1]:,} characters")
 

@@ -1,5 +1,7 @@
 """How a comment writes what is from outside: names, values, prompts and answers, as code on one line."""
 
+import re
+
 from tradeoffs.common.texts import on_a_line
 from tradeoffs.report.formatting import escaped
 
@@ -21,6 +23,15 @@ def shown(text: str, most: int = LINE) -> str:
     return f"<code>{escaped(line)}</code>".replace("@", "@\u200b")
 
 
+def said(text: str, most: int = 500) -> str:
+    """A sentence of ours that holds names from outside, as text on one line that is nothing else to any platform."""
+    line = on_a_line(text)
+    line = line if len(line) <= most else f"{line[:most].rstrip()}…"
+    # GitHub: @user, #1, GH-1; GitLab as well: !1, ~label, %1, &1, $1, ^alert. Found in what is shown, escaped or not.
+    return escaped(re.sub(r"[@#!~%&$^](?=[\w\"'])|\b[Gg][Hh](?=-\d)", "\\g<0>\u200b", line))
+
+
 def folded(title: str, lines: list[str]) -> list[str]:
     """A block that opens on a click; `title` is text of ours. Markdown in it needs the empty lines."""
-    return ["<details>", f"<summary>{title}</summary>", "", *lines, "", "</details>", ""]
+    last = [""] if lines and lines[-1] else []
+    return ["<details>", f"<summary>{title}</summary>", "", *lines, *last, "</details>", ""]
