@@ -33,10 +33,10 @@ def made(base: str, head: str, policy: Path | None, name: str) -> str:
     if base == WORKSPACE:
         raise UserError(f"--base {WORKSPACE}: the base is a commit, branch or tag; the folder can be --head")
     old, new = Revision(base), Revision(head)
-    return comment(posting.marker(name or _folder(), base), old, new, compared(old, new, policy))
+    return comment(posting.marker(name or folder(), base), old, new, compared(old, new, policy))
 
 
-def _folder() -> str:
+def folder() -> str:
     """Where in its repository this project lies: several of one repository have a comment each."""
     words = ["git", "rev-parse", "--show-prefix"]
     found = subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip().strip("/")

@@ -26,7 +26,7 @@ def _web(text: str) -> bool:
 
 def lines(head: Revision) -> Lines:
     """Links to the pictures at the commit that the pull request has, which the platform holds."""
-    below, sha = address(), _commit()
+    below, sha = address(), commit()
     if not below or not sha:
         return []
     here = _git("rev-parse", "--show-prefix")
@@ -38,8 +38,8 @@ def lines(head: Revision) -> Lines:
     return ["\n".join(found), ""] if found else []
 
 
-def _commit() -> str:
-    """The head of the pull request. What GitHub checks out is its merge with the base, a commit that goes away."""
+def commit() -> str:
+    """The head of the pull request of this job. What GitHub checks out is its merge with the base, which goes away."""
     for name in ("REVIEW_HEAD_SHA", "CI_COMMIT_SHA", "GITHUB_SHA"):
         if re.fullmatch(r"[0-9a-f]{40,64}", found := os.environ.get(name, "")):
             return found

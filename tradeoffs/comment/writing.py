@@ -84,7 +84,7 @@ def headline(gate: Gate) -> str:
         hint = f"; {needed:,} test items would decide" if needed else ""
         return f"{word}: {', and '.join(some) or 'nothing was judged'}{hint}"
     better = sum(row.word == BETTER for _, row in rows)
-    if all(row.word == SAME for _, row in rows):
+    if all(row.base == row.head for _, row in rows):
         return f"{word}: the {len(rows)} judged numbers are the same"
     return f"{word}: all {len(rows)} judged numbers are within their margins{f', {better} better' if better else ''}"
 
@@ -95,10 +95,11 @@ def _lacking(gate: Gate) -> list[Gated | Decided]:
 
 
 def _side(one: Revision) -> str:
-    """A commit by what it was called and its hash. Its hash within code is no link to a commit of elsewhere."""
+    """A commit by what it was called and its hash; the folder by the commit that the job is about, or that it is at."""
     if one.sha is None:
-        return "this folder"
-    return shown(one.name) if one.sha.startswith(one.name) else f"{shown(one.name)} (`{one.sha[:7]}`)"
+        sha = pictures.commit() or Revision("HEAD").sha or ""
+        return f"`{sha[:7]}`, as it lies in the folder"
+    return f"`{one.sha[:7]}`" if one.sha.startswith(one.name) else f"{shown(one.name)} (`{one.sha[:7]}`)"
 
 
 def _changed(base: Revision, head: Revision, gate: Gate | None) -> Lines:
