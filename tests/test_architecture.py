@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("what aggregate shows of the results", ("report",)),
     ("scripts, one for each stage", ("stages",)),
     ("what other commits measured, for commands", ("revisions",)),
+    ("what a change made worse, which other commands tell of", ("gate",)),
     ("commands, no stage", ("experiments", "compare", "answers", "prompt", "questions", "pin", "artifacts", "readme")),
     ("what reviewers are told of what a gate says", ("comment",)),
     ("what make run calls, which ends with some of these", ("repro",)),

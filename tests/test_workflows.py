@@ -32,6 +32,7 @@ def scripts(path):
     return {step["name"]: step["run"] for step in steps(path) if "run" in step}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", [REVIEW, COMMENT, GITLAB])
 def test_the_platforms_schema_takes_it(path, tmp_path):
     schema = "gitlab-ci" if path == GITLAB else "github-workflows"

@@ -34,7 +34,11 @@ def _hashes(side: Revision, path: str) -> dict[str, str] | None:
             return None
         paths = [top] if top.is_file() else [p for p in top.rglob("*") if p.is_file() and not _ignored(p)]
         return {p.as_posix(): _md5(p.read_bytes()) for p in paths}
-    names = [name for name in _git(["ls-tree", "-r", "--name-only", "-z", side.sha, f"./{path}"]).decode().split("\0") if name]
+    names = [
+        name
+        for name in _git(["ls-tree", "-r", "--name-only", "-z", side.sha, f"./{path}"]).decode().split("\0")
+        if name
+    ]
     names = [name for name in names if not _ignored(Path(name))]
     return {name: _md5(_git(["show", f"{side.sha}:./{name}"])) for name in names} or None
 

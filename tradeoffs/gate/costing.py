@@ -9,7 +9,7 @@ from statistics import median
 
 from tradeoffs.common.cells import Variant
 from tradeoffs.gate.policy import Policy
-from tradeoffs.gate.rows import BETTER, LEFT_OUT, NOT_COMPARED, NOT_SHOWN, PASS, SAME, WORSE, Row, Word
+from tradeoffs.gate.rows import BETTER, LEFT_OUT, NOT_COMPARED, NOT_SHOWN, PASS, SAME, WORSE, Moved, Row, Word
 from tradeoffs.results import costs
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
@@ -44,7 +44,9 @@ class Costing:
         if word == SAME:
             return Row(name, label, "cost", old, new, found, margin, word, note=note)
         word = self._word(found, name, margin)
-        moved = "" if not found.excludes_0 or abs(found.value) <= margin else "better" if word == BETTER else "worse"
+        moved: Moved = (
+            "" if not found.excludes_0 or abs(found.value) <= margin else "better" if word == BETTER else "worse"
+        )
         return Row(name, label, "cost", old, new, found, margin, word, note=note, moved=moved)
 
     def _judged(self, theirs: Variant, ours: Variant, name: str) -> tuple[Word, str, Interval]:
@@ -61,9 +63,7 @@ class Costing:
             return PASS, "", still
         if not self.same_hardware:
             return LEFT_OUT, "measured on other hardware", still
-        if self.before.facts[theirs]["shapes"] == self.after.facts[ours]["shapes"] and _runtime(self.before, theirs) == (
-            _runtime(self.after, ours)
-        ):
+        if _form(self.before, theirs) == _form(self.after, ours):
             return SAME, "the same shapes and runtime: what differs is the hour", still
         hour = self._hour(name)
         if hour is None:
@@ -71,9 +71,9 @@ class Costing:
         return PASS, f"the machine's hour taken out ({hour.value:.2f}), by what is of the same shapes in both", hour
 
     def _hour(self, name: str) -> Interval | None:
-        """By which factor a speed differs between the runs where nothing has changed; None if there is no such thing."""
+        """By which factor a speed differs between the runs where nothing has changed; None if that is not known."""
         old, new = (
-            {(side.facts[v]["shapes"], _runtime(side, v)): side.cost[v][name] for v in side.variants if name in side.cost[v]}
+            {_form(side, v): side.cost[v][name] for v in side.variants if name in side.cost[v]}
             for side in (self.before, self.after)
         )
         ratios = [new[key] / old[key] for key in old.keys() & new.keys() if old[key]]
@@ -87,7 +87,7 @@ class Costing:
         return Interval(new / hour.value - old, least / hour.high - high, most / hour.low - low, 0.0)
 
     def _word(self, found: Interval, name: str, margin: float) -> Word:
-        """By the intervals of both sides, which do not overlap; what is within the margin or not told apart is no loss."""
+        """Worse, or better, is what is so by more than the margin and by intervals that do not overlap."""
         sign = -1 if costs.CHEAPER.get(name, "higher") == "lower" else 1
         value = sign * found.value
         low, high = sorted((sign * found.low, sign * found.high))
@@ -101,8 +101,9 @@ def _ends(results: Results, variant: Variant, name: str) -> tuple[float, float, 
     return (value, found.low, found.high) if found else (value, value, value)
 
 
-def _runtime(results: Results, variant: Variant) -> object:
-    return results.facts[variant].get("runtime"), results.facts[variant].get("device")
+def _form(results: Results, variant: Variant) -> tuple[str, ...]:
+    """What a speed depends on, but for the hour: it is that of all files of these shapes."""
+    return tuple(str(results.facts[variant].get(name)) for name in ("shapes", "runtime", "device"))
 
 
 def _in(where: str) -> str:

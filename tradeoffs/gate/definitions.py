@@ -65,6 +65,8 @@ class _Code:
         roots = [(SCRIPT, "score_pair"), (SCRIPT, "cosine"), (SCRIPT, "main")] if metric.score is None else []
         roots += [(PURE, metric.score.__name__)] if metric.score else [(EMBEDDED, "similarities")]
         roots += [(SCRIPT, "exact_match_of"), (SCRIPT, "answer_pattern")] if metric.name == "exact_match" else []
+        if any(name not in (self._module(path) or {}) for path, name in roots):
+            return None
         seen: set[tuple[str, str]] = set()
         parts: list[str] = []
         while roots:
@@ -72,18 +74,14 @@ class _Code:
             if root in seen:
                 continue
             seen.add(root)
-            module = self._module(path)
-            if module is None or name not in module:
-                if len(parts) == 0 and not roots:
-                    return None
-                continue
-            for statement in module[name]:
+            module = self._module(path) or {}
+            for statement in module.get(name, ()):
                 if isinstance(statement, ast.ImportFrom) and (statement.module or "").startswith("tradeoffs."):
                     roots += self._imported(statement, name)
                     continue
                 parts.append(f"{path} {name} {_written(statement)}")
                 roots += [(path, found) for found in sorted(_names(statement)) if found in module]
-        return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest() if parts else None
+        return hashlib.sha256(json.dumps(sorted(parts)).encode()).hexdigest()
 
     def _imported(self, statement: ast.ImportFrom, name: str) -> list[tuple[str, str]]:
         found = [alias.name for alias in statement.names if (alias.asname or alias.name) == name]

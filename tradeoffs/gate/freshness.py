@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from tradeoffs.common.cells import SCORES, variants
@@ -10,6 +9,7 @@ from tradeoffs.gate import committed
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.revisions import WORKSPACE, Revision
 
+DECISION = "metrics/decision.json"
 MOST = 5  # problems that are listed
 CODE = ("tradeoffs/", "stages/")
 
@@ -51,7 +51,9 @@ def _entries(side: Revision) -> Iterator[str]:
             path, md5 = dep["path"], dep.get("md5")
             if side.outputs.get(path, md5) != md5:
                 yield f"{stage}: was run with another {path}"
-    deps = {stage: {dep["path"]: dep.get("md5") for dep in entry.get("deps") or ()} for stage, entry in side.lock.items()}
+    deps = {
+        stage: {dep["path"]: dep.get("md5") for dep in entry.get("deps") or ()} for stage, entry in side.lock.items()
+    }
     for path, md5 in deps.get("score", {}).items():
         if deps.get("aggregate", {}).get(path, md5) != md5:
             yield f"aggregate: was run with another {path}"
@@ -69,7 +71,10 @@ def _code(side: Revision) -> Iterator[str]:
 
 
 def _files(side: Revision) -> Iterator[str]:
-    """Of the workspace, what numbers are read from: there, and as dvc.lock has it."""
+    """The decision as dvc.lock has it; of the workspace also that what numbers are read from is there and is that."""
+    text = side.text(DECISION)
+    if text is not None and side.outputs.get(DECISION, md5 := _md5(text.encode())) != md5:
+        yield f"{DECISION}: not as dvc.lock has it"
     if side.name != WORKSPACE:
         return
     for path in [*(variant.items for variant in variants(side.run)), SCORES]:
@@ -77,9 +82,9 @@ def _files(side: Revision) -> Iterator[str]:
             yield f"{path}: not made yet"
         elif not path.is_file():
             yield f"{path}: not here; dvc pull, or dvc checkout"
-        elif _md5(path) != side.outputs[path.as_posix()]:
+        elif _md5(path.read_bytes()) != side.outputs[path.as_posix()]:
             yield f"{path}: not as dvc.lock has it"
 
 
-def _md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()

@@ -48,7 +48,7 @@ class Sample:
         return float(np.sqrt(self.error**2 * self.items / (items or self.items) + self.seeds))
 
     def critical(self, normal: float, items: int | None = None) -> float:
-        """Student's t at the tail of a normal value, by Satterthwaite's degrees of freedom (1946); infinite of 1 item."""
+        """Student's t at a normal value's tail, by Satterthwaite's degrees of freedom (1946); of 1 item infinite."""
         count = items or self.items
         over_items = self.error**2 * self.items / count
         parts = over_items**2 / (count - 1) if count > 1 else np.inf
@@ -64,7 +64,8 @@ class Sample:
 @dataclass(frozen=True)
 class Shown:
     """What is shown of a difference. `low` and `high`: one-sided 95 % bounds. `moved`: -1 and 1 where it is not 0 by an
-    interval that holds for all rows together. `items` would decide what is open; None where nothing is, or none would."""
+    interval that holds for all rows together. `items` would decide what is open; None: nothing is, or none would.
+    """
 
     low: float
     high: float

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from tradeoffs import metrics
-from tradeoffs.common.cells import TRAINED, Variant
+from tradeoffs.common.cells import TRAINED, Cell, Variant
 from tradeoffs.gate import definitions
 from tradeoffs.metrics import Metric
 from tradeoffs.results.results import Results
@@ -16,6 +16,7 @@ from tradeoffs.revisions import Revision
 CONTENT = ("subject", "prompt", "answer", "correct_option", "answer_tokens")
 CLOCKS = ("latency_seconds", "ttft_seconds")  # of an item: never twice the same
 COST = "cost"
+SIDES = ("base", "head")
 
 
 def _answers(metric: Metric) -> bool:
@@ -68,8 +69,11 @@ class Pairing:
 
     def __init__(self, base: Revision, head: Revision, before: Results, after: Results):
         self.before, self.after = before, after
+        self._rows: dict[tuple[int, Variant, str], dict[str, np.ndarray]] = {}
+        self._found: dict[tuple[Variant, Variant, str], tuple[str, bool]] = {}
         self._definitions = definitions.Changed(base, head)
-        old, new = (_flat(side.params.get("evaluate") or {}) for side in (base, head))
+        self._locks = base.outputs, head.outputs
+        old, new = (flat(section(side, "evaluate")) for side in (base, head))
         self.settings = {
             key: (old.get(key), new.get(key)) for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)
         }
@@ -83,8 +87,8 @@ class Pairing:
         return (
             self._of_settings(metric)
             or self._of_definition(theirs, ours, metric)
-            or self._of_items(theirs, ours, split)
-            or ("other tokens" if "tokens" in metric.columns and not self._same_tokens(theirs, ours, split) else "")
+            or self._items(theirs, ours, split)[0]
+            or ("other tokens" if "tokens" in metric.columns and not self._items(theirs, ours, split)[1] else "")
             or self._of_numbers(theirs, ours, name)
         )
 
@@ -101,12 +105,18 @@ class Pairing:
             for one, two in [(theirs, ours), *zip(other, mine, strict=True)]
         )
 
+    def same_trainings(self, theirs: Cell, ours: Cell) -> bool:
+        """Whether the weights are those of the same trainings, by their hashes, or by what else is known of them."""
+        old, new = self.before.run.seeds, self.after.run.seeds
+        if theirs != ours or old != new:
+            return False
+        found = [tuple(lock.get(theirs.training(seed).weights.as_posix()) for lock in self._locks) for seed in old]
+        if all(None not in both for both in found):
+            return all(one == two for one, two in found)
+        return self.before.training[theirs] == self.after.training[ours]
+
     def _of_settings(self, metric: Metric) -> str:
-        changed = [
-            key
-            for key in self.settings
-            if not key.startswith(f"{COST}.") and SETTINGS.get(key, _every)(metric)
-        ]
+        changed = [key for key in self.settings if not key.startswith(f"{COST}.") and SETTINGS.get(key, _every)(metric)]
         return f"another {', '.join(f'evaluate.{key}' for key in changed)}" if changed else ""
 
     def _of_definition(self, theirs: Variant, ours: Variant, metric: Metric) -> str:
@@ -118,35 +128,42 @@ class Pairing:
             return f"another answer_pattern of {ours.dataset}"
         return self._definitions.of(metric)
 
-    def _of_items(self, theirs: Variant, ours: Variant, split: str) -> str:
-        old, new = _rows(self.before.columns[theirs], split), _rows(self.after.columns[ours], split)
-        first, second = (list(dict.fromkeys(rows["item"].tolist())) for rows in (old, new))
-        if first != second:
-            gone, come = len(set(first) - set(second)), len(set(second) - set(first))
-            counted = f"{gone} of base and {come} of head alone" if gone or come else "in another order"
-            return f"other {split} items ({counted})"
-        if len(first) < len(old["item"]) or len(second) < len(new["item"]):
-            return ""  # windows of documents, which each tokenizer cuts as it does
-        content = [*CONTENT, *(["bytes"] if any(text is not None for text in old["prompt"]) else [])]
-        other = [name for name in content if not _alike(old[name], new[name])]
-        return f"other {split} items (their {', '.join(other)})" if other else ""
+    def _of(self, side: int, variant: Variant, split: str) -> dict[str, np.ndarray]:
+        """The items of a split; of the base (0) or the head (1)."""
+        if (side, variant, split) not in self._rows:
+            columns = (self.before, self.after)[side].columns[variant]
+            wanted = columns["split"] == split
+            self._rows[side, variant, split] = {name: values[wanted] for name, values in columns.items()}
+        return self._rows[side, variant, split]
 
-    def _same_tokens(self, theirs: Variant, ours: Variant, split: str) -> bool:
-        old, new = (_rows(columns, split)["tokens"] for columns in (self.before.columns[theirs], self.after.columns[ours]))
-        return _alike(old, new)
+    def _items(self, theirs: Variant, ours: Variant, split: str) -> tuple[str, bool]:
+        """Why the items of a split are not the same, if they are not, and whether they are as many tokens each."""
+        if (theirs, ours, split) not in self._found:
+            old, new = self._of(0, theirs, split), self._of(1, ours, split)
+            self._found[theirs, ours, split] = _other_items(old, new, split), _alike(old["tokens"], new["tokens"])
+        return self._found[theirs, ours, split]
 
     def _of_numbers(self, theirs: Variant, ours: Variant, name: str) -> str:
         split, metric = metrics.metric(name)
-        for results, one, side in ((self.before, theirs, "base"), (self.after, ours, "head")):
-            rows = _rows(results.columns[one], split)
-            there = np.array([np.isfinite(rows[column]) for column in metric.columns])
-            if not metric.column and bool(np.any(there.any(axis=0) & ~there.all(axis=0))):
-                return f"a value of {side} is not a number"
+        there = []
+        for side, (results, one) in enumerate(((self.before, theirs), (self.after, ours))):
+            rows = self._of(side, one, split)
+            finite = np.array([np.isfinite(rows[column]) for column in metric.columns])
+            there.append(finite.all(axis=0))
+            if not metric.column and bool(np.any(finite.any(axis=0) & ~there[-1])):
+                return f"a value of {SIDES[side]} is not a number"
             if not np.isfinite(results.values(one, name)[0]):
-                return f"not a number in {side}"
-        if self.before.together([theirs], name)[0] != self.after.together([ours], name)[0]:
-            return "measured on other items"
-        return ""
+                return f"not a number in {SIDES[side]}"
+        if _alike(self._of(0, theirs, split)["item"], self._of(1, ours, split)["item"]):
+            return "" if np.array_equal(*there) else "measured on other items"
+        old, new = self.before.together([theirs], name)[0], self.after.together([ours], name)[0]
+        return "" if old == new else "measured on other items"
+
+
+def section(side: Revision, name: str) -> dict[str, Any]:
+    """A block of params.yaml; of a file that is older than it nothing."""
+    found = side.params.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def holder(results: Results, variant: Variant, name: str) -> Variant:
@@ -156,9 +173,17 @@ def holder(results: Results, variant: Variant, name: str) -> Variant:
     return trained if lacks and trained in results.columns else variant
 
 
-def _rows(columns: Mapping[str, np.ndarray], split: str) -> dict[str, np.ndarray]:
-    wanted = columns["split"] == split
-    return {name: values[wanted] for name, values in columns.items()}
+def _other_items(old: Mapping[str, np.ndarray], new: Mapping[str, np.ndarray], split: str) -> str:
+    first, second = (list(dict.fromkeys(rows["item"].tolist())) for rows in (old, new))
+    if first != second:
+        gone, come = len(set(first) - set(second)), len(set(second) - set(first))
+        counted = f"{gone} of base and {come} of head alone" if gone or come else "in another order"
+        return f"other {split} items ({counted})"
+    if len(first) < len(old["item"]) or len(second) < len(new["item"]):
+        return ""  # windows of documents, which each tokenizer cuts as it does
+    content = [*CONTENT, *(["bytes"] if any(text is not None for text in old["prompt"]) else [])]
+    other = [name for name in content if not _alike(old[name], new[name])]
+    return f"other {split} items (their {', '.join(other)})" if other else ""
 
 
 def _equal(ours: Mapping[str, np.ndarray], theirs: Mapping[str, np.ndarray]) -> bool:
@@ -172,9 +197,9 @@ def _alike(ours: np.ndarray, theirs: np.ndarray) -> bool:
     return bool(np.array_equal(ours, theirs, equal_nan=ours.dtype != object))
 
 
-def _flat(block: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+def flat(block: Mapping[str, Any], before: str = "") -> dict[str, Any]:
     """Settings by their dotted names below a section."""
     found: dict[str, Any] = {}
     for key, value in block.items():
-        found |= _flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
+        found |= flat(value, f"{before}{key}.") if isinstance(value, Mapping) else {f"{before}{key}": value}
     return found

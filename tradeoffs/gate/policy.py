@@ -13,6 +13,7 @@ from tradeoffs.plumbing.errors import UserError, near
 from tradeoffs.results import costs
 
 PATH = Path("gate.yaml")
+Which = Literal["recommended", "all"] | tuple[str, ...]
 WORDS = ("recommended", "all")
 # Judged wherever they were measured, and no others unless they are named.
 COSTS = ("size_mb", "model_memory_mb", "peak_gpu_memory_mb", "prefill_tokens_per_second", "decode_tokens_per_second")
@@ -20,10 +21,10 @@ COSTS = ("size_mb", "model_memory_mb", "peak_gpu_memory_mb", "prefill_tokens_per
 
 @dataclass(frozen=True)
 class Policy:
-    """`on`: whose rows are judged. `metrics` are margins that take the place of those in `decide.margins`, by the same
+    """`variants`: whose rows are judged. `metrics` are margins that take the place of those in `decide.margins`, by the same
     names; `costs` how much dearer is no loss, as a part of the cost; `ignore` what is not judged, of both."""
 
-    on: Literal["recommended", "all"] | tuple[str, ...] = "recommended"
+    variants: Which = "recommended"
     metrics: dict[str, float] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
     ignore: tuple[str, ...] = ()
@@ -40,7 +41,7 @@ class Policy:
 
 @dataclass(frozen=True)
 class _File:
-    on: Any | None = None
+    variants: Any | None = None  # not `on`, which YAML 1.1 takes for true
     metrics: dict[str, PositiveFloat] | None = None
     costs: dict[str, NonNegative] | None = None
     ignore: list[str] | None = None
@@ -64,9 +65,15 @@ def read(path: Path | None) -> Policy:
     if found is None or problems:
         count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
         raise UserError("\n  ".join([f"{path}: {count}", *map(shown, problems)]))
-    on = WORDS[0] if found.on is None else found.on
+    which: Which = (
+        "all"
+        if found.variants == "all"
+        else tuple(found.variants)
+        if isinstance(found.variants, list)
+        else "recommended"
+    )
     return Policy(
-        tuple(on) if isinstance(on, list) else on,
+        which,
         found.metrics or {},
         found.costs or {},
         tuple(found.ignore or ()),
@@ -85,9 +92,9 @@ def _problems(found: _File) -> Iterator[str]:
     known = list(dict.fromkeys([*bare, *full]))
     without = {name for stands in ("quality", "summary") for name in metrics.names(stands)} - set(full)
     without |= {metric.name for metric in metrics.every() if not metric.better}
-    if not (found.on is None or found.on in WORDS or _names(found.on)):
-        hint = near(found.on, WORDS) if isinstance(found.on, str) else ""
-        yield f"on: must be {' or '.join(WORDS)}, or a list of variants{hint}"
+    if not (found.variants is None or found.variants in WORDS or _names(found.variants)):
+        hint = near(found.variants, WORDS) if isinstance(found.variants, str) else ""
+        yield f"variants: must be {' or '.join(WORDS)}, or a list of variants{hint}"
     for name in found.metrics or ():
         if name in without:
             yield f"metrics.{name}: neither end of it is better, so nothing is worse by it; leave it out"
@@ -103,8 +110,8 @@ def _problems(found: _File) -> Iterator[str]:
             yield f"ignore[{index}]: {name} has a margin above; leave out one of them"
 
 
-def _names(on: Any) -> bool:
-    return isinstance(on, list) and bool(on) and all(isinstance(name, str) and name for name in on)
+def _names(which: Any) -> bool:
+    return isinstance(which, list) and bool(which) and all(isinstance(name, str) and name for name in which)
 
 
 def gated_metrics(policy: Policy, margins: dict[str, float]) -> dict[str, float]:

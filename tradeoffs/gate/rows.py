@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Final, Literal
 
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.gate.policy import Policy
@@ -10,11 +10,16 @@ from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
 from tradeoffs.revisions import Revision
 
-PASS, BETTER, SAME, WORSE = "PASS", "BETTER", "SAME", "WORSE"
-NOT_SHOWN, NOT_COMPARED = "NOT SHOWN", "NOT COMPARED"
-LEFT_OUT = "LEFT OUT"  # said, and of no effect: a speed that another machine measured
+PASS: Final = "PASS"
+BETTER: Final = "BETTER"
+SAME: Final = "SAME"
+WORSE: Final = "WORSE"
+NOT_SHOWN: Final = "NOT SHOWN"
+NOT_COMPARED: Final = "NOT COMPARED"
+LEFT_OUT: Final = "LEFT OUT"  # said, and of no effect: a speed that another machine measured
 Word = Literal["PASS", "BETTER", "SAME", "WORSE", "NOT SHOWN", "NOT COMPARED", "LEFT OUT"]
 Verdict = Literal["PASS", "WORSE", "NOT SHOWN"]
+Moved = Literal["", "better", "worse"]
 EXIT: dict[Verdict, int] = {PASS: 0, WORSE: 1, NOT_SHOWN: 2}
 
 
@@ -38,7 +43,7 @@ class Row:
     word: Word
     items: int | None = None
     note: str = ""
-    moved: Literal["", "better", "worse"] = ""
+    moved: Moved = ""
 
 
 @dataclass(frozen=True)
@@ -82,9 +87,13 @@ class Gate:
     before: Results = field(repr=False)
     after: Results = field(repr=False)
 
+    @property
+    def compared(self) -> list[Gated | Decided]:
+        return [*self.gated, *self.decisions]
+
     def rows(self) -> Iterator[tuple[Gated | Decided, Row]]:
         """Every row with what it is of."""
-        for one in (*self.gated, *self.decisions):
+        for one in self.compared:
             for row in one.rows:
                 yield one, row
 
@@ -94,7 +103,7 @@ class Gate:
         if WORSE in words:
             return WORSE
         judged = any(row.kind == "quality" and row.word != LEFT_OUT for _, row in self.rows())
-        missing = any(one.missing for one in (*self.gated, *self.decisions))
+        missing = any(one.missing for one in self.compared)
         return NOT_SHOWN if missing or not judged or {NOT_SHOWN, NOT_COMPARED} & set(words) else PASS
 
     @property

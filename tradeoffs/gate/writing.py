@@ -22,11 +22,17 @@ from tradeoffs.gate.rows import (
     Gate,
     Gated,
     Row,
+    Word,
 )
-from tradeoffs.report.formatting import Lines, code, escaped, short, shortened, signed, table
+from tradeoffs.report.formatting import code, escaped, short, shortened, signed, table
 
 FEW = 30  # rows; of more only those that say something are in the table
 DIGITS = 6  # significant ones, in JSON
+READING = (
+    "head - base [low, high]: above low with 95 %, and below high with 95 %. PASS means shown to lose no more than the "
+    "margin."
+)
+MOST = 100  # rows of a table, the worst first
 COLUMNS = ("", "", "base", "head", "head - base", "margin", "")
 # What XML 1.0 cannot hold, however it is written, beside what `harmless` writes out.
 _NO_XML = re.compile("[\ufffe\uffff]")
@@ -45,32 +51,35 @@ def sentence(gate: Gate) -> str:
         what = f"{count.total() - count[LEFT_OUT]} numbers"
         return f"**{PASS}**: none of {what} is worse by more than its margin ({against})"
     opened = [f"{count[word]} {text}" for word, text in _OPEN.items() if count[word]]
-    opened += [f"{one.note} ({_name(one)})" for one in (*gate.gated, *gate.decisions) if one.missing]
+    opened += [f"{one.note} ({_name(one)})" for one in gate.compared if one.missing]
     return f"**{NOT_SHOWN}**: {escaped('; '.join(opened) or 'nothing was compared')} ({against})"
 
 
-_OPEN = {NOT_SHOWN: "not shown to be within the margin", NOT_COMPARED: "not compared"}
+_OPEN: dict[Word, str] = {NOT_SHOWN: "not shown to be within the margin", NOT_COMPARED: "not compared"}
+
+
+_ORDER: dict[Word, int] = {WORSE: 0, NOT_COMPARED: 1, NOT_SHOWN: 2}
 
 
 def markdown(gate: Gate) -> str:
     """The verdict, what to know of the comparison, and the rows that say something; all of few."""
     lines = [sentence(gate), ""]
     lines += [f"- {escaped(shortened(on_a_line(note)))}" for note in gate.notes]
-    lines += [f"- {code(_name(one))}: {escaped(one.note)}" for one in (*gate.gated, *gate.decisions) if one.note and (one.missing or not one.rows) and not _quiet(one)]
+    lines += [f"- {code(_name(one))}: {escaped(one.note)}" for one in gate.compared if _is_told(one)]
     lines += [""] if lines[-1] else []
     every = list(gate.rows())
     shown = every if len(every) <= FEW else [(of, row) for of, row in every if _says(row)]
+    if len(shown) > MOST:
+        shown = sorted(shown, key=lambda one: _ORDER.index(one[1].word) if one[1].word in _ORDER else len(_ORDER))[
+            :MOST
+        ]
     if shown:
         lines += [*table(COLUMNS, [_cells(of, row) for of, row in shown], texts=(COLUMNS[1],), keys=2), ""]
     if len(shown) < len(every):
-        rest = Counter(row.word for _, row in every if not _says(row))
+        rest = Counter(row.word for _, row in every) - Counter(row.word for _, row in shown)
         lines += [f"Not in the table: {', '.join(f'{number} {word}' for word, number in rest.items())}.", ""]
     if any(row.difference for _, row in every):
-        lines += [
-            "head - base [low, high]: it is above low with 95 %, and below high with 95 %; PASS: it is shown to be no worse "
-            "than the margin.",
-            "",
-        ]
+        lines += [READING, ""]
     return "\n".join(lines)
 
 
@@ -101,9 +110,9 @@ def dumped(found: dict[str, Any]) -> str:
 
 
 def junit(gate: Gate) -> str:
-    """A test case for each row, and for each variant that could not be compared: `failure` is worse, `error` not shown."""
+    """A test case for each row, and for what could not be compared: `failure` is worse, `error` not shown."""
     cases = []
-    for one in (*gate.gated, *gate.decisions):
+    for one in gate.compared:
         if one.missing:
             cases.append(_case(_name(one), "compared", "error", NOT_COMPARED, one.note))
         for row in one.rows:
@@ -117,9 +126,11 @@ def junit_failed(message: str) -> str:
 
 
 def _suite(cases: Sequence[ElementTree.Element]) -> str:
-    counts = {f"{kind}s" if kind != "skipped" else kind: str(sum(case.find(kind) is not None for case in cases)) for kind in ("failure", "error", "skipped")}
-    suites = ElementTree.Element("testsuites", name="gate", tests=str(len(cases)), **counts)
-    suite = ElementTree.SubElement(suites, "testsuite", name="gate", tests=str(len(cases)), **counts)
+    counts = {"tests": str(len(cases))}
+    for kind, key in (("failure", "failures"), ("error", "errors"), ("skipped", "skipped")):
+        counts[key] = str(sum(case.find(kind) is not None for case in cases))
+    suites = ElementTree.Element("testsuites", {"name": "gate"} | counts)
+    suite = ElementTree.SubElement(suites, "testsuite", {"name": "gate"} | counts)
     suite.extend(cases)
     ElementTree.indent(suites)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(suites, encoding="unicode") + "\n"
@@ -139,12 +150,15 @@ def _xml(text: str) -> str:
 def _name(one: Gated | Decided) -> str:
     if isinstance(one, Gated):
         return str(one.variant)
-    return f"{one.pair}: {one.before or 'nothing'} to {one.after or 'nothing'}" if one.before != one.after else str(one.pair)
+    changed = one.before != one.after
+    return f"{one.pair}: {one.before or 'nothing'} to {one.after or 'nothing'}" if changed else str(one.pair)
 
 
-def _quiet(one: Gated | Decided) -> bool:
-    """Whether nobody has to be told: what is recommended has stayed what it was."""
-    return isinstance(one, Decided) and one.before == one.after and one.before is not None
+def _is_told(one: Gated | Decided) -> bool:
+    """Whether its note stands above the table: nobody has to be told that what is recommended has stayed the same."""
+    if isinstance(one, Decided) and one.before == one.after and one.before is not None:
+        return False
+    return bool(one.note)
 
 
 def _says(row: Row) -> bool:
@@ -176,7 +190,8 @@ def _change(row: Row) -> str:
     if found is None:
         return ""
     if row.kind == "cost":
-        return f"{found.value:+.3g}" if found.low == found.high else f"{found.value:+.3g} [{found.low:+.3g}, {found.high:+.3g}]"
+        ends = f" [{found.low:+.3g}, {found.high:+.3g}]" if found.low != found.high else ""
+        return f"{found.value:+.3g}{ends}"
     if not all(map(math.isfinite, (found.low, found.high))):
         return f"{found.value:+.3g}"
     return "0" if row.word == SAME else signed(found, row.name)
