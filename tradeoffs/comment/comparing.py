@@ -18,6 +18,6 @@ def compared(base: Revision, head: Revision, path: Path | None) -> Compared | st
     policy = policies.read(path)
     try:
         gate = judge(base, head, policy)
-        return Compared(gate, gate if policy.on == "all" else judge(base, head, replace(policy, on="all")))
+        return Compared(gate, gate if policy.variants == "all" else judge(base, head, replace(policy, variants="all")))
     except UserError as error:
         return str(error)

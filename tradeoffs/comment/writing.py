@@ -26,6 +26,7 @@ from tradeoffs.results import ranking
 from tradeoffs.results.results import Results
 from tradeoffs.revisions import Revision
 
+MOST_NAMED = 4  # variants in a sentence
 FIRST = 12  # rows of a table on the first screen
 MOST_FOLDED = 150  # rows of all, in what is folded
 HEADINGS = {PASS: "Not worse", WORSE: "Worse", NOT_SHOWN: "Not shown either way"}
@@ -53,7 +54,7 @@ def comment(marker: str, base: Revision, head: Revision, found: Compared | str) 
         lines += ["### Not compared", "", f"{sides}: {said(found, 2000)}", ""]
         lines += _changed(base, head, None)
     else:
-        lines += [f"### {headline(found.gate)}", "", f"{sides}.", ""]
+        lines += [f"### {headline(found.gate)}", "", f"{sides}. {_judged(found)}", ""]
         lines += _changed(base, head, found.gate)
         lines += [
             *_moved(found.every),
@@ -84,9 +85,24 @@ def headline(gate: Gate) -> str:
         hint = f"; {needed:,} test items would decide" if needed else ""
         return f"{word}: {', and '.join(some) or 'nothing was judged'}{hint}"
     better = sum(row.word == BETTER for _, row in rows)
-    if all(row.base == row.head for _, row in rows):
+    if all(_same(row) for _, row in rows):
         return f"{word}: the {len(rows)} judged numbers are the same"
     return f"{word}: all {len(rows)} judged numbers are within their margins{f', {better} better' if better else ''}"
+
+
+def _judged(found: Compared) -> str:
+    """Whom the verdict is of, and who else has lost: a verdict of few must not be read as one of all."""
+    on = found.gate.policy.variants
+    if on == "all":
+        return "Every variant is judged."
+    names = [_name(one, found.gate.after) for one in found.gate.gated]
+    who = "what is recommended" if on == "recommended" else "what the policy names"
+    said = f"Judged: {who} ({', '.join(names[:MOST_NAMED])}{' and others' * (len(names) > MOST_NAMED)})."
+    judged = {one.variant for one in found.gate.gated}
+    lost = {one.variant for one, row in found.every.rows() if isinstance(one, Gated) and row.word == WORSE} - judged
+    if not lost:
+        return said
+    return f"{said} **Not judged, and worse by more than a margin: {counted(list(lost), 'other variant')}, below.**"
 
 
 def _lacking(gate: Gate) -> list[Gated | Decided]:
@@ -165,6 +181,10 @@ def _by_variant(gate: Gate, of: dict[Variant, list[Row]]) -> Lines:
         "better besides",
     ]
     return table(header, written, texts=header)
+
+
+def _same(row: Row) -> bool:
+    return row.word == SAME or (row.base == row.head and row.difference is not None)
 
 
 def _worse(row: Row) -> bool:
@@ -289,12 +309,13 @@ def _rest(found: Compared) -> Lines:
     news = [one for one in gate.gated if not one.rows]
     lines += [f"- {_name(one, gate.after)}: {said(one.note)}" for one in news[:MOST_FOLDED]] + ([""] if news else [])
     lines += [*READ, ""]
-    compared = [(one, row) for one, row in gate.rows() if isinstance(one, Gated) and row.word not in (SAME, LEFT_OUT)]
-    same = sum(row.word == SAME for _, row in gate.rows())
+    own = [(one, row) for one, row in gate.rows() if isinstance(one, Gated)]
+    compared = [(one, row) for one, row in own if not _same(row) and row.word != LEFT_OUT]
+    same = sum(_same(row) for _, row in own)
     lines += [*_table(gate, compared[:MOST_FOLDED]), ""] if compared else []
     if len(compared) > MOST_FOLDED:
         lines += [f"And {len(compared) - MOST_FOLDED} more rows, in the gate's own output.", ""]
-    lines += [f"{same} numbers are the same on both sides, to the last bit.", ""] if same else []
+    lines += [f"{same} numbers are the same on both sides.", ""] if same else []
     return folded(f"All {sum(1 for _ in gate.rows())} numbers, notes, and how to read this", lines)
 
 
