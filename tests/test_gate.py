@@ -4,12 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
-from fake_gate import REPO, Side, items, rows
+from fake_gate import REPO, VARIANT, Side, items, measured, rows
 
 from tradeoffs import metrics, params
 from tradeoffs.gate import measuring, pairing
 from tradeoffs.gate.measuring import Sample
+from tradeoffs.gate.pairing import Pairing
 from tradeoffs.gate.policy import directed
+from tradeoffs.gate.quality import Quality, finished
 from tradeoffs.gate.rows import BETTER, NOT_COMPARED, PASS, SAME, WORSE
 from tradeoffs.metrics import registry
 
@@ -307,3 +309,50 @@ def test_of_more_rows_it_takes_more_to_fail_and_no_more_to_pass():
 def noise_of(seed):
     drawn = np.concatenate([[0.0], np.random.default_rng(seed).normal(0.0, 0.02, 400)])
     return Sample(drawn, 0.02, 300, 0.001)
+
+
+# ---- several trainings
+
+
+def with_seeds(shifts, made):
+    """Results of a method with a training for each shift of its loss; the format gated is made of the first."""
+    seeds = [42 + place for place in range(len(shifts))]
+    trained = VARIANT.cell.variant("trained")
+    further = VARIANT.cell.further(seeds)
+    columns = {}
+    for variant, shift in zip([trained, *further], shifts, strict=True):
+        columns[variant] = items(60, 30)
+        columns[variant]["log_likelihood"] -= shift * columns[variant]["tokens"]
+    columns[VARIANT] = {name: values.copy() for name, values in columns[trained].items()}
+    found = measured(columns, 200, made, {})
+    found.run.seeds, found._further = seeds, {VARIANT.cell: further}
+    return found
+
+
+def judged(before, after):
+    quality = Quality(Pairing(Side("base"), Side("head"), before, after), {"test_loss": 0.05}, set())
+    [[row]] = finished([quality.rows(VARIANT, VARIANT)])
+    return row, list(quality.notes)
+
+
+def test_with_several_trainings_the_mean_is_compared_and_what_the_seeds_add_is_in_the_error():
+    before = with_seeds([0.0, 0.01, -0.01], 0)
+    row, notes = judged(before, with_seeds([0.01, 0.09, -0.01], 1))
+    assert row.difference.value == pytest.approx(0.03)
+    spread = (np.var([0.0, 0.01, -0.01], ddof=1) / 3 + np.var([0.01, 0.09, -0.01], ddof=1) / 3) ** 0.5
+    assert row.difference.error == pytest.approx(spread, rel=1e-3)
+    assert row.difference.high > 0.03 + 2 * spread  # Student's t of few seeds
+    assert not notes
+
+
+def test_weights_of_one_training_are_judged_as_they_are_and_that_is_said():
+    row, notes = judged(with_seeds([0.0], 0), with_seeds([0.01], 1))
+    assert row.word == PASS and "one training on a side" in notes[0]
+    row, notes = judged(with_seeds([0.0], 0), with_seeds([0.01], 0))  # another format of the same training
+    assert row.word == PASS and not notes
+
+
+def test_where_one_side_was_trained_once_its_seed_matters_as_much_as_those_of_the_other():
+    row, notes = judged(with_seeds([0.0], 0), with_seeds([0.01, 0.09, -0.01], 1))
+    spread = np.var([0.01, 0.09, -0.01], ddof=1) * (1 + 1 / 3)
+    assert row.difference.error == pytest.approx(spread**0.5, rel=1e-3) and notes

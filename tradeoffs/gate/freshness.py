@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from tradeoffs.common.cells import SCORES, variants
+from tradeoffs.common.cells import COST, SCORES, variants
 from tradeoffs.gate import committed
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.revisions import WORKSPACE, Revision
@@ -27,11 +28,32 @@ def require(side: Revision) -> None:
 
 def problems(side: Revision) -> list[str]:
     """What does not fit: settings, code, entries among each other and, of the workspace, files on disk."""
-    return list(dict.fromkeys([*_settings(side), *_entries(side), *_code(side), *_files(side)]))
+    entries = needed(side)
+    return list(
+        dict.fromkeys([*_settings(side, entries), *_entries(side, entries), *_code(side, entries), *_files(side)])
+    )
 
 
-def _settings(side: Revision) -> Iterator[str]:
-    for stage, entry in side.lock.items():
+def needed(side: Revision) -> dict[str, dict[str, Any]]:
+    """The entries of dvc.lock that the numbers of its run list come from: it keeps those of earlier run lists, too."""
+    made_by = {str(out["path"]): stage for stage, entry in side.lock.items() for out in entry.get("outs") or ()}
+    read = [str(path) for variant in variants(side.run) for path in (variant.items, variant.facts)]
+    todo: list[str] = [stage for stage in ("score", "aggregate") if stage in side.lock]
+    todo += [made_by[path] for path in [*read, str(SCORES), str(COST)] if path in made_by]
+    found: dict[str, dict[str, Any]] = {}
+    while todo:
+        stage = todo.pop()
+        if stage in found:
+            continue
+        found[stage] = side.lock[stage]
+        for dep in found[stage].get("deps") or ():
+            path = Path(dep["path"])
+            todo += [made_by[str(owner)] for owner in (path, *path.parents) if str(owner) in made_by]
+    return found
+
+
+def _settings(side: Revision, entries: dict[str, dict[str, Any]]) -> Iterator[str]:
+    for stage, entry in entries.items():
         for key, was in ((entry.get("params") or {}).get("params.yaml") or {}).items():
             now = _at(side.params, key)
             if now != was:
@@ -44,24 +66,22 @@ def _at(block: Any, key: str) -> Any:
     return block
 
 
-def _entries(side: Revision) -> Iterator[str]:
+def _entries(side: Revision, entries: dict[str, dict[str, Any]]) -> Iterator[str]:
     """What one stage made, and what another says to have read of it."""
-    for stage, entry in side.lock.items():
+    for stage, entry in entries.items():
         for dep in entry.get("deps") or ():
             path, md5 = dep["path"], dep.get("md5")
             if side.outputs.get(path, md5) != md5:
                 yield f"{stage}: was run with another {path}"
-    deps = {
-        stage: {dep["path"]: dep.get("md5") for dep in entry.get("deps") or ()} for stage, entry in side.lock.items()
-    }
+    deps = {stage: {dep["path"]: dep.get("md5") for dep in entry.get("deps") or ()} for stage, entry in entries.items()}
     for path, md5 in deps.get("score", {}).items():
         if deps.get("aggregate", {}).get(path, md5) != md5:
             yield f"aggregate: was run with another {path}"
 
 
-def _code(side: Revision) -> Iterator[str]:
+def _code(side: Revision, entries: dict[str, dict[str, Any]]) -> Iterator[str]:
     wanted: dict[tuple[str, str], str] = {}
-    for stage, entry in side.lock.items():
+    for stage, entry in entries.items():
         for dep in entry.get("deps") or ():
             if dep["path"].startswith(CODE):
                 wanted.setdefault((dep["path"], dep["md5"]), stage)

@@ -145,17 +145,17 @@ class Pairing:
 
     def _of_numbers(self, theirs: Variant, ours: Variant, name: str) -> str:
         split, metric = metrics.metric(name)
-        there = []
+        there: list[np.ndarray] = []
         for side, (results, one) in enumerate(((self.before, theirs), (self.after, ours))):
             rows = self._of(side, one, split)
             finite = np.array([np.isfinite(rows[column]) for column in metric.columns])
-            there.append(finite.all(axis=0))
+            there.append(np.asarray(finite.all(axis=0)))
             if not metric.column and bool(np.any(finite.any(axis=0) & ~there[-1])):
                 return f"a value of {SIDES[side]} is not a number"
             if not np.isfinite(results.values(one, name)[0]):
                 return f"not a number in {SIDES[side]}"
         if _alike(self._of(0, theirs, split)["item"], self._of(1, ours, split)["item"]):
-            return "" if np.array_equal(*there) else "measured on other items"
+            return "" if np.array_equal(there[0], there[1]) else "measured on other items"
         old, new = self.before.together([theirs], name)[0], self.after.together([ours], name)[0]
         return "" if old == new else "measured on other items"
 

@@ -21,8 +21,8 @@ COSTS = ("size_mb", "model_memory_mb", "peak_gpu_memory_mb", "prefill_tokens_per
 
 @dataclass(frozen=True)
 class Policy:
-    """`variants`: whose rows are judged. `metrics` are margins that take the place of those in `decide.margins`, by the same
-    names; `costs` how much dearer is no loss, as a part of the cost; `ignore` what is not judged, of both."""
+    """`variants`: whose rows are judged. `metrics`: margins in the place of those in `decide.margins`, by the same
+    names; `costs`: how much dearer is no loss, as a part of the cost; `ignore`: what is not judged, of both."""
 
     variants: Which = "recommended"
     metrics: dict[str, float] = field(default_factory=dict)
@@ -65,13 +65,9 @@ def read(path: Path | None) -> Policy:
     if found is None or problems:
         count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
         raise UserError("\n  ".join([f"{path}: {count}", *map(shown, problems)]))
-    which: Which = (
-        "all"
-        if found.variants == "all"
-        else tuple(found.variants)
-        if isinstance(found.variants, list)
-        else "recommended"
-    )
+    which: Which = "all" if found.variants == "all" else "recommended"
+    if isinstance(found.variants, list):
+        which = tuple(found.variants)
     return Policy(
         which,
         found.metrics or {},

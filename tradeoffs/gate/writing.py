@@ -70,9 +70,7 @@ def markdown(gate: Gate) -> str:
     every = list(gate.rows())
     shown = every if len(every) <= FEW else [(of, row) for of, row in every if _says(row)]
     if len(shown) > MOST:
-        shown = sorted(shown, key=lambda one: _ORDER.index(one[1].word) if one[1].word in _ORDER else len(_ORDER))[
-            :MOST
-        ]
+        shown = sorted(shown, key=lambda one: _ORDER.get(one[1].word, len(_ORDER)))[:MOST]
     if shown:
         lines += [*table(COLUMNS, [_cells(of, row) for of, row in shown], texts=(COLUMNS[1],), keys=2), ""]
     if len(shown) < len(every):
