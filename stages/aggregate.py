@@ -2,7 +2,7 @@
 
 IN   data/items/    data/seeds/    data/copying/    data/scores.parquet    data/facts/    data/cost.json
      data/training/    data/prepared/<dataset>/info.json    data/lengths/
-OUT  metrics/{training,quality,cost,mmlu}.json    metrics/{summary,ladder}.csv    metrics/decision.json    plots/
+OUT  metrics/{headline,training,quality,cost,mmlu,decision}.json    metrics/{summary,ladder}.csv    plots/
      report/ (pages in Markdown and HTML, of which report.md is the first; with prompts in params.yaml also the answers
      to them, prompts.csv)
      python -m stages.aggregate
@@ -47,7 +47,7 @@ def main() -> None:
     # Everything is made before the first file is written.
     measured = {name: make(results) for name, make in METRICS.items()}
     decisions = [decision.decide(results, pair) for pair in results.groups()]
-    decided = decision.table(results, decisions)
+    measured |= {"headline": tables.headline(results, decisions), "decision": decision.table(results, decisions)}
     summary, ladder, answers = tables.summary(results), tables.ladder(results), tables.prompts(results)
     with files.new_folder("plots") as folder:
         tables.write_csv(folder / "training.csv", tables.curves(results, "curve"))
@@ -58,7 +58,6 @@ def main() -> None:
 
     for name, numbers in measured.items():
         files.write_json(f"metrics/{name}.json", numbers)
-    files.write_json("metrics/decision.json", decided)
     tables.write_csv("metrics/summary.csv", summary)
     tables.write_csv("metrics/ladder.csv", ladder)
     if answers:

@@ -22,6 +22,7 @@ RUN = {
     "precisions": [],
     "quants": ["f16", "q4_0"],
 }
+CODE = (Path("stages/score.py"), Path("tradeoffs/metrics/answers.py"))  # by which answers were scored
 # Nobody's settings of Git and DVC take part.
 ALONE = dict.fromkeys(("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"), os.devnull)
 ALONE |= {f"GIT_{who}_{what}": "team@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
@@ -68,9 +69,13 @@ def outputs(run: params.Run) -> Iterable[Path]:
 
 
 def commit(message: str) -> str:
-    """Puts what lies in data/ into DVC's cache and commits dvc.lock; the commit's hash."""
-    stage = {"cmd": "echo made", "outs": [str(path) for path in outputs(params.load_all().run)]}
-    Path("dvc.yaml").write_text(quick_yaml.dump({"stages": {"made": stage}}))
+    """Puts what lies in data/ into DVC's cache, as one stage made it, and commits dvc.lock; the commit's hash."""
+    for path in CODE:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    outs = [str(path) for path in outputs(params.load_all().run)]
+    stage = {"cmd": "echo made", "deps": ["stages/score.py", "tradeoffs/metrics"], "outs": outs}
+    Path("dvc.yaml").write_text(quick_yaml.dump({"stages": {"score": stage}}))
     Path("dvc.lock").unlink(missing_ok=True)
     with Repo() as repo:
         repo.commit(force=True)

@@ -5,9 +5,10 @@
         ...  # a process with HF_ENDPOINT=hub.url
 
 The clients read HF_ENDPOINT when they are imported, so they run in a process of their own; `environment` is its
-environment.
+environment. It takes commits too, to what belongs to OWNER, who is known by TOKEN.
 """
 
+import base64
 import hashlib
 import json
 import os
@@ -23,15 +24,20 @@ from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import forked
+import yaml
 from loopback import Loopback
 
 REPO = Path(__file__).parents[1]
 TOKEN, STRANGER = "hf_letmein", "hf_stranger"  # opens what is private or gated; is known and opens nothing
+OWNER = "team"  # whose TOKEN is
 Kind = Literal["dataset", "model"]
 Access = Literal["public", "private", "gated"]
 API = re.compile(
     r"/api/(?P<kind>datasets|models)/(?P<repo>[^/]+/[^/]+)(?:/(?P<what>revision|tree|paths-info)/(?P<rest>.+))?"
 )
+WRITE = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/(?P<what>preupload|commit)/(?P<revision>.+)")
+BATCH = re.compile(r"/(?P<repo>[^/]+/[^/]+)\.git/info/lfs/objects/batch")
+LICENCES = ("apache-2.0", "mit", "gemma", "other")  # of a card; the hub has a longer list
 FILE = re.compile(r"/(?P<kind>datasets/)?(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)")
 LARGE = (".safetensors", ".bin", ".parquet", ".gguf", ".model")  # what the hub keeps in Git's large file storage
 
@@ -62,6 +68,8 @@ class FakeHub(Loopback):
         self.reset = False
         self.silent: dict[str, int] = {}
         self.broken: dict[str, int] = {}
+        self.messages: list[str] = []  # of the commits that were pushed
+        self._large: dict[str, bytes] = {}  # uploaded, by SHA-256
         self._repositories: dict[tuple[Kind, str], Repository] = {}
 
     def publish(
@@ -71,11 +79,86 @@ class FakeHub(Loopback):
         held = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         found = self._repositories.setdefault((kind, repo), Repository(kind, access))
         found.access = access
+        return self._commit(found, repo, held, branch)
+
+    def held(self, repo: str, branch: str = "main") -> tuple[Access, dict[str, bytes]]:
+        """Who may read a model, and the files of its newest commit."""
+        found = self._repositories["model", repo]
+        return found.access, found.commits[found.branches[branch]]
+
+    def _commit(self, found: Repository, repo: str, held: dict[str, bytes], branch: str) -> str:
         listed = sorted((path, hashlib.sha256(content).hexdigest()) for path, content in held.items())
         commit = hashlib.sha1(json.dumps([repo, listed]).encode()).hexdigest()
         found.commits[commit] = held
         found.branches[branch] = commit
         return commit
+
+    def write(self, command: str, path: str, body: bytes, token: str | None) -> "Answer | None":
+        """What the hub says to a request that changes something; None to any other."""
+        if command == "PUT":
+            self._large[path.rpartition("/")[2]] = body
+            return Answer.json({})
+        if command != "POST":
+            return None
+        if path == "/api/validate-yaml":
+            return self._validated(json.loads(body)["content"])
+        if path == "/api/repos/create":
+            asked = json.loads(body)
+            repo = f"{asked['organization'] or OWNER}/{asked['name']}"
+            if (refused := self._refused(repo, token)) is not None:
+                return refused
+            if ("model", repo) in self._repositories:
+                return Answer.error(409, None)
+            private = asked.get("private") or asked.get("visibility") == "private"
+            made = self._repositories["model", repo] = Repository("model", "private" if private else "public")
+            self._commit(made, repo, {".gitattributes": b""}, "main")
+            return Answer.json({"url": f"{self.url}/{repo}"})
+        if match := BATCH.fullmatch(path):
+            objects = [
+                one | {"actions": {"upload": {"href": f"{self.url}/lfs/{one['oid']}"}}}
+                for one in json.loads(body)["objects"]
+            ]
+            return self._refused(match["repo"], token) or Answer.json({"transfer": "basic", "objects": objects})
+        if match := WRITE.fullmatch(path):
+            if (refused := self._refused(match["repo"], token)) is not None:
+                return refused
+            if match["what"] == "commit":
+                return self._pushed(match["repo"], [json.loads(line) for line in body.splitlines()])
+            wanted = [one["path"] for one in json.loads(body)["files"]]
+            modes = {name: "lfs" if name.endswith(LARGE) else "regular" for name in wanted}
+            rows = [{"path": name, "uploadMode": mode, "shouldIgnore": False} for name, mode in modes.items()]
+            return Answer.json({"files": rows})
+        return None
+
+    def _refused(self, repo: str, token: str | None) -> "Answer | None":
+        if token == TOKEN and repo.startswith(f"{OWNER}/"):
+            return None
+        return Answer.error(403 if token in (TOKEN, STRANGER) else 401, None)
+
+    def _validated(self, card: str) -> "Answer":
+        """As the hub does, it takes no licence that it does not know."""
+        licence = (_front_matter(card.encode()) or {}).get("license")
+        if licence in (None, *LICENCES):
+            return Answer.json({"errors": [], "warnings": []})
+        told = {"errors": [{"message": f'"license" must be one of {LICENCES}'}], "warnings": []}
+        return Answer(400, json.dumps(told).encode(), {"Content-Type": "application/json"})
+
+    def _pushed(self, repo: str, operations: list[dict[str, Any]]) -> "Answer":
+        found = self._repositories["model", repo]
+        held = dict(self.held(repo)[1])
+        for one in operations:
+            value = one["value"]
+            if one["key"] == "header":
+                self.messages.append(value["summary"])
+            elif one["key"] == "file":
+                held[value["path"]] = base64.b64decode(value["content"])
+            elif one["key"] == "lfsFile":
+                held[value["path"]] = self._large[value["oid"]]
+            else:
+                assert one["key"] == "deletedFile"
+                del held[value["path"]]
+        commit = self._commit(found, repo, held, "main")
+        return Answer.json({"commitUrl": f"{self.url}/{repo}/commit/{commit}", "commitOid": commit})
 
     def forget(self, repo: str, commit: str, kind: Kind = "dataset") -> None:
         """Takes a commit away, as when its author has rewritten the history."""
@@ -120,7 +203,9 @@ class FakeHub(Loopback):
             if match["what"] == "paths-info":
                 return Answer.json([entry for name in asked for entry in _entries(held, name.strip("/"))])
             siblings = [{"rfilename": name} for name in sorted(held)]
-            facts = {"id": match["repo"], "sha": commit, "siblings": siblings, "tags": [], "private": False}
+            private = self._repositories[kind, match["repo"]].access == "private"
+            facts = {"id": match["repo"], "sha": commit, "siblings": siblings, "tags": [], "private": private}
+            facts |= {"cardData": card} if (card := _front_matter(held.get("README.md", b""))) else {}
             return Answer.json(facts | {"gated": False, "disabled": False, "downloads": 0, "likes": 0})
         if match := FILE.fullmatch(path):
             kind = "dataset" if match["kind"] else "model"
@@ -189,13 +274,17 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._reply()
 
+    def do_PUT(self) -> None:
+        self._reply()
+
     def _reply(self) -> None:
         parts = urlsplit(self.path)
         self.of.requests.append((self.command, unquote(parts.path)))
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         authorization = self.headers.get("Authorization")
         token = authorization.removeprefix("Bearer ") if authorization else None
-        answer = self.of.answer(parts.path, parse_qs(parts.query), _asked_paths(body), token)
+        answer = self.of.write(self.command, parts.path, body, token)
+        answer = answer or self.of.answer(parts.path, parse_qs(parts.query), _asked_paths(body), token)
         status, content, headers = answer.status, answer.content, dict(answer.headers)
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
         if wanted:
@@ -232,6 +321,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         pass
+
+
+def _front_matter(card: bytes) -> dict[str, Any] | None:
+    """The metadata of a card."""
+    found = re.match(rb"---\n(.*?)\n---\n", card, re.DOTALL)
+    return yaml.safe_load(found[1]) if found else None
 
 
 def _asked_paths(body: bytes) -> list[str]:

@@ -125,6 +125,19 @@ def test_what_is_recommended_instead_is_held_against_what_was(inside, capsys):
     assert cost == "| size MB | 2.3 | 7.3 |"
 
 
+def test_a_verdict_of_few_says_that_others_have_lost(inside, capsys):
+    """The base is recommended, and has not changed; lora, which nobody recommends, has lost."""
+    commits = []
+    for tag in ("before", "worse"):
+        git("checkout", "-q", tag)
+        Path("metrics/decision.json").write_text(json.dumps({"demo-demo": {"recommended": "demo-demo-base-f16"}}))
+        commits.append(fake_commits.committed("another decision"))
+    first = comment(capsys, base=commits[0], head=commits[1]).splitlines()
+    assert first[1].startswith("### Not worse: the ")
+    assert "Judged: what is recommended (`base f16`)." in first[3]
+    assert "**Not judged, and worse by more than a margin: 3 other variants, below.**" in first[3]
+
+
 def test_what_cannot_be_compared_is_told_too(inside, capsys):
     edit(lambda raw: raw["evaluate"].update(bootstrap="many"))
     text = comment(capsys, base="before")
@@ -260,6 +273,7 @@ def test_hostile_questions_answers_and_names_stay_text(tmp_path, monkeypatch, ca
 
     monkeypatch.setattr(fake_results, "item_rows", hostile_rows)
     fake_commits.begin(monkeypatch, tmp_path)
+    monkeypatch.setitem(fake_results.SKILL, "lora", 0.8)
     a_run("before")
     monkeypatch.setitem(fake_results.SKILL, "lora", 0.55)
     a_run("worse")
@@ -267,7 +281,7 @@ def test_hostile_questions_answers_and_names_stay_text(tmp_path, monkeypatch, ca
     Path("@octocat #1 <b>.md").write_text("")
     git("add", "-A")
     git("commit", "-qm", "worse")
-    text = comment(capsys, base="HEAD~1", head="HEAD")
+    text = comment(capsys, base="HEAD~2", head="HEAD")
     assert "**right → wrong**, 5 of" in text
     assert "octocat" in text
     outside = re.sub(r"`[^`\n]*`|<code>.*?</code>", "", text.split("\n", 1)[1])
@@ -296,9 +310,9 @@ def test_a_comment_is_never_longer_than_a_platform_takes(inside, capsys, monkeyp
     from tradeoffs.comment import writing
 
     monkeypatch.setattr(writing, "MOST_FOLDED", 10_000)
-    monkeypatch.setattr(writing, "LONGEST", 6_000)
+    monkeypatch.setattr(writing, "LONGEST", 3_500)
     text = comment(capsys, base="before", head="worse")
-    assert len(text) <= 6_000
+    assert len(text) <= 3_500
     assert "Cut here" in text
     assert text.count("<details>") == text.count("</details>")
 

@@ -12,7 +12,7 @@ from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report import decision as shown
 from tradeoffs.results import costs, decision, ranking, verdicts
 from tradeoffs.results.intervals import Interval
-from tradeoffs.results.verdicts import GOOD, WORSE, Standing, Verdict
+from tradeoffs.results.verdicts import GOOD, Verdict
 
 PAIR = Pair("demo", "demo")
 METHODS = ["base", "full", "lora"]
@@ -30,20 +30,21 @@ def results(tmp_path_factory):
 def judged(results, monkeypatch):
     """Sets which variants are good enough, and what each costs; all others are too much worse and cost 1000."""
 
+    compare = verdicts.compared
+
     def judge(good: dict[str, float], others: dict[str, float] | None = None) -> None:
         prices = good | (others or {})
 
-        def standing(results, some, name):
-            same = Interval(0.0, 0.0, 0.0, 0.0)
-            words = {v: GOOD if _short(v) in good else WORSE for v in some}
-            if GOOD not in words.values():
-                words[some[0]] = GOOD
-            return Standing(some[0], 2.0, 0.02, {v: Verdict(word, same, None) for v, word in words.items()})
+        def compared(results, some, name):
+            own = compare(results, some, name)
+            value = [1.0 if _short(v) in good else -1.0 - place for place, v in enumerate(some)]
+            exact = {"width": np.zeros((len(some), len(some))), "once": np.zeros(len(some), bool)}
+            return replace(own, quality=replace(own.quality, value=np.array(value), **exact))
 
         def price(v):
             return prices.get(_short(v), 1000.0)
 
-        monkeypatch.setattr(verdicts, "standing", standing)
+        monkeypatch.setattr(verdicts, "compared", compared)
         for v in results.variants:
             for key in decision.WEIGHED:
                 sign = 1 if costs.CHEAPER[key] == "lower" else -1
@@ -119,14 +120,14 @@ def test_of_one_size_the_fastest_is_named_though_another_is_a_little_better(resu
 def test_a_pareto_set_begins_with_what_can_be_recommended(results, judged):
     judged({"full f16": 8.0}, {"base q4_0": 0.1, "lora q4_0": 4.0})
     for cost in decision.WEIGHED:
-        front = [_short(v) for v in decision.frontier(results, PAIR, cost)]
+        front = [_short(v) for v in decision.decide(results, PAIR).pareto[cost]]
         assert front[0] == "full f16"
         assert front[-1] == "base q4_0"  # nothing is cheaper
 
 
 def test_a_difference_that_is_not_told_apart_puts_nothing_into_a_pareto_set(results, judged):
     judged({"full q4_0": 2.0}, {"base q4_0": 1.5, "lora q4_0": 1.2})
-    assert [_short(v) for v in decision.frontier(results, PAIR, "size_mb")] == ["full q4_0"]
+    assert [_short(v) for v in decision.decide(results, PAIR).pareto["size_mb"]] == ["full q4_0"]
 
 
 def test_a_guard_is_kept_lost_or_unclear_by_its_whole_interval(results, monkeypatch):
@@ -210,7 +211,7 @@ def test_of_what_overlaps_none_that_is_told_apart_as_dearer_is_taken(results, ju
     apart = {("lora f16", "lora q4_0")}
     monkeypatch.setattr(costs, "cheaper", lambda results, a, b, key: (_short(a), _short(b)) in apart)
     for cost in decision.WEIGHED:
-        assert _short(decision.frontier(results, PAIR, cost)[0]) != "lora q4_0"
+        assert _short(decision.decide(results, PAIR).pareto[cost][0]) != "lora q4_0"
 
 
 def test_the_table_holds_names_and_numbers_that_a_gate_reads(results):

@@ -99,7 +99,7 @@ def test_what_costs_the_same_stands_side_by_side_and_nothing_changes_places():
 
 @pytest.mark.parametrize("cost", DRAW)
 def test_a_ring_is_where_the_cost_of_its_variant_is(results, cost):
-    front = decision.frontier(results, PAIR, cost)
+    front = decision.decide(results, PAIR).pareto[cost]
     for axes in DRAW[cost](results).axes[:2]:
         assert [x for x, _ in marks(axes, RING)] == [results.cost[v][cost] for v in front]
 

@@ -133,7 +133,7 @@ def test_each_combination_is_an_experiment_and_the_workspace_is_as_it_was(swept)
     found = shown(folder)
     assert {name: params(row)["methods"]["lora"]["config"]["r"] for name, row in found.items()} == RANKS
     assert {params(row)["seed"] for row in found.values()} == {7}  # what was not committed
-    assert all(row["metrics"]["metrics/quality.json"] for row in found.values())
+    assert all(row["metrics"]["metrics/headline.json"] for row in found.values())
     assert all(f"{name}: methods.lora.config.r={rank}\n" in said for name, rank in RANKS.items())
     assert all(f"Experiment '{name}' is complete" in said for name in RANKS)
     assert workspace(folder) == before

@@ -62,7 +62,7 @@ def refused(name: str = "HEAD") -> str:
 def locked(change) -> None:
     """Commits a dvc.lock in which `change` has edited the entry of the one stage."""
     lock = quick_yaml.load(Path("dvc.lock").read_text())
-    change(lock["stages"]["made"])
+    change(lock["stages"]["score"])
     Path("dvc.lock").write_text(quick_yaml.dump(lock))
     committed("Another dvc.lock")
 
@@ -126,7 +126,7 @@ def test_what_is_no_commit_is_said(project, name):
 def test_what_the_cache_lacks_comes_from_the_remote_and_nothing_more(project, tmp_path):
     share(tmp_path / "remote")
     assert read().has(LORA, "test_f1")
-    entry = Revision("HEAD").lock["made"]
+    entry = Revision("HEAD").lock["score"]
     listing = cached(of(entry, INFO.parent)["md5"])
     hashes = {one["relpath"]: one["md5"] for one in json.loads(listing.read_text())}
     assert cached(hashes[INFO.name]).is_file()
@@ -147,7 +147,7 @@ def test_what_was_not_pushed_is_said_with_who_can_help(project):
 
 
 def test_what_one_file_lacks_is_named(project, tmp_path):
-    oid = of(Revision("HEAD").lock["made"], LORA.items)["md5"]
+    oid = of(Revision("HEAD").lock["score"], LORA.items)["md5"]
     share(tmp_path / "remote")
     (tmp_path / "remote/files/md5" / oid[:2] / oid[2:]).unlink()
     said = refused()

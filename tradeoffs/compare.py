@@ -1,21 +1,28 @@
 """Any two variants of the run list against each other, as Markdown for a pull request: paired on the same items.
 
     python -m tradeoffs.compare demo-demo-lora-q4_0 demo-demo-full-q4_0
+    python -m tradeoffs.compare demo-demo-lora-q4_0 demo-demo-full-q4_0 --rev v1.0                 both of a commit
+    python -m tradeoffs.compare demo-demo-lora-q4_0 demo-demo-lora-q4_0 --rev HEAD --rev main      the first of HEAD
 
-Reads what evaluation left in data/, as the report does; nothing is evaluated again.
+Reads what evaluation left in data/, as the report does, or what a commit's dvc.lock names, from DVC's cache or remote;
+nothing is evaluated again. WORKSPACE is the folder as it is.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Annotated
 
 from tradeoffs import metrics, params
-from tradeoffs.common.cells import TRAINED, Variant, variants
+from tradeoffs.common.cells import COST, TRAINED, Variant, variants
+from tradeoffs.gate.pairing import Pairing
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError, near
-from tradeoffs.report.formatting import Lines, cost_of, difference, full_label, quality_of, short, table
-from tradeoffs.report.machine import run_on
+from tradeoffs.report.formatting import Lines, cost_of, difference, escaped, full_label, quality_of, short, table
+from tradeoffs.report.machine import run_on, written
 from tradeoffs.results import costs, reading, verdicts
 from tradeoffs.results.results import Results
+from tradeoffs.revisions import Both, Revision, Store
 
 
 @dataclass(frozen=True)
@@ -29,23 +36,37 @@ class Reads:
 ORDER = {"test": 0, "seen": 2}  # what stands once per variant in between
 
 
-def named(name: str, listed: list[Variant]) -> Variant:
+def named(name: str, listed: list[Variant], where: object = params.PATH) -> Variant:
     """The variant of the run list with this name.
 
     Raises UserError with the near match if there is none, or with the reason if it could not be made.
     """
     by_name = {str(variant): variant for variant in listed}
     if name not in by_name:
-        raise UserError(f"{name}: no variant of the run list in {params.PATH}{near(name, by_name)}")
-    reading.must_be_made(by_name[name])
+        raise UserError(f"{name}: no variant of the run list in {where}{near(name, by_name)}")
+    if where == params.PATH:  # of a commit, its results say so
+        reading.must_be_made(by_name[name])
     return by_name[name]
 
 
-def comparison(results: Results, ours: Variant, theirs: Variant) -> Lines:
+@dataclass(frozen=True)
+class Sides:
+    """Two variants of other commits: what each is called, why a metric is not compared, and what to know of the costs.
+
+    Metrics that are not compared are so for a reason in which `head` is the first and `base` the second.
+    """
+
+    called: Sequence[str]
+    unlike: Callable[[str], str] = lambda name: ""
+    costs: str = ""
+
+
+def comparison(results: Results, ours: Variant, theirs: Variant, sides: Sides | None = None) -> Lines:
     """Quality with paired differences and costs with ratios, `ours` against `theirs`; Markdown.
 
     Raises UserError if the two were not asked the same items.
     """
+    sides = sides or Sides([f"**`{ours}`**", f"**`{theirs}`**"])
     if ours.dataset != theirs.dataset:
         raise UserError(
             f"{ours} and {theirs} belong to different data sets: they were not asked the same items, so nothing pairs "
@@ -53,7 +74,7 @@ def comparison(results: Results, ours: Variant, theirs: Variant) -> Lines:
         )
     if ours == theirs:
         raise UserError(f"{ours}: named twice; name two different variants")
-    lines = [f"**`{ours}`** against **`{theirs}`**", ""]
+    lines = [" against ".join(sides.called), ""]
     lines += ["`value [low, high]`: 95 % intervals. Differences, first less second, are paired on the same items. The"]
     lines += [
         "verdict is on the first: good enough if it is shown to be within the margin of the second (`decide.margins`)."
@@ -71,7 +92,11 @@ def comparison(results: Results, ours: Variant, theirs: Variant) -> Lines:
     if not results.same_tokens(ours, theirs):
         lines += ["Their tokenizers differ: means per token are left out, bits per byte compares."]
         names = [n for n in names if "tokens" not in metrics.metric(n)[1].columns]
-    rows = [[full_label(results, ours.dataset, n), *_quality(results, ours, theirs, n)] for n in names]
+    unlike = {n: why for n in names if (why := sides.unlike(n)) and results.has(ours, n) and results.has(theirs, n)}
+    lines += ["Not compared: `head` is the first, `base` the second."] if unlike else []
+    rows = [
+        [full_label(results, ours.dataset, n), *_quality(results, ours, theirs, n, unlike.get(n, ""))] for n in names
+    ]
     lines += ["", *table(["", "first", "second", "difference", "verdict", "p"], rows), ""]
     rows = [
         [label, cost_of(results, ours, key, bounds=True), cost_of(results, theirs, key, bounds=True), found]
@@ -79,11 +104,13 @@ def comparison(results: Results, ours: Variant, theirs: Variant) -> Lines:
         if (found := _ratio(results, ours, theirs, key)) is not None
     ]
     lines += [*table(["", "first", "second", "first / second"], rows), ""]
-    return [*lines, *_machines(results, ours, theirs)]
+    return [*lines, *_machines(results, ours, theirs), *([sides.costs] if sides.costs else [])]
 
 
-def _quality(results: Results, ours: Variant, theirs: Variant, name: str) -> Lines:
+def _quality(results: Results, ours: Variant, theirs: Variant, name: str, unlike: str) -> Lines:
     values = [quality_of(results, ours, name), quality_of(results, theirs, name)]
+    if unlike:
+        return [*values, f"not compared: {escaped(unlike)}", "", ""]
     if not (results.has(ours, name) and results.has(theirs, name)):
         return [*values, "", "", ""]
     p = f"{results.mcnemar(ours, theirs, name):.2g}" if metrics.metric(name)[1].right_or_wrong else ""
@@ -113,18 +140,89 @@ def _machines(results: Results, ours: Variant, theirs: Variant) -> Lines:
     return [f"Measured with {first}." if first == second else f"Measured with {first}, and with {second}."]
 
 
-def main(first: str, second: str) -> None:
+def main(first: str, second: str, revs: Sequence[str] = ()) -> None:
     cfg = params.load(Reads)
-    ours, theirs = (named(name, variants(cfg.run)) for name in (first, second))
-    # Two methods with several seeds are compared by all their trainings.
-    trained = [v.cell.variant(TRAINED) for v in (ours, theirs)] if len(cfg.run.seeds) > 1 else []
-    only = list(dict.fromkeys([ours, theirs, *trained]))
-    results = Results(cfg.run, cfg.seed, cfg.bootstrap, cfg.decide, only=only)
-    print("\n".join(comparison(results, ours, theirs)))
+    if len(revs) > 2:
+        raise UserError(f"--rev {' --rev '.join(revs)}: one for both variants, or one for each")
+    if len(revs) == 2:
+        print("\n".join(_of_two(first, second, revs, cfg)))
+        return
+    revision = Revision(revs[0]) if revs else None
+    listed, where = (variants(revision.run), f"params.yaml of {revision}") if revision else (variants(cfg.run), None)
+    ours, theirs = (named(name, listed, where or params.PATH) for name in (first, second))
+    run = revision.run if revision else cfg.run
+    only = list(dict.fromkeys([ours, theirs, *_trained(run, ours), *_trained(run, theirs)]))
+    if revision is None:
+        results, sides = Results(cfg.run, cfg.seed, cfg.bootstrap, cfg.decide, only=only), None
+    else:
+        results = _measured(revision, only, cfg)
+        sides = Sides([f"**`{ours}`**", f"**`{theirs}`**, both of {escaped(str(revision))}"])
+    print("\n".join(comparison(results, ours, theirs, sides)))
+
+
+def _of_two(first: str, second: str, revs: Sequence[str], cfg: Reads) -> Lines:
+    """A variant of one commit against one of another. Raises UserError if nothing of them can be compared."""
+    store = Store()
+    sides = [Revision(rev, store) for rev in revs]
+    both = [
+        named(name, variants(side.run), f"params.yaml of {side}")
+        for name, side in zip((first, second), sides, strict=True)
+    ]
+    if sides[0].params.get("seed") != sides[1].params.get("seed"):
+        seeds = " and ".join(str(side.params.get("seed")) for side in sides)
+        raise UserError(f"{sides[0]} and {sides[1]}: made with other seeds ({seeds}), so their test items are others")
+    mine, other = (
+        _measured(side, [variant, *_trained(side.run, variant)], cfg) for side, variant in zip(sides, both, strict=True)
+    )
+    ours, theirs = both
+    pairing = Pairing(sides[1], sides[0], other, mine)
+    found = {n: pairing.against(theirs, ours, n) for n in metrics.names("quality") if n.startswith("test_")}
+    shared = {n: why for n, why in found.items() if mine.has(ours, n) and other.has(theirs, n)}
+    if all(shared.values()):
+        why = next(iter(shared.values()), "no test metric that both have")
+        raise UserError(
+            f"{ours} of {sides[0]} and {theirs} of {sides[1]} cannot be compared: {why} (head is the first, base the "
+            "second); name commits whose data set is the same"
+        )
+    # A name of the same cell says that the two are of the same trainings, whose luck is then in no difference.
+    same = pairing.same_trainings(theirs.cell, ours.cell)
+    called = replace(theirs, format=f"{theirs.format}@second") if same else replace(theirs, method="@second")
+    runs = "" if sides[0].outputs.get(str(COST)) == sides[1].outputs.get(str(COST)) else _runs(mine, other)
+    titles = [f"**`{variant}`** of {escaped(str(side))}" for variant, side in zip(both, sides, strict=True)]
+    unlike = partial(pairing.against, theirs, ours)
+    return comparison(Both(mine, other, theirs, called), ours, called, Sides(titles, unlike, runs))
+
+
+def _measured(revision: Revision, only: Sequence[Variant], cfg: Reads) -> Results:
+    """Raises UserError if one of the variants was never made, or its items are not to be had."""
+    results = revision.results(cfg.bootstrap, cfg.decide, only)
+    if lacking := [variant for variant in only if variant not in results.variants]:
+        raise UserError(f"{lacking[0]} of {revision}: there is none, its method exists as trained only")
+    return results
+
+
+def _trained(run: params.Run, variant: Variant) -> list[Variant]:
+    """Two methods with several seeds are compared by all their trainings."""
+    return [variant.cell.variant(TRAINED)] if len(run.seeds) > 1 else []
+
+
+def _runs(mine: Results, other: Results) -> str:
+    first, second = (written(results.costs.machine["hardware"]) for results in (mine, other))
+    if first != second:
+        return f"Costs are of two machines, {first} and {second}: what differs in time and speed is theirs, too."
+    return "Costs are of one machine; of two runs, times and speeds also differ by the hour."
 
 
 if __name__ == "__main__":
     parser = cli.parser()
     for place in ("first", "second"):
         parser.add_argument(place, metavar="VARIANT", help="MODEL-DATASET-METHOD-FORMAT, from the run list")
+    parser.add_argument(
+        "--rev",
+        dest="revs",
+        metavar="REV",
+        action="append",
+        default=[],
+        help="the commit that both are of; twice: that of the first, then that of the second",
+    )
     cli.command(main, parser)

@@ -5,15 +5,17 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from tradeoffs.common.cells import COST, SCORES, Copied, Variant, pairs, prepared, variants
+from tradeoffs.common.cells import COST, SCORES, TRAINED, Copied, Variant, pairs, prepared, variants
 from tradeoffs.params import Decide, Run, checks, reading
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.results.costs import Costs
 from tradeoffs.results.results import Results
 
 WORKSPACE = "WORKSPACE"  # what is in the folder, committed or not
@@ -196,6 +198,37 @@ class Revision:
         if not isinstance(found, dict):
             raise UserError(f"{path} of {self}: no block of keys")
         return found
+
+
+class Both(Results):
+    """What one revision measured, with a variant of another one beside it, `called` by a name that the first has not.
+
+    Both are by the same seed and resamples, so what they were asked alike is paired. A name of the same cell says that
+    the two are of the same trainings.
+    """
+
+    def __init__(self, ours: Results, theirs: Results, variant: Variant, called: Variant):
+        self.__dict__ |= {name: dict(v) if isinstance(v, dict) else v for name, v in vars(ours).items()}
+        self.variants = [*ours.variants, called]
+        self._of[called.pair] = [*self.of(called.pair), called]
+        self.facts[called] = theirs.facts[variant]
+        found = theirs.costs
+        machine = ours.costs.machine | {"devices": {**ours.costs.machine["devices"]}}
+        machine["devices"][called] = found.machine["devices"][variant]
+        numbers = ours.costs.numbers | {called: found.numbers[variant]}
+        self.costs = Costs(numbers, ours.costs.intervals | {called: found.intervals[variant]}, machine)
+        self.cost = numbers
+        self.columns[called] = theirs.columns[variant]
+        if called.cell == variant.cell:
+            return
+        first, *further = theirs.trainings(variant.cell)
+        self.training[called.cell] = theirs.training[variant.cell]
+        self._trainings[called.cell.training(self.run.seeds[0])] = theirs.trained(variant)
+        self._further[called.cell] = [replace(one, method=called.method) for one in further]
+        if first in theirs.columns:
+            self.columns[called.cell.variant(TRAINED)] = theirs.columns[first]
+        for one, other in zip(self._further[called.cell], further, strict=True):
+            self.columns[one] = theirs.columns[other]
 
 
 class Store:

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import dvc.api
-import yaml
-from dvc.exceptions import DvcException, NotDvcRepoError
+from dvc.exceptions import NotDvcRepoError
 from dvc.repo import Repo
 from dvc.scm import NoSCM, RevError
 from dvc.utils.flatten import flatten
@@ -17,8 +16,8 @@ from tqdm import tqdm
 
 from tradeoffs.common.cells import TRAINED, Cell, Training
 from tradeoffs.experiments.trial import FACTS, LeftOut, Setting, Sweep, Trial
-from tradeoffs.params.reading import Loader
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.revisions import Revision, Store
 
 VALID = "the rows that valid loss is measured on"
 # What must be the same in all trials that are compared: patterns of the paths among finetune's deps, files or folders.
@@ -40,7 +39,8 @@ def read(rev: str) -> Sweep:
     trials: dict[str, Trial] = {}
     with repo:
         seen: set[str] = set()
-        own = _Revision(repo, rev, rev)
+        store = Store()
+        own = _Revision(store, rev, rev)
         committed = {trial.same_training(): trial for trial in own.trials(seen, left_out={})}
         seed, resamples = own.settings()
         # The oldest first: what an experiment did not train it has from the commit, or from one before.
@@ -51,7 +51,7 @@ def read(rev: str) -> Sweep:
                 left_out.setdefault(reason, {})[name] = None
                 continue
             known = len(seen)
-            for trial in _Revision(repo, name, row["rev"]).trials(seen, left_out):
+            for trial in _Revision(store, name, row["rev"]).trials(seen, left_out):
                 trials.setdefault(trial.same_training(), trial)
             if len(seen) == known:
                 left_out.setdefault("trained nothing that was not trained before", {})[name] = None
@@ -95,13 +95,13 @@ def _seeds(trials: Iterable[Trial]) -> dict[tuple[str, ...], set[int]]:
 class _Revision:
     """The trainings that dvc.lock records in one revision."""
 
-    def __init__(self, repo: Repo, name: str, rev: str):
-        self._repo, self._name = repo, name
-        self._files = dvc.api.DVCFileSystem(rev=rev)
+    def __init__(self, store: Store, name: str, rev: str):
+        self._store, self._name = store, name
+        self._revision = Revision(rev, store)
 
     def trials(self, seen: set[str], left_out: LeftOut) -> Iterator[Trial]:
         """Those that are not among `seen`, and adds them; what cannot be used goes to `left_out` by the reason."""
-        lock = self.yaml("dvc.lock").get("stages", {})
+        lock = {} if self._revision.text("dvc.lock") is None else self._revision.lock
         for stage, entry in lock.items():
             name, _, made = stage.partition("@")
             if name != "finetune" or (known := json.dumps(entry)) in seen:
@@ -172,40 +172,32 @@ class _Revision:
         return None if found is None else {file["relpath"]: file["md5"] for file in json.loads(found)}
 
     def _cached(self, oid: str) -> bytes | None:
-        path = Path(self._repo.cache.local.oid_to_path(oid))
-        return path.read_bytes() if path.is_file() else None
+        path = self._store.path(oid)
+        return path.read_bytes() if path else None
 
     def _output(self, entry: Entry, path: str) -> bytes | None:
         """A file that a stage made; None if it is neither in the cache nor in the remote."""
         # By its hash: to find a file by its name, DVC builds the index of the whole revision, half a second for each.
-        if (cached := self._cached(_hashes(entry, "outs")[path])) is not None:
-            return cached
+        oid = _hashes(entry, "outs")[path]
         try:
-            return self._files.read_bytes(path)
-        except (DvcException, OSError):
+            self._store.bring([oid])
+        except UserError:  # the remote cannot be read: what the cache has is shown, the rest is named
             return None
+        return self._cached(oid)
 
     def settings(self) -> tuple[int, int]:
         """`seed` and `evaluate.bootstrap` of its params.yaml, which may be older than what is asked of one today."""
-        where = f"params.yaml of {self._name}"
-        try:
-            found: Any = self.yaml("params.yaml")
-        except (yaml.YAMLError, ValueError) as error:  # the latter: no UTF-8, or more digits than Python takes
-            said = " ".join(str(error).split())
-            raise UserError(f"{where}: not valid YAML: {said}; name another commit: --rev") from error
+        found: Any = self._revision.params
         try:
             seed, resamples = found["seed"], found["evaluate"]["bootstrap"]
         except (KeyError, TypeError):  # TypeError: no block where there should be one
             seed = resamples = None
         if type(seed) is not int or type(resamples) is not int:
             raise UserError(
-                f"{where}: has no whole numbers for seed and evaluate.bootstrap; name another commit: --rev"
+                f"params.yaml of {self._revision}: has no whole numbers for seed and evaluate.bootstrap; name another "
+                "commit: --rev"
             )
         return seed, resamples
-
-    def yaml(self, path: str) -> dict[str, Any]:
-        """A file of the revision; empty if it has none of this name."""
-        return yaml.load(self._files.read_text(path), Loader) if self._files.exists(path) else {}
 
 
 def _setting(lock: dict[str, Entry], training: Training) -> Setting:

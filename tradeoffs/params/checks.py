@@ -5,13 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, get_type_hints
 
-from tradeoffs import metrics
 from tradeoffs.common.columns import FIELD
 from tradeoffs.methods import peft_facts, trl_stages
 from tradeoffs.methods.trl_stages import STAGES
-from tradeoffs.params import peft_values, prompts
+from tradeoffs.params import deciding, peft_values, prompts
 from tradeoffs.params.reading import read, unknown
-from tradeoffs.params.schema import Columns, Dataset, Decide, Evaluate, Launch, Method, Model, Params, Run, Train
+from tradeoffs.params.schema import Columns, Dataset, Evaluate, Launch, Method, Model, Params, Run, Train
 from tradeoffs.plumbing.errors import near
 
 NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -38,7 +37,7 @@ def problems_across(params: Params, problems: Sequence[str]) -> Iterator[str]:
     if params.evaluate:
         yield from _evaluate_checks(params.evaluate, sound)
     if params.decide and sound("decide"):
-        yield from _decide_checks(params.decide)
+        yield from deciding.decide_checks(params.decide)
     yield from prompts.template_checks(params.templates or {})
     yield from prompts.prompt_checks(params.models or {}, params.templates or {})
     for axis in ("models", "datasets", "methods"):
@@ -93,37 +92,6 @@ def _budget_checks(params: Params, sound: Callable[[str], bool]) -> Iterator[str
 def _evaluate_checks(evaluate: Evaluate, sound: Callable[[str], bool]) -> Iterator[str]:
     if evaluate.cost and sound("evaluate.cost.batch_sizes"):
         yield from _twice("evaluate.cost.batch_sizes", evaluate.cost.batch_sizes)
-
-
-# What the tables of the report judge by, so that each needs a margin.
-JUDGED = ("f1", "exact_match", "loss", "bits_per_byte", "mmlu_accuracy")
-
-
-def _decide_checks(decide: Decide) -> Iterator[str]:
-    """Names of metrics, all of which have a better end and a margin; what decides is there for every variant."""
-    full = [
-        name for stands in ("quality", "summary") for name in metrics.names(stands) if metrics.metric(name)[1].better
-    ]
-    everywhere = [name for name in full if not name.startswith("general_") and metrics.metric(name)[1].kind != "ladder"]
-    bare = [metric.name for metric in metrics.every() if metric.better]
-    known = ["auto", *everywhere]
-    if decide.metric not in known and decide.metric in full:
-        yield f"decide.metric: {decide.metric} is not measured of every variant; name a metric that is, or auto"
-    elif decide.metric not in known:
-        yield f"decide.metric: unknown metric {decide.metric!r}{near(decide.metric, known)}"
-    for name in decide.margins:
-        if name not in full and name not in bare:
-            yield f"decide.margins.{name}: unknown metric{near(name, [*bare, *full])}"
-    for name in decide.guards:
-        if name not in full:
-            yield f"decide.guards.{name}: unknown metric{near(name, full)}"
-    for name in JUDGED:
-        if name not in decide.margins:
-            yield f"decide.margins.{name}: missing; the report judges by it"
-    asked = [("metric", decide.metric)] if decide.metric in everywhere else []
-    for where, name in [*asked, *((f"guards.{name}", name) for name in decide.guards)]:
-        if name in full and not {name, metrics.metric(name)[1].name} & set(decide.margins):
-            yield f"decide.{where}: {name} has no margin; give decide.margins.{metrics.metric(name)[1].name}"
 
 
 def _pair_checks(params: Params, sound: Callable[[str], bool]) -> Iterator[str]:

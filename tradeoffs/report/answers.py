@@ -25,7 +25,7 @@ def section(results: Results, drawn: Sequence[str]) -> str:
 
 
 def _group(results: Results, found: Decision) -> dict[str, object]:
-    ours, other = found.recommended, runner_up(results, found)
+    ours, other = found.shown, runner_up(results, found)
     variants = [ours, *([other] if other else [])]
     said = {v: answers.asked(results, v) for v in variants}
     mine = said[ours]

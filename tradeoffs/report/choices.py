@@ -42,6 +42,8 @@ def section(results: Results, drawn: Sequence[str]) -> str:
 def _front(results: Results, found: Decision, cost: str) -> str:
     """A Pareto set, and which of those that are good enough are not told apart from its first."""
     front = found.pareto[cost]
+    if not front:
+        return "none, since nothing keeps the limits"
     good = (v for v in found.standing.eligible if v not in front)
     same = [name_of(v) for v in good if not costs.told_apart(results, v, front[0], cost)]
     first = name_of(front[0]) + (f" (not told apart: {', '.join(same)})" if same else "")
@@ -58,8 +60,8 @@ def _compared(results: Results, found: Decision) -> dict[Variant, str]:
     """All that cost as little as what is recommended, then the best found and the untouched base, and what each is."""
     best, base = found.standing.best, results.untouched(found.pair)
     rows = dict.fromkeys(found.same_cost, "same cost")
-    rows[found.recommended] = "ship"
-    rows[best] = "ship, best found" if best == found.recommended else "best found"
+    rows[found.shown] = "ship" if found.recommended else "nearest miss"
+    rows[best] = f"{rows[best]}, best found" if best == found.shown else "best found"
     if base:
         rows.setdefault(base, "untouched base")
     return rows
@@ -77,7 +79,7 @@ def _choices(results: Results, found: Decision) -> Lines:
     lines = []
     for place, (v, why) in enumerate(rows.items()):
         against = found.standing.verdicts[v]
-        row = [why, bold(name_of(v), v == found.recommended), marked(quality_of(results, v, name), name, v in cut)]
+        row = [why, bold(name_of(v), v == found.shown), marked(quality_of(results, v, name), name, v in cut)]
         row += [against.word if v == best else verdict(against, name)]
         row += [quality_of(results, v, more) for more in also] + [cells[place] for cells in changes.values()]
         row.append(escaped(results.facts[v]["runtime"]))

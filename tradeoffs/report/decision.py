@@ -24,7 +24,7 @@ from tradeoffs.report.formatting import (
 )
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import seeds, why_only_as_trained
-from tradeoffs.results import costs, decision, intervals, tuning, verdicts
+from tradeoffs.results import costs, decision, intervals, limits, tuning, verdicts
 from tradeoffs.results.costs import COST
 from tradeoffs.results.decision import KEPT, LOST, Decision, Floor, Guard
 from tradeoffs.results.results import Results
@@ -51,6 +51,7 @@ def section(results: Results, drawn: Sequence[str] = ()) -> str:
         overview=overview(results, found) if len(found) > 1 else [],
         models=grid.decision(results),
         seeds=seeds(results),
+        limited=bool(limits.flat(results.decide.limits)),
         decisions=[_decision(results, one) for one in found],
     )
 
@@ -59,12 +60,12 @@ def overview(results: Results, decisions: Sequence[Decision]) -> Lines:
     """One row per model and data set: what to ship, beside the best, copying and the untouched base."""
     rows = []
     for found in decisions:
-        ours, name, base = found.recommended, found.metric, results.untouched(found.pair)
+        ours, name, base = found.shown, found.metric, results.untouched(found.pair)
         copied = found.floor
         rows.append(
             [
                 row_head(found.pair),
-                name_of(ours),
+                name_of(ours) if found.recommended else f"nothing fits; nearest: {name_of(ours)}",
                 full_label(results, ours.dataset, name),
                 quality_of(results, ours, name),
                 f"{name_of(found.standing.best)}: {quality_of(results, found.standing.best, name)}",
@@ -79,7 +80,7 @@ def overview(results: Results, decisions: Sequence[Decision]) -> Lines:
 
 def _decision(results: Results, found: Decision) -> dict[str, object]:
     """What the sentences about a pair are made of."""
-    ours, best, name, cost = found.recommended, found.standing.best, found.metric, results.decide.cost
+    ours, best, name, cost = found.shown, found.standing.best, found.metric, results.decide.cost
     against, itself = found.standing.verdicts[ours], found.standing.verdicts[best].difference
     words = Counter(one.word for one in found.standing.verdicts.values())
     needed = [one.items for one in found.standing.verdicts.values() if one.word == UNDECIDED and one.items]
@@ -96,7 +97,8 @@ def _decision(results: Results, found: Decision) -> dict[str, object]:
         "margin": short(found.standing.margin),
         "cheapest": CHEAPEST[cost][0],
         "words": {word: words[word] for word in (GOOD, UNDECIDED, WORSE, ONE)},
-        "all": len(results.of(found.pair)),
+        "all": len(found.fit),
+        **_limits(results, found),
         "copying": _copying(results, found),
         "costs": _costs(results, ours, best),
         "busy": results.costs.machine["busy"],
@@ -117,6 +119,19 @@ def _decision(results: Results, found: Decision) -> dict[str, object]:
         ],
         "warnings": found.warnings,
         "only_as_trained": why_only_as_trained(results, found.pair),
+    }
+
+
+def _limits(results: Results, found: Decision) -> dict[str, object]:
+    """The limits in words, empty where there are none, and what the nearest misses of them where nothing fits."""
+    asked, table = limits.flat(results.decide.limits), found.candidates.table
+    place = found.candidates.order.index(found.shown)
+    return {
+        "limits": [escaped(one) for one in limits.said(asked)],
+        "nothing": found.recommended is None,
+        "misses": [escaped(one) for one in limits.misses(table, place, found.missed[found.shown])],
+        "each": [escaped(one) for one in limits.each(table, asked)],
+        "variants": len(found.candidates.order),
     }
 
 

@@ -38,6 +38,7 @@ PICTURES = {"size_mb": "quality_vs_size", "decode_tokens_per_second": "quality_v
 ANSWERED = ("test_exact_match", "test_f1")
 OF_A_FORMAT = ("size_mb", "decode_tokens_per_second", "model_memory_mb")
 FORGOT = "general_loss"
+SHIP, NEAREST = "ship", "nearest miss"
 
 
 def section(results: Results, drawn: Sequence[str]) -> str:
@@ -56,7 +57,7 @@ def section(results: Results, drawn: Sequence[str]) -> str:
 
 def _group(results: Results, found: Decision) -> dict[str, object]:
     candidates = _compared(results, found)
-    method, trained = found.recommended.method, results.as_trained(found.pair)
+    method, trained = found.shown.method, results.as_trained(found.pair)
     marks = [*candidates, *([*trained, *results.of(found.pair, method)] if found.metric == "test_f1" else [])]
     return {
         "title": heading(found.pair),
@@ -69,9 +70,9 @@ def _group(results: Results, found: Decision) -> dict[str, object]:
 
 
 def _compared(results: Results, found: Decision) -> dict[Variant, str]:
-    """What is shipped and what it was chosen over, and why each of them is there."""
-    ours, best = found.recommended, found.standing.best
-    columns = {ours: "ship, best found" if ours == best else "ship"}
+    """What is shipped and what it was chosen over, and why each of them is there; what is nearest if none fits."""
+    ours, best = found.shown, found.standing.best
+    columns = {ours: f"{SHIP if found.recommended else NEAREST}{', best found' if ours == best else ''}"}
     others = {"best found": best, "best of another method": runner_up(results, found)}
     for why, variant in (others | {"untouched base": results.untouched(found.pair)}).items():
         if variant is not None:
@@ -124,7 +125,7 @@ def _forgot(results: Results, variant: Variant) -> str:
 
 def _formats(results: Results, found: Decision) -> Lines:
     """Each format of the method that is shipped: what is left of its quality, and what it costs."""
-    mine, name = results.of(found.pair, found.recommended.method), found.metric
+    mine, name = results.of(found.pair, found.shown.method), found.metric
     costs = {COST[key]: [cost_of(results, v, key) for v in mine] for key in OF_A_FORMAT}
     beside = {"against the best": _words(found, mine)} | costs
     return quality_table(

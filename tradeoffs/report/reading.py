@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from tradeoffs import metrics
 from tradeoffs.metrics import Metric
-from tradeoffs.report.formatting import code
+from tradeoffs.report.formatting import code, escaped
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import seeds
-from tradeoffs.results import intervals, ranking
+from tradeoffs.results import intervals, limits, ranking
 from tradeoffs.results.results import Results
 
 
@@ -26,6 +26,7 @@ def section(results: Results, drawn: Sequence[str]) -> str:
         few=intervals.FEW,
         margins=margins,
         guards=_guards(results),
+        limits=[escaped(one) for one in limits.said(limits.flat(results.decide.limits))],
         one_training=seeds(results) == 1,
     )
 

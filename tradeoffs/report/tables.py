@@ -128,6 +128,6 @@ def trained_of(results: Results, variant: Variant) -> Variant:
 
 
 def runner_up(results: Results, found: Decision) -> Variant | None:
-    """The best variant of another method than the one recommended; the untouched base is none."""
-    others = (v for v in ranking.ranked(results, found.pair) if v.method not in (found.recommended.method, "base"))
+    """The best variant of another method than the one shown; the untouched base is none."""
+    others = (v for v in ranking.ranked(results, found.pair) if v.method not in (found.shown.method, "base"))
     return next(others, None)

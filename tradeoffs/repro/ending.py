@@ -20,7 +20,7 @@ from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.report.formatting import counted, heading, name_of, short
 from tradeoffs.results.decision import LOST
-from tradeoffs.results.verdicts import BEST, GOOD, ONE, UNDECIDED, WORSE
+from tradeoffs.results.verdicts import BEST, GOOD, ONE, UNDECIDED, UNFIT, WORSE
 
 FOLDER = Path("metrics")
 MOST = 5  # pairs of model and data set that have a line of their own
@@ -71,6 +71,8 @@ def change(row: Mapping[str, Any], cfg: params.Params) -> str:
     block = cfg.methods[ours.method]
     lost = [_label(name, ours, cfg) for name, guard in _guards(row).items() if guard["guard"] == LOST]
     needed = [one["items_to_decide"] for one in row["verdicts"].values() if one.get("items_to_decide")]
+    if "recommended" not in row:
+        return "`decide.limits`, which nothing keeps (docs/decide.md), or what `run` names to what is smaller"
     if "copying" in row and not row["copying"]["beaten"]:
         key, steps = _budget(ours.method, block, "steps", cfg)
         return f"`{key}` from {steps} to {2 * int(steps)}, since copying training answers is not beaten"
@@ -96,13 +98,14 @@ def _at_length(found: Measured, row: Mapping[str, Any], cfg: params.Params) -> l
         costs += f" (the best: {', '.join(short(found.cost[str(best)].get(key)) for key in COSTS)})"
     took = found.training.get(str(ours.cell), {}).get("train_seconds")
     said = [
-        f"{heading(ours.pair)}: ship {name_of(ours)}, {_label(row['metric'], ours, cfg)} {_quality(found, row, ours)}; "
+        f"{_shipped(row)}, {_label(row['metric'], ours, cfg)} {_quality(found, row, ours)}; "
         f"{beside} (margin {short(row['margin'])}).",
         f"Costs: {costs}" + (f"; {took:.0f} s of training." if took else "."),
         _floors(found, row, cfg),
         f"Of {counted(list(row['verdicts']), 'variant')}: {words[GOOD]} good enough, {words[WORSE]} too much worse, "
         f"{words[UNDECIDED]} undecided"
         + (f", {words[ONE]} undecided since their methods were trained once" if words[ONE] else "")
+        + (f", {words[UNFIT]} beyond a limit" if words[UNFIT] else "")
         + (", and the best found, which is not shown to be good enough." if words[BEST] else "."),
     ]
     if lost := [_moved(name, guard, ours, cfg) for name, guard in _guards(row).items() if guard["guard"] == LOST]:
@@ -116,11 +119,18 @@ def _in_short(found: Measured, row: Mapping[str, Any], cfg: params.Params) -> st
     ours = _ours(row)
     lost = [_label(name, ours, cfg) for name, guard in _guards(row).items() if guard["guard"] == LOST]
     return (
-        f"{heading(ours.pair)}: ship {name_of(ours)}, {_label(row['metric'], ours, cfg)} {_quality(found, row, ours)}, "
+        f"{_shipped(row)}, {_label(row['metric'], ours, cfg)} {_quality(found, row, ours)}, "
         f"{short(found.cost[str(ours)].get('size_mb'))} MB. {_floors(found, row, cfg)}"
         + (f" Lost: {', '.join(lost)}." if lost else "")
         + (" Warnings: see the report." if row["warnings"] else "")
     )
+
+
+def _shipped(row: Mapping[str, Any]) -> str:
+    """What to ship; of what is beyond a limit, too, that which comes nearest."""
+    ours = _ours(row)
+    said = "ship" if "recommended" in row else "nothing keeps the limits (`decide.limits`); nearest is"
+    return f"{heading(ours.pair)}: {said} {name_of(ours)}"
 
 
 def _floors(found: Measured, row: Mapping[str, Any], cfg: params.Params) -> str:
@@ -143,9 +153,9 @@ def _is_untouched(name: str, ours: Variant) -> bool:
 
 def _compare(row: Mapping[str, Any]) -> str:
     """The command that sets what is recommended beside the best, or beside what costs the same."""
-    ours = row["recommended"]
-    other = next((name for name in (row["best"], *row["same_cost"], *row["verdicts"]) if name != ours), None)
-    return f"python -m tradeoffs.compare {ours} {other}" if other else "python -m tradeoffs.questions " + ours
+    ours = _ours(row)
+    other = next((name for name in (row["best"], *row["same_cost"], *row["verdicts"]) if name != str(ours)), None)
+    return f"python -m tradeoffs.compare {ours} {other}" if other else f"python -m tradeoffs.questions {ours}"
 
 
 def _quality(found: Measured, row: Mapping[str, Any], variant: Variant) -> str:
@@ -173,7 +183,7 @@ def _budget(method: str, block: params.Method, key: str, cfg: params.Params) -> 
 
 
 def _ours(row: Mapping[str, Any]) -> Variant:
-    return Variant.parse(row["recommended"])
+    return Variant.parse(row.get("recommended") or row["nearest_miss"])
 
 
 def _words(row: Mapping[str, Any]) -> Counter[str]:
@@ -181,7 +191,7 @@ def _words(row: Mapping[str, Any]) -> Counter[str]:
 
 
 def _guards(row: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
-    found: Mapping[str, Mapping[str, Any]] = row["guards"].get(row["recommended"], {})
+    found: Mapping[str, Mapping[str, Any]] = row["guards"].get(str(_ours(row)), {})
     return found
 
 

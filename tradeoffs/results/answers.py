@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,7 +42,7 @@ def read(variant: Variant) -> list[Asked]:
     """
     files.must_exist(SCORES)
     scored = pq.read_table(SCORES, filters=[("variant", "=", str(variant))])
-    return _asked(reading.columns(variant, scored))
+    return _asked(reading.columns(Path(), variant, scored))
 
 
 def _asked(columns: Mapping[str, np.ndarray]) -> list[Asked]:

@@ -1,20 +1,24 @@
 """What to ship of a model and data set: verdicts on quality, what it costs, what it must not lose, and the floor.
 
-Only the best found and what is good enough (`verdicts`) can be recommended. Of these the cheapest is, where what is
-not told apart costs the same; of several that cost the same, the one that loses fewest guards, then the smallest, the
-fastest, the lightest in memory, then the better one.
+Of what keeps all limits (`limits`) only the best found and what is good enough (`verdicts`) can be recommended. Of
+these the cheapest is, where what is not told apart costs the same; of several that cost the same, the one that loses
+fewest guards, then the smallest, the fastest, the lightest in memory, then the better one. How is in `choice`; here a
+table is filled for it from what was measured.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import numpy as np
 
 from tradeoffs import metrics
-from tradeoffs.common.cells import TRAINED, Copied, Pair, Variant
-from tradeoffs.results import costs, ranking, verdicts
+from tradeoffs.common.cells import Copied, Pair, Variant
+from tradeoffs.results import choice, costs, limits, ranking, verdicts
+from tradeoffs.results.choice import RUNTIME, UNFIT, Table
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import MANY_CUT, Results
-from tradeoffs.results.verdicts import WORSE, Standing
+from tradeoffs.results.verdicts import WORSE, Compared, Standing
 
 # Costs that have a Pareto set, and that `decide.cost` can name. Where it leaves several, the others decide, in order.
 WEIGHED = ("size_mb", "decode_tokens_per_second", "model_memory_mb")
@@ -51,17 +55,34 @@ class Floor:
 
 
 @dataclass(frozen=True)
-class Decision:
-    """`same_cost` are all variants that cost what the recommended one does, itself first, then the better ones.
+class Candidates:
+    """The variants of a pair, best first by `metric`, and all that a choice among them is made of."""
 
-    `pareto` holds a list of variants for each cost of WEIGHED, see `frontier`; `unchecked` the guards that nothing is
+    order: list[Variant]
+    metric: str
+    compared: Compared
+    table: Table
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`recommended` is None where nothing keeps all limits; `nearest` is then what misses least. `missed` are the
+    limits that each variant is beyond, and by which part of the limit, see `choice.misses`; `passed_over` is why those
+    that could be recommended were not, see `choice.Choice`.
+
+    `same_cost` are all variants that fit and cost what the one shown does, itself first, then the better ones. `pareto`
+    holds a list of variants for each cost of WEIGHED, see `choice.frontier`; `unchecked` the guards that nothing is
     known of: what was not measured, or is held to a base that the run list lacks.
     """
 
     pair: Pair
     metric: str
+    candidates: Candidates
     standing: Standing
-    recommended: Variant
+    recommended: Variant | None
+    nearest: Variant | None
+    missed: dict[Variant, dict[str, float]]
+    passed_over: dict[Variant, str]
     same_cost: list[Variant]
     guards: dict[Variant, list[Guard]]
     unchecked: list[str]
@@ -69,57 +90,73 @@ class Decision:
     pareto: dict[str, list[Variant]]
     warnings: list[str]
 
+    @property
+    def shown(self) -> Variant:
+        """What a page is about: what is recommended, or what comes nearest to that."""
+        found = self.recommended or self.nearest
+        assert found is not None
+        return found
+
+    @property
+    def fit(self) -> list[Variant]:
+        """What keeps all limits, best first."""
+        return [v for v, missed in self.missed.items() if not missed]
+
+
+def candidates(results: Results, pair: Pair, losses: Sequence[str] = ()) -> Candidates:
+    """Of a pair; the table can be held against limits of costs, of what `decide.limits` has, and of `losses`."""
+    name, order = ranking.headline(results, pair), ranking.ranked(results, pair)
+    compared = verdicts.compared(results, order, name)
+    losses = list(dict.fromkeys([*(results.decide.limits.max_loss_of or {}), *losses]))
+    table = Table(
+        **vars(compared.quality),
+        names=[str(v) for v in order],
+        cheaper={
+            key: np.array([[costs.cheaper(results, ours, theirs, key) for theirs in order] for ours in order])
+            for key in WEIGHED
+        },
+        lost=_lost(results, order),
+        limited=limits.held_against(results, pair, order, losses),
+        runtime=[results.facts[v]["runtime"] for v in order],
+    )
+    return Candidates(order, name, compared, table)
+
+
+def _lost(results: Results, order: Sequence[Variant]) -> np.ndarray:
+    """How many guards the row loses, were the column the best; (V, V)."""
+    if "best" not in results.decide.guards.values():
+        counts = [sum(guard.word == LOST for guard in guards(results, v, order[0])) for v in order]
+        return np.repeat(np.array(counts)[:, None], len(order), axis=1)
+    return np.array([[sum(g.word == LOST for g in guards(results, v, best)) for best in order] for v in order])
+
 
 def decide(results: Results, pair: Pair) -> Decision:
-    name, cost = ranking.headline(results, pair), results.decide.cost
-    everyone = ranking.ranked(results, pair)
-    standing = verdicts.standing(results, everyone, name)
-    lost = {v: guards(results, v, standing.best) for v in everyone}
-    pareto = {key: frontier(results, pair, key) for key in WEIGHED}
-    recommended = pareto[cost][0]
-    same = [v for v in everyone if v != recommended and not costs.told_apart(results, v, recommended, cost)]
+    found, cost = candidates(results, pair), results.decide.cost
+    order, table = found.order, found.table
+    missed = choice.misses(table, limits.flat(results.decide.limits))
+    fits = np.array([not one for one in missed])
+    chosen = choice.choose(table, fits, cost)
+    standing = verdicts.among(found.compared, fits if chosen else np.ones(len(order), bool))
+    if chosen is None:
+        standing = replace(standing, verdicts={v: replace(one, word=UNFIT) for v, one in standing.verdicts.items()})
+    shown = order[chosen.recommended if chosen else choice.nearest(missed)]
+    same = [v for v, fit in zip(order, fits.tolist(), strict=True) if fit and v != shown]
     return Decision(
         pair=pair,
-        metric=name,
+        metric=found.metric,
+        candidates=found,
         standing=standing,
-        recommended=recommended,
-        same_cost=[recommended, *same],
-        guards=lost,
-        unchecked=[n for n in results.decide.guards if _held_to(results, recommended, standing.best, n) is None],
-        floor=floor(results, recommended, name),
-        pareto=pareto,
-        warnings=list(warnings(results, recommended, name)),
+        recommended=shown if chosen else None,
+        nearest=None if chosen else shown,
+        missed=dict(zip(order, missed, strict=True)),
+        passed_over={order[place]: why for place, why in chosen.passed_over.items()} if chosen else {},
+        same_cost=[shown, *(v for v in same if not costs.told_apart(results, v, shown, cost))],
+        guards={v: guards(results, v, standing.best) for v in order},
+        unchecked=[n for n in results.decide.guards if _held_to(results, shown, standing.best, n) is None],
+        floor=floor(results, shown, found.metric),
+        pareto={key: [order[place] for place in choice.frontier(table, fits, key)] for key in WEIGHED},
+        warnings=list(warnings(results, shown, found.metric)),
     )
-
-
-def frontier(results: Results, pair: Pair, cost: str) -> list[Variant]:
-    """The Pareto set of quality and a cost, dearest first: what is as good and told apart as cheaper there is none.
-
-    It begins with the cheapest of the best found and all that are good enough. Then, again and again, among all that
-    are told apart as cheaper still: the cheapest of their best and those that are good enough beside it.
-    """
-    name, left, found = ranking.headline(results, pair), ranking.ranked(results, pair), list[Variant]()
-    while left:
-        standing = verdicts.standing(results, left, name)
-        found.append(_cheapest(results, standing.eligible, cost))
-        left = [v for v in left if costs.cheaper(results, v, found[-1], cost)]
-    return found
-
-
-def _cheapest(results: Results, good: Sequence[Variant], cost: str) -> Variant:
-    """Of variants, best first, one that no other is told apart from as cheaper; of several the one that loses fewest
-    guards, then the smallest, whatever the cost that is asked about, then the fastest, then the lightest in memory,
-    then the better one.
-
-    The size comes first because it is no matter of the clock: so the same variant is named on a busy machine, too,
-    where fewer speeds are told apart. What is of one size may differ tenfold in speed: an f16 GGUF, a folder in bf16.
-    """
-    same = [v for v in good if not any(costs.cheaper(results, other, v, cost) for other in good)]
-    lost = {v: sum(guard.word == LOST for guard in guards(results, v, good[0])) for v in same}
-    same = [v for v in same if lost[v] == min(lost.values())]
-    for weighed in WEIGHED:
-        same = [v for v in same if not any(costs.cheaper(results, other, v, weighed) for other in same)]
-    return same[0]
 
 
 def guards(results: Results, variant: Variant, best: Variant) -> list[Guard]:
@@ -144,8 +181,8 @@ def _held_to(results: Results, variant: Variant, best: Variant, name: str) -> tu
     other = best if results.decide.guards[name] == "best" else results.untouched(variant.pair)
     if other is None:
         return None
-    ours, theirs = (v if results.has(v, name) else v.cell.variant(TRAINED) for v in (variant, other))
-    return (ours, theirs) if results.has(ours, name) and results.has(theirs, name) else None
+    ours, theirs = (limits.measured_as(results, v, name) for v in (variant, other))
+    return (ours, theirs) if ours and theirs else None
 
 
 def floor(results: Results, variant: Variant, name: str) -> Floor | None:
@@ -203,18 +240,21 @@ def _of_answers(results: Results, variant: Variant) -> Iterator[str]:
 
 def table(results: Results, decisions: Sequence[Decision]) -> dict[str, dict]:
     """metrics/decision.json: numbers and names, by model and data set."""
-    return {str(found.pair): _row(results, found) for found in decisions}
+    return {str(found.pair): row(results, found) for found in decisions}
 
 
-def _row(results: Results, found: Decision) -> dict:
+def row(results: Results, found: Decision) -> dict:
+    """What metrics/decision.json says of a pair. `recommended` is not there where nothing fits."""
     standing, copied = found.standing, found.floor
-    row: dict = {
-        "recommended": str(found.recommended),
+    said: dict = {"recommended": str(found.recommended)} if found.recommended else {}
+    said |= {"nearest_miss": str(found.nearest)} if found.nearest else {}
+    said |= {
         "best": str(standing.best),
         "metric": found.metric,
         "margin": standing.margin,
         "cost": results.decide.cost,
         "critical_value": standing.critical,
+        **_limits(results, found),
         "verdicts": {str(v): {"verdict": one.word} | _spread(one.difference) for v, one in standing.verdicts.items()},
         "same_cost": [str(v) for v in found.same_cost],
         "guards": {
@@ -229,11 +269,26 @@ def _row(results: Results, found: Decision) -> dict:
         "warnings": found.warnings,
     }
     for v, one in standing.verdicts.items():
-        row["verdicts"][str(v)] |= {} if one.items is None else {"items_to_decide": one.items}
+        said["verdicts"][str(v)] |= {} if one.items is None else {"items_to_decide": one.items}
+        said["verdicts"][str(v)] |= {"beyond": _beyond(results, v, found.missed[v])} if found.missed[v] else {}
     if copied:
-        row["copying"] = {"metric": copied.metric, "value": copied.value, "margin": copied.margin}
-        row["copying"] |= {"beaten": copied.beaten} | _spread(copied.difference)
-    return row
+        said["copying"] = {"metric": copied.metric, "value": copied.value, "margin": copied.margin}
+        said["copying"] |= {"beaten": copied.beaten} | _spread(copied.difference)
+    return said
+
+
+def _limits(results: Results, found: Decision) -> dict:
+    """Those that were set, and how many variants fit; nothing where there are none."""
+    asked = results.decide.limits
+    losses = {"max_loss_of": dict(asked.max_loss_of)} if asked.max_loss_of else {}
+    single = {name: limit for name, limit in limits.flat(asked).items() if not name.startswith(choice.LOSS)}
+    return {"limits": {**single, **losses}, "fit": len(found.fit)} if single or losses else {}
+
+
+def _beyond(results: Results, variant: Variant, missed: dict[str, float]) -> dict[str, float | str]:
+    """By which part of each limit a variant misses it, or why that is no number."""
+    absent = {RUNTIME: results.facts[variant]["runtime"]}
+    return {n: float(by) if np.isfinite(by) else absent.get(n, "not measured") for n, by in missed.items()}
 
 
 def _spread(found: Interval) -> dict[str, float]:

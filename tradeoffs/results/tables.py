@@ -14,8 +14,9 @@ from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED, Variant, cells
 from tradeoffs.common.texts import harmless
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.results import costs, prompted, reading, tuning
+from tradeoffs.results import costs, decision, prompted, reading, tuning
 from tradeoffs.results.costs import COST
+from tradeoffs.results.decision import Decision
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
 
@@ -65,6 +66,31 @@ def quality(results: Results) -> dict[str, dict]:
 
 def cost(results: Results) -> dict[str, dict]:
     return {str(v): _present(results.cost_labels, results.cost[v]) for v in results.variants}
+
+
+def headline(results: Results, decisions: Sequence[Decision]) -> dict[str, dict]:
+    """metrics/headline.json, which `dvc exp show` and `dvc metrics diff` show: by model and data set what is
+    recommended with its headline metric, costs and guards, and that metric of the best found and of copying.
+
+    What is recommended and the best found are names without model and data set, as these are the key.
+    """
+    return {str(found.pair): _decided(results, found) for found in decisions}
+
+
+def _decided(results: Results, found: Decision) -> dict[str, float | str]:
+    best = found.standing.best
+    row: dict[str, float | str] = {}
+    if found.recommended:
+        row = {"recommended": f"{found.recommended.method}-{found.recommended.format}"}
+        row |= _spread(found.metric, results.interval(found.recommended, found.metric))
+        for name in results.decide.guards:
+            measured = (found.recommended, found.recommended.cell.variant(TRAINED))  # the latter alone of general text
+            asked = next((variant for variant in measured if results.has(variant, name)), None)
+            row |= {name: results.interval(asked, name).value} if asked and name not in row else {}
+        row |= _present(decision.WEIGHED, results.cost[found.recommended])
+        row |= _present(("train_seconds",), results.trained(found.recommended))
+    row |= {"best": f"{best.method}-{best.format}", f"best_{found.metric}": results.interval(best, found.metric).value}
+    return row | ({f"copying_{found.floor.metric}": found.floor.value} if found.floor else {})
 
 
 def mmlu(results: Results) -> dict[str, dict]:

@@ -24,6 +24,7 @@ from tradeoffs.report.pictures.style import (
     title_of,
 )
 from tradeoffs.results import decision, ranking, tuning
+from tradeoffs.results.decision import Decision
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
 
@@ -73,14 +74,15 @@ def _scatter(results: Results, cost: str, label: str, cheaper: str) -> Figure:
     groups = results.groups()
     figure = new_figure(10.5, 4.3 * len(groups) + 0.9)
     grid = figure.subplots(len(groups), 2, squeeze=False, gridspec_kw={"width_ratios": (5, 4)})
-    labels, fronts = [], [decision.frontier(results, group, cost) for group in groups]
-    for group, front, (whole, near) in zip(groups, fronts, grid, strict=True):
+    labels, decisions = [], [decision.decide(results, group) for group in groups]
+    fronts = [one.pareto[cost] for one in decisions]
+    for group, one, front, (whole, near) in zip(groups, decisions, fronts, grid, strict=True):
         name = ranking.headline(results, group)
         label_of_metric, better = results.label(group.dataset, name), metrics.metric(name)[1].better
         found = {v: results.interval(v, name) for v in results.of(group)}
         costs = {v: results.cost[v][cost] for v in found}
         points = {v: (x, found[v].value) for v, x in _apart(costs, front).items()}
-        limits, close = _close_up(points, found, costs, _corner(results, group, costs, cheaper))
+        limits, close = _close_up(points, found, costs, _corner(one, costs, cheaper))
         for axes, drawn in ((whole, points), (near, close)):
             _draw_points(axes, results, drawn, found)
             _draw_front(axes, [points[v] for v in front])
@@ -122,6 +124,8 @@ def _apart(costs: dict[Variant, float], ringed: Collection[Variant]) -> dict[Var
 
 def _named(front: list[Variant], recommended: bool) -> str:
     """What the numbers at the Pareto set mean; its first is what is recommended where this cost decides."""
+    if not front:
+        return "Nothing keeps the limits"
     names = [f"{n} {v.method} {v.format}" for n, v in enumerate(front, 1)]
     names[0] += " (recommended)" if recommended else ""
     lines = [", ".join(names[start : start + 3]) for start in range(0, len(names), 3)]
@@ -143,16 +147,18 @@ def _draw_floor(axes: Axes, results: Results, group: Pair, name: str) -> None:
 
 
 def _draw_front(axes: Axes, front: list[Point]) -> None:
-    """The Pareto set: a ring around each of its points, and a dashed line through them."""
+    """The Pareto set: a ring around each of its points, and a dashed line through them. Nothing where it is empty."""
+    if not front:
+        return
     xs, ys = zip(*front, strict=True)
     # A step: between two points of the set, the better one must be paid for.
     axes.step(xs, ys, where="post", color="#222222", linewidth=0.9, linestyle="--", zorder=1)
     axes.scatter(xs, ys, s=110, facecolors="none", edgecolors="#222222", linewidths=1.0, zorder=4)
 
 
-def _corner(results: Results, group: Pair, costs: dict[Variant, float], cheaper: str) -> list[Variant]:
+def _corner(found: Decision, costs: dict[Variant, float], cheaper: str) -> list[Variant]:
     """Of the best found and all that are good enough those that cost at most twice what the cheapest of them costs."""
-    good = ranking.good_enough(results, group)
+    good = found.standing.eligible or [found.shown]
     lowest, highest = min(costs[v] for v in good), max(costs[v] for v in good)
     return [v for v in good if (costs[v] <= 2 * lowest if cheaper == "lower" else costs[v] >= highest / 2)]
 

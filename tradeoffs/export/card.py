@@ -1,0 +1,301 @@
+"""The model card: README.md with metadata by huggingface_hub, and evaluation results in the hub's form of today.
+
+That form is `.eval_results/*.yaml`, which the hub reads of data sets of its own that are registered as benchmarks.
+Where the test set is none of the hub's, the older `model-index` of the card holds the numbers: it takes any data set.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tradeoffs import metrics
+from tradeoffs.common.cells import TRAINED, Variant
+from tradeoffs.common.texts import on_a_line
+from tradeoffs.export import licences, weights
+from tradeoffs.export.chosen import Chosen
+from tradeoffs.export.licences import Source, Terms
+from tradeoffs.report.formatting import code, escaped, interval_of, short, signed, table
+from tradeoffs.results.intervals import Interval
+
+TEMPLATE = Path(__file__).with_name("card.md.j2")
+LIBRARY = {"adapter": "peft", "full": "transformers", "merged": "transformers", "gguf": "gguf"}
+RELATION = {"adapter": "adapter", "full": "finetune", "merged": "finetune", "gguf": "finetune"}
+COSTS = {
+    "size_mb": "size, MB",
+    "model_memory_mb": "memory of the model, MB",
+    "decode_tokens_per_second": "tokens written per second",
+    "prefill_tokens_per_second": "tokens read per second",
+}
+# What the words of a verdict mean (docs/numbers.md), for who has not read them.
+VERDICTS = {
+    "good enough": "shown to be within",
+    "undecided": "not shown to be within or outside of",
+    "too much worse": "shown to be outside of",
+    "one training": "not decided, as it is another method and each was trained once, at",
+}
+GUARDS = {
+    "kept": "shown to be within",
+    "lost": "shown to be outside of",
+    "unclear": "not shown to be within or outside of",
+}
+TAG = "llm-tradeoffs"
+
+
+def write(chosen: Chosen, folder: Path, parts: dict[str, Any], terms: Terms) -> None:
+    """README.md, and .eval_results where the hub has a place for them. `parts`: uses, notes, again and commands of the
+    template, which others make."""
+    import huggingface_hub
+
+    found = terms.sources
+    data = huggingface_hub.ModelCardData(**metadata(chosen, terms))
+    own, base = chosen.numbers(), _base(chosen)
+    texts: dict[str, Any] = {
+        "title": str(chosen.variant),
+        "summary": summary(chosen, found),
+        "headline": headline(chosen),
+        "tested": tested(chosen, found),
+        "table": "\n".join(_table(chosen, own, base)),
+        "other_column": "" if base is None else f"The untouched base is `{base}`, asked the same.",
+        "definitions": [
+            f"{escaped(m.label)}: {escaped(m.definition)}" for name in _names(own) for m in [metrics.metric(name)[1]]
+        ],
+        "decision": decided(chosen),
+        "loses": loses(chosen, own),
+        "made_of": made_of(chosen, terms, folder),
+        "limits": limits(chosen),
+    }
+    card = huggingface_hub.ModelCard.from_template(data, template_path=str(TEMPLATE), **texts, **parts)
+    text = re.sub("\n{3,}", "\n\n", card.content.strip())
+    (folder / "README.md").write_text(f"{text}\n", encoding="utf-8")
+    if entries := benchmark(chosen):
+        path = folder / ".eval_results" / f"{chosen.variant.dataset}.yaml"
+        path.parent.mkdir()
+        rows = huggingface_hub.eval_result_entries_to_yaml(entries)
+        path.write_text(yaml.safe_dump(rows, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def metadata(chosen: Chosen, terms: Terms) -> dict[str, Any]:
+    """What stands in the card's front matter, as ModelCardData takes it."""
+    import huggingface_hub
+
+    base, *data = terms.sources
+    values: dict[str, Any] = {
+        "base_model": on_a_line(base.hub or ""),
+        "base_model_relation": "quantized" if not chosen.method.trains else RELATION[chosen.form],
+        "datasets": [on_a_line(one.hub) for one in data if one.hub] or None,
+        "library_name": LIBRARY[chosen.form],
+        "pipeline_tag": "text-generation",
+        "tags": tags(chosen),
+        **licences.for_card(terms),
+    }
+    if base.hub is None:
+        del values["base_model"], values["base_model_relation"]
+    if not benchmark(chosen):
+        own = chosen.numbers()
+        values |= {"model_name": str(chosen.variant)} if _names(own) else {}
+        values["eval_results"] = [
+            huggingface_hub.EvalResult(
+                task_type="text-generation",
+                dataset_type=on_a_line(chosen.dataset.hub or chosen.variant.dataset),
+                dataset_name=chosen.variant.dataset,
+                dataset_split="test",
+                metric_type=metrics.metric(name)[1].name,
+                metric_name=metrics.metric(name)[1].label,
+                metric_value=own[name],
+            )
+            for name in _names(own)
+            if name.startswith("test_")
+        ] or None
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def tags(chosen: Chosen) -> list[str]:
+    return [TAG, chosen.variant.method, chosen.variant.format] + (["chat"] if chosen.tokens["kind"] != "text" else [])
+
+
+def benchmark(chosen: Chosen) -> list[Any]:
+    """The headline number as the hub takes it: where the test set is that of a data set of the hub."""
+    import huggingface_hub
+
+    source, name = chosen.dataset, chosen.decision["metric"]
+    own = chosen.numbers()
+    if not (source.hub and source.splits and source.splits.test) or name not in own:
+        return []
+    found = _interval(own, name)
+    bounds = "" if found is None else f", 95 % interval {found.low:.6g} to {found.high:.6g}"
+    label = metrics.metric(name)[1].label
+    notes = f"{label}, on {len(set(_items(chosen)))} of its test examples{bounds}; evaluated by who publishes the model"
+    return [
+        huggingface_hub.EvalResultEntry(
+            dataset_id=on_a_line(source.hub),
+            task_id=on_a_line(source.config or "default"),
+            value=own[name],
+            dataset_revision=source.revision,
+            notes=on_a_line(notes),
+        )
+    ]
+
+
+def summary(chosen: Chosen, found: list[Source]) -> str:
+    base, *data = found
+    what = {
+        "adapter": f"A {chosen.method.peft} adapter for",
+        "full": "All weights, tuned, of",
+        "merged": f"A checkpoint (bf16 weights, evaluated as {chosen.variant.format}) of",
+        "gguf": f"A GGUF ({chosen.variant.format}) of",
+    }[chosen.form]
+    tuned = (
+        f", tuned on {code(data[0].hub or data[0].name)} by {code(chosen.variant.method)}" if data else ", untouched"
+    )
+    return f"{what} {code(base.hub or base.name)}{tuned}."
+
+
+def headline(chosen: Chosen) -> str:
+    """The number that the decision goes by, with its interval; for descriptions too, which hold no Markdown."""
+    name, own = chosen.decision["metric"], chosen.numbers()
+    if name not in own:
+        return ""
+    found = _interval(own, name)
+    written = short(own[name]) if found is None else interval_of(found, name)
+    tested = f"{len(set(_items(chosen)))} test items"
+    return f"{metrics.metric(name)[1].label} {written} on {tested}" + (
+        f", {short(own['size_mb'])} MB" if "size_mb" in own else ""
+    )
+
+
+def tested(chosen: Chosen, found: list[Source]) -> str:
+    whole = chosen.lock.get(f"data/prepared/{chosen.variant.dataset}", "not in dvc.lock")
+    where = code(chosen.dataset.hub) if chosen.dataset.hub else code(chosen.variant.dataset)
+    own = "its own test split" if chosen.dataset.splits and chosen.dataset.splits.test else "rows held out from it"
+    return (
+        f"Measured on {len(set(_items(chosen)))} test items of the data set {where} ({own}, near-duplicates of which "
+        f"were taken out of the training data). The data set as it was prepared, test items among it, has the MD5 "
+        f"{code(whole)} in dvc.lock; the test items that were asked, by their ids in order, have the SHA-256 "
+        f"{code(items_digest(chosen))}."
+    )
+
+
+def items_digest(chosen: Chosen) -> str:
+    import hashlib
+
+    return hashlib.sha256("\n".join(_items(chosen)).encode()).hexdigest()
+
+
+def decided(chosen: Chosen) -> str:
+    """What the decision says of this variant."""
+    found, me = chosen.decision, str(chosen.variant)
+    mine = found.get("verdicts", {}).get(me)
+    if mine is None:
+        return ""
+    name = found["metric"]
+    difference = Interval(mine["difference"], mine["low"], mine["high"], 0.0)
+    label = escaped(metrics.metric(name)[1].label)
+    recommended = " It is what was recommended." if found.get("recommended") == me else ""
+    if found.get("best") == me:
+        return f"Of all that were compared it is the best found, by {label}.{recommended}"
+    verdict = VERDICTS.get(mine["verdict"], f"{escaped(mine['verdict'])}, at")
+    return (
+        f"Beside the best found of all that were compared, `{found.get('best')}`: {label} {signed(difference, name)}, "
+        f"{verdict} a margin of {short(found['margin'])}.{recommended}"
+    )
+
+
+def loses(chosen: Chosen, own: dict[str, float]) -> list[str]:
+    lines = []
+    for name, guard in chosen.decision.get("guards", {}).get(str(chosen.variant), {}).items():
+        found = Interval(guard["difference"], guard["low"], guard["high"], 0.0)
+        lines.append(
+            f"{escaped(_label(name))}: {signed(found, name)} beside `{guard['against']}`, "
+            f"{GUARDS.get(guard['guard'], escaped(guard['guard']))} a margin of {short(guard['margin'])}"
+        )
+    change = _interval(own, "general_loss_change")
+    if change is not None and not any(line.startswith(_label("general_loss")) for line in lines):
+        lines.append(
+            f"{_label('general_loss')}: {signed(change, 'general_loss')} beside the untouched base, as it left training"
+        )
+    if same := _interval(own, "same_top_token"):
+        lines.append(
+            f"the same most likely token as the model as it left training: {interval_of(same, 'same_top_token')}"
+        )
+    return lines or ["Nothing was measured besides the task itself: neither other knowledge nor other text."]
+
+
+def made_of(chosen: Chosen, terms: Terms, folder: Path) -> list[str]:
+    lines = []
+    for source in terms.sources:
+        at = f" at commit {code(source.revision)}" if source.revision else ""
+        name = code(source.hub or source.name)
+        lines.append(f"{source.what}: {name}{at}; licence: {escaped(source.said)}")
+    if chosen.form == "adapter" and not chosen.model.hub:
+        lines.append(
+            f"the base is on no hub: it is the folder {code(weights.base_of(chosen)[0])} of the project that this was "
+            f"made in (`dvc pull` or `dvc get` brings it, or `dvc repro base@{chosen.variant.model}` makes it); the "
+            f"SHA-256 over its weights is {code(chosen.base['base_id'])}"
+        )
+    if kept := licences.texts(folder):
+        lines.append(f"licence texts that came with the base: {', '.join(map(code, kept))}")
+    if not licences.for_card(terms):
+        lines.append("no licence is stated for this model: who publishes it has to")
+    if chosen.facts.get("merged_onto"):
+        lines.append(f"the adapter was merged onto {code(chosen.facts['merged_onto'])} (merge.onto of params.yaml)")
+    return lines
+
+
+def limits(chosen: Chosen) -> list[str]:
+    lines = ["The numbers are of these test items alone; on other questions, languages or tasks nothing was measured."]
+    if chosen.tokens["kind"] != "text":
+        most = chosen.cfg.evaluate.max_new_tokens
+        lines.append(f"Answers were cut after {most} tokens, and the context holds {chosen.tokens['context']} tokens.")
+    lines.append("Speed and memory are of one machine, measured alone on it; another has other numbers.")
+    return lines
+
+
+def _table(chosen: Chosen, own: dict[str, float], base: Variant | None) -> list[str]:
+    others = chosen.numbers(base) if base else {}
+    header = ["", "this model"] + (["untouched base"] if base else [])
+    rows = [
+        [escaped(_label(name)), _written(own, name), *([_written(others, name)] if base else [])]
+        for name in _names(own)
+    ]
+    rows += [
+        [label, short(own[name]), *([short(others.get(name))] if base else [])]
+        for name, label in COSTS.items()
+        if name in own
+    ]
+    return table(header, rows)
+
+
+def _written(row: dict[str, float], name: str) -> str:
+    if name not in row:
+        return ""
+    found = _interval(row, name)
+    return short(row[name]) if found is None else interval_of(found, name)
+
+
+def _interval(row: dict[str, float], name: str) -> Interval | None:
+    if not {name, f"{name}_low", f"{name}_high"} <= set(row):
+        return None
+    return Interval(row[name], row[f"{name}_low"], row[f"{name}_high"], 0.0)
+
+
+def _names(row: dict[str, float]) -> list[str]:
+    """Metrics of quality that a row has, in the order of the report."""
+    listed = [*metrics.columns("answers"), *metrics.columns("likelihood"), *metrics.columns("ladder"), "general_loss"]
+    return [name for name in dict.fromkeys(listed) if name in row]
+
+
+def _label(name: str) -> str:
+    split, found = metrics.metric(name)
+    return f"{split} {found.label}" if split in ("general",) else found.label
+
+
+def _items(chosen: Chosen) -> list[str]:
+    return [row["item"] for row in chosen.items]
+
+
+def _base(chosen: Chosen) -> Variant | None:
+    """The untouched base, if the run list has it, and this is another."""
+    found = Variant(chosen.variant.model, chosen.variant.dataset, "base", TRAINED)
+    return found if found != chosen.variant and chosen.numbers(found) else None
