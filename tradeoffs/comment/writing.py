@@ -1,11 +1,11 @@
 """The comment: the verdict, what was changed, what moved, what is not shown, decision, answers that flipped, costs."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tradeoffs import metrics
 from tradeoffs.comment import changes, flips, pictures
 from tradeoffs.comment.posting import LONGEST, cut
+from tradeoffs.comment.rows import both_values, difference, margin, name_of, pair_name, short_name, values
 from tradeoffs.comment.texts import folded, said, shown
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.gate.judging import (
@@ -21,9 +21,8 @@ from tradeoffs.gate.judging import (
     Gated,
     Row,
 )
-from tradeoffs.report.formatting import Lines, cost_of, counted, full_label, short, signed, table
+from tradeoffs.report.formatting import Lines, cost_of, counted, full_label, table
 from tradeoffs.results import ranking
-from tradeoffs.results.results import Results
 from tradeoffs.revisions import Revision
 
 MOST_NAMED = 4  # variants in a sentence
@@ -76,7 +75,7 @@ def headline(gate: Gate) -> str:
         names = {ranking.headline(gate.after, pair) for pair in gate.after.groups()}
         one, row = next((pair for pair in worse if pair[1].name in names), worse[0])
         more = f", and {len(worse) - 1} more" if len(worse) > 1 else ""
-        return f"{word}: {row.label} of {_name(one, gate.after)} {_values(row)}{more}"
+        return f"{word}: {row.label} of {name_of(one, gate.after)} {values(row)}{more}"
     if gate.verdict == NOT_SHOWN:
         lacking = _lacking(gate)
         some = [f"{len(open_)} of {len(rows)} judged numbers"] if open_ else []
@@ -95,7 +94,7 @@ def _judged(found: Compared) -> str:
     on = found.gate.policy.variants
     if on == "all":
         return "Every variant is judged."
-    names = [_name(one, found.gate.after) for one in found.gate.gated]
+    names = [name_of(one, found.gate.after) for one in found.gate.gated]
     who = "what is recommended" if on == "recommended" else "what the policy names"
     said = f"Judged: {who} ({', '.join(names[:MOST_NAMED])}{' and others' * (len(names) > MOST_NAMED)})."
     judged = {one.variant for one in found.gate.gated}
@@ -159,13 +158,13 @@ def _by_variant(gate: Gate, of: dict[Variant, list[Row]]) -> Lines:
         mine = [
             row for one, row in gate.rows() if isinstance(one, Gated) and one.variant == variant and row.name == name
         ]
-        head = f"{_values(mine[0])}, {_word(mine[0])}" if mine else ""
+        head = f"{values(mine[0])}, {_word(mine[0])}" if mine else ""
         label = f"{mine[0].label}: " if mine and len({ranking.headline(gate.after, v.pair) for v in of}) > 1 else ""
         others = [row for row in rows if row.name != name]
         both = [[row for row in others if _worse(row) == worse] for worse in (True, False)]
         written.append(
             [
-                shown(str(variant)) if len(gate.after.groups()) > 1 else _short(variant),
+                shown(str(variant)) if len(gate.after.groups()) > 1 else short_name(variant),
                 label + head,
                 *(", ".join(map(_brief, some)) for some in both),
             ]
@@ -193,13 +192,13 @@ def _worse(row: Row) -> bool:
 
 def _brief(row: Row) -> str:
     """A number by what it moved, bold where it is beyond the margin."""
-    moved = f"{row.label.removeprefix('test ')} {_difference(row).partition(' [')[0]}"
+    moved = f"{row.label.removeprefix('test ')} {difference(row).partition(' [')[0]}"
     return f"**{moved}**" if row.word == WORSE else moved
 
 
 def _table(gate: Gate, rows: Sequence[tuple[Gated | Decided, Row]]) -> Lines:
     written = [
-        [_name(one, gate.after), row.label, *_both(row), _difference(row), _margin(row), _word(row)]
+        [name_of(one, gate.after), row.label, *both_values(row), difference(row), margin(row), _word(row)]
         for one, row in rows
     ]
     return table(["variant", "", "before", "after", "difference", "margin", ""], written, texts=["", "variant"])
@@ -223,7 +222,7 @@ def _not_shown(gate: Gate) -> Lines:
     if not rows and not lacking:
         return []
     lines = ["**Not shown**, of what is judged", ""]
-    lines += [f"- {_name(one, gate.after)}: {said(one.note)}" for one in lacking[:FIRST]]
+    lines += [f"- {name_of(one, gate.after)}: {said(one.note)}" for one in lacking[:FIRST]]
     lines += [""] if lacking else []
     lines += [*_table(gate, rows[:FIRST]), ""] if rows else []
     if rest := rows[FIRST:]:
@@ -234,19 +233,19 @@ def _not_shown(gate: Gate) -> Lines:
 def _decided(gate: Gate) -> Lines:
     lines = ["**Decision**", ""]
     for one in gate.decisions:
-        head = "" if len(gate.decisions) == 1 else f"{_pair(one.pair)}: "
+        head = "" if len(gate.decisions) == 1 else f"{pair_name(one.pair)}: "
         before, after = (_recommended(name) for name in (one.before, one.after))
         if one.before == one.after:
             lines.append(f"- {head}{after}, as before")
         else:
             lines.append(f"- {head}{before} → {after}{f'; {said(one.note)}' if one.note and one.missing else ''}")
             judged = [row for row in one.rows if row.word in (WORSE, NOT_SHOWN, BETTER)]
-            lines += [f"  - {row.label}: {_values(row)}, {_word(row)}" for row in judged[:FIRST]]
+            lines += [f"  - {row.label}: {values(row)}, {_word(row)}" for row in judged[:FIRST]]
     return [*lines, ""]
 
 
 def _recommended(name: str | None) -> str:
-    return "none" if name is None else _short(Variant.parse(name))
+    return "none" if name is None else short_name(Variant.parse(name))
 
 
 def _flipped(gate: Gate, every: Gate) -> Lines:
@@ -255,8 +254,8 @@ def _flipped(gate: Gate, every: Gate) -> Lines:
         if not (one.before and one.after):
             continue
         old, new = Variant.parse(one.before), Variant.parse(one.after)
-        head = "" if len(gate.decisions) == 1 else f" on {_pair(one.pair)}"
-        what = _short(new) if old == new else f"{_short(old)} before and {_short(new)} now"
+        head = "" if len(gate.decisions) == 1 else f" on {pair_name(one.pair)}"
+        what = short_name(new) if old == new else f"{short_name(old)} before and {short_name(new)} now"
         lines += [f"**Answers that flipped**{head}, of {what}", ""]
         found = flips.flips(gate.before, old, gate.after, new)
         lines += [*flips.section(found), ""]
@@ -273,7 +272,7 @@ def _flipped_most(gate: Gate, pair: Pair) -> Lines:
     if not some:
         return []
     variant, most = max(some, key=lambda one: one[1].count)
-    return [f"Of {len(some)} other variants some did, most of {_short(variant)}.", "", *flips.section(most), ""]
+    return [f"Of {len(some)} other variants some did, most of {short_name(variant)}.", "", *flips.section(most), ""]
 
 
 def _costs(gate: Gate) -> Lines:
@@ -286,7 +285,7 @@ def _costs(gate: Gate) -> Lines:
                 if key in gate.before.cost[old] or key in gate.after.cost[new]:
                     label = gate.after.cost_labels.get(key, key)
                     both = [cost_of(side, v, key, bounds=True) for side, v in ((gate.before, old), (gate.after, new))]
-                    rows.append([_pair(one.pair), label, *both])
+                    rows.append([pair_name(one.pair), label, *both])
     if not rows:
         return []
     several = len({row[0] for row in rows}) > 1
@@ -307,7 +306,7 @@ def _rest(found: Compared) -> Lines:
     notes = list(dict.fromkeys([*found.gate.notes, *gate.notes]))
     lines += ["**Notes**", "", *(f"- {said(note)}" for note in notes), ""] if notes else []
     news = [one for one in gate.gated if not one.rows]
-    lines += [f"- {_name(one, gate.after)}: {said(one.note)}" for one in news[:MOST_FOLDED]] + ([""] if news else [])
+    lines += [f"- {name_of(one, gate.after)}: {said(one.note)}" for one in news[:MOST_FOLDED]] + ([""] if news else [])
     lines += [*READ, ""]
     own = [(one, row) for one, row in gate.rows() if isinstance(one, Gated)]
     compared = [(one, row) for one, row in own if not _same(row) and row.word != LEFT_OUT]
@@ -317,45 +316,3 @@ def _rest(found: Compared) -> Lines:
         lines += [f"And {len(compared) - MOST_FOLDED} more rows, in the gate's own output.", ""]
     lines += [f"{same} numbers are the same on both sides.", ""] if same else []
     return folded(f"All {sum(1 for _ in gate.rows())} numbers, notes, and how to read this", lines)
-
-
-def _name(one: Gated | Decided, results: Results) -> str:
-    if isinstance(one, Decided):
-        return f"decision of {_pair(one.pair)}"
-    return shown(str(one.variant)) if len(results.groups()) > 1 else _short(one.variant)
-
-
-def _short(variant: Variant) -> str:
-    return shown(f"{variant.method} {variant.format}")
-
-
-def _pair(pair: Pair) -> str:
-    return shown(f"{pair.model} on {pair.dataset}")
-
-
-def _both(row: Row) -> Iterator[str]:
-    for value in (row.base, row.head):
-        yield "" if value is None else _number(row, value)
-
-
-def _number(row: Row, value: float) -> str:
-    return short(value) if row.kind == "cost" else f"{value:z.{metrics.metric(row.name)[1].decimals}f}"
-
-
-def _values(row: Row) -> str:
-    """Before and after, and the difference where there is one."""
-    before, after = _both(row)
-    difference = _difference(row)
-    return f"{before} → {after}{f', {difference}' if difference else ''}"
-
-
-def _difference(row: Row) -> str:
-    if row.difference is None:
-        return ""
-    if row.kind == "quality":
-        return signed(row.difference, row.name)
-    return f"{row.difference.value / row.base:+.1%}" if row.base else short(row.difference.value)
-
-
-def _margin(row: Row) -> str:
-    return "" if row.margin is None else short(row.margin)
