@@ -24,7 +24,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("runtimes, which answer what an evaluation asks", ("transformers_runtime", "llama_cpp")),
     (
         "the code of one stage, which knows of no other stage's",
-        ("prepare", "base", "tokenize", "finetune", "merging", "convert", "measure", "results"),
+        ("prepare", "base", "tokenize", "finetune", "merging", "convert", "measure", "results", "artifacts", "readme"),
     ),
     ("what aggregate shows of the results", ("report",)),
     ("scripts, one for each stage", ("stages",)),
@@ -33,17 +33,19 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "commands, no stage",
         (
-            "history",
-            "experiments",
-            "export",
-            "compare",
-            "decide",
-            "answers",
-            "prompt",
-            "questions",
-            "pin",
-            "artifacts",
-            "readme",
+            *(
+                "history",
+                "experiments",
+                "explore",
+                "export",
+                "compare",
+                "decide",
+                "answers",
+                "prompt",
+                "questions",
+                "pin",
+            ),
+            *("committed", "merge"),
         ),
     ),
     ("what reviewers are told of what a gate says", ("comment",)),
@@ -63,6 +65,8 @@ STAGES_OF = {
     "metrics": {"copying", "score", "aggregate"},
     "results": {"aggregate"},
     "report": {"aggregate"},
+    "artifacts": {"publish"},
+    "readme": {"publish"},
 }
 # No stage depends on plumbing and params, so they hold nothing that shapes an output; what they import of rooms that
 # do are facts alone: how much memory and how many cores this process has, which only the clock's log tells, how a text

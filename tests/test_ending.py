@@ -69,6 +69,7 @@ def test_every_variant_is_counted_by_its_verdict(said):
 def test_the_last_lines_say_where_to_look_and_what_to_do(said):
     lines, row, _ = said
     assert f"python -m tradeoffs.compare {row['recommended']} demo-demo-" in lines[-3]
+    assert lines[-3].startswith("Next: report/explore.html ")
     assert f"compare {row['recommended']} {row['recommended']}" not in lines[-3]
     assert lines[-2].startswith("Change first, in params.yaml, then `make run`: `")
     assert "docs/data.md" in lines[-1] and Path(__file__).parents[1].joinpath("docs/data.md").is_file()

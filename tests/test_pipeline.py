@@ -25,8 +25,9 @@ SPEC = quick_yaml.load((REPO / "dvc.yaml").read_text())
 STAGES = SPEC["stages"]
 SLOW_FIXTURES = {"finished"}  # read by conftest.py
 RUN = ("models", "datasets", "methods", "precisions", "quants", "seeds")
+ENDING = {"measure", "score", "aggregate", "publish"}  # what is one step for all cells
 LAUNCH = {"train": "python -m", "gpus": 1}
-CODE_DEPS = 75  # in dvc.yaml; each stands in dvc.lock once per cell
+CODE_DEPS = 80  # in dvc.yaml; each stands in dvc.lock once per cell
 
 
 def code_deps(stage: str) -> set[str]:
@@ -176,7 +177,7 @@ def test_changing_a_method_reruns_only_its_own_cells(finished, tmp_path):
 
     found = changed(finished, tmp_path, edit)
     assert {name.split("@")[0] for name in found} >= {"finetune", "merge", "reference", "score", "aggregate"}
-    assert all("-lora" in name for name in found - {"measure", "score", "aggregate"}), found
+    assert all("-lora" in name for name in found - ENDING), found
     assert not any("-lora_8bit" in name for name in found), found
 
 
@@ -195,7 +196,7 @@ def test_adding_a_quant_runs_only_that_quants_cells(finished, tmp_path):
     found = changed(finished, tmp_path, lambda raw: raw["run"]["quants"].append("q5_0"))
     methods = ("base", "lora", "lora_8bit")
     cells = {f"{stage}@demo-demo-{method}-q5_0" for stage in ("quantize", "evaluate_cpu") for method in methods}
-    assert found == {*cells, "measure", "score", "aggregate"}
+    assert found == {*cells, *ENDING}
 
 
 def with_seeds(finished: Path, tmp_path: Path, *seeds: int) -> set[str]:
@@ -211,7 +212,7 @@ def test_one_more_seed_trains_its_own_cells_and_makes_no_format_anew(finished, t
     found = with_seeds(finished, tmp_path, 42, 43)
     cells = [f"demo-demo-{method}" for method in ("base", "lora", "lora_8bit")]
     mine = {f"finetune@{cell}-43" for cell in cells} | {f"reference@{cell}" for cell in cells}
-    assert found == mine | {"score", "aggregate"}
+    assert found == mine | (ENDING - {"measure"})
 
 
 def test_another_first_seed_makes_every_format_anew(finished, tmp_path):
@@ -232,7 +233,7 @@ def test_what_is_only_evaluated_trains_nothing_again(finished, tmp_path):
         raw["evaluate"]["embedding"] = "another"
 
     found = {name.split("@")[0] for name in changed(finished, tmp_path, edit)}
-    assert found == {"reference", "evaluate_gpu", "evaluate_cpu", "copying", "measure", "score", "aggregate"}
+    assert found == {"reference", "evaluate_gpu", "evaluate_cpu", "copying", *ENDING}
 
 
 def test_another_answer_pattern_trains_and_evaluates_nothing_again():
@@ -255,7 +256,7 @@ def test_prompts_train_nothing_again(finished, tmp_path):
     found = {name.split("@")[0] for name in fake_pipeline.run(folder)}
     assert found == {
         *("prepare", "tokenize", "reference", "evaluate_gpu", "evaluate_cpu"),
-        *("measure", "score", "aggregate"),
+        *ENDING,
     }
 
 
@@ -266,18 +267,18 @@ def test_prompts_of_another_data_set_run_nothing(finished, tmp_path):
 def test_measuring_once_more_makes_and_scores_nothing_anew(finished, tmp_path):
     folder = copied(finished, tmp_path)
     assert fake_pipeline.repro(folder, "-f", "-s", "measure") == {"measure"}
-    assert fake_pipeline.run(folder) == {"aggregate"}
+    assert fake_pipeline.run(folder) == {"aggregate", "publish"}
 
 
 def test_a_comment_in_the_report_reruns_aggregate_alone(finished, tmp_path):
-    assert commented(finished, tmp_path, "report") == {"aggregate"}
+    assert commented(finished, tmp_path, "report") == {"aggregate", "publish"}
 
 
 @pytest.mark.parametrize("room", ["llama_cpp", "convert"])
 def test_a_comment_in_the_rooms_of_llama_cpp_reruns_no_training(finished, tmp_path, room):
     """base, which tries llama.cpp's converter, writes what it wrote before."""
     found = commented(finished, tmp_path, room, kept=("models/base", "data/general"))
-    assert found - {"evaluate_cpu", "measure", "quantize"} == {"base", "convert", "score", "aggregate"}
+    assert found - {"evaluate_cpu", "measure", "quantize"} == {"base", "convert", "score", "aggregate", "publish"}
 
 
 def test_a_comment_in_the_finetune_room_reruns_nothing_before_it(finished, tmp_path):
@@ -296,11 +297,13 @@ def test_what_an_editor_leaves_beside_a_module_reruns_nothing(finished, tmp_path
 
 
 def test_the_artifacts_are_those_of_the_run_list():
-    assert (REPO / artifacts.LIST).read_text() == artifacts.text(params.load_all(REPO / "params.yaml"))
+    cfg = params.load_all(REPO / "params.yaml")
+    assert (REPO / artifacts.LIST).read_text() == artifacts.text(cfg.run, cfg.methods)
 
 
 def test_every_artifact_is_an_output_that_the_pipeline_writes(finished):
-    listed = artifacts.listed(params.load_all(finished / "params.yaml"))
+    cfg = params.load_all(finished / "params.yaml")
+    listed = artifacts.listed(cfg.run, cfg.methods)
     tracked = {line for folder in ("merged", "gguf") for line in written(finished, folder)}
     tracked |= {str(Path(line).parent) for line in written(finished, "trained", "-R")}
     assert {entry["path"] for entry in listed.values()} <= tracked
@@ -317,4 +320,4 @@ def written(folder: Path, kind: str, *options: str) -> set[str]:
 def test_what_cannot_be_merged_is_no_model_to_ship():
     cfg = params.load_all(REPO / "params.yaml")
     run = replace(cfg.run, methods=["prompt_tuning"], quants=["q8_0"])
-    assert [name.rsplit("-", 1)[1] for name in artifacts.listed(replace(cfg, run=run))] == ["trained"]
+    assert [name.rsplit("-", 1)[1] for name in artifacts.listed(run, cfg.methods)] == ["trained"]

@@ -45,7 +45,28 @@ def test_results_that_are_not_there_yet_are_one_message(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("README.md").write_text(readme.BEGIN + readme.END)
     with pytest.raises(UserError, match=r"report/summary\.md: not found in .*; run after `dvc repro`"):
-        readme.main()
+        readme.write()
+
+
+def test_who_removes_both_markers_wants_no_results(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert not readme.is_wanted()
+    for text, wanted in (("# Mine", False), (f"{readme.END}", True), (f"{readme.BEGIN}\n{readme.END}", True)):
+        Path("README.md").write_text(text)
+        assert readme.is_wanted() == wanted
+
+
+def test_the_check_tells_a_stale_block_and_writes_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("report").mkdir()
+    Path("report/summary.md").write_text("## Headline\n\nnew\n")
+    Path("report/report.md").write_text("No picture.\n")
+    Path("README.md").write_text(f"{readme.BEGIN}\nold\n{readme.END}")
+    with pytest.raises(UserError, match=r"README\.md: its results are not those of report/summary\.md"):
+        readme.write(check=True)
+    assert "old" in Path("README.md").read_text()
+    readme.write()
+    readme.write(check=True)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))

@@ -69,7 +69,8 @@ def origin(tmp_path_factory):
         shutil.copy(REPO / name, author / name)
     git("init", "-q", "-b", "main", cwd=author)
     run(author, **ALONE)
-    (author / artifacts.LIST).write_text(artifacts.text(params.load_all(author / "params.yaml")))
+    cfg = params.load_all(author / "params.yaml")
+    (author / artifacts.LIST).write_text(artifacts.text(cfg.run, cfg.methods))
     git("add", "-A", cwd=author)
     git("commit", "-q", "-m", "A run", cwd=author)
     assert (
@@ -152,8 +153,8 @@ def test_what_a_colleague_has_computed_is_not_computed_again(origin, folder_remo
 
     two = clone(origin, tmp_path / "two", folder_remote)
     change(two, edit)
-    # Tables and report are in Git, not in the cache: what writes them in seconds is the one stage that has to run.
-    assert repro(two, "--pull", **ALONE) == {"aggregate"}
+    # Tables and report are in Git, not in the cache: what writes them in seconds is all that has to run.
+    assert repro(two, "--pull", **ALONE) == {"aggregate", "publish"}
     for name in ("trained/demo-demo-lora/42/content", "gguf/demo-demo-lora-q4_0.gguf"):
         assert (two / "models" / name).read_text() == (one / "models" / name).read_text()
 
@@ -211,7 +212,7 @@ def test_merged_models_may_stay_at_home(origin, author, tmp_path):
     shutil.copytree(author, lean, symlinks=True)
     connect(lean, remote)
     spec = quick_yaml.load((lean / "dvc.yaml").read_text())
-    for stage in spec["stages"].values():
+    for stage in [one for one in spec["stages"].values() if "outs" in one]:
         stage["outs"] = [{out: {"push": False}} if str(out).startswith(bulky) else out for out in stage["outs"]]
     (lean / "dvc.yaml").write_text(quick_yaml.dump(spec, sort_keys=False))
     dvc("push", "-q", cwd=lean, **ALONE)
@@ -233,5 +234,5 @@ def test_no_remote_and_no_key_is_committed():
 def test_every_output_is_pushed():
     """An output that stays at home is made again by the next plain `dvc repro` of every other clone."""
     stages = quick_yaml.load((REPO / "dvc.yaml").read_text())["stages"].values()
-    options = [out for stage in stages for out in stage["outs"] if isinstance(out, dict)]
+    options = [out for stage in stages for out in stage.get("outs", []) if isinstance(out, dict)]
     assert not [out for out in options if next(iter(out.values())).get("push") is False]

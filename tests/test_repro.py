@@ -153,7 +153,7 @@ def test_the_times_of_a_whole_run_are_kept_and_the_next_is_estimated_by_them(fin
     found = steps(said)
     assert 0 < len(found) < len(locked(folder))
     assert f" at most about {len(found)} min" in said.splitlines()[1]
-    assert f"[{len(found)}/{len(found)}] aggregate, about " in said
+    assert f"[{len(found)}/{len(found)}] publish, about " in said
     seconds = json.loads((folder / "metrics/times.json").read_text())["seconds"]
     assert seconds["prepare@demo"] == 60.0 and seconds["finetune@demo-demo-lora-42"] < 60.0
 
@@ -550,7 +550,7 @@ def test_a_lock_file_that_a_kill_left_cut_or_empty_is_filled_by_the_run_cache(fi
         done = run(folder)
         assert done.returncode == 0, done.stderr
         assert "no commit here has it, so the run begins without, and DVC's run cache gives" in done.stderr
-        assert set(ran(done.stdout)) <= {"aggregate"}  # whose outputs are Git's, not of DVC's cache
+        assert set(ran(done.stdout)) <= {"aggregate", "publish"}  # whose outputs are Git's, not of DVC's cache
         assert locked(folder) == locked(finished[0])
 
 

@@ -1,6 +1,7 @@
-"""Puts the decision into README.md, between its two markers; `make run` does it at its end.
+"""Puts the decision into README.md, between its two markers; the stage `publish` does, and `make run` at its end.
 
 python -m tradeoffs.readme
+python -m tradeoffs.readme --check      writes nothing; exit code 1 if it is not the decision of report/summary.md
 """
 
 import re
@@ -41,13 +42,28 @@ def _picture(front: str) -> str:
     return f"\n![{PICTURES[found[1]]}](plots/{found[1]}.png)\n" if found else ""
 
 
-def main() -> None:
+def is_wanted() -> bool:
+    """Whether there is a README with one marker at least; who removes both wants no results in it."""
+    text = README.read_text(encoding="utf-8") if README.is_file() else ""
+    return BEGIN in text or END in text
+
+
+def write(check: bool = False) -> None:
+    """Raises UserError if a file is missing, README.md has no markers, or, with `check`, its block is another."""
     for path in (README, SUMMARY, FRONT):
         if not path.is_file():
             raise UserError(f"{path}: not found in {Path.cwd()}; run after `dvc repro`, from the folder of dvc.yaml")
     readme, summary, front = (path.read_text(encoding="utf-8") for path in (README, SUMMARY, FRONT))
-    files.write_text(README, with_results(readme, summary, front))
+    wanted = with_results(readme, summary, front)
+    if check and readme != wanted:
+        raise UserError(
+            f"{README}: its results are not those of {SUMMARY}; run python -m tradeoffs.readme and commit it"
+        )
+    if readme != wanted:
+        files.write_text(README, wanted)
 
 
 if __name__ == "__main__":
-    cli.command(main)
+    options = cli.parser()
+    options.add_argument("--check", action="store_true", help="write nothing, and fail where it would")
+    cli.command(write, options)

@@ -2,8 +2,9 @@
 
     python -m tradeoffs.repro.ending        of metrics/ and params.yaml; `make run` ends with it
 
-Before that it writes what follows from the results and is no output of DVC: README.md's part (`tradeoffs.readme`) and
-models/dvc.yaml (`tradeoffs.artifacts`), in one process, since each start takes longer than the work.
+Before that it writes what the stage `publish` writes: README.md's part (`tradeoffs.readme`) and models/dvc.yaml
+(`tradeoffs.artifacts`), in case somebody has edited them since, which DVC does not see; and, where it is not of these
+results, the page to look for yourself (`tradeoffs.explore`).
 """
 
 from collections import Counter
@@ -16,6 +17,7 @@ from tradeoffs import artifacts, metrics, params, readme
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
 from tradeoffs.common.texts import harmless
+from tradeoffs.explore import stamp
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.report.formatting import counted, heading, name_of, short
@@ -59,7 +61,7 @@ def lines(found: Measured, cfg: params.Params) -> list[str]:
     where = f" ({heading(_ours(rows[0]).pair)})" if len(rows) > 1 else ""
     return [
         *said,
-        f"Next: report/report.html, or report/report.md; {_compare(rows[0])}",
+        f"Next: {stamp.PAGE} to look for yourself, report/report.html or .md to read; {_compare(rows[0])}",
         f"Change first, in params.yaml, then `make run`{where}: {change(rows[0], cfg)}",
         "Then: your own data (docs/data.md) and models (docs/models.md), each a block that `run` names.",
     ]
@@ -195,10 +197,28 @@ def _guards(row: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:
     return found
 
 
+def page() -> None:
+    """Made again only where it is not of these results: what it imports alone takes longer than all else here.
+
+    What stops it is said, and no page of other results stays.
+    """
+    if stamp.of() == stamp.present():
+        return
+    from tradeoffs.explore import making
+
+    try:
+        making.make()
+    except UserError as error:
+        stamp.PAGE.unlink(missing_ok=True)
+        print(harmless(f"{stamp.PAGE} was not made: {error}"))
+
+
 def main() -> None:
     said = lines(read(), params.load_all())
-    readme.main()
+    if readme.is_wanted():
+        readme.write()
     artifacts.main()
+    page()
     print(harmless("\n".join(["", *said])))
 
 

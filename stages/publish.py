@@ -1,0 +1,31 @@
+"""Puts what follows from the results where it is looked for: the decision in README.md, the models in models/dvc.yaml.
+
+IN   report/summary.md    report/report.md
+OUT  README.md, what stands between its two markers    models/dvc.yaml, the list of DVC artifacts
+     python -m stages.publish
+
+Neither is an output of the stage in dvc.yaml: README.md is written by people, too, and DVC takes no dvc.yaml for one.
+So DVC does not see if one of them was changed since; `--check` of `tradeoffs.readme` and `tradeoffs.artifacts` does.
+"""
+
+from dataclasses import dataclass
+
+from tradeoffs import artifacts, params, readme
+from tradeoffs.plumbing import cli
+
+
+@dataclass(frozen=True)
+class Reads:
+    run: params.Run
+    methods: dict[str, params.Method]
+
+
+def main() -> None:
+    cfg = params.load(Reads)
+    artifacts.write(cfg.run, cfg.methods)
+    if readme.is_wanted():
+        readme.write()
+
+
+if __name__ == "__main__":
+    cli.run(main)

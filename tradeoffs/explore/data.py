@@ -1,0 +1,181 @@
+"""What the page is made of: everything measured of each model with each data set, as plain lists, names and numbers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tradeoffs import metrics
+from tradeoffs.common import files
+from tradeoffs.common.cells import Pair, Variant
+from tradeoffs.common.texts import harmless, on_a_line
+from tradeoffs.report.formatting import full_label, guard_label, heading
+from tradeoffs.report.pictures.style import BASE_COLOUR, COLOURS
+from tradeoffs.results import costs, decision, limits, tables, tuning
+from tradeoffs.results.decision import LOST, Candidates
+from tradeoffs.results.intervals import Interval
+from tradeoffs.results.results import Judged, Results
+
+# What training took: no cost of what is shipped, but one of the way to it.
+OF_TRAINING = {
+    "train_seconds": "training s",
+    "adapter_mb": "adapter MB",
+    "trainable_params": "trained parameters",
+    "peak_memory_mb": "memory of training MB",
+}
+# Of COLOURS, as they are told apart on a dark page.
+DARK_COLOURS = ("#56B4E9", "#FF8A3D", "#2FC296", "#E59CC6", "#F0B429", "#B4DDF7", "#A99BF0", "#E0719C", "#C9C75C")
+DARK_BASE_COLOUR = "#BBBBBB"
+# What the table shows until somebody asks for more; the headline, and what decides beside it, stand there anyway.
+FIRST_SEEN = ("test_loss", "test_f1", "mmlu_accuracy", "kld", "size_mb", "decode_tokens_per_second", "model_memory_mb")
+
+Spread = list[float]  # value, low, high; the value alone where it has no interval
+
+
+def of_pair(results: Results, pair: Pair) -> dict[str, Any]:
+    """All but the answers, which `items` has: what can be measured, and of each variant its numbers in that order."""
+    found = decision.candidates(results, pair, _losses(results, pair))
+    qualities, weighed = _qualities(results, pair, found.metric), _costs(results, pair)
+    some, floor = results.of(pair), results.floor(pair)
+    return {
+        "name": str(pair),
+        "title": heading(pair),
+        "metric": found.metric,
+        "cost": results.decide.cost,
+        "limits": limits.flat(results.decide.limits),
+        "table": found.table.as_json(),
+        "measures": [*qualities, *weighed],
+        "seen": [*dict.fromkeys((found.metric, *FIRST_SEEN, results.decide.cost))],
+        "methods": [method for method in results.run.methods if results.of(pair, method)],
+        "formats": [name for name in results.formats if any(v.format == name for v in some)],
+        "variants": [_variant(results, found, v, [m["name"] for m in qualities + weighed]) for v in some],
+        "copying": {one["name"]: _value(results, floor, one["name"]) for one in qualities} if floor else {},
+        "ladder": _ladder(results, pair),
+        "subjects": _subjects(results, some),
+    }
+
+
+def colours(results: Results) -> dict[str, dict[str, str]]:
+    """Of each method, as in the pictures of the report: on a light page and on a dark one."""
+    found = {"base": {"light": BASE_COLOUR, "dark": DARK_BASE_COLOUR}}
+    for place, method in enumerate(method for method in results.run.methods if method != "base"):
+        own = place % len(COLOURS)
+        found[method] = {"light": COLOURS[own], "dark": DARK_COLOURS[own]}
+    return found
+
+
+def _losses(results: Results, pair: Pair) -> list[str]:
+    """The metrics of which a loss can be limited: what is judged by a margin, but on examples of the training."""
+    some = results.of(pair)
+    known = [name for name in limits.limitable() if results.judged(name) and not name.startswith("seen_")]
+    return [name for name in known if any(limits.measured_as(results, v, name) for v in some)]
+
+
+def _qualities(results: Results, pair: Pair, headline: str) -> list[dict[str, Any]]:
+    """Every metric that a variant of the pair has, the headline first."""
+    names = [headline, *metrics.names("quality"), *metrics.names("summary")]
+    there = [name for name in dict.fromkeys(names) if any(results.has(v, name) for v in results.of(pair))]
+    found = []
+    for name in there:
+        metric = metrics.metric(name)[1]
+        row = {"name": name, "label": full_label(results, pair.dataset, name), "better": metric.better}
+        found.append(row | {"kind": "quality", "decimals": metric.decimals, "about": metric.definition})
+    return found
+
+
+def _costs(results: Results, pair: Pair) -> list[dict[str, Any]]:
+    """Every cost that a variant of the pair has; how long answers are is none."""
+    some = results.of(pair)
+    labels = {name: label for name, label in results.cost_labels.items() if name != "answer_tokens_p50"}
+    there = {name: label for name, label in labels.items() if any(name in results.cost[v] for v in some)}
+    found = [{"name": name, "label": label, "better": _cheaper(name), "kind": "cost"} for name, label in there.items()]
+    took = [results.trained(v) for v in some]
+    for name, label in OF_TRAINING.items():
+        if any(name in row for row in took):
+            # Training and inference have a peak of memory each.
+            name = f"train_{name}" if name in there or name == "peak_memory_mb" else name
+            found.append({"name": name, "label": label, "better": "lower", "kind": "cost"})
+    return found
+
+
+def _cheaper(name: str) -> str:
+    return costs.CHEAPER.get(name, "higher")  # a speed of batches has no name of its own there
+
+
+def _variant(results: Results, found: Candidates, variant: Variant, names: Sequence[str]) -> dict[str, Any]:
+    best = found.order[0]
+    any_lost = found.table.lost[found.order.index(variant), 0] > 0
+    guards = decision.guards(results, variant, best) if any_lost else []
+    return {
+        "name": str(variant),
+        "method": variant.method,
+        "format": variant.format,
+        "runtime": on_a_line(str(results.facts[variant]["runtime"])),
+        "lost": [
+            guard_label(results, name, variant.dataset) for name in [one.metric for one in guards if one.word == LOST]
+        ],
+        "warnings": [on_a_line(warning) for warning in decision.warnings(results, variant, found.metric)],
+        "values": [_value(results, variant, name) for name in names],
+    }
+
+
+def _value(results: Results, variant: Judged, name: str) -> Spread | None:
+    """One number of a variant by its name, with its interval if it has one."""
+    if isinstance(variant, Variant) and name in results.cost_labels:
+        bounds = costs.interval(results, variant, name)
+        alone = results.cost[variant].get(name)
+        return _spread(bounds) if bounds else None if alone is None else _rounded([alone])
+    if isinstance(variant, Variant) and (name in OF_TRAINING or name == "train_peak_memory_mb"):
+        took = tuning.numbers(results, variant)
+        alone = took.get("peak_memory_mb" if name == "train_peak_memory_mb" else name)
+        return None if alone is None else _rounded([alone])
+    return _spread(results.interval(variant, name)) if results.has(variant, name) else None
+
+
+def _ladder(results: Results, pair: Pair) -> dict[str, Any]:
+    """Of each method its formats in the order they are made: by how much each differs from the model as trained."""
+    ladder = [name for name in metrics.columns("ladder") if any(results.has(v, name) for v in results.of(pair))]
+    changes = [name for name in tables.LADDER if any(results.has(v, name) for v in results.of(pair))]
+    steps: dict[str, list[dict[str, Any]]] = {}
+    for variant in results.of(pair):
+        trained = variant.cell.variant("trained")
+        if variant == trained:
+            continue
+        below = results.made_from(variant)
+        row: dict[str, Any] = {"format": variant.format, "from": below.format}
+        row["change"] = [_change(results, variant, trained, name) for name in changes]
+        row["step"] = [_change(results, variant, below, name) for name in changes]
+        row["apart"] = [_value(results, variant, name) for name in ladder]
+        steps.setdefault(variant.method, []).append(row)
+    labels = {name: full_label(results, pair.dataset, name) for name in (*changes, *ladder)}
+    return {
+        "changes": [{"name": name, "label": labels[name], "decimals": _decimals(name)} for name in changes],
+        "apart": [{"name": name, "label": labels[name], "decimals": _decimals(name)} for name in ladder],
+        "methods": steps,
+    }
+
+
+def _change(results: Results, ours: Variant, theirs: Variant, name: str) -> Spread | None:
+    both = results.has(ours, name) and results.has(theirs, name)
+    return _spread(results.compare(ours, theirs, name)) if both else None
+
+
+def _decimals(name: str) -> int:
+    return metrics.metric(name)[1].decimals
+
+
+def _subjects(results: Results, some: Sequence[Variant]) -> dict[str, Any] | None:
+    """Multiple choice by subject: its name, how many questions it has, and of each variant the share it has right."""
+    first = results.subjects(some[0])
+    if not first:
+        return None
+    shares = [[_spread(found) for found, _ in results.subjects(v).values()] for v in some]
+    names = [harmless(name.replace("_", " ")) for name in first]
+    return {"names": names, "questions": [count for _, count in first.values()], "shares": shares}
+
+
+def _spread(found: Interval) -> Spread:
+    return _rounded([found.value, found.low, found.high])
+
+
+def _rounded(values: Spread) -> Spread:
+    shown: Spread = files.rounded(values)
+    return shown
