@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             *("committed", "merge"),
         ),
     ),
+    ("what reviewers are told of what a gate says", ("comment",)),
     ("what make run calls, which ends with some of these", ("repro",)),
 )
 # Of the rooms of one stage, by whose scripts each is used; score fills the columns that a metric is made of, copying
