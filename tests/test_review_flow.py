@@ -37,7 +37,7 @@ for out in map(Path, outs):
     elif found.is_file():
         shutil.copy(found, out)
 """
-RANKS, RATES = {16: 0.8, 8: 0.78, 4: 0.55}, {0.001: 0.6, 0.002: 0.95}  # how much of it is learned
+RANKS, RATES = {16: 0.8, 8: 0.775, 4: 0.55}, {0.001: 0.6, 0.002: 0.95}  # how much of it is learned
 
 
 def python(*words: str, cwd: Path) -> tuple[int, str]:
@@ -79,7 +79,7 @@ def make_up(team: Path, project: Path) -> None:
         for (rank, lora), (rate, full) in itertools.product(RANKS.items(), RATES.items()):
             patch.setitem(fake_results.SKILL, "lora", lora)
             patch.setitem(fake_results.SKILL, "full", full)
-            fake_results.write(team / f"made_up/{rank}-{rate}", run, items=100, questions=5)
+            fake_results.write(team / f"made_up/{rank}-{rate}", run, items=150, questions=10)
 
 
 def make(folder: Path, bin_: Path) -> None:
@@ -132,7 +132,7 @@ def test_a_change_that_is_worse_is_refused_and_the_reviewer_is_told_by_what(revi
     assert code == 1 and found["verdict"] == "WORSE"
     words = rows(found, LORA)
     assert {name for name, word in words.items() if word == "WORSE"} >= {"test_exact_match", "test_f1", "test_loss"}
-    assert [words[name] for name in ("decode_tokens_per_second", "general_loss")] == ["SAME", "SAME"]
+    assert words["decode_tokens_per_second"] == "SAME" and words["general_loss"] in ("SAME", "PASS")
 
     text = comment(reviewer, "origin/main", "origin/worse")
     first = text.splitlines()[1]
