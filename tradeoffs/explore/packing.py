@@ -1,4 +1,4 @@
-"""A table as the page has it: what has a number for every two variants is packed, so that hundreds of them have room."""
+"""A table as the page has it: what there is of every two variants is packed, so that hundreds have room."""
 
 import base64
 from collections.abc import Mapping
