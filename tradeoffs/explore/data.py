@@ -1,6 +1,6 @@
 """What the page is made of: everything measured of each model with each data set, as plain lists, names and numbers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from tradeoffs.results import costs, decision, limits, tables, tuning
 from tradeoffs.results.decision import LOST, Candidates
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Judged, Results
+from tradeoffs.results.verdicts import Standing
 
 # What training took: no cost of what is shipped, but one of the way to it.
 OF_TRAINING = {
@@ -39,6 +40,7 @@ def of_pair(results: Results, pair: Pair) -> dict[str, Any]:
     found = decision.candidates(results, pair, _losses(results, pair))
     qualities, weighed = _qualities(results, pair, found.metric), _costs(results, pair)
     some, floor = results.of(pair), results.floor(pair)
+    others, names = decision.by_others(results, pair, found.metric), [one["name"] for one in qualities + weighed]
     return {
         "name": str(pair),
         "title": heading(pair),
@@ -50,7 +52,7 @@ def of_pair(results: Results, pair: Pair) -> dict[str, Any]:
         "seen": [*dict.fromkeys((found.metric, *FIRST_SEEN, results.decide.cost))],
         "methods": [method for method in results.run.methods if results.of(pair, method)],
         "formats": [name for name in results.formats if any(v.format == name for v in some)],
-        "variants": [_variant(results, found, v, [m["name"] for m in qualities + weighed]) for v in some],
+        "variants": [_variant(results, v, found.metric, others, names) for v in some],
         "copying": {one["name"]: _value(results, floor, one["name"]) for one in qualities} if floor else {},
         "ladder": _ladder(results, pair),
         "subjects": _subjects(results, some),
@@ -104,8 +106,10 @@ def _cheaper(name: str) -> str:
     return costs.CHEAPER.get(name, "higher")  # a speed of batches has no name of its own there
 
 
-def _variant(results: Results, found: Candidates, variant: Variant, names: Sequence[str]) -> dict[str, Any]:
-    warnings = [*_not_beating(results, variant, found.metric), *decision.warnings(results, variant, found.metric)]
+def _variant(
+    results: Results, variant: Variant, metric: str, others: Mapping[str, Standing], names: Sequence[str]
+) -> dict[str, Any]:
+    warnings = [*_not_beating(results, variant, metric), *decision.warnings(results, variant, metric, others)]
     return {
         "name": str(variant),
         "method": variant.method,
