@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_hub
 import hostile
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from fake_hub import STRANGER, TOKEN, FakeHub
 
-from tradeoffs import params
+from tradeoffs import metrics, params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
 from tradeoffs.common.texts import on_a_line
@@ -253,7 +254,8 @@ def hostile_choice(text: str, folder: Path, patch: pytest.MonkeyPatch) -> Chosen
     cfg = replace(cfg, models=cfg.models | {"demo": model})
     chosen = Chosen(Variant("demo", "demo", "lora", "trained"), cfg, {})
     known = {"base": {"source": text, "commit": text}, "tokens": {"kind": "instruction", "stop_ids": [2], "context": 9}}
-    known |= {"facts": {}, "items": [], "decision": {"metric": "test_f1", "margin": 0.02}}
+    known |= {"facts": {}, "items": [], "decision": {"metric": "test_f1", "margin": 0.02}, "guards": []}
+    known["results"] = SimpleNamespace(label=lambda dataset, name: metrics.metric(name)[1].label)
     chosen.__dict__.update(known)  # in place of what would be read from files
     patch.setattr(Chosen, "numbers", lambda self, variant=None: {"test_f1": 0.5} if variant is None else {})
     return chosen
