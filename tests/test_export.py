@@ -27,9 +27,10 @@ from tradeoffs.common.cells import Cell
 from tradeoffs.common.texts import on_a_line
 from tradeoffs.convert import gguf_converter
 from tradeoffs.export import __main__ as export
-from tradeoffs.export import chosen, gguf_file, ollama, prompts, usage, weights
+from tradeoffs.export import card, chosen, gguf_file, ollama, prompts, usage, weights
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.report.formatting import escaped, subject_of
 from tradeoffs.tokenize import chat
 
 pytestmark = pytest.mark.slow  # the fixture makes adapters, checkpoints and GGUFs
@@ -187,6 +188,69 @@ def test_the_cards_lines_of_python_load_it(
     exec(lines.replace("PATH/TO", str(project)), names)
     assert logits(names["model"]).isfinite().all()
     assert names["tokenizer"].chat_template == TEMPLATE
+    asked, answered = names["asked"]["input_ids"], names["made"]
+    assert asked[0, 0] == 1, "as evaluation asks: one BOS"
+    assert answered.shape[1] > asked.shape[1]
+
+
+def test_a_card_shows_a_test_item_and_asks_it_of_llama_server(project: Path, made: dict[str, Path]) -> None:
+    item = chosen.choose("demo-demo-lora-q8_0").items[0]
+    text = (made["gguf"] / "README.md").read_text()
+    assert f"- its answer: {escaped(item['generated'])}" in text
+    (request,) = [line for line in text.splitlines() if line.startswith("curl ")]
+    words = shlex.split(request)
+    assert words[1] == "http://127.0.0.1:8080/v1/chat/completions"
+    most = params.load_all().evaluate.max_new_tokens
+    turns = [{"role": "user", "content": item["prompt"]}]
+    assert json.loads(words[-1]) == {"messages": turns, "temperature": 0, "max_tokens": most}
+
+
+def test_of_a_users_own_file_no_test_item_is_shown(project: Path) -> None:
+    found = chosen.choose("demo-demo-lora-q8_0")
+    own = replace(found.dataset, generate=None, path="data/raw/mine.csv")
+    found = replace(found, cfg=replace(found.cfg, datasets={"demo": own}))
+    assert "no test item is shown" in card.example(found)[1]
+    told = "\n".join(use.text for use in usage.uses(found, "x.gguf", None, True))
+    assert "YOUR QUESTION" in told
+    assert json.dumps(found.items[0]["prompt"])[1:-1] not in told
+
+
+def test_a_card_says_what_weights_and_files_take(project: Path, made: dict[str, Path]) -> None:
+    for form, name in {"gguf": "demo-demo-lora-q8_0.gguf", "adapter": "adapter_model.safetensors"}.items():
+        text = (made[form] / "README.md").read_text()
+        assert f"File: `{name}`, {(made[form] / name).stat().st_size:,} bytes." in text
+        assert ("those of the base below the adapter among them" in text) == (form == "adapter")
+        assert ("MB of weights with its base**" in text) == (form == "adapter")
+
+
+def test_all_that_a_card_has_numbers_of_is_defined(project: Path, made: dict[str, Path]) -> None:
+    text = (made["gguf"] / "README.md").read_text()
+    assert "- general loss: mean negative log-likelihood" in text
+    (line,) = [line for line in text.splitlines() if line.startswith("- multiple choice: share")]
+    subjects = chosen.choose("demo-demo-lora-q8_0").results.subjects(CELL.variant("q8_0"))
+    count = sum(asked for _, asked in subjects.values())
+    assert f"; {count} questions made by this project's code, not those of MMLU, by subject: " in line
+    assert all(f"{subject_of(name)} ({asked})" in line for name, (_, asked) in subjects.items())
+
+
+@pytest.mark.parametrize(
+    ("origin", "named"),
+    [
+        ("https://github.com/ada/thing.git", "https://github.com/ada/thing.git"),
+        ("https://ada:ghp_secret@github.com/ada/thing", "https://github.com/ada/thing"),
+        ("git@gitlab.com:ada/thing.git", "https://gitlab.com/ada/thing.git"),
+        ("ssh://git@github.com/ada/thing", "https://github.com/ada/thing"),
+        ("https://oauth2:secret@git.intranet.example/ada/thing", None),
+        ("https://github.com/ada/thing?token=secret", None),
+        ("/home/ada/thing", None),
+        ("", None),
+    ],
+)
+def test_the_repository_is_named_if_it_is_public_and_without_what_signs_in(
+    origin: str, named: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chosen, "_git", lambda *words: origin)
+    assert chosen.repository() == named
 
 
 def _reader(path: Path):
@@ -420,6 +484,8 @@ def test_what_the_gguf_cannot_say_of_the_end_of_an_answer_is_said(project: Path,
     notes = export.fill(found, tmp_path / "out", export.licences.Terms(export.licences.sources(found), None))
     (note,) = [note for note in notes if "as `stop` with each request to llama-server" in note]
     assert note in (tmp_path / "out/README.md").read_text()
+    assert json.loads(shlex.split(usage.uses(found, "x", None, True, ["<a>"])[1].text)[-1])["stop"] == ["<a>"]
+    assert '"stop": [' in (tmp_path / "out/README.md").read_text()
     assert "source .venv/bin/activate" in (tmp_path / "out/README.md").read_text()
 
 
@@ -546,10 +612,16 @@ def test_the_command_pushes_what_it_made(project: Path, tmp_path: Path) -> None:
     assert b"ollama run hf.co/team/q8" in held["README.md"]
     assert TOKEN not in done.stdout + done.stderr
     assert not [name for name, content in held.items() if TOKEN.encode() in content]
-    words[0] = "demo-demo-lora-q8"
-    again = forked.python("-m", "tradeoffs.export", *words, cwd=project, env=environment, libraries=forked.HUB)
-    assert again.returncode == 1
-    assert again.stderr.startswith("error: demo-demo-lora-q8: no variant of the run list")
+    assert "Writing" not in done.stderr, "a progress bar is for a terminal"
+
+
+def test_without_a_token_nothing_is_written(
+    project: Path, made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    with pytest.raises(UserError, match="--push team/x: no token"):
+        exported("demo-demo-lora-q8_0", tmp_path / "out", push="team/x", accept_licence=True)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("text", hostile.HOSTILE)

@@ -97,6 +97,18 @@ def test_limits_are_said_and_what_is_beyond_them(whole: Results) -> None:
     assert "what keeps" not in none
 
 
+def test_the_cards_of_the_best_found_say_what_is_not_shown(whole: Results) -> None:
+    chosen = choice(choice("full-q8_0").decision["best"].removeprefix("demo-demo-"))
+    row, me = chosen.decision, str(chosen.variant)
+    mine = row["verdicts"][me] | {"verdict": "best found", "low": -0.0387, "high": 0.0}
+    chosen.__dict__["decision"] = row | {"margin": 0.02, "verdicts": row["verdicts"] | {me: mine}}
+    said = judged.decided(chosen)
+    assert "not shown to be good enough (margin 0.02): it may be behind another by up to 0.039." in said
+    assert "Each method was trained once (`run.seeds`)" in said
+    chosen.__dict__["decision"] = row | {"verdicts": row["verdicts"] | {me: mine | {"verdict": "good enough"}}}
+    assert "not shown" not in judged.decided(chosen)
+
+
 def test_a_small_share_is_written_by_decimals() -> None:
     assert judged.plain(judged.Interval(1 / 300, 8.4e-05, 0.01843, 0.0), "test_exact_match") == (
         "0.00333 [0.00008, 0.01843]"

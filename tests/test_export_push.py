@@ -1,5 +1,10 @@
 """What is exported goes to the hub as one commit, and only what may go, to where it may."""
 
+import ast
+import json
+import re
+import shlex
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -260,8 +265,19 @@ def test_hostile_names_stay_data(text: str, tmp_path: Path, monkeypatch: pytest.
     names = set(before.data.to_dict()) - (set() if text.strip() else {"license"})
     assert set(loaded.data.to_dict()) - {"license_name"} == names
     assert (loaded.data.base_model or "") == on_a_line(text)
-    body = loaded.text.partition("## Use")[0]
-    assert hostile.of_markdown(body) == hostile.of_markdown(before.text.partition("## Use")[0])
+    body, _, use = loaded.text.partition("## Use")
+    lines = Counter({"<br []>": body.count("<br>")})  # of the example
+    assert hostile.of_markdown(body) - lines == hostile.of_markdown(before.text.partition("## Use")[0])
+    turns = [
+        one
+        for one in ast.walk(ast.parse(re.search(r"```python\n(.*?)\n```", use, re.DOTALL)[1]))
+        if isinstance(one, ast.Dict)
+    ]
+    assert [value.value for value in turns[0].values] == ["user", text], "the example, as a string of Python"
+    request = usage._request(chosen, True, [text])
+    assert "\n" not in request
+    assert not hostile.harm(request)
+    assert json.loads(shlex.split(request)[-1])["messages"][0]["content"] == text
     described = gguf_file.description(chosen, terms, text, [text])
     told = [value for value in described.values() if isinstance(value, str)]
     assert not [value for value in told if "\n" in value or hostile.harm(value)]
@@ -295,7 +311,12 @@ def hostile_choice(text: str, folder: Path, patch: pytest.MonkeyPatch) -> Chosen
     cfg = replace(cfg, models=cfg.models | {"demo": model})
     chosen = Chosen(Variant("demo", "demo", "lora", "trained"), cfg, {})
     known = {"base": {"source": text, "commit": text}, "tokens": {"kind": "instruction", "stop_ids": [2], "context": 9}}
-    known |= {"facts": {}, "items": [], "decision": {"metric": "test_f1", "margin": 0.02}, "guards": []}
+    known |= {
+        "facts": {},
+        "items": [{"item": "a", "prompt": text, "answer": text, "generated": text}],
+        "decision": {"metric": "test_f1", "margin": 0.02},
+        "guards": [],
+    }
     known["results"] = SimpleNamespace(label=lambda dataset, name: metrics.metric(name)[1].label)
     chosen.__dict__.update(known)  # in place of what would be read from files
     patch.setattr(Chosen, "numbers", lambda self, variant=None: {"test_f1": 0.5} if variant is None else {})

@@ -41,6 +41,7 @@ def main(
         raise UserError("--public: means nothing without --push")
     if push:
         pushing.require_name(push)
+        pushing.require_token(push)
     found = chosen.choose(variant)
     sources = licences.sources(found)
     if push:
@@ -51,7 +52,7 @@ def main(
     with files.new_folder(to) as folder:
         notes = fill(found, folder, terms)
         record(found, folder)
-    print(f"{to}: {found.form} of {found.variant}, {size(to):.1f} MB; README.md says how it is used")
+    print(f"{to}: {found.form} of {found.variant}, {size(to):,} bytes in all; README.md says how it is used")
     for note in notes:
         print(f"note: {note}")
     for line in licences.unclear(sources):
@@ -65,28 +66,31 @@ def fill(found: Chosen, folder: Path, terms: licences.Terms) -> list[str]:
     tokenizer = checkpoints.load_tokenizer(found.cell.base, str(found.cell.base))
     text = None if found.tokens["kind"] == "text" else tokenizer.chat_template
     notes: list[str] = []
+    stops: list[str] = []
     gguf = f"{found.variant}.gguf"
     if found.form == "gguf":
-        notes = _gguf(found, folder, gguf, tokenizer, text, terms)
+        notes, stops = _gguf(found, folder, gguf, tokenizer, text, terms)
     else:
         weights.write(found, folder)
-    sha, clean = chosen.commit()
+    (sha, clean), origin = chosen.commit(), chosen.repository()
     again = [
-        f"commit {sha}" + ("" if clean else ", with changes that are not committed: it alone does not make this again")
+        f"commit {sha} of {origin or 'the repository it was made in'}"
+        + ("" if clean else ", with changes that are not committed: it alone does not make this again")
         if sha
         else "made outside of a Git repository",
         f"dvc.lock has the SHA-256 {files.sha256('dvc.lock')}; in it {found.path} has the MD5 "
         f"{found.lock[str(found.path)]}",
         "by the versions of requirements.lock in that commit; `make run` makes it all, `dvc pull` brings what was made",
     ]
-    commands = [usage.line("git", "checkout", sha)] if sha else []
+    there = usage.line("git", "clone", origin, "made-in") + " && cd made-in" if origin else None
+    commands = [there or "# in the repository it was made in", *([usage.line("git", "checkout", sha)] if sha else [])]
     commands += [
         "make run",
         "source .venv/bin/activate",
         usage.line("python", "-m", MAKER, str(found.variant), "--to", "exported"),
     ]
     parts = {
-        "uses": usage.uses(found, gguf, terms.repo, text is not None),
+        "uses": usage.uses(found, gguf, terms.repo, text is not None, stops),
         "notes": notes,
         "again": again,
         "commands": "\n".join(commands),
@@ -95,8 +99,10 @@ def fill(found: Chosen, folder: Path, terms: licences.Terms) -> list[str]:
     return notes
 
 
-def _gguf(found: Chosen, folder: Path, name: str, tokenizer: Any, text: str | None, terms: licences.Terms) -> list[str]:
-    """The GGUF, and what Ollama reads."""
+def _gguf(
+    found: Chosen, folder: Path, name: str, tokenizer: Any, text: str | None, terms: licences.Terms
+) -> tuple[list[str], list[str]]:
+    """The GGUF, and what Ollama reads; what there is to say of it, and what each request has to send as `stop`."""
     shown = prompts.pieces(tokenizer) if text else None
     bos = str(tokenizer.bos_token or "")
     # Of a conversation the items hold the last question alone.
@@ -117,8 +123,9 @@ def _gguf(found: Chosen, folder: Path, name: str, tokenizer: Any, text: str | No
     tried = trial.tried(folder / name, prompt)
     ids = [tokenizer(one, add_special_tokens=False)["input_ids"] for one in prompt]
     other = len(prompt) if tried.ids is None else sum(a != b for a, b in zip(tried.ids, ids, strict=True))
-    if untold:
-        names = ", ".join(code(str(tokenizer.convert_ids_to_tokens(token))) for token in untold)
+    sent = [str(tokenizer.convert_ids_to_tokens(token)) for token in untold]
+    if sent:
+        names = ", ".join(map(code, sent))
         notes = [
             *notes,
             f"What ended an answer in evaluation is not all in the GGUF's metadata, which hold one token besides EOS: "
@@ -129,7 +136,7 @@ def _gguf(found: Chosen, folder: Path, name: str, tokenizer: Any, text: str | No
             *notes,
             f"llama.cpp's own tokenizer cuts {other} of {len(prompt)} test prompts into other tokens than were scored.",
         ]
-    return notes
+    return notes, sent
 
 
 def _asked(tokenizer: Any, question: str) -> str:
@@ -189,9 +196,9 @@ def require_free(to: Path) -> Path:
     return to
 
 
-def size(folder: Path) -> float:
-    """Megabytes of all files."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+def size(folder: Path) -> int:
+    """Bytes of all files."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 pushing = push  # the module, where main has an argument of its name

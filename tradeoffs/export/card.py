@@ -16,17 +16,18 @@ from tradeoffs.common.texts import on_a_line
 from tradeoffs.export import judged, licences, weights
 from tradeoffs.export.chosen import Chosen
 from tradeoffs.export.licences import Source, Terms
-from tradeoffs.report.formatting import code, escaped, short, table
+from tradeoffs.report.formatting import MANY, code, escaped, short, subject_of, table
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 LIBRARY = {"adapter": "peft", "full": "transformers", "merged": "transformers", "gguf": "gguf"}
 RELATION = {"adapter": "adapter", "full": "finetune", "merged": "finetune", "gguf": "finetune"}
 COSTS = {
-    "size_mb": "size, MB",
+    "size_mb": "weights, MB",
     "model_memory_mb": "memory of the model, MB",
     "decode_tokens_per_second": "tokens written per second",
     "prefill_tokens_per_second": "tokens read per second",
 }
+LONGEST = 1000  # characters of a text of the example
 TAG = "llm-tradeoffs"
 
 
@@ -45,9 +46,9 @@ def write(chosen: Chosen, folder: Path, parts: dict[str, Any], terms: Terms) -> 
         "tested": tested(chosen, found),
         "table": "\n".join(_table(chosen, own, base)),
         "other_column": "" if base is None else f"The untouched base is `{base}`, asked the same.",
-        "definitions": [
-            f"{judged.label(chosen, name)}: {escaped(metrics.metric(name)[1].definition)}" for name in _names(own)
-        ],
+        "sizes": sizes(chosen, folder, own),
+        "example": example(chosen),
+        "definitions": [_definition(chosen, name) for name in _defined(chosen, own)],
         "decision": judged.decided(chosen),
         "loses": judged.loses(chosen, own),
         "made_of": made_of(chosen, terms, folder),
@@ -147,9 +148,45 @@ def headline(chosen: Chosen) -> str:
     found = judged.interval(own, name)
     written = short(own[name]) if found is None else judged.plain(found, name)
     tested = f"{len(set(_items(chosen)))} test items"
+    whole = " with its base" if chosen.form == "adapter" else ""
     return f"{chosen.results.label(chosen.variant.dataset, name)} {written} on {tested}" + (
-        f", {short(own['size_mb'])} MB" if "size_mb" in own else ""
+        f", {short(own['size_mb'])} MB of weights{whole}" if "size_mb" in own else ""
     )
+
+
+def sizes(chosen: Chosen, folder: Path, own: dict[str, float]) -> str:
+    """What the weights took as they were measured, and what their files take, which are other things."""
+    said = []
+    if "size_mb" in own:
+        below = ", those of the base below the adapter among them" if chosen.form == "adapter" else ""
+        said.append(f"Weights: {own['size_mb']:.6g} MB (1e6 bytes) as they were held when measured{below}.")
+    held = [path for kind in ("*.gguf", "*.safetensors", "*.bin") for path in sorted(folder.glob(kind))]
+    if held:
+        size = sum(path.stat().st_size for path in held)
+        said.append(
+            f"{'File' if len(held) == 1 else 'Files'}: {', '.join(code(path.name) for path in held)}, {size:,} bytes."
+        )
+    return " ".join(said)
+
+
+def example(chosen: Chosen) -> list[str]:
+    """What the model does, and the first test item with its own answer."""
+    data = code(chosen.dataset.hub or chosen.variant.dataset)
+    if chosen.tokens["kind"] == "text":
+        return [f"It goes on from a text, as the texts of {data} do."]
+    lines = [f"It answers what it is asked in the way of the data set {data}; nothing else is known of what it can do."]
+    if found := chosen.example:
+        asked = "asked (the last question of a conversation)" if chosen.dataset.kind == "chat" else "asked"
+        for what, name in ((asked, "prompt"), ("its answer", "generated"), ("expected", "answer")):
+            lines.append(f"{what}: {escaped(_cut(found[name] or ''))}")
+        lines[1] = f"the first test item, {lines[1]}"
+    elif chosen.items:
+        lines.append("no test item is shown: the data set is a file of its owner's")
+    return lines
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST].rstrip()} ..."
 
 
 def tested(chosen: Chosen, found: list[Source]) -> str:
@@ -226,6 +263,28 @@ def _names(row: dict[str, float]) -> list[str]:
     """Metrics of quality that a row has, in the order of the report."""
     listed = [*metrics.columns("answers"), *metrics.columns("likelihood"), *metrics.columns("ladder"), "general_loss"]
     return [name for name in dict.fromkeys(listed) if name in row]
+
+
+def _defined(chosen: Chosen, own: dict[str, float]) -> list[str]:
+    """What the card has numbers of: those of the table, and of what it loses."""
+    told = [guard.metric for guard in chosen.guards] + (["general_loss"] if "general_loss_change" in own else [])
+    return list(dict.fromkeys([*_names(own), *told]))
+
+
+def _definition(chosen: Chosen, name: str) -> str:
+    said = f"{judged.label(chosen, name)}: {escaped(metrics.metric(name)[1].definition)}"
+    if name == "general_loss":
+        return f"{said}, on text like that the base learned from, which no method is tuned on; of the model as trained"
+    if name != "mmlu_accuracy":
+        return said
+    subjects = chosen.results.subjects(chosen.variant)
+    asked = [f"{subject_of(subject)} ({count})" for subject, (_, count) in subjects.items()]
+    more = f" and {len(asked) - MANY} more" if len(asked) > MANY else ""
+    source, label = chosen.dataset.mmlu, chosen.results.label(chosen.variant.dataset, name)
+    whose = f"of {code(source.hub)}" if source and source.hub else "from a file of the user's"
+    whose = whose if label == metrics.metric(name)[1].label else "made by this project's code, not those of MMLU"
+    count = sum(count for _, count in subjects.values())
+    return f"{said}; {count} questions {whose}, by subject: {', '.join(asked[:MANY])}{more}"
 
 
 def _items(chosen: Chosen) -> list[str]:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import re
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from tradeoffs.revisions import WORKSPACE, Revision
 
 SUMMARY, DECISION = Path("metrics/summary.csv"), Path("metrics/decision.json")
 NAMES = ("variant", "model", "dataset", "method", "format")  # columns of the summary that are no numbers
+HOSTS = ("github.com", "gitlab.com", "codeberg.org", "bitbucket.org", "huggingface.co")  # where origin may be named
 Form = Literal["adapter", "full", "merged", "gguf"]
 
 
@@ -118,11 +120,23 @@ class Chosen:
 
     @cached_property
     def items(self) -> list[dict[str, Any]]:
-        """What it was asked of the test set: id and prompt of each item; of a text an item is a document."""
-        rows = files.read_table(self.variant.items, ["split", "item", "document", "prompt"])
+        """What it was asked of the test set: id, prompt and expected answer of each item, and what it answered
+        (`generated`); of a text an item is a document, and the others are None."""
+        texts = ("prompt", "answer", "generated")
+        rows = files.read_table(self.variant.items, ["split", "item", "document", *texts])
         return [
-            {"item": row["document"] or row["item"], "prompt": row["prompt"]} for row in rows if row["split"] == "test"
+            {"item": row["document"] or row["item"], **{name: row[name] for name in texts}}
+            for row in rows
+            if row["split"] == "test"
         ]
+
+    @cached_property
+    def example(self) -> dict[str, str] | None:
+        """The first of the items with an answer. None for a text, and for data that are not there for others to read:
+        a file of the user's."""
+        if not (self.dataset.hub or self.dataset.generate):
+            return None
+        return next((item for item in self.items if item.get("prompt") and item.get("generated") is not None), None)
 
 
 def choose(name: str) -> Chosen:
@@ -227,6 +241,13 @@ def commit() -> tuple[str | None, bool]:
     sha = _git("rev-parse", "--verify", "--quiet", "HEAD")
     changed = _git("status", "--porcelain", "--untracked-files=no")
     return sha or None, bool(sha) and not changed
+
+
+def repository() -> str | None:
+    """The address of the repository's origin, without what signs in; None if it is on no host that is public."""
+    url = _git("remote", "get-url", "origin")
+    found = re.fullmatch(r"(?:(?:https|ssh|git)://)?(?:[^/@\s]*@)?([\w.-]+)[:/]+([\w./~-]+)", url, re.ASCII)
+    return f"https://{found[1]}/{found[2]}" if found and found[1] in HOSTS else None
 
 
 def _git(*words: str) -> str:

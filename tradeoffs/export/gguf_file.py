@@ -4,6 +4,7 @@ Written by llama.cpp's own library, which comes with the converter; no byte of a
 """
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,8 @@ def _library() -> tuple[Any, Any, Any]:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))  # its own gguf: the one on the package index differs
     import gguf
-    from gguf.scripts.gguf_new_metadata import MetadataDetails, copy_with_new_metadata
+    from gguf.scripts import gguf_new_metadata
+    from tqdm import tqdm
 
-    return gguf, copy_with_new_metadata, MetadataDetails
+    gguf_new_metadata.tqdm = partial(tqdm, disable=None)  # a progress bar on a terminal alone
+    return gguf, gguf_new_metadata.copy_with_new_metadata, gguf_new_metadata.MetadataDetails

@@ -7,7 +7,7 @@ from tradeoffs.common.cells import TRAINED
 from tradeoffs.export.chosen import Chosen
 from tradeoffs.report.formatting import escaped, guard_label, interval_of, short, signed
 from tradeoffs.results import limits
-from tradeoffs.results.choice import LOSS, RUNTIME, UNFIT
+from tradeoffs.results.choice import BEST, LOSS, RUNTIME, UNFIT
 from tradeoffs.results.intervals import Interval
 
 # What the words of a verdict mean (docs/numbers.md), for who has not read them.
@@ -43,12 +43,18 @@ def decided(chosen: Chosen) -> str:
         nearest = ", and this comes nearest" if found.get("nearest_miss") == me else ""
         said.append(f"Nothing that was compared keeps them{nearest}.")
     if best == me:
-        said.append(f"Of {scope} it is the best found, by {called}.{recommended}{_seeds(chosen)}")
+        behind = max(abs(mine["low"]), abs(mine["high"]))
+        unsure = (
+            f" It is not shown to be good enough (margin {short(found['margin'])}): it may be behind another by up to "
+        )
+        unsure = f"{unsure}{behind:.2g}." if mine["verdict"] == BEST else ""
+        said.append(f"Of {scope} it is the best found, by {called}.{unsure}{recommended}{_trained(chosen)}")
         return " ".join(said)
     difference = signed(Interval(mine["difference"], mine["low"], mine["high"], 0.0), name)
     verdict = VERDICTS.get(mine["verdict"], f"{escaped(mine['verdict'])}, at")
     end = "" if unfit else f", {verdict} a margin of {short(found['margin'])}"
-    said.append(f"Beside the best found of {scope}, `{best}`: {called} {difference}{end}.{recommended}{_seeds(chosen)}")
+    trained = _seeds(chosen) if "trained once" in end else _trained(chosen)
+    said.append(f"Beside the best found of {scope}, `{best}`: {called} {difference}{end}.{recommended}{trained}")
     return " ".join(said)
 
 
@@ -63,6 +69,13 @@ def _beyond(limit: str, by: float | str) -> str:
     if isinstance(by, str):
         return f"it runs on {escaped(by)}" if limit == RUNTIME else f"{limits.label(limit)} {escaped(by)}"
     return f"{limits.label(limit)} by {100 * by:{'.0f' if by >= 0.095 else '.1g'}} %"
+
+
+def _trained(chosen: Chosen) -> str:
+    """How far training again may change what is said."""
+    if len(chosen.cfg.run.seeds) > 1 or not chosen.method.trains:
+        return _seeds(chosen)
+    return " Each method was trained once (`run.seeds`), so what another seed would change is not known."
 
 
 def _seeds(chosen: Chosen) -> str:

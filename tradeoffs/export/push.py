@@ -50,6 +50,13 @@ def require_allowed(found: list[Source], accepted: bool) -> None:
         )
 
 
+def require_token(repo: str) -> None:
+    import huggingface_hub
+
+    if huggingface_hub.get_token() is None:
+        raise UserError(f"--push {repo}: no token for {hub.place()} here; {hub.LOG_IN}")
+
+
 def push(folder: Path, repo: str, public: bool, title: str) -> str:
     """Uploads `folder` as one commit; its address. A new repository is private, unless `public`.
 
@@ -60,8 +67,7 @@ def push(folder: Path, repo: str, public: bool, title: str) -> str:
     from huggingface_hub import errors
     from huggingface_hub.utils import httpx
 
-    if huggingface_hub.get_token() is None:
-        raise UserError(f"--push {repo}: no token for {hub.place()} here; {hub.LOG_IN}")
+    require_token(repo)
     api = huggingface_hub.HfApi()
     try:
         there = _existing(api, repo, public)
