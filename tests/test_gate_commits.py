@@ -1,7 +1,10 @@
 """The gate's command over commits: exit codes, what it says where something is missing, and its files."""
 
+# ruff: noqa: F811 (fixtures of fake_gate_team)
+
 import dataclasses
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -9,11 +12,10 @@ from xml.etree import ElementTree
 
 import fake_commits
 import fake_gate
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import quick_yaml
 from fake_commits import git
+from fake_gate_team import F16, LORA, fact, finished, gate, project, recommend, scaled  # noqa: F401
 from hostile import EVERY, OBEYED
 
 from tradeoffs.common.cells import Variant
@@ -23,68 +25,6 @@ from tradeoffs.gate.definitions import Changed
 from tradeoffs.gate.rows import LEFT_OUT, NOT_COMPARED, WORSE, Gate, Gated, Row
 from tradeoffs.metrics import registry
 from tradeoffs.revisions import Revision
-
-LORA = Variant("demo", "demo", "lora", "q4_0")
-F16 = Variant("demo", "demo", "lora", "f16")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    """A project with one commit, `base`; tests get copies."""
-    folder = tmp_path_factory.mktemp("team")
-    with pytest.MonkeyPatch.context() as patch:
-        fake_commits.begin(patch, folder)
-        fake_gate.add_code()
-        fake_commits.fill(items=24)
-        recommend(LORA)
-        fake_gate.commit()
-        git("tag", "base")
-    return folder
-
-
-@pytest.fixture
-def project(finished, tmp_path, monkeypatch):
-    for name, value in fake_commits.ALONE.items():
-        monkeypatch.setenv(name, value)
-    shutil.copytree(finished, tmp_path / "team", symlinks=True)
-    monkeypatch.chdir(tmp_path / "team")
-
-
-def recommend(variant: Variant) -> None:
-    Path("metrics").mkdir(exist_ok=True)
-    Path("metrics/decision.json").write_text(json.dumps({"demo-demo": {"recommended": str(variant)}}))
-
-
-def scaled(variant: Variant, column: str, factor: float) -> None:
-    table = pq.read_table(variant.items)
-    values = [None if value is None else value * factor for value in table[column].to_pylist()]
-    place = table.schema.get_field_index(column)
-    field = table.schema.field(place)
-    variant.items.unlink()  # it may be a link into DVC's cache
-    pq.write_table(table.set_column(place, field, pa.array(values, field.type)), variant.items)
-
-
-def fact(variant: Variant, **values: object) -> None:
-    found = json.loads(variant.facts.read_text()) | values
-    variant.facts.unlink()
-    variant.facts.write_text(json.dumps(found))
-
-
-def gate(capsys, *, base: str = "base", head: str = "WORKSPACE", policy: str | None = None) -> tuple[int, str, dict]:
-    """Exit code, what is printed, and the JSON."""
-    path = None
-    if policy is not None:
-        path = Path("other.yaml")
-        path.write_text(policy)
-    with pytest.raises(SystemExit) as end:
-        command.main(base, head, path, Path("out/gate.md"), Path("out/gate.json"), Path("out/gate.xml"))
-    said = capsys.readouterr()
-    found = json.loads(Path("out/gate.json").read_text())
-    assert found["exit_code"] == end.value.code
-    suite = ElementTree.parse("out/gate.xml").getroot().find("testsuite")
-    assert int(suite.get("tests")) == len(suite.findall("testcase")) > 0
-    assert (end.value.code == 1) == (int(suite.get("failures")) > 0)
-    return end.value.code, said.out + said.err, found
 
 
 def words(found: dict, variant: Variant = LORA) -> dict[str, str]:
@@ -330,3 +270,29 @@ def test_a_speed_of_another_machine_is_left_out_and_one_of_the_same_is_judged(pr
 def write(cost: dict) -> None:
     Path("data/cost.json").unlink()
     Path("data/cost.json").write_text(json.dumps(cost))
+
+
+def test_what_cannot_be_written_is_not_worse(project, capsys):
+    with pytest.raises(SystemExit) as end:
+        command.main("base", "WORKSPACE", None, Path("data"), Path("gate.json"), None)
+    assert end.value.code == 2 and "data: cannot be written" in capsys.readouterr().err
+    assert json.loads(Path("gate.json").read_text())["exit_code"] == 2
+
+
+def test_a_reader_that_has_seen_enough_does_not_swallow_the_verdict(monkeypatch):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as stream:
+        command._print("**WORSE**\n", stream)
+        command._print("again", stream)
+
+
+def test_the_policy_of_the_base_judges_and_a_new_one_is_said(project, capsys):
+    Path("gate.yaml").write_text("ignore: [f1, exact_match]\n")
+    git("add", "gate.yaml")
+    git("commit", "-q", "-m", "a policy")
+    Path("gate.yaml").write_text("ignore: [bertscore]\n")
+    code, said, found = gate(capsys, head="HEAD")
+    assert code == 0 and "ignores 2 metrics and costs" in said.splitlines()[0] and "test_f1" not in words(found)
+    _, said, found = gate(capsys, base="HEAD")
+    assert "judged by that of HEAD" in said and "test_f1" not in words(found) and "test_bertscore" in words(found)

@@ -49,7 +49,10 @@ def sentence(gate: Gate) -> str:
         return f"**{WORSE}**: {', '.join(named[:3])}{more} ({against})"
     if gate.verdict == PASS:
         what = f"{count.total() - count[LEFT_OUT]} numbers"
-        return f"**{PASS}**: none of {what} is worse by more than its margin ({against})"
+        gone = sum(not one.rows and one.note.startswith("removed") for one in gate.gated)
+        more = f"; {gone} variant{'s' if gone > 1 else ''} removed" if gone else ""
+        more += f"; by {gate.policy.unseen}" if gate.policy.unseen else ""
+        return f"**{PASS}**: none of {what} is worse by more than its margin{escaped(more)} ({against})"
     opened = [f"{count[word]} {text}" for word, text in _OPEN.items() if count[word]]
     opened += [f"{one.note} ({_name(one)})" for one in gate.compared if one.missing]
     return f"**{NOT_SHOWN}**: {escaped('; '.join(opened) or 'nothing was compared')} ({against})"
