@@ -26,7 +26,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         fake_commits.begin(patch, folder)
         fake_gate.add_code()
-        fake_commits.fill(items=24)
+        fake_commits.fill(items=32)
         recommend(LORA)
         fake_gate.commit()
         git("tag", "base")

@@ -254,3 +254,21 @@ def test_a_table_read_back_from_json_is_decided_alike():
                 other.frontier,
                 other.judged.words,
             )
+
+
+def test_a_stricter_limit_can_leave_what_was_good_enough_with_one_training():
+    """Two formats of method A, and one of B: without A's better one the best is B's, and trainings count."""
+    table = Table(
+        value=np.array([0.90, 0.897, 0.895]),
+        width=np.zeros((3, 3)),
+        margin=np.full(3, 0.02),
+        method=np.array([0, 1, 0]),
+        once=np.ones(3, bool),
+        names=["a1", "b", "a2"],
+        cheaper={cost: np.zeros((3, 3), bool) for cost in COSTS},
+        lost=np.zeros((3, 3), int),
+        limited={},
+        runtime=["llama.cpp"] * 3,
+    )
+    assert choice.judge(table, np.ones(3, bool)).words[2] == GOOD
+    assert choice.judge(table, np.array([False, True, True])).words[2] == ONE

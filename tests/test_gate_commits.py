@@ -21,9 +21,11 @@ from hostile import EVERY, OBEYED
 from tradeoffs.common.cells import Variant
 from tradeoffs.gate import __main__ as command
 from tradeoffs.gate import writing
+from tradeoffs.gate.costing import Costing
 from tradeoffs.gate.definitions import Changed
 from tradeoffs.gate.rows import LEFT_OUT, NOT_COMPARED, WORSE, Gate, Gated, Row
 from tradeoffs.metrics import registry
+from tradeoffs.results.intervals import Interval
 from tradeoffs.revisions import Revision
 
 
@@ -296,3 +298,22 @@ def test_the_policy_of_the_base_judges_and_a_new_one_is_said(project, capsys):
     assert code == 0 and "ignores 2 metrics and costs" in said.splitlines()[0] and "test_f1" not in words(found)
     _, said, found = gate(capsys, base="HEAD")
     assert "judged by that of HEAD" in said and "test_f1" not in words(found) and "test_bertscore" in words(found)
+
+
+def test_a_speed_of_the_same_shapes_that_moved_is_never_said_to_be_the_same(project, capsys):
+    cost = json.loads(Path("data/cost.json").read_text())
+    for thing in cost["things"]:
+        for one in thing["rounds"]:
+            one["decode_tokens_per_second"] /= 10
+    write(cost)
+    fake_gate.commit("slow code")
+    code, _, found = gate(capsys)
+    assert code == 0 and words(found)["decode_tokens_per_second"] == LEFT_OUT and "moved by 0.10" in json.dumps(found)
+
+
+def test_a_cost_passes_only_if_its_worse_end_is_within_the_margin():
+    judged = Costing.__new__(Costing)._word
+    word = lambda low, high, name: judged(Interval((low + high) / 2, low, high, 0.0), name, 1.0)[0]  # noqa: E731
+    assert word(-0.5, 0.9, "model_memory_mb") == "PASS" and word(-0.5, 1.5, "model_memory_mb") == "NOT SHOWN"
+    assert word(-1.5, 0.5, "decode_tokens_per_second") == LEFT_OUT
+    assert word(1.1, 1.5, "model_memory_mb") == WORSE
