@@ -98,7 +98,9 @@ def known(metric: str) -> str:
 
 
 def commits(rev: str, since: str | None, count: int) -> list[Entry]:
-    """First parents of a commit that changed what a run leaves, oldest first: the last `count`; `since`: of what that commit has on.
+    """First parents of a commit that changed what a run leaves, oldest first: the last `count`.
+
+    `since`: from what that commit has on.
 
     Raises UserError if there is no such commit.
     """

@@ -135,10 +135,9 @@ def misses(table: Table, place: int, missed: Mapping[str, float]) -> list[str]:
             found.append(f"{label(name)} not measured")
         else:
             part = f"{100 * by:.0f} %" if by >= 0.095 else f"{100 * by:.1g} %"
-            part = f"{by:,.0f} times the limit" if by >= 10 else part
-            word = "under" if name in MINIMA else "over"
+            part = f"{part} {'under' if name in MINIMA else 'over'}" if by < 10 else f"{1 + by:,.0f} times the limit"
             end = "" if name == "max_size_mb" else "down to " if name in MINIMA else "up to "  # a size is exact
-            found.append(f"{label(name)} {end}{amount(name, float(table.limited[name][place]))} ({part} {word})")
+            found.append(f"{label(name)} {end}{amount(name, float(table.limited[name][place]))} ({part})")
     return found
 
 
