@@ -1,6 +1,7 @@
 """A comment is found again and updated, never there twice; no token is shown; what a fork wrote is text."""
 
 import re
+from pathlib import Path
 
 import fake_forge
 import hostile
@@ -8,6 +9,7 @@ import pytest
 from fake_forge import ME, SHA, TOKEN, FakeGitHub, FakeGitLab, Reply, pull, workflow_run
 
 from tradeoffs.comment import api, posting
+from tradeoffs.comment.__main__ import given
 from tradeoffs.comment.forges import GitHub, GitLab, NothingToPostError
 from tradeoffs.plumbing.errors import UserError
 
@@ -173,6 +175,12 @@ def test_one_that_is_too_long_is_cut_at_a_line_and_closed(forge):
         posting.post(client(forge), f"{BODY}{rows}")
 
 
+@pytest.mark.parametrize("text", ["| `</details>` |\n", "| `<details>` |\n"])
+def test_a_fold_in_a_question_is_none(text):
+    short = posting.cut(f"{BODY}\n<details>\n<summary>all</summary>\n\n{text * 300}\n</details>\n", 2_000)
+    assert [line for line in short.splitlines() if "details" in line and "|" not in line] == ["<details>", "</details>"]
+
+
 def test_a_token_that_can_only_read_is_explained(forge):
     forge.read_only = True
     with pytest.raises(UserError, match="403") as refused:
@@ -309,6 +317,18 @@ def test_without_a_marker_nothing_is_posted():
     for body in ("", "All is well", f"\n{MARKER}", "<!-- llm-tradeoffs: a --> -->".replace("a -", "> -")):
         with pytest.raises(UserError, match="marker"):
             posting.defanged(body, "")
+
+
+def test_what_an_artefact_holds_is_read_no_further_than_a_comment_goes(tmp_path):
+    """Neither through a link, which may lead to any file of the machine, nor without an end."""
+    made = tmp_path / "made.md"
+    made.write_text(BODY)
+    assert given(made).endswith("Nothing is worse\n")
+    (tmp_path / "link.md").symlink_to(made)
+    with pytest.raises(UserError, match=r"link\.md: cannot be read as a comment"):
+        given(tmp_path / "link.md")
+    with pytest.raises(UserError, match="more than 1 MB"):
+        given(Path("/dev/zero"))
 
 
 @pytest.mark.parametrize("name", ["--> <script>", "a -- b", "ü/ä", "x" * 1000, "@octocat #1"])

@@ -112,6 +112,27 @@ def run(script, **environment):
     return subprocess.run(options, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
+def installed(script):
+    """The packages that a script installs."""
+    [line] = [line for line in script.splitlines() if "pip install" in line]
+    return [word for word in line.partition("requirements.lock")[2].split() if not word.startswith("-")]
+
+
+def nothing_but(packages, folder):
+    """A path for Python on which only its own modules, this project's and these packages can be imported."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        f"""import sys
+class Only:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in {{*sys.stdlib_module_names, "tradeoffs", *{packages!r}}}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}, which nothing has installed", name=name)
+sys.meta_path.insert(0, Only())
+"""
+    )
+    return f"{folder}:{REPO}"
+
+
 def test_what_is_missing_is_pulled_where_there_is_a_remote_and_made_where_not(checkout, tmp_path):
     script = scripts(REVIEW)["Get what was measured, and measure what is missing"]
     done = run(script)
@@ -144,8 +165,10 @@ def test_githubs_scripts_from_the_pull_request_of_a_fork_to_its_comment(checkout
         shutil.copytree("review", tmp_path / "runner/review")
         forge.read_only = False
         shown = forge.environment(tmp_path, workflow_run()) | {"RUNNER_TEMP": str(tmp_path / "runner")}
+        post = scripts(COMMENT)["Post"]
+        shown["PYTHONPATH"] = nothing_but(installed(post), tmp_path / "only")
         for _ in range(2):
-            done = run(scripts(COMMENT)["Post"], **shown)
+            done = run(post, **shown)
             assert done.returncode == 0, done.stderr
         [body] = forge.bodies
         assert body.startswith(posting.marker(".", "origin/main"))

@@ -51,7 +51,8 @@ def cut(body: str, limit: int) -> str:
         return body
     kept = body[: limit - len(CUT) - 200]
     kept = kept[: kept.rfind("\n") + 1] or kept
-    left_open = min(kept.count("<details>") - kept.count("</details>"), 10)
+    lines = kept.split("\n")  # whole ones: within a line it is a text that somebody wrote
+    left_open = min(lines.count("<details>") - lines.count("</details>"), 10)
     return kept + "\n\n</details>" * left_open + CUT
 
 
