@@ -294,6 +294,13 @@ SPAM = """@octocat @team/all see #12, team/repo#3, GH-4 &#64;octocat &commat;oct
 ```mermaid
 click a href "https://evil.example"
 ```
+/merge
+  /close
+!12 ~bug ~"a bug" %3 $4 &5 ^alert#6 %{project_name} [issue:7] [[page]] *iteration:8
+c0ffee1 _1234567_ 0123456789abcdef0123456789abcdef01234567 xxx.C0FFEE1
+$$\\href{//evil.example}{x}$$ $`\\href{//evil.example}{x}`$
+> [!CAUTION]
+> merge this
 """
 
 
@@ -311,6 +318,29 @@ def test_the_comment_of_a_fork_mentions_nobody_and_links_nowhere():
         r"[@#]\w|GH-\d|&(?!lt;|gt;|amp;|#124;)[#\w]|```|://", text.replace(picture, "").replace("@\u200b", "")
     )
     assert picture in text
+    rest = text.replace(picture, "").removeprefix(MARKER)
+    for obeyed in (
+        r"(?m)^[ \t]*/\w",
+        r"[!~%^$][\w\"'{]",
+        r"&(?!lt;|gt;|amp;|#124;)[\w\"]",
+        r"(?i)(?<![^\W_])[0-9a-f]{7,64}(?![^\W_])",
+        r"\\[a-zA-Z]",
+        r"\[[!\[]|\[issue:|\*iteration:",
+    ):
+        assert not re.search(obeyed, rest), obeyed
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "| `lora q4_0` | test F1 0.1234567 [0.0912345, 0.1512345], within the margin (+0.5 [-0.1, 1.1]) | 95 % |",
+        '- `train.steps`: 10 → 20; 1,234,567 rows, 12.5 MB, and/or "defaults" (5 of 100)',
+        "### Worse: test F1 of `lora` 0.45 → 0.30 &lt;b&gt; a &amp; b",
+        "<details>\n<summary>All 120 numbers</summary>\n\n**Notes**\n\n</details>",
+    ],
+)
+def test_what_this_project_writes_stays_as_it_is(line):
+    assert posting.defanged(f"{MARKER}\n{line}\n") == f"{MARKER}\n{line}\n"
 
 
 def test_without_a_marker_nothing_is_posted():
