@@ -188,6 +188,8 @@ def test_a_token_that_can_only_read_is_explained(forge):
     said = str(refused.value)
     assert re.search(r"second workflow.*pull-requests: write|GITLAB_TOKEN.*project access token", said), said
     assert TOKEN not in said
+    if isinstance(forge, FakeGitLab):
+        assert re.search(r"by --body, or read its code before you run it", said), "it would run with the token"
 
 
 @pytest.mark.parametrize(("status", "said"), [(401, "not valid|GITLAB_TOKEN"), (404, "no such"), (418, "418")])
