@@ -28,7 +28,6 @@ from tradeoffs.metrics import registry
 from tradeoffs.results.intervals import Interval
 from tradeoffs.revisions import Revision
 
-
 UNCHANGED = ("f1", "rouge_l", "bertscore", "cosine")
 
 
