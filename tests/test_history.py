@@ -233,7 +233,7 @@ def compared(capsys, *words: str, revs: tuple[str, ...] = ()) -> dict[str, list[
 
 def test_one_variant_of_two_commits_is_paired_on_the_same_items(shas, capsys):
     found = compared(capsys, str(LORA), str(LORA), revs=(shas["worse"], shas["first"]))
-    assert found["said"][0].startswith(f"**`{LORA}`** of {shas['worse']} ({shas['worse'][:7]}) against **`{LORA}`** of")
+    assert found["said"][0].startswith(f"**`{LORA}`** of {shas['worse'][:7]} against **`{LORA}`** of")
     old, new = (read(shas[name], LORA) for name in ("first", "worse"))
     value = new.values(LORA, "test_f1")[0] - old.values(LORA, "test_f1")[0]
     assert found["test F1"][2].startswith(f"{value:+.3f} [") and found["test F1"][3] == "too much worse"
@@ -248,7 +248,7 @@ def test_both_of_one_commit_are_as_they_were_in_its_folder(shas, capsys):
     git("checkout", "-q", "main")
     there = compared(capsys, str(LORA), str(F16), revs=(shas["back"],))
     assert {k: v for k, v in here.items() if k != "said"} == {k: v for k, v in there.items() if k != "said"}
-    assert f"both of {shas['back']}" in there["said"][0]
+    assert f"both of {shas['back'][:7]}" in there["said"][0]
 
 
 def test_two_variants_of_two_commits_are_as_of_one_where_nothing_changed(shas, capsys):

@@ -37,7 +37,9 @@ class Revision:
         self.sha = None if name == WORKSPACE else _commit(name)
 
     def __str__(self) -> str:
-        return self.name if self.sha is None or self.sha.startswith(self.name) else f"{self.name} ({self.sha[:7]})"
+        if self.sha and self.sha.startswith(self.name):
+            return self.sha[:7]
+        return self.name if self.sha is None else f"{self.name} ({self.sha[:7]})"
 
     @cached_property
     def store(self) -> "Store":
