@@ -12,6 +12,7 @@ import pytest
 import quick_yaml
 from fake_commits import git
 
+from tradeoffs import readme
 from tradeoffs.comment import changes, posting, texts
 from tradeoffs.comment.__main__ import folder, main
 from tradeoffs.plumbing.errors import UserError
@@ -121,6 +122,7 @@ def test_what_is_recommended_instead_is_held_against_what_was(inside, capsys):
     text = comment(capsys, base="worse")
     assert "- `lora q4_0` → `base f16`" in section(text, "Decision")
     assert "of `lora q4_0` before and `base f16` now" in text
+    assert "of `base f16` in place of `lora q4_0` 0." in text.splitlines()[1]
     cost = next(line for line in text.splitlines() if line.startswith("| size MB"))
     assert cost == "| size MB | 2.3 | 7.3 |"
 
@@ -200,6 +202,19 @@ def params_of(monkeypatch, tmp_path, old, new):
     before = Revision(fake_commits.committed("before"))
     Path("params.yaml").write_text(new)
     return changes.params(before, Revision(WORKSPACE))
+
+
+def test_of_the_readme_what_people_write_is_told(tmp_path, monkeypatch):
+    fake_commits.begin(monkeypatch, tmp_path)
+    text = f"Above.\n{readme.BEGIN}\n%s\n{readme.END}\nBelow.\n"
+    Path("params.yaml").write_text("seed: 1\n")
+    Path("README.md").write_text(text % "old")
+    before = Revision(fake_commits.committed("before"))
+    Path("README.md").write_text(text % "new")
+    assert changes.code(before, Revision(WORKSPACE)) == ["- made by the run: 1 file of results and `dvc.lock`"]
+    for other in (text.replace("Below", "Under"), text.replace(readme.END, ""), text.replace(readme.BEGIN, "")):
+        Path("README.md").write_text(other % "new")
+        assert changes.code(before, Revision(WORKSPACE)) == ["- `README.md`: reruns nothing"], other
 
 
 def test_parameters_are_told_in_words(tmp_path, monkeypatch):

@@ -298,6 +298,18 @@ def test_so_many_items_decide_what_is_open():
         assert then.passes == passes
 
 
+def test_of_a_metric_of_some_answers_the_test_items_are_counted_that_hold_so_many():
+    both = [items(120, 8, seed=1), items(120, 8)]
+    without = [place for place, split in enumerate(both[0]["split"]) if split == "test"][::2]
+    for side in both:
+        side["fields"][without] = np.nan
+    others = np.setdiff1d(np.arange(len(both[0]["split"])), without)
+    alone = rows(*(drawn(side, others) for side in both), {"test_fields": 0.02})["test_fields"]
+    among = rows(*both, {"test_fields": 0.02})["test_fields"]
+    assert among.difference == alone.difference
+    assert alone.items is not None and 2 * alone.items <= among.items <= 2.2 * alone.items
+
+
 def test_of_more_rows_it_takes_more_to_fail_and_no_more_to_pass():
     few = measuring.shown([sample(-0.06, 0.02)])
     many = measuring.shown([sample(-0.06, 0.02), *(noise_of(n) for n in range(40))])

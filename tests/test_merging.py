@@ -66,8 +66,6 @@ def merge(folder: Path, *words: str) -> str:
 
 def run(folder: Path) -> None:
     fake_pipeline.run(folder, **ALONE)
-    for command in ("tradeoffs.readme", "tradeoffs.artifacts"):
-        assert python(command, cwd=folder).returncode == 0
 
 
 def make(folder: Path) -> None:
@@ -197,7 +195,7 @@ def test_a_rebase_ends_in_the_same_state_as_a_merge(server, tmp_path):
     merge(clone, "--install")
     git("merge", "-q", "origin/lora", cwd=clone)
     merged = reached()
-    assert merged[0].count("r: 8") == 1 and "lr: 0.002" in merged[0]
+    assert merged[0] == git("show", "origin/both:params.yaml", cwd=clone)
     git("switch", "-q", "lora", cwd=clone)
     git("rebase", "-q", "origin/full", cwd=clone)
     assert reached() == merged

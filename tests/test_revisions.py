@@ -114,12 +114,25 @@ def test_a_commit_has_any_name_that_git_takes(project):
     git("tag", "-a", "v1", "-m", "one")
     for name in (sha, sha[:8], "main", "v1", "HEAD~0"):
         assert Revision(name).sha == sha
-    assert str(Revision("v1")) == f"v1 ({sha[:7]})"
+    assert str(Revision("v1")) == f"v1 ({sha[:7]})" and str(Revision(sha[:9])) == sha[:9]
+
+
+def test_an_experiment_has_the_name_that_dvc_shows(project):
+    sha = git("rev-parse", "HEAD")
+    git("update-ref", f"refs/exps/{sha[:2]}/{sha[2:]}/brisk-lore", sha)
+    assert Revision("brisk-lore").sha == sha
+    other = git("commit-tree", "HEAD^{tree}", "-m", "another")
+    git("update-ref", f"refs/exps/{other[:2]}/{other[2:]}/brisk-lore", other)
+    with pytest.raises(UserError, match="brisk-lore: 2 experiments have it"):
+        Revision("brisk-lore")
+    for name in ("brisk-lor?", "brisk*", "nothing"):
+        with pytest.raises(UserError, match="no such commit"):
+            Revision(name)
 
 
 @pytest.mark.parametrize("name", ["origin/main", "HEAD~1", "--all", "", "HEAD:dvc.lock", "0" * 40])
 def test_what_is_no_commit_is_said(project, name):
-    with pytest.raises(UserError, match="no such commit, branch or tag; git fetch"):
+    with pytest.raises(UserError, match="no such commit, branch, tag or experiment; git fetch"):
         Revision(name)
 
 

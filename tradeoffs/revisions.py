@@ -25,7 +25,7 @@ HASH = re.compile(r"[0-9a-f]{32}(\.dir)?")  # as DVC writes them; what else stan
 
 
 class Revision:
-    """A commit by any name that Git takes, or the WORKSPACE.
+    """A commit by any name that Git takes, an experiment of DVC by its own, or the WORKSPACE.
 
     `store` is DVC's cache, which several revisions may share; else it is opened when it is needed. Raises UserError if
     there is no such commit.
@@ -37,7 +37,7 @@ class Revision:
         self.sha = None if name == WORKSPACE else _commit(name)
 
     def __str__(self) -> str:
-        return self.name if self.sha is None else f"{self.name} ({self.sha[:7]})"
+        return self.name if self.sha is None or self.sha.startswith(self.name) else f"{self.name} ({self.sha[:7]})"
 
     @cached_property
     def store(self) -> "Store":
@@ -289,10 +289,17 @@ def _some(paths: list[str]) -> str:
 
 
 def _commit(name: str) -> str:
-    """The hash of a commit. Raises UserError if there is none of this name."""
+    """The hash of a commit, or of DVC's experiment of this name. Raises UserError if there is none, or several."""
     found = _git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}").decode().strip()
+    if not found and re.fullmatch(r"[\w.-]+", name):  # DVC's refs/exps/ab/cdef.../NAME
+        experiments = set(_git("for-each-ref", "--format=%(objectname)", f"refs/exps/*/*/{name}").decode().split())
+        if len(experiments) > 1:
+            raise UserError(f"{name}: {len(experiments)} experiments have it; name one by its hash (dvc exp show)")
+        found = next(iter(experiments), "")
     if not found:
-        raise UserError(f"{name}: no such commit, branch or tag; git fetch, or name another (a clone of CI has few)")
+        raise UserError(
+            f"{name}: no such commit, branch, tag or experiment; git fetch, or name another (a clone of CI has few)"
+        )
     return found
 
 

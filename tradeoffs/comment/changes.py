@@ -1,6 +1,5 @@
 """What differs between two commits, in words: parameters, data, code and what that reruns."""
 
-import fnmatch
 import json
 import math
 import subprocess
@@ -9,15 +8,15 @@ from typing import Any
 
 import yaml
 
+from tradeoffs import readme
 from tradeoffs.comment.texts import shown
+from tradeoffs.merge.made import README, is_made
 from tradeoffs.params import reading
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.report.formatting import Lines
 from tradeoffs.results.results import Results
 from tradeoffs.revisions import Revision
 
-# What a run writes, which changes because something else did.
-MADE = ("dvc.lock", "metrics/*", "plots/*", "report/*", "models/dvc.yaml")
 MOST = 30  # lines of each kind
 MOST_ADDED = 8  # names of a list
 COUNTED = {"read": "read", "train": "training", "valid": "validation", "test": "test", "seen": "seen"}
@@ -113,7 +112,7 @@ def code(before: Revision, after: Revision) -> Lines:
     files = changed_files(before, after)
     stages = _stages(after)
     rooms: dict[str, list[str]] = {}
-    made = [file for file in files if any(fnmatch.fnmatchcase(file, pattern) for pattern in MADE)]
+    made = [file for file in files if is_made(file) or (file == README and _text(before) == _text(after))]
     for file in files:
         if file not in made and file != "params.yaml":
             rooms.setdefault(_room(file), []).append(file)
@@ -126,6 +125,14 @@ def code(before: Revision, after: Revision) -> Lines:
     if made:
         found.append(f"- made by the run: {len(made)} file{'s' * (len(made) != 1)} of results and `dvc.lock`")
     return found
+
+
+def _text(revision: Revision) -> str:
+    """README.md without the block of results, which a run writes."""
+    text = revision.text(README) or ""
+    above, _, rest = text.partition(readme.BEGIN)
+    _, end, below = rest.partition(readme.END)
+    return above + below if end else text
 
 
 def _reruns(room: str, names: Sequence[str], stages: Mapping[str, Any]) -> str:

@@ -12,7 +12,11 @@ from tradeoffs.results.results import Results
 
 def name_of(one: Gated | Decided, results: Results) -> str:
     if isinstance(one, Decided):
-        return f"decision of {pair_name(one.pair)}"
+        if one.before == one.after or not (one.before and one.after):
+            return f"decision of {pair_name(one.pair)}"
+        after, before = (short_name(Variant.parse(name)) for name in (one.after, one.before))
+        on = f" on {pair_name(one.pair)}" if len(results.groups()) > 1 else ""
+        return f"{after} in place of {before}{on}"
     return shown(str(one.variant)) if len(results.groups()) > 1 else short_name(one.variant)
 
 

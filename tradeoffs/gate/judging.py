@@ -166,7 +166,7 @@ def _of_sides(base: Revision, head: Revision, policy: Policy) -> list[str]:
     if committed.is_within(base, head) is False:
         notes.append(
             f"{head.name} lacks commits of {base.name}: what those made better looks worse here; merge them, or name "
-            "--base by `git merge-base`"
+            "as --base what git merge-base prints"
         )
     if base.params.get("seed") != head.params.get("seed"):
         notes.append(f"another seed: {base.params.get('seed')} in base, {head.params.get('seed')} in head")

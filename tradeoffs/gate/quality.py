@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 
 import numpy as np
 
@@ -25,10 +26,14 @@ ONE_TRAINING = (
 
 @dataclass(frozen=True)
 class Open:
-    """A row that waits for all others: what is shown of a difference holds for all of them together."""
+    """A row that waits for all others: what is shown of a difference holds for all of them together.
+
+    `share` is the part of the test items that the metric is of: some answers have no fields, for example.
+    """
 
     row: Row
     sample: Sample
+    share: float
 
 
 class Quality:
@@ -75,7 +80,8 @@ class Quality:
         error = measuring.error_of(drawn, len(old.sums), least, abs(values[0]))
         seeds, freedom = self._of_seeds(theirs.cell, ours.cell, old, new)
         row = Row(name, label, "quality", *values, None, margin, NOT_SHOWN)
-        return Open(row, Sample(drawn, error, len(old.sums), margin, seeds, freedom))
+        sample = Sample(drawn, error, len(old.sums), margin, seeds, freedom)
+        return Open(row, sample, _share(self.after, ours, name, len(old.sums)))
 
     def _of_seeds(self, theirs: Cell, ours: Cell, old: "_Side", new: "_Side") -> tuple[float, float]:
         """The variance of a difference that is from the seeds of its trainings, and its degrees of freedom.
@@ -118,6 +124,21 @@ def finished(several: Sequence[Sequence[Row | Open]]) -> list[list[Row]]:
     return [[_finished(row, next(shown)) if isinstance(row, Open) else row for row in rows] for rows in several]
 
 
+def _share(results: Results, variant: Variant, name: str, items: int) -> float:
+    """The part of the questions that a metric of answers is of; 1 of every other metric."""
+    split, metric = metrics.metric(name)
+    asked = int((results.columns[variant]["split"] == split).sum())
+    return items / asked if metric in metrics.scored() and asked > items else 1.0
+
+
+def _of_all(items: int | None, share: float) -> int | None:
+    """How many test items hold so many that count, rounded up to two digits."""
+    if items is None or share == 1:
+        return items
+    step = 10 ** max(0, len(str(round(items / share))) - 2)
+    return ceil(items / share / step) * step
+
+
 def sign_of(name: str) -> int:
     return -1 if metrics.metric(name)[1].better == "lower" else 1
 
@@ -133,7 +154,7 @@ def _finished(opened: Open, shown: Shown) -> Row:
         row,
         difference=Interval(sign * sample.value, low, high, sample.whole_error()),
         word=word,
-        items=shown.items,
+        items=_of_all(shown.items, opened.share),
         note="beyond the margin, but of so many rows chance brings one as far" if beyond else "",
         moved=MOVED[shown.moved],
     )

@@ -188,8 +188,10 @@ def _change(row: Row) -> str:
     if found is None:
         return ""
     if row.kind == "cost":
-        ends = f" [{found.low:+.3g}, {found.high:+.3g}]" if found.low != found.high else ""
-        return f"{found.value:+.3g}{ends}"
+        value, low, high = (
+            f"{n:+,.0f}" if abs(n) >= 1000 else f"{n:+.3g}" for n in (found.value, found.low, found.high)
+        )
+        return value if low == high else f"{value} [{low}, {high}]"
     if not all(map(math.isfinite, (found.low, found.high))):
         return f"{found.value:+.3g}"
     return "0" if row.word == SAME else signed(found, row.name)
