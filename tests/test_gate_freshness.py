@@ -11,7 +11,7 @@ import pytest
 import quick_yaml
 from fake_gate_team import LORA, finished, gate, project, scaled  # noqa: F401
 
-from tradeoffs.gate import committed
+from tradeoffs.gate import hashes
 from tradeoffs.revisions import WORKSPACE, Revision
 
 SLOW_FIXTURES = {"finished"}  # read by conftest.py
@@ -44,7 +44,7 @@ def shaped(project):
     stages["score"]["deps"] += [dep_of(ITEMS), dep_of("data/prepared")]
     for entry in stages.values():
         for dep in entry.get("deps", ()):
-            dep["md5"] = dep["md5"] or committed.digest(Revision(WORKSPACE), dep["path"])
+            dep["md5"] = dep["md5"] or hashes.digest(Revision(WORKSPACE), dep["path"])
     write(lock)
     fake_commits.committed("As dvc.yaml has it")
     fake_commits.git("tag", "shaped")
@@ -147,5 +147,5 @@ def test_a_file_that_is_judged_or_that_no_stage_makes_is_as_dvc_lock_has_it(shap
 
 def test_the_code_of_a_commit_is_hashed_as_dvc_hashes_the_folder(project):
     for path in fake_gate.CODE:
-        assert committed.digest(Revision("HEAD"), path) == committed.digest(Revision(WORKSPACE), path)
-    assert committed.digest(Revision("HEAD"), "tradeoffs/nothing") is None
+        assert hashes.digest(Revision("HEAD"), path) == hashes.digest(Revision(WORKSPACE), path)
+    assert hashes.digest(Revision("HEAD"), "tradeoffs/nothing") is None

@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tradeoffs.gate import committed
+from tradeoffs.gate import hashes
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.revisions import Revision
 
@@ -14,7 +14,7 @@ Entries = dict[str, dict[str, Any]]
 
 DECISION = "metrics/decision.json"
 MOST = 5  # problems that are listed
-CODE = tuple(f"{folder}/" for folder in committed.CODE)
+CODE = tuple(f"{folder}/" for folder in hashes.CODE)
 
 
 def require(side: Revision) -> None:
@@ -118,7 +118,7 @@ class _Made:
             return side.outputs[path], ""
         within = [owner] if owner else [out for out in self.outs if out.startswith(f"{path}/")]
         if not within:
-            return committed.digest(side, path) if side.sha is None else None, ""
+            return hashes.digest(side, path) if side.sha is None else None, ""
         side.store.bring(side.outputs[out] for out in within if side.outputs[out].endswith(".dir"))
         files: dict[str, str] = {}
         for out in within:
@@ -128,7 +128,7 @@ class _Made:
             files |= found
         if owner:
             return files.get(path), "" if path in files else f"as {owner} has no such file"
-        return committed.folder_hash({name[len(path) + 1 :]: md5 for name, md5 in files.items()}), ""
+        return hashes.folder_hash({name[len(path) + 1 :]: md5 for name, md5 in files.items()}), ""
 
 
 def _code(side: Revision, entries: Entries) -> Iterator[str]:
@@ -138,7 +138,7 @@ def _code(side: Revision, entries: Entries) -> Iterator[str]:
             if dep["path"].startswith(CODE):
                 wanted.setdefault((dep["path"], dep["md5"]), stage)
     for (path, md5), stage in wanted.items():
-        if committed.digest(side, path) != md5:
+        if hashes.digest(side, path) != md5:
             yield f"{stage}: was run with another {path}"
 
 
@@ -152,7 +152,7 @@ def _files(side: Revision) -> Iterator[str]:
     for path in dict.fromkeys(side.owner(path) or path for path in side.wanted()):
         if path not in side.outputs:
             yield f"{path}: not made yet"
-        elif (found := committed.digest(side, path)) is None:
+        elif (found := hashes.digest(side, path)) is None:
             yield f"{path}: not here; dvc pull, or dvc checkout"
         elif found != side.outputs[path]:
             yield f"{path}: not as dvc.lock has it"

@@ -7,7 +7,7 @@ from typing import Any
 
 from tradeoffs import params
 from tradeoffs.common.cells import Pair, Variant
-from tradeoffs.gate import committed, freshness
+from tradeoffs.gate import freshness, hashes
 from tradeoffs.gate.costing import Costing
 from tradeoffs.gate.freshness import DECISION
 from tradeoffs.gate.pairing import Pairing, section
@@ -149,7 +149,7 @@ def _wanted(policy: Policy, before: Results, after: Results, recommended: set[st
 def _of_sides(base: Revision, head: Revision, policy: Policy) -> list[str]:
     """What a reader has to know of the two sides, whatever was measured."""
     notes = []
-    if committed.is_within(base, head) is False:
+    if hashes.is_within(base, head) is False:
         notes.append(
             f"{head.name} lacks commits of {base.name}: what those made better looks worse here; merge them, or name "
             "as --base what git merge-base prints"
