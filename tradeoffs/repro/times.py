@@ -4,6 +4,7 @@
 same. So all its times are of the one machine that it names.
 """
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -19,6 +20,7 @@ from tradeoffs.plumbing import clock
 
 PATH = Path("metrics/times.json")
 MEMORY = Path(".scratch/memory.json")
+SLOWEST = 1 / 4  # of the speed that is kept: a machine that trains slower is taken for a busy one
 SHORT = 30.0  # seconds: what takes less is not worth the two seconds of a calibration
 
 
@@ -115,7 +117,8 @@ class Estimate:
     there are times of.
 
     `rate`, its training steps per second, is None where so little is to do that it was not measured; the machine then
-    counts as one like that of the `times`. Of another `device` nothing is known: the speed of a GPU says nothing of the
+    counts as one like that of the `times`. So does one that is `busy` with something else; where its load says so, the
+    rate is None, too, and is not kept. Of another `device` nothing is known: the speed of a GPU says nothing of the
     steps that run on the CPU.
     """
 
@@ -125,6 +128,7 @@ class Estimate:
     rate: float | None
     device: str
     seconds: Mapping[str, float]
+    busy: bool = False
 
     @property
     def whole(self) -> bool:
@@ -139,10 +143,97 @@ def estimate(planned: Sequence[str], every: Sequence[str], share: Mapping[str, f
     rate, device = (None, times.device) if short and times else calibrated()
     if times and times.device != device:
         known = {}
-    factor = times.training_steps_per_second / rate if times and rate else 1.0
-    return Estimate(
-        planned, every, times, rate, device, {name: took * share[name] * factor for name, took in known.items()}
-    )
+    loaded = bool(known) and os.getloadavg()[0] > (os.cpu_count() or 1)
+    busy = loaded or bool(known and times and rate and rate < SLOWEST * times.training_steps_per_second)
+    factor = times.training_steps_per_second / rate if times and rate and not busy else 1.0
+    seconds = {name: took * share[name] * factor for name, took in known.items()}
+    return Estimate(planned, every, times, None if loaded else rate, device, seconds, busy and not short)
+
+
+def keep(self) -> None:
+        """For the next run here, also of what was not run to its end."""
+        try:
+            files.write_json(MEMORY, self._peaks)
+        except OSError as error:  # what was made stands
+            print(f"note: {MEMORY}: {error.strerror}: it is not kept how much memory steps took", file=sys.stderr)
+
+    def _count(self, step: str, found: float) -> None:
+        if kind := _kind(step):
+            self._most[kind] = max(found, self._most.get(kind, 0.0))
+
+
+def _kind(step: str) -> str:
+    """What the steps of one stage, model and data set have in common; "" where nothing else is in the name."""
+    stage, _, cell = step.partition("@")
+    model, _, rest = cell.partition("-")
+    dataset, _, rest = rest.partition("-")
+    return f"{stage}@{model}-{dataset}" if rest else ""
+
+
+def read() -> Times | None:
+    """None if there is no such file, or if it holds something else (the marks of a merge)."""
+    try:
+        return Times(**files.read_json(PATH))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def hardware() -> dict[str, Any]:
+    """Of this machine."""
+    found: dict[str, Any] = files.run_info()["hardware"]
+    return found
+
+
+def calibrated() -> tuple[float | None, str]:
+    """Training steps per second here and now, and on which device, by a process of its own, in four seconds; two of
+    them are imports. Where that fails (a GPU that others have filled), nothing is known of the machine."""
+    command = [sys.executable, "-m", "tradeoffs.repro.calibration"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    rate, _, device = done.stdout.partition(" ")
+    return (float(rate), device.strip()) if done.returncode == 0 else (None, "this device")
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Of the `planned` steps among `every` one: `seconds` that each adds to the run, on this machine, of those that
+    there are times of.
+
+    `rate`, its training steps per second, is None where so little is to do that it was not measured; the machine then
+    counts as one like that of the `times`. So does one that is `busy` with something else; where its load says so, the
+    rate is None, too, and is not kept. Of another `device` nothing is known: the speed of a GPU says nothing of the
+    steps that run on the CPU.
+    """
+
+    planned: Sequence[str]
+    every: Sequence[str]
+    times: Times | None
+    rate: float | None
+    device: str
+    seconds: Mapping[str, float]
+    busy: bool = False
+
+    @property
+    def whole(self) -> bool:
+        return len(self.planned) == len(self.every)
+
+
+def estimate(planned: Sequence[str], every: Sequence[str], share: Mapping[str, float]) -> Estimate:
+    """What the `planned` steps among `every` one will take; of its own time a step adds `share` to that of the run."""
+    times = read()
+    known = {name: took for name in planned if times and (took := times.of(name)) is not None}
+    short = len(known) == len(planned) < len(every) and sum(known.values()) < SHORT
+    rate, device = (None, times.device) if short and times else calibrated()
+    if times and times.device != device:
+        known = {}
+    busy = bool(times and rate and _busy(rate, times))
+    factor = times.training_steps_per_second / rate if times and rate and not busy else 1.0
+    seconds = {name: took * share[name] * factor for name, took in known.items()}
+    return Estimate(planned, every, times, rate, device, seconds, busy)
+
+
+def _busy(rate: float, times: Times) -> bool:
+    """Whether others are at work on this machine, so that the `rate` is not its own."""
+    return os.getloadavg()[0] > (os.cpu_count() or 1) or rate < SLOWEST * times.training_steps_per_second
 
 
 def keep(took: Mapping[str, float], memory: Memory, expected: Estimate) -> None:
@@ -172,7 +263,10 @@ def announcement(found: Estimate) -> list[str]:
     spread = "at least" if untimed else "about" if found.whole else "at most about"
     why = f"; {untimed} of them were never timed" if untimed else ""
     lines.append(f"On this machine ({_named(hardware())}) {spread} {spoken(sum(found.seconds.values()))}{why}.")
-    if found.rate:
+    if found.busy:
+        where = f"({_named(found.times.hardware)}); {PATH}"
+        lines.append(f"The machine is busy: the estimate is that of a quiet one, where the steps were timed {where}")
+    elif found.rate:
         theirs = found.times.training_steps_per_second
         factor = found.rate / theirs
         lines.append(
