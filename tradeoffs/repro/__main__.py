@@ -78,8 +78,8 @@ def _no_use(
         return "-S and --name are of experiments: add --exp"
     if exp and dry:
         return (
-            "--dry: there is none of experiments. To know what one value costs, commit params.yaml, write the value into "
-            "it, ask `python -m tradeoffs.repro --dry`, and take it back by `git checkout params.yaml`"
+            "--dry: there is none of experiments. To know what one value costs, commit params.yaml, write the value "
+            "into it, ask `python -m tradeoffs.repro --dry`, and take it back by `git checkout params.yaml`"
         )
     if ray == "":
         return "--ray: expected the address of a Ray cluster, auto or HOST:PORT, got nothing"
