@@ -69,6 +69,7 @@ class FakeHub(Loopback):
         self.silent: dict[str, int] = {}
         self.broken: dict[str, int] = {}
         self.messages: list[str] = []  # of the commits that were pushed
+        self.meanwhile: dict[str, bytes] = {}  # what somebody else commits before the next push, if anything
         self._large: dict[str, bytes] = {}  # uploaded, by SHA-256
         self._repositories: dict[tuple[Kind, str], Repository] = {}
 
@@ -145,7 +146,12 @@ class FakeHub(Loopback):
 
     def _pushed(self, repo: str, operations: list[dict[str, Any]]) -> "Answer":
         found = self._repositories["model", repo]
+        if self.meanwhile:
+            self._commit(found, repo, self.meanwhile, "main")
         held = dict(self.held(repo)[1])
+        parent = operations[0]["value"].get("parentCommit")
+        if parent not in (None, found.branches["main"]):
+            return Answer.error(412, None)
         for one in operations:
             value = one["value"]
             if one["key"] == "header":
@@ -202,7 +208,11 @@ class FakeHub(Loopback):
                 return Answer.json(entries) if entries or not within else Answer.error(404, "EntryNotFound")
             if match["what"] == "paths-info":
                 return Answer.json([entry for name in asked for entry in _entries(held, name.strip("/"))])
-            siblings = [{"rfilename": name} for name in sorted(held)]
+            siblings: list[dict[str, Any]] = [{"rfilename": name} for name in sorted(held)]
+            for one in siblings if "blobs" in query else ():
+                (entry,) = _entries(held, one["rfilename"])
+                large = {"lfs": entry["lfs"] | {"sha256": entry["lfs"]["oid"]}} if "lfs" in entry else {}
+                one |= {"size": entry["size"], "blobId": entry["oid"], **large}
             private = self._repositories[kind, match["repo"]].access == "private"
             facts = {"id": match["repo"], "sha": commit, "siblings": siblings, "tags": [], "private": private}
             facts |= {"cardData": card} if (card := _front_matter(held.get("README.md", b""))) else {}

@@ -6,21 +6,25 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import fake_results
 import hostile
+import numpy as np
 import pytest
 from dvc.fs import LocalFileSystem
 from dvc.ignore import DvcIgnoreFilter
 
 from stages import score
 from tradeoffs import metrics
-from tradeoffs.explore import data, items, making, stamp, writing
+from tradeoffs.explore import data, items, making, packing, stamp, writing
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.report.pictures import style
 from tradeoffs.repro import ending
 from tradeoffs.results import answers, decision
+from tradeoffs.results.choice import Table
 
 REPO = Path(__file__).parents[1]
 SLOW_FIXTURES = {"results", "shown"}  # read by conftest.py
@@ -140,12 +144,68 @@ def test_what_training_took_is_a_cost_of_its_methods_alone(shown):
 
 def test_the_page_decides_by_the_table_that_the_report_is_decided_by(run, shown):
     for pair, one in zip(run.groups(), shown["pairs"], strict=True):
-        table = decision.candidates(run, pair).table.as_json()
-        assert {name: one["table"][name] for name in table if name != "limited"} == {
-            name: table[name] for name in table if name != "limited"
+        found = decision.candidates(run, pair).table
+        table, packed = found.as_json(), {"width", "cheaper", "lost"}  # read back in test_explore_browser.py
+        assert {name: one["table"][name] for name in table if name not in {"limited", *packed}} == {
+            name: table[name] for name in table if name not in {"limited", *packed}
         }
+        assert one["table"]["width"] == packing.packed(found, {})["width"]
+        assert one["table"]["cheaper"] == packing.packed(found, {})["cheaper"]
         assert table["limited"].items() <= one["table"]["limited"].items()
         assert f"max_loss_of.{one['metric']}" in one["table"]["limited"]
+
+
+def test_copying_that_is_not_beaten_is_said_of_every_variant_as_the_report_has_it(run):
+    pair, rules, seen = run.groups()[0], run.decide, set()
+    for metric in ("test_loss", "test_exact_match"):
+        run.decide = replace(rules, metric=metric)
+        try:
+            rows = data.of_pair(run, pair)["variants"]
+            floors = [decision.floor(run, variant, metric) for variant in run.of(pair)]
+        finally:
+            run.decide = rules
+        for row, found in zip(rows, floors, strict=True):
+            words = "copying is better: " if found.better else "not shown to beat copying: "
+            said = [warning for warning in row["warnings"] if "copying" in warning]
+            assert [warning.startswith(words) for warning in said] == ([] if found.beaten else [True])
+            seen.add((metric, found.metric, found.beaten))
+    assert {("test_loss", "test_f1", False), ("test_exact_match", "test_exact_match", False)} <= seen
+
+
+def test_five_hundred_variants_have_room(shown):
+    """Made up: each variant of the fake run many times, beside random numbers for every two of them."""
+    luck, count, pair = np.random.default_rng(3), 500, dict(shown["pairs"][0])
+    width = luck.random((count, count))
+    table = Table(
+        value=luck.random(count),
+        width=np.maximum(width, width.T),
+        margin=luck.random(count),
+        method=np.arange(count) // 5,
+        once=luck.random(count) < 0.5,
+        names=[f"demo-demo-method{place // 5}-q{place % 5}_0" for place in range(count)],
+        cheaper={cost: luck.random((count, count)) < 0.5 for cost in decision.WEIGHED},
+        lost=np.zeros((count, count)),
+        limited={name: luck.random(count) for name in pair["table"]["limited"]},
+        runtime=["llama.cpp"] * count,
+    )
+    pair["table"] = packing.packed(table, {name: luck.random((count, count)) < 0.5 for name in ("one", "two", "three")})
+    pair["variants"] = [pair["variants"][place % len(pair["variants"])] for place in range(count)]
+    if pair["subjects"]:
+        shares = pair["subjects"]["shares"]
+        pair["subjects"] = pair["subjects"] | {"shares": [shares[place % len(shares)] for place in range(count)]}
+    some = [(method, row) for method, rows in pair["ladder"]["methods"].items() for row in rows]
+    rows = [some[place % len(some)][1] for place in range(count)]
+    pair["ladder"] = pair["ladder"] | {"methods": {"all": rows}}
+    pair["items"] = None
+    assert writing.frame() + writing.size(pair) < writing.LARGEST
+
+
+def test_a_width_that_depends_on_the_direction_is_not_packed_in_silence(run):
+    table = decision.candidates(run, run.groups()[0]).table
+    skewed = table.width.copy()
+    skewed[0, 1] += 1
+    with pytest.raises(ValueError, match="other way round"):
+        packing.packed(replace(table, width=skewed), {})
 
 
 def test_the_ladder_is_that_of_the_report(run, shown):
@@ -273,6 +333,7 @@ def test_neither_git_nor_dvc_knows_of_the_page(tmp_path):
 def test_colours_of_methods_are_those_of_the_pictures_and_different_on_a_dark_page(run):
     found = data.colours(run)
     assert list(found) == ["base", "full", "lora"]
+    assert (data.COLOURS, data.BASE_COLOUR) == (style.COLOURS, style.BASE_COLOUR)
     assert len({one["dark"] for one in found.values()}) == len({one["light"] for one in found.values()}) == 3
 
 

@@ -3,6 +3,7 @@
 Skipped only where there is no Chromium; Playwright's library drives it, and downloads none.
 """
 
+import argparse
 import os
 import shutil
 from collections.abc import Iterator
@@ -13,12 +14,15 @@ import fake_results
 import hostile
 import numpy as np
 import pytest
+import test_choice
 
 from stages import score
 from tradeoffs import params
 from tradeoffs.common.cells import Variant
 from tradeoffs.common.texts import harmless
-from tradeoffs.explore import making, writing
+from tradeoffs.decide import loss as loss_of
+from tradeoffs.explore import making, packing, writing
+from tradeoffs.report.formatting import guard_label
 from tradeoffs.results import decision, limits
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -150,6 +154,82 @@ def test_limits_change_the_decision_as_python_decides(tab, run):
         assert [line.split(":")[0] for line in tab.texts("#frontier li")] == frontier
         decided.append(found.recommended)
     assert len(set(decided)) > 4 and None in decided, "the settings are of different kinds"
+
+
+LENIENT = {"exact_match": 0.9, "loss": 0.001, "f1": 0.001, "mmlu_accuracy": 0.001}  # much can be taken, little kept
+
+
+def test_guards_that_are_lost_are_those_of_python_under_any_limits(browser, run, tmp_path):
+    """One guard is held to the best of what fits, so what is lost depends on the limits."""
+    results, rules, pair = run[0], run[0].decide, run[0].groups()[0]
+    guards = {"mmlu_accuracy": "base", "test_loss": "best", "test_f1": "best"}
+    held = replace(rules, metric="test_exact_match", guards=guards, margins={**rules.margins, **LENIENT})
+    results.decide, seen = held, set()
+    try:
+        tab = Tab(browser, written(results, tmp_path, "page.html"))
+        tab.page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+        names = making.data._losses(results, pair)
+        for number, chosen in enumerate(settings(decision.candidates(results, pair, names).table)):
+            cost = decision.WEIGHED[number % len(decision.WEIGHED)]
+            results.decide = replace(held, limits=as_limits(chosen), cost=cost)
+            found = decision.decide(results, pair)
+            results.decide = held
+            tab.page.click("#unlimited")
+            tab.page.select_option("#cost", cost)
+            for name, limit in chosen.items():
+                pick(tab, runtime=limit) if name == "runtime" else fill(tab, name, limit)
+            if not found.recommended:
+                continue
+            lost = [guard.metric for guard in found.guards[found.recommended] if guard.word == decision.LOST]
+            labels = [guard_label(results, name, pair.dataset) for name in lost]
+            said = tab.text("#answer").partition("worse beyond its margin: ")[2].partition(";")[0].partition("\n")[0]
+            assert said.rstrip(".") == ", ".join(labels)
+            seen.add(tuple(lost))
+    finally:
+        results.decide = rules
+    tab.page.context.close()
+    assert {(), ("test_loss", "test_f1")} <= seen
+
+
+def test_a_table_is_unpacked_as_it_was(browser):
+    luck, page = np.random.default_rng(8), browser.new_page()
+    for _ in range(40):
+        table = test_choice.drawn(luck)
+        count = len(table.names)
+        lost = {f"guard {place}": luck.random((count, count if place else 1)) < 0.4 for place in range(3)}
+        table = replace(table, lost=sum(np.broadcast_to(one, (count, count)).astype(int) for one in lost.values()))
+        unpack = (writing.FOLDER / "js/unpack.js").read_text(encoding="utf-8")
+        again = page.evaluate(f"(table) => {{ {unpack}; return unpacked(table); }}", packing.packed(table, lost))
+        guards = again.pop("guards")
+        assert again == table.as_json()
+        for guard, (name, rows) in zip(guards, lost.items(), strict=True):
+            assert guard == {"guard": name, "lost": np.broadcast_to(rows, (count, count)).astype(int).tolist()}
+    page.close()
+
+
+def test_what_is_no_number_above_0_is_said_and_the_limit_before_it_stays(tab):
+    tab.page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+    fill(tab, "max_size_mb", 4.5)
+    before = tab.page.get_attribute("#answer", "data-recommended"), tab.page.text_content("#command")
+    field, wrong = tab.page.locator("#limit-max_size_mb"), tab.page.locator("#limit-max_size_mb-wrong")
+    for typed in ("0", "-5", "1e999"):
+        field.fill("")
+        fill(tab, "max_size_mb", 4.5)
+        field.select_text()
+        field.press_sequentially(typed)
+        assert wrong.inner_text() == f"Not a number above 0; still {'1e99' if typed == '1e999' else 4.5} MB.".replace(
+            "1e99", "1e+99"
+        )
+        assert not field.evaluate("field => field.checkValidity()") and field.get_attribute("aria-invalid") == "true"
+        if typed != "1e999":  # before its last letter it is a limit
+            assert (tab.page.get_attribute("#answer", "data-recommended"), tab.page.text_content("#command")) == before
+    fill(tab, "max_size_mb", 3.0)
+    assert wrong.inner_text() == "" and field.evaluate("field => field.checkValidity()")
+    loss = "max_loss_of.mmlu_accuracy"
+    fill(tab, loss, 0)
+    assert tab.text(f"[id='limit-{loss}-wrong']") == "Not a number above 0; still no limit."
+    with pytest.raises(argparse.ArgumentTypeError, match="no number above 0"):  # the command says the same
+        loss_of("mmlu_accuracy=0")
 
 
 def test_a_slider_does_what_its_field_does_and_says_so(tab):

@@ -50,8 +50,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (CELL.base / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
         checkpoints.drop_other_template(CELL.base, "demo")
         described = json.loads((CELL.base / "tokenizer_config.json").read_text())
-        described["name_or_path"] = str(folder / "elsewhere")
-        files.write_json(CELL.base / "tokenizer_config.json", described)
+        paths = {key: str(folder / "elsewhere") for key in weights.PATHS}
+        files.write_json(CELL.base / "tokenizer_config.json", described | paths | {"more": [{"within": paths}]})
+        for name in ("config.json", "generation_config.json", "special_tokens_map.json"):
+            held = files.read_json(CELL.base / name) if (CELL.base / name).is_file() else {}
+            files.write_json(CELL.base / name, held | {"more": {"_name_or_path": paths["name_or_path"]}})
         (CELL.base / "LICENSE").write_text("Free.\n", encoding="utf-8")
         facts = {"source": str(folder), "base_id": checkpoints.weights_id(CELL.base), "prompt": "plain"}
         files.write_json(CELL.base / "run_info.json", files.run_info(**facts))
@@ -100,6 +103,7 @@ def lock(folder: Path) -> None:
     run = params.load_all().run
     outs = [*folder.glob("models/base/*"), *folder.glob("models/trained/*/*"), *folder.glob("models/merged/*")]
     outs += [*folder.glob("models/gguf/*"), *folder.glob("data/tokens/*"), *folder.glob("data/prepared/*")]
+    outs += [*folder.glob("data/facts/*"), *folder.glob("data/training/*/*"), *folder.glob("data/*.*")]
     made = {"all": {"outs": [_entry(path.relative_to(folder)) for path in outs]}}
     for variant in cells.variants(run):
         deps = [_entry(variant.gguf)] if variant.gguf.is_file() else []
@@ -243,6 +247,12 @@ MARKS_OF_GO = (
     "{% for m in messages %}{{ '" + WORDS_OF_GO + "' + m.role + ':' + m.content }}{% endfor %}"
     "{{ '" + WORDS_OF_GO + "assistant:' }}"
 )
+DATED = "Today: {{ strftime_now('%d %b %Y') }}\n" + TEMPLATES["chatml"]  # as Llama 3.2
+NO_THOUGHTS = (  # as Qwen3 and R1
+    "{% for m in messages %}{% set text = m.content %}{% if m.role == 'assistant' and '</think>' in text %}"
+    "{% set text = text.split('</think>')[-1].lstrip('\n') %}{% endif %}<|{{ m.role }}|>{{ text }}{% endfor %}"
+    "<|assistant|>"
+)
 TEXTS = ("What is 7 and 1?", *prompts.TRICKY, 'é """ \\ {{ end }} {{- /* x */ -}}', *hostile.HOSTILE[:-1])
 
 
@@ -263,6 +273,17 @@ def render(project: Path):
     return of
 
 
+@pytest.fixture
+def pieces(project: Path):
+    tokenizer = checkpoints.load_tokenizer(CELL.base, "demo")
+
+    def of(template: str) -> prompts.Pieces | str:
+        tokenizer.chat_template = template
+        return prompts.pieces(tokenizer)
+
+    return of
+
+
 @pytest.mark.parametrize(
     ("template", "trims", "system"),
     [
@@ -275,9 +296,9 @@ def render(project: Path):
 )
 @pytest.mark.parametrize("adds_bos", [True, False])
 def test_ollamas_template_gives_the_same_prompt(
-    render, template: str, trims: bool, system: bool, adds_bos: bool
+    render, pieces, template: str, trims: bool, system: bool, adds_bos: bool
 ) -> None:
-    found = prompts.pieces(lambda turns: render(template, turns))
+    found = pieces(template)
     assert isinstance(found, prompts.Pieces), found
     assert (found.trims, found.system is not None) == (trims, system)
     made, notes = ollama.template(found, "<s>", adds_bos)
@@ -298,11 +319,12 @@ def test_ollamas_template_gives_the_same_prompt(
         "{% for m in messages %}{{ m.content[:20] }}{% endfor %}",
         "{{ messages[-1].content }}",
         "{% for m in messages %}{{ m.content }}{% endfor %}{{ messages | length }}",
+        DATED,
+        NO_THOUGHTS,
     ],
 )
-def test_what_ollama_cannot_say_is_left_out_with_the_reason(render, template: str, tmp_path: Path) -> None:
-    found = prompts.pieces(lambda turns: render(template, turns))
-    made, notes = ollama.template(found, "<s>", True)
+def test_what_ollama_cannot_say_is_left_out_with_the_reason(pieces, template: str, tmp_path: Path) -> None:
+    made, notes = ollama.template(pieces(template), "<s>", True)
     assert made is None
     ollama.write(tmp_path, "x.gguf", made, notes, ollama.parameters(["</s>"], 512))
     assert not (tmp_path / "template").exists()
@@ -366,7 +388,7 @@ def test_the_card_parses_back(project: Path, made: dict[str, Path]) -> None:
     assert "license" not in card.data.to_dict(), "nobody has said which"
     assert f"| F1 | {summary['test_f1']:.3f} [{summary['test_f1_low']:.3f}" in card.text
     assert "by their ids in order, have the SHA-256" in card.text
-    assert "general loss: " in card.text.partition("## What it loses")[2].partition("## Use")[0]
+    assert "general loss as trained: " in card.text.partition("## What it loses")[2].partition("## Use")[0]
     for form, library in {"adapter": "peft", "merged": "transformers", "full": "transformers"}.items():
         assert huggingface_hub.ModelCard.load(made[form] / "README.md").data.library_name == library
     assert huggingface_hub.utils.validate_repo_id("user/demo-demo-lora-q8_0") is None
@@ -379,6 +401,26 @@ def test_nothing_tells_of_this_machine(project: Path, made: dict[str, Path]) -> 
         for path in folder.rglob("*"):
             content = path.read_bytes() if path.is_file() else b""
             assert not [word for word in told if word.encode() in content], path
+
+
+def test_a_token_that_is_called_as_a_key_of_a_path_stays(tmp_path: Path) -> None:
+    held = {"model": {"vocab": {"tokenizer_file": 3, "a": 4}}, "tokenizer_file": "/home/me"}
+    files.write_json(tmp_path / "tokenizer.json", held)
+    weights._forget_paths(tmp_path / "tokenizer.json")
+    assert files.read_json(tmp_path / "tokenizer.json") == {"model": {"vocab": {"tokenizer_file": 3, "a": 4}}}
+
+
+def test_what_the_gguf_cannot_say_of_the_end_of_an_answer_is_said(project: Path, tmp_path: Path) -> None:
+    found = chosen.choose("demo-demo-lora-q8_0")
+    found.__dict__["tokens"] = found.tokens | {"stop_ids": [2, 7, 8, 9]}
+    assert gguf_file.write(found, tmp_path / "x.gguf", {}, None, None) == [8, 9]
+    model = tiny_gguf.Gguf(tmp_path / "x.gguf")
+    assert [model.ends_an_answer(token) for token in (2, 7, 8, 9)] == [True, True, False, False]
+    (tmp_path / "out").mkdir()
+    notes = export.fill(found, tmp_path / "out", export.licences.Terms(export.licences.sources(found), None))
+    (note,) = [note for note in notes if "as `stop` with each request to llama-server" in note]
+    assert note in (tmp_path / "out/README.md").read_text()
+    assert "source .venv/bin/activate" in (tmp_path / "out/README.md").read_text()
 
 
 def test_every_file_is_in_the_record(project: Path, made: dict[str, Path]) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import fake_hub
 import hostile
@@ -10,7 +11,7 @@ import pytest
 import yaml
 from fake_hub import STRANGER, TOKEN, FakeHub
 
-from tradeoffs import params
+from tradeoffs import metrics, params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
 from tradeoffs.common.texts import on_a_line
@@ -51,7 +52,14 @@ def folder_of(where: Path, **more: str) -> Path:
     }
     for name, text in held.items():
         files.write_text(where / name, text)
-    files.write_json(where / push.RECORD, {"made_by": push.MAKER, "files": {}})
+    return recorded(where)
+
+
+def recorded(where: Path) -> Path:
+    """The folder, with the record of what lies in it."""
+    (where / push.RECORD).unlink(missing_ok=True)
+    held = {path.relative_to(where).as_posix(): files.sha256(path) for path in where.rglob("*") if path.is_file()}
+    files.write_json(where / push.RECORD, {"made_by": push.MAKER, "files": held})
     return where
 
 
@@ -79,6 +87,7 @@ def test_a_push_is_one_commit_into_a_private_repository(tmp_path: Path) -> None:
 
         (folder / "x.gguf").unlink()
         files.write_text(folder / "y.gguf", "other weights")
+        recorded(folder)
         (again, told), _ = pushed(hub, folder, tmp_path / "home", [{"repo": "team/new"}, {"repo": "team/open"}])
         assert again["url"]
         assert set(hub.held("team/new")[1]) == {
@@ -89,6 +98,35 @@ def test_a_push_is_one_commit_into_a_private_repository(tmp_path: Path) -> None:
             "provenance.json",
         }
         assert "is public; add --public" in fake_hub.error(told)
+
+
+@pytest.mark.slow
+def test_what_users_added_to_a_repository_is_not_lost(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "made")
+    with FakeHub() as hub:
+        changed = {"README.md": "my own words", "x.gguf": "other weights", "y.gguf": "more weights", "a/\x1b.txt": "x"}
+        names = [f"team/r{number}" for number in range(len(changed) + 1)]
+        for name, (file, text) in zip(names, changed.items(), strict=False):
+            there = folder_of(tmp_path / name)
+            files.write_text(there / file, text)
+            hub.publish(name, there, kind="model", access="private")
+        hub.publish(names[-1], folder_of(tmp_path / names[-1]), kind="model", access="private")
+        *refused, taken = pushed(hub, folder, tmp_path / "home", [{"repo": name} for name in names])[0]
+        for one, file in zip(refused, changed, strict=True):
+            assert f"it would be lost: {file.replace(chr(27), '')}" in fake_hub.error(one).replace("\\x1b", "")
+        assert taken["url"]
+        assert hub.messages == ["a model, by tradeoffs.export"]
+
+
+@pytest.mark.slow
+def test_a_commit_of_somebody_else_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path / "made")
+    with FakeHub() as hub:
+        hub.publish("team/x", folder, kind="model", access="private")
+        hub.meanwhile = {"README.md": b"theirs"}
+        (refused,), _ = pushed(hub, folder, tmp_path / "home", [{"repo": "team/x"}])
+        assert "somebody else wrote there meanwhile" in fake_hub.error(refused)
+        assert hub.held("team/x")[1] == {"README.md": b"theirs"}
 
 
 @pytest.mark.slow
@@ -191,7 +229,11 @@ def test_a_card_names_a_licence_as_the_hub_knows_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["x", "a/b/c", "../x", "a/..", "-a/b", "a/b.git", "a/b c", "a/b\n", "a/" + "b" * 99, ""]
+    "name",
+    [
+        *("x", "a/b/c", "../x", "a/..", "-a/b", "a/b.git", "a/b c", "a/b\n", "a/" + "b" * 99, ""),
+        *("a/-b", "a/.b", "a/b-", "a./b", "datasets/x", "spaces/x", "Models/x"),
+    ],
 )
 def test_what_is_no_name_of_a_repository_is_refused(name: str) -> None:
     with pytest.raises(UserError, match="expected USER/NAME"):
@@ -253,7 +295,8 @@ def hostile_choice(text: str, folder: Path, patch: pytest.MonkeyPatch) -> Chosen
     cfg = replace(cfg, models=cfg.models | {"demo": model})
     chosen = Chosen(Variant("demo", "demo", "lora", "trained"), cfg, {})
     known = {"base": {"source": text, "commit": text}, "tokens": {"kind": "instruction", "stop_ids": [2], "context": 9}}
-    known |= {"facts": {}, "items": [], "decision": {"metric": "test_f1", "margin": 0.02}}
+    known |= {"facts": {}, "items": [], "decision": {"metric": "test_f1", "margin": 0.02}, "guards": []}
+    known["results"] = SimpleNamespace(label=lambda dataset, name: metrics.metric(name)[1].label)
     chosen.__dict__.update(known)  # in place of what would be read from files
     patch.setattr(Chosen, "numbers", lambda self, variant=None: {"test_f1": 0.5} if variant is None else {})
     return chosen

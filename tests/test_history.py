@@ -14,12 +14,13 @@ from fake_commits import committed, git
 from PIL import Image
 
 from tradeoffs import compare, params
-from tradeoffs.common.cells import Variant
-from tradeoffs.common.files import write_json
+from tradeoffs.common.cells import COST, Variant
+from tradeoffs.common.files import read_json, write_json
 from tradeoffs.history import points
 from tradeoffs.history.__main__ import main
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.results import tables
+from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
 from tradeoffs.revisions import WORKSPACE, Both, Revision
 
@@ -145,6 +146,15 @@ def test_since_has_what_the_commit_itself_had_and_n_is_how_many(shas, capsys):
     assert [row[0] for row in rows(capsys.readouterr().out)][-1] == shas["worse"][:7]
     followed(count=2)
     assert len(rows(capsys.readouterr().out)) == 2
+    followed(count=1, since=f"{shas['worse']}~0")
+    assert len(rows(capsys.readouterr().out)) == 1
+
+
+def test_of_few_items_a_change_is_by_students_t():
+    one = Interval(0.1, 0.0, 0.2, 0.05)
+    found = points._widened(one, 10)
+    assert found.high - found.value > 1.2 * 0.1 and points._widened(one, 100000).high == pytest.approx(0.2, rel=1e-3)
+    assert not points._widened(one, 1).excludes_0
 
 
 def test_an_experiment_is_held_against_the_last_commit(shas, capsys, tmp_path):
@@ -162,7 +172,19 @@ def test_equal_runs_are_the_same_and_costs_are_not_paired(shas, capsys):
     followed()
     assert rows(capsys.readouterr().out)[0][4] == "the same"
     followed("size_mb")
-    assert rows(capsys.readouterr().out)[0][4] == "not told apart"
+    assert rows(capsys.readouterr().out)[0][4] == "the same"
+
+
+def test_a_speed_of_the_same_shapes_is_not_called_worse(shas, capsys):
+    fake_commits.fill(32)
+    cost = read_json(COST)
+    for thing in cost["things"]:
+        for one in thing["rounds"]:
+            one["decode_tokens_per_second"] /= 10
+    write_json(COST, cost)
+    fake_commits.commit("Slow")
+    followed("decode_tokens_per_second", count=2)
+    assert rows(capsys.readouterr().out)[0][4].startswith("break: moved by 0.10")
 
 
 def test_another_seed_is_a_break(shas, capsys):

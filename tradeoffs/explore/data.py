@@ -1,18 +1,21 @@
 """What the page is made of: everything measured of each model with each data set, as plain lists, names and numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from tradeoffs import metrics
 from tradeoffs.common import files
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.common.texts import harmless, on_a_line
+from tradeoffs.explore import packing
 from tradeoffs.report.formatting import full_label, guard_label, heading
-from tradeoffs.report.pictures.style import BASE_COLOUR, COLOURS
 from tradeoffs.results import costs, decision, limits, tables, tuning
 from tradeoffs.results.decision import LOST, Candidates
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Judged, Results
+from tradeoffs.results.verdicts import Standing
 
 # What training took: no cost of what is shipped, but one of the way to it.
 OF_TRAINING = {
@@ -21,7 +24,9 @@ OF_TRAINING = {
     "trainable_params": "trained parameters",
     "peak_memory_mb": "memory of training MB",
 }
-# Of COLOURS, as they are told apart on a dark page.
+# Those of the report's pictures, which take longer to import than all else here, and as told apart on a dark page.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255", "#999933")
+BASE_COLOUR = "#555555"
 DARK_COLOURS = ("#56B4E9", "#FF8A3D", "#2FC296", "#E59CC6", "#F0B429", "#B4DDF7", "#A99BF0", "#E0719C", "#C9C75C")
 DARK_BASE_COLOUR = "#BBBBBB"
 # What the table shows until somebody asks for more; the headline, and what decides beside it, stand there anyway.
@@ -35,18 +40,19 @@ def of_pair(results: Results, pair: Pair) -> dict[str, Any]:
     found = decision.candidates(results, pair, _losses(results, pair))
     qualities, weighed = _qualities(results, pair, found.metric), _costs(results, pair)
     some, floor = results.of(pair), results.floor(pair)
+    others, names = decision.by_others(results, pair, found.metric), [one["name"] for one in qualities + weighed]
     return {
         "name": str(pair),
         "title": heading(pair),
         "metric": found.metric,
         "cost": results.decide.cost,
         "limits": limits.flat(results.decide.limits),
-        "table": found.table.as_json(),
+        "table": packing.packed(found.table, _lost(results, found)),
         "measures": [*qualities, *weighed],
         "seen": [*dict.fromkeys((found.metric, *FIRST_SEEN, results.decide.cost))],
         "methods": [method for method in results.run.methods if results.of(pair, method)],
         "formats": [name for name in results.formats if any(v.format == name for v in some)],
-        "variants": [_variant(results, found, v, [m["name"] for m in qualities + weighed]) for v in some],
+        "variants": [_variant(results, v, found.metric, others, names) for v in some],
         "copying": {one["name"]: _value(results, floor, one["name"]) for one in qualities} if floor else {},
         "ladder": _ladder(results, pair),
         "subjects": _subjects(results, some),
@@ -100,21 +106,38 @@ def _cheaper(name: str) -> str:
     return costs.CHEAPER.get(name, "higher")  # a speed of batches has no name of its own there
 
 
-def _variant(results: Results, found: Candidates, variant: Variant, names: Sequence[str]) -> dict[str, Any]:
-    best = found.order[0]
-    any_lost = found.table.lost[found.order.index(variant), 0] > 0
-    guards = decision.guards(results, variant, best) if any_lost else []
+def _variant(
+    results: Results, variant: Variant, metric: str, others: Mapping[str, Standing], names: Sequence[str]
+) -> dict[str, Any]:
+    warnings = [*_not_beating(results, variant, metric), *decision.warnings(results, variant, metric, others)]
     return {
         "name": str(variant),
         "method": variant.method,
         "format": variant.format,
         "runtime": on_a_line(str(results.facts[variant]["runtime"])),
-        "lost": [
-            guard_label(results, name, variant.dataset) for name in [one.metric for one in guards if one.word == LOST]
-        ],
-        "warnings": [on_a_line(warning) for warning in decision.warnings(results, variant, found.metric)],
+        "warnings": [on_a_line(warning) for warning in warnings],
         "values": [_value(results, variant, name) for name in names],
     }
+
+
+def _not_beating(results: Results, variant: Variant, metric: str) -> Iterator[str]:
+    """What the report says of copying, where that is not beaten."""
+    copied = decision.floor(results, variant, metric)
+    if copied and not copied.beaten:
+        label = full_label(results, variant.dataset, copied.metric)
+        said = "copying is better" if copied.better else "not shown to beat copying"
+        value = f"{copied.value:.{_decimals(copied.metric)}f}"
+        yield f"{said}: the answer of the most similar training question has {label} {value}"
+
+
+def _lost(results: Results, found: Candidates) -> dict[str, np.ndarray]:
+    """Of each guard, by its label, who loses it, were the column the best: (V, V); (V, 1) where that is no matter."""
+    bests = found.order if "best" in results.decide.guards.values() else found.order[:1]
+    lost = {name: np.zeros((len(found.order), len(bests)), bool) for name in results.decide.guards}
+    for place, other in np.argwhere(found.table.lost[:, : len(bests)] > 0).tolist():
+        for guard in decision.guards(results, found.order[place], bests[other]):
+            lost[guard.metric][place, other] = guard.word == LOST
+    return {guard_label(results, name, found.order[0].dataset): rows for name, rows in lost.items()}
 
 
 def _value(results: Results, variant: Judged, name: str) -> Spread | None:

@@ -4,17 +4,21 @@ import base64
 import hashlib
 import json
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from string import Template
 from typing import Any
 
-import vl_convert
+from tradeoffs.common import files
 
 FOLDER = Path(__file__).parent
 LARGEST = 4_000_000  # bytes of the whole page
+BUNDLES = Path(".scratch/explore")
+SNIPPET = "window.vegaEmbed = vegaEmbed;"
 # In this order: each uses what stands in those before it.
 SCRIPTS = (
     "dom",
+    "unpack",
     "state",
     "choose",
     "limits",
@@ -67,8 +71,23 @@ def own_script() -> str:
 
 @cache
 def drawing() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, which sets `vegaEmbed`."""
-    found: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;")
+    """Vega, Vega-Lite and Vega-Embed as one script, which sets `vegaEmbed`.
+
+    Kept beside the other scratch of a run: to bundle it takes longer than all else of a small page.
+    """
+    version = metadata.version("vl-convert-python")
+    kept = BUNDLES / f"{hashlib.sha256(f'{version} {SNIPPET}'.encode()).hexdigest()[:16]}.js"
+    if kept.is_file():
+        return kept.read_text(encoding="utf-8")
+    found = _bundled()
+    files.write_text(kept, found)
+    return found
+
+
+def _bundled() -> str:
+    import vl_convert
+
+    found: str = vl_convert.javascript_bundle(SNIPPET)
     if "</script" in found.lower() or "<!--" in found:  # either would change where the element ends
         found = found.replace("</", "<\\/").replace("<!--", "<\\!--")
     return found

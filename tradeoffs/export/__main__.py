@@ -21,6 +21,7 @@ from tradeoffs.export.push import MAKER, RECORD
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.report.formatting import code
 
 # What steps read and write: what else lies there would run them again, or be taken away by them.
 PIPELINE = ("data", "metrics", "models", "plots", "report", "stages", "tradeoffs")
@@ -79,7 +80,11 @@ def fill(found: Chosen, folder: Path, terms: licences.Terms) -> list[str]:
         "by the versions of requirements.lock in that commit; `make run` makes it all, `dvc pull` brings what was made",
     ]
     commands = [usage.line("git", "checkout", sha)] if sha else []
-    commands += ["make run", usage.line("python", "-m", MAKER, str(found.variant), "--to", "exported")]
+    commands += [
+        "make run",
+        "source .venv/bin/activate",
+        usage.line("python", "-m", MAKER, str(found.variant), "--to", "exported"),
+    ]
     parts = {
         "uses": usage.uses(found, gguf, terms.repo, text is not None),
         "notes": notes,
@@ -92,7 +97,7 @@ def fill(found: Chosen, folder: Path, terms: licences.Terms) -> list[str]:
 
 def _gguf(found: Chosen, folder: Path, name: str, tokenizer: Any, text: str | None, terms: licences.Terms) -> list[str]:
     """The GGUF, and what Ollama reads."""
-    shown = prompts.pieces(lambda turns: chat_templates.rendered(tokenizer, turns, asks=True)) if text else None
+    shown = prompts.pieces(tokenizer) if text else None
     bos = str(tokenizer.bos_token or "")
     # Of a conversation the items hold the last question alone.
     known = [row["prompt"] for row in found.items if row["prompt"]] if text and found.dataset.kind != "chat" else []
@@ -101,7 +106,7 @@ def _gguf(found: Chosen, folder: Path, name: str, tokenizer: Any, text: str | No
     adds = gguf_file.adds_bos(found.path)
     adds = adds and (not text or (bool(bos) and question.startswith(bos)))
     described = gguf_file.description(found, terms, card.headline(found), card.tags(found))
-    gguf_file.write(found, folder / name, described, text, adds)
+    untold = gguf_file.write(found, folder / name, described, text, adds)
     made, notes = ollama.template(shown, bos, bool(adds))
     stops = [tokenizer.convert_ids_to_tokens(token) for token in found.tokens["stop_ids"]]
     ollama.write(folder, name, made, notes, ollama.parameters(stops, found.tokens["context"]))
@@ -112,6 +117,13 @@ def _gguf(found: Chosen, folder: Path, name: str, tokenizer: Any, text: str | No
     tried = trial.tried(folder / name, prompt)
     ids = [tokenizer(one, add_special_tokens=False)["input_ids"] for one in prompt]
     other = len(prompt) if tried.ids is None else sum(a != b for a, b in zip(tried.ids, ids, strict=True))
+    if untold:
+        names = ", ".join(code(str(tokenizer.convert_ids_to_tokens(token))) for token in untold)
+        notes = [
+            *notes,
+            f"What ended an answer in evaluation is not all in the GGUF's metadata, which hold one token besides EOS: "
+            f"send {names} as `stop` with each request to llama-server. Ollama's files have them.",
+        ]
     if other:
         notes = [
             *notes,

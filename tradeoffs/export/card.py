@@ -13,11 +13,10 @@ import yaml
 from tradeoffs import metrics
 from tradeoffs.common.cells import TRAINED, Variant
 from tradeoffs.common.texts import on_a_line
-from tradeoffs.export import licences, weights
+from tradeoffs.export import judged, licences, weights
 from tradeoffs.export.chosen import Chosen
 from tradeoffs.export.licences import Source, Terms
-from tradeoffs.report.formatting import code, escaped, interval_of, short, signed, table
-from tradeoffs.results.intervals import Interval
+from tradeoffs.report.formatting import code, escaped, short, table
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 LIBRARY = {"adapter": "peft", "full": "transformers", "merged": "transformers", "gguf": "gguf"}
@@ -27,18 +26,6 @@ COSTS = {
     "model_memory_mb": "memory of the model, MB",
     "decode_tokens_per_second": "tokens written per second",
     "prefill_tokens_per_second": "tokens read per second",
-}
-# What the words of a verdict mean (docs/numbers.md), for who has not read them.
-VERDICTS = {
-    "good enough": "shown to be within",
-    "undecided": "not shown to be within or outside of",
-    "too much worse": "shown to be outside of",
-    "one training": "not decided, as it is another method and each was trained once, at",
-}
-GUARDS = {
-    "kept": "shown to be within",
-    "lost": "shown to be outside of",
-    "unclear": "not shown to be within or outside of",
 }
 TAG = "llm-tradeoffs"
 
@@ -59,10 +46,10 @@ def write(chosen: Chosen, folder: Path, parts: dict[str, Any], terms: Terms) -> 
         "table": "\n".join(_table(chosen, own, base)),
         "other_column": "" if base is None else f"The untouched base is `{base}`, asked the same.",
         "definitions": [
-            f"{escaped(m.label)}: {escaped(m.definition)}" for name in _names(own) for m in [metrics.metric(name)[1]]
+            f"{judged.label(chosen, name)}: {escaped(metrics.metric(name)[1].definition)}" for name in _names(own)
         ],
-        "decision": decided(chosen),
-        "loses": loses(chosen, own),
+        "decision": judged.decided(chosen),
+        "loses": judged.loses(chosen, own),
         "made_of": made_of(chosen, terms, folder),
         "limits": limits(chosen),
     }
@@ -123,7 +110,7 @@ def benchmark(chosen: Chosen) -> list[Any]:
     own = chosen.numbers()
     if not (source.hub and source.splits and source.splits.test) or name not in own:
         return []
-    found = _interval(own, name)
+    found = judged.interval(own, name)
     bounds = "" if found is None else f", 95 % interval {found.low:.6g} to {found.high:.6g}"
     label = metrics.metric(name)[1].label
     notes = f"{label}, on {len(set(_items(chosen)))} of its test examples{bounds}; evaluated by who publishes the model"
@@ -157,10 +144,10 @@ def headline(chosen: Chosen) -> str:
     name, own = chosen.decision["metric"], chosen.numbers()
     if name not in own:
         return ""
-    found = _interval(own, name)
-    written = short(own[name]) if found is None else interval_of(found, name)
+    found = judged.interval(own, name)
+    written = short(own[name]) if found is None else judged.plain(found, name)
     tested = f"{len(set(_items(chosen)))} test items"
-    return f"{metrics.metric(name)[1].label} {written} on {tested}" + (
+    return f"{chosen.results.label(chosen.variant.dataset, name)} {written} on {tested}" + (
         f", {short(own['size_mb'])} MB" if "size_mb" in own else ""
     )
 
@@ -181,45 +168,6 @@ def items_digest(chosen: Chosen) -> str:
     import hashlib
 
     return hashlib.sha256("\n".join(_items(chosen)).encode()).hexdigest()
-
-
-def decided(chosen: Chosen) -> str:
-    """What the decision says of this variant."""
-    found, me = chosen.decision, str(chosen.variant)
-    mine = found.get("verdicts", {}).get(me)
-    if mine is None:
-        return ""
-    name = found["metric"]
-    difference = Interval(mine["difference"], mine["low"], mine["high"], 0.0)
-    label = escaped(metrics.metric(name)[1].label)
-    recommended = " It is what was recommended." if found.get("recommended") == me else ""
-    if found.get("best") == me:
-        return f"Of all that were compared it is the best found, by {label}.{recommended}"
-    verdict = VERDICTS.get(mine["verdict"], f"{escaped(mine['verdict'])}, at")
-    return (
-        f"Beside the best found of all that were compared, `{found.get('best')}`: {label} {signed(difference, name)}, "
-        f"{verdict} a margin of {short(found['margin'])}.{recommended}"
-    )
-
-
-def loses(chosen: Chosen, own: dict[str, float]) -> list[str]:
-    lines = []
-    for name, guard in chosen.decision.get("guards", {}).get(str(chosen.variant), {}).items():
-        found = Interval(guard["difference"], guard["low"], guard["high"], 0.0)
-        lines.append(
-            f"{escaped(_label(name))}: {signed(found, name)} beside `{guard['against']}`, "
-            f"{GUARDS.get(guard['guard'], escaped(guard['guard']))} a margin of {short(guard['margin'])}"
-        )
-    change = _interval(own, "general_loss_change")
-    if change is not None and not any(line.startswith(_label("general_loss")) for line in lines):
-        lines.append(
-            f"{_label('general_loss')}: {signed(change, 'general_loss')} beside the untouched base, as it left training"
-        )
-    if same := _interval(own, "same_top_token"):
-        lines.append(
-            f"the same most likely token as the model as it left training: {interval_of(same, 'same_top_token')}"
-        )
-    return lines or ["Nothing was measured besides the task itself: neither other knowledge nor other text."]
 
 
 def made_of(chosen: Chosen, terms: Terms, folder: Path) -> list[str]:
@@ -256,7 +204,7 @@ def _table(chosen: Chosen, own: dict[str, float], base: Variant | None) -> list[
     others = chosen.numbers(base) if base else {}
     header = ["", "this model"] + (["untouched base"] if base else [])
     rows = [
-        [escaped(_label(name)), _written(own, name), *([_written(others, name)] if base else [])]
+        [judged.label(chosen, name), _written(own, name), *([_written(others, name)] if base else [])]
         for name in _names(own)
     ]
     rows += [
@@ -270,25 +218,14 @@ def _table(chosen: Chosen, own: dict[str, float], base: Variant | None) -> list[
 def _written(row: dict[str, float], name: str) -> str:
     if name not in row:
         return ""
-    found = _interval(row, name)
-    return short(row[name]) if found is None else interval_of(found, name)
-
-
-def _interval(row: dict[str, float], name: str) -> Interval | None:
-    if not {name, f"{name}_low", f"{name}_high"} <= set(row):
-        return None
-    return Interval(row[name], row[f"{name}_low"], row[f"{name}_high"], 0.0)
+    found = judged.interval(row, name)
+    return short(row[name]) if found is None else judged.plain(found, name)
 
 
 def _names(row: dict[str, float]) -> list[str]:
     """Metrics of quality that a row has, in the order of the report."""
     listed = [*metrics.columns("answers"), *metrics.columns("likelihood"), *metrics.columns("ladder"), "general_loss"]
     return [name for name in dict.fromkeys(listed) if name in row]
-
-
-def _label(name: str) -> str:
-    split, found = metrics.metric(name)
-    return f"{split} {found.label}" if split in ("general",) else found.label
 
 
 def _items(chosen: Chosen) -> list[str]:

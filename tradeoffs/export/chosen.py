@@ -12,10 +12,13 @@ from typing import Any, Literal
 
 from tradeoffs import params
 from tradeoffs.common import cells, files
-from tradeoffs.common.cells import TRAINED, Cell, Variant
+from tradeoffs.common.cells import COST, SCORES, TRAINED, Cell, Variant
 from tradeoffs.formats import trained_only
 from tradeoffs.formats.names import QUANTS
 from tradeoffs.plumbing.errors import UserError, near
+from tradeoffs.results import decision
+from tradeoffs.results.decision import Guard
+from tradeoffs.results.results import Results
 from tradeoffs.revisions import WORKSPACE, Revision
 
 SUMMARY, DECISION = Path("metrics/summary.csv"), Path("metrics/decision.json")
@@ -95,6 +98,25 @@ class Chosen:
         return found
 
     @cached_property
+    def compared(self) -> list[Variant]:
+        """Itself and all that its guards hold it to, or are measured of."""
+        base = self.variant.pair.cell("base").variant(TRAINED)
+        best = Variant.parse(self.decision["best"])
+        wanted = [self.variant, self.cell.variant(TRAINED), *([base] if "base" in self.cfg.run.methods else []), best]
+        return list(dict.fromkeys(wanted))
+
+    @cached_property
+    def results(self) -> Results:
+        """What these measured, by the draws of the decision."""
+        cfg = self.cfg
+        return Results(cfg.run, cfg.seed, cfg.evaluate.bootstrap, cfg.decide, only=self.compared)
+
+    @cached_property
+    def guards(self) -> list[Guard]:
+        """What `decide.guards` says of it; metrics/decision.json has that of a few variants alone."""
+        return decision.guards(self.results, self.variant, Variant.parse(self.decision["best"]))
+
+    @cached_property
     def items(self) -> list[dict[str, Any]]:
         """What it was asked of the test set: id and prompt of each item; of a text an item is a document."""
         rows = files.read_table(self.variant.items, ["split", "item", "document", "prompt"])
@@ -130,14 +152,24 @@ def choose(name: str) -> Chosen:
 
 def _require_as_locked(chosen: Chosen) -> None:
     """Raises UserError unless every file that is exported, or that its numbers are read from, is what dvc.lock says."""
-    wanted = [chosen.path, chosen.cell.base, chosen.cell.tokens, chosen.variant.items]
+    _require_locked(chosen, [SUMMARY, DECISION])
+    wanted = [chosen.path, chosen.cell.base, chosen.cell.tokens]
     if chosen.form == "gguf":
         wanted.append(chosen.path.with_suffix(".json"))
+    wanted += [SCORES, COST, cells.prepared(chosen.variant.dataset)]
+    wanted += [path for variant in chosen.compared for path in (variant.items, variant.facts)]
+    for cell in dict.fromkeys(variant.cell for variant in chosen.compared):
+        wanted += [cell.training(seed).facts for seed in chosen.cfg.run.seeds]
+        wanted += [cell.seeds] if len(chosen.cfg.run.seeds) > 1 else []
     missing = [path for path in wanted if not path.exists()]
     if missing:
         names = " ".join(str(path) for path in missing)
         raise UserError(f"{missing[0]}: missing; `dvc pull {names}` brings it from the remote, or `make run` makes it")
-    for path in (*wanted, SUMMARY, DECISION):
+    _require_locked(chosen, wanted)
+
+
+def _require_locked(chosen: Chosen, wanted: Sequence[Path]) -> None:
+    for path in wanted:
         if str(path) not in chosen.lock:
             raise UserError(f"dvc.lock does not hold {path}: it was not made by the run that is here; run `make run`")
         if not path.exists() or digest(path) != chosen.lock[str(path)]:

@@ -15,6 +15,7 @@ from tradeoffs.export.licences import Terms
 from tradeoffs.plumbing.errors import UserError
 
 ADD_BOS, EOT = "tokenizer.ggml.add_bos_token", "tokenizer.ggml.eot_token_id"
+ENDS = ("tokenizer.ggml.eos_token_id", EOT, "tokenizer.ggml.eom_token_id")  # what ends an answer in llama.cpp
 # What says what a file is; all of it is written anew. How it is built (type, alignment, version) stays.
 KEPT = (
     "general.architecture",
@@ -25,9 +26,11 @@ KEPT = (
 )
 
 
-def write(chosen: Chosen, target: Path, described: dict[str, Any], template: str | None, adds_bos: bool | None) -> None:
+def write(
+    chosen: Chosen, target: Path, described: dict[str, Any], template: str | None, adds_bos: bool | None
+) -> list[int]:
     """Copies the variant's GGUF to `target` with `described` as its metadata (see `description`), and the prompt
-    template and the tokens that end an answer as evaluation used them.
+    template and the tokens that end an answer as evaluation used them; those of them that it has no place for.
 
     `template`: None for a model of plain text. `adds_bos`: whether a runtime puts a BOS before a text; None: as it is.
     Raises UserError if the file is not what was made, or if the converter is missing.
@@ -49,12 +52,13 @@ def write(chosen: Chosen, target: Path, described: dict[str, Any], template: str
         new["tokenizer.chat_template"] = details(kinds.STRING, template)
     if adds_bos is not None:
         new[ADD_BOS] = details(kinds.BOOL, adds_bos)
-    eos = reader.get_field("tokenizer.ggml.eos_token_id")
-    others = [token for token in chosen.tokens["stop_ids"] if eos is None or token != eos.contents()]
+    told = {field.contents() for key in ENDS if (field := reader.get_field(key)) is not None}
+    others = [token for token in chosen.tokens["stop_ids"] if token not in told]
     if others and reader.get_field(EOT) is None:
-        new[EOT] = details(kinds.UINT32, others[0])
+        new[EOT] = details(kinds.UINT32, others.pop(0))
     old = [key for key in reader.fields if key.startswith("general.") and key not in (*KEPT, *new)]
     copy(reader, writer, new, old)
+    return others
 
 
 def description(chosen: Chosen, terms: Terms, numbers: str, tags: list[str]) -> dict[str, Any]:

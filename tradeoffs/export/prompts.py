@@ -4,7 +4,11 @@ the Go template that Ollama reads, wherever that says the same."""
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Any
 
+from tradeoffs.common import chat_templates
 from tradeoffs.plumbing.errors import UserError
 
 Messages = list[dict[str, str]]
@@ -17,7 +21,16 @@ TRICKY = (
     "one line\nand another\twith a tab",
     "{{ bos_token }} {% if x %} {{ .Prompt }} {{- end -}}",
     "naïve 😀 <|im_end|> </s> ### Input:\n<b>",
+    # What templates take out of earlier answers.
+    "<think>a</think>b",
+    "<think>\na\n</think>\n\nb",
+    "a</think>b",
+    "<thought>a</thought>b",
+    "[THINK]a[/THINK]b",
+    "<|channel|>analysis<|message|>a<|end|>b",
+    "<tool_response>\na\n</tool_response>",
 )
+DAYS = datetime(2001, 1, 2), datetime(2036, 11, 25)  # what differs between them is the date
 SPACED = "  spaces around, and a line break \n"
 
 
@@ -52,9 +65,29 @@ class Pieces:
         return {"": self.question, "system": self.after_system or "", "assistant": self.further}[before]
 
 
-def pieces(render: Render) -> Pieces | str:
-    """What a template puts around turns; or why that cannot be said by such pieces, as one that changes what it is
-    given. `render` raises UserError or jinja2.TemplateError for roles that the template refuses."""
+class _On:
+    """A tokenizer whose template takes it for a certain day."""
+
+    def __init__(self, tokenizer: Any, day: datetime) -> None:
+        self._tokenizer, self._day = tokenizer, day
+
+    def apply_chat_template(self, messages: Messages, **options: Any) -> str:
+        return str(self._tokenizer.apply_chat_template(messages, strftime_now=self._day.strftime, **options))
+
+
+def pieces(tokenizer: Any) -> Pieces | str:
+    """What the template of a tokenizer puts around turns; or why that cannot be said by such pieces, as one that
+    changes what it is given."""
+    one, other = (_found(partial(_rendered, _On(tokenizer, day))) for day in DAYS)
+    return one if one == other or isinstance(one, str) else "it writes the date of the day"
+
+
+def _rendered(tokenizer: Any, turns: Messages) -> str:
+    return chat_templates.rendered(tokenizer, turns, asks=True)
+
+
+def _found(render: Render) -> Pieces | str:
+    """`render` raises UserError or jinja2.TemplateError for roles that the template refuses."""
     from jinja2 import TemplateError
 
     system, question, answer, further = MARKS

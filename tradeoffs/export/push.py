@@ -6,21 +6,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tradeoffs.common import files
+from tradeoffs.common.texts import harmless
 from tradeoffs.export import licences
 from tradeoffs.export.licences import Source
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.sources import hub
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, ModelInfo
 
 RECORD = "provenance.json"
 MAKER = "tradeoffs.export"
-NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+MOST_NAMED = 5
+NAME = re.compile(r"(?!(datasets|spaces|models|buckets)/)[A-Za-z0-9]([\w.-]*\w)?/\w([\w.-]*\w)?", re.ASCII | re.I)
 
 
 def require_name(repo: str) -> None:
-    if not NAME.fullmatch(repo) or ".." in repo or "--" in repo or len(repo) > 96 or repo.endswith((".git", ".", "-")):
+    if not NAME.fullmatch(repo) or ".." in repo or "--" in repo or len(repo) > 96 or repo.endswith(".git"):
         raise UserError(
             f"--push {repo}: no name of a repository of the hub; expected USER/NAME (letters, digits, - _ .)"
         )
@@ -62,12 +65,13 @@ def push(folder: Path, repo: str, public: bool, title: str) -> str:
     api = huggingface_hub.HfApi()
     try:
         there = _existing(api, repo, public)
-        if not there:
+        if there is None:
             api.create_repo(repo, private=not public, repo_type="model")
         done = api.upload_folder(
             repo_id=repo,
             folder_path=folder,
             commit_message=f"{title}, by {MAKER}",
+            parent_commit=there,
             delete_patterns="*" if there else None,
         )
         return str(done.commit_url)
@@ -84,6 +88,10 @@ def push(folder: Path, repo: str, public: bool, title: str) -> str:
                 "repository of your own (USER/NAME, your user or an organisation that you may write to), or take a "
                 "token with the right to write"
             ) from error
+        if status == 412:
+            raise UserError(
+                f"--push {repo}: somebody else wrote there meanwhile, and no commit was made; push again"
+            ) from error
         said = error.server_message or type(error).__name__
         raise UserError(f"--push {repo}: {hub.place()} answered {status}: {said}") from error
     except (httpx.TransportError, ConnectionError) as error:
@@ -93,14 +101,14 @@ def push(folder: Path, repo: str, public: bool, title: str) -> str:
         ) from error
 
 
-def _existing(api: "HfApi", repo: str, public: bool) -> bool:
-    """Whether the repository is there, and may be written anew."""
+def _existing(api: "HfApi", repo: str, public: bool) -> str | None:
+    """The newest commit of the repository, if it is there and may be written anew."""
     from huggingface_hub import errors
 
     try:
-        info = api.model_info(repo)
+        info = api.model_info(repo, files_metadata=True)
     except errors.RepositoryNotFoundError:
-        return False
+        return None
     names = {one.rfilename for one in info.siblings or ()} - {".gitattributes"}
     if names and RECORD not in names:
         raise UserError(
@@ -108,20 +116,43 @@ def _existing(api: "HfApi", repo: str, public: bool) -> bool:
             f"{RECORD}); name another repository"
         )
     if names:
-        held = Path(api.hf_hub_download(repo, RECORD)).read_text(encoding="utf-8")
+        record = Path(api.hf_hub_download(repo, RECORD, revision=info.sha))
         try:
-            maker = json.loads(held).get("made_by")
-        except (ValueError, AttributeError):
-            maker = None
+            held = json.loads(record.read_text(encoding="utf-8"))
+            maker, made = held.get("made_by"), dict(held.get("files"))
+        except (ValueError, TypeError, AttributeError):
+            maker, made = None, {}
         if maker != MAKER:
             raise UserError(f"--push {repo}: exists, and was not made by this command; name another repository")
+        _require_as_made(api, repo, info, made)
     if not info.private and not public:
         raise UserError(f"--push {repo}: exists and is public; add --public if all are to read it, or name another")
     if info.private and public:
         raise UserError(
             f"--push {repo}: exists and is private; leave --public out, or make it public on its page first"
         )
-    return True
+    return str(info.sha)
+
+
+def _require_as_made(api: "HfApi", repo: str, info: "ModelInfo", made: dict[str, str]) -> None:
+    """Raises UserError for files that were added or changed since: a push would take them away."""
+    other = []
+    for one in info.siblings or ():
+        name = one.rfilename
+        if name in (RECORD, ".gitattributes"):
+            continue
+        if name in made:
+            large = one.lfs.sha256 if one.lfs else None  # what is not large is read
+            if (large or files.sha256(api.hf_hub_download(repo, name, revision=info.sha))) == made[name]:
+                continue
+        other.append(name)
+    if other:
+        named = ", ".join(harmless(name) for name in sorted(other)[:MOST_NAMED])
+        more = f" and {len(other) - MOST_NAMED} more" if len(other) > MOST_NAMED else ""
+        raise UserError(
+            f"--push {repo}: holds what this command did not write, or what was changed since, and it would be lost: "
+            f"{named}{more}; keep it elsewhere and delete it there, or name another repository"
+        )
 
 
 def _stated(source: Source) -> str | None:

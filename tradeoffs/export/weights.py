@@ -10,7 +10,8 @@ from tradeoffs.export.chosen import Chosen
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing.errors import UserError
 
-PATHS = ("_name_or_path", "name_or_path")  # keys under which transformers keeps where something was loaded from
+# Keys under which transformers keeps where something was loaded from.
+PATHS = ("_name_or_path", "name_or_path", "tokenizer_file", "special_tokens_map_file", "vocab_file", "merges_file")
 
 
 def write(chosen: Chosen, folder: Path) -> None:
@@ -58,6 +59,15 @@ def _forget_paths(path: Path) -> None:
         held: Any = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path.name}: damaged, no JSON ({error}); {files.BRING_BACK}") from error
-    if isinstance(held, dict) and any(key in held for key in PATHS):
-        kept = {key: value for key, value in held.items() if key not in PATHS}
+    if (kept := _without_paths(held)) != held:
         path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _without_paths(held: Any) -> Any:
+    """A token of a vocabulary may be called as a key of PATHS is; its value is a number."""
+    if isinstance(held, list):
+        return [_without_paths(one) for one in held]
+    if not isinstance(held, dict):
+        return held
+    kept = {key: value for key, value in held.items() if not (key in PATHS and isinstance(value, str | None))}
+    return {key: _without_paths(value) for key, value in kept.items()}

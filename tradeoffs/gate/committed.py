@@ -2,53 +2,65 @@
 
 import fnmatch
 import hashlib
-import json
 import subprocess
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.revisions import Revision
 
+CODE = ("tradeoffs", "stages")
 # What .dvcignore leaves out of the folders of code.
 IGNORED = ("__pycache__", "*.pyc", "*~", "*.sw?", ".#*", "#*#")
 
 
 @lru_cache(maxsize=4096)
 def digest(side: Revision, path: str) -> str | None:
-    """The hash that DVC has of a file or folder of a revision, that of a folder with `.dir`; None if it has none."""
-    found = _hashes(side, path)
-    if found is None:
-        return None
-    if path in found:
-        return found[path]
-    listed = [{"md5": md5, "relpath": name[len(path) + 1 :]} for name, md5 in found.items()]
-    listed.sort(key=lambda one: one["relpath"].split("/"))
-    return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+    """The hash that DVC has of code of a revision, or of anything in the folder; None if there is nothing.
 
-
-def _hashes(side: Revision, path: str) -> dict[str, str] | None:
+    That of a folder ends in `.dir`.
+    """
     if side.sha is None:
-        top = Path(path)
-        if not top.exists():
-            return None
-        paths = [top] if top.is_file() else [p for p in top.rglob("*") if p.is_file() and not _ignored(p)]
-        return {p.as_posix(): _md5(p.read_bytes()) for p in paths}
-    names = [
-        name
-        for name in _git(["ls-tree", "-r", "--name-only", "-z", side.sha, f"./{path}"]).decode().split("\0")
-        if name
-    ]
-    names = [name for name in names if not _ignored(Path(name))]
-    return {name: _md5(_git(["show", f"{side.sha}:./{name}"])) for name in names} or None
+        return side.store.hash_of(path)
+    code = _code(side)
+    if path in code:
+        return code[path]
+    below = {name[len(path) + 1 :]: md5 for name, md5 in code.items() if name.startswith(f"{path}/")}
+    return folder_hash(below) if below else None
+
+
+def folder_hash(files: Mapping[str, str]) -> str:
+    """The hash of a folder, by those of its files (by their paths in it), made by DVC itself."""
+    from dvc_data.hashfile.hash_info import HashInfo
+    from dvc_data.hashfile.tree import Tree
+
+    tree = Tree()
+    for name, md5 in files.items():
+        tree.add(tuple(name.split("/")), None, HashInfo("md5", md5))
+    tree.digest()
+    return str(tree.hash_info.value)
+
+
+@lru_cache(maxsize=16)
+def _code(side: Revision) -> dict[str, str]:
+    """The hashes of all code of a commit, read from Git at once."""
+    assert side.sha
+    listed = _git(["ls-tree", "-r", "-z", side.sha, *(f"./{folder}" for folder in CODE)]).decode().split("\0")
+    blobs = {name: words.split()[2] for words, _, name in (one.partition("\t") for one in listed) if name}
+    blobs = {name: blob for name, blob in blobs.items() if not _ignored(Path(name))}
+    content = _git(["cat-file", "--batch"], "".join(f"{blob}\n" for blob in blobs.values()).encode())
+    found, start = {}, 0
+    for name in blobs:  # a line that ends in the size, then so many bytes and a line's end
+        end = content.index(b"\n", start)
+        after = end + 1 + int(content[start:end].split()[-1])
+        found[name] = hashlib.md5(content[end + 1 : after], usedforsecurity=False).hexdigest()
+        start = after + 1
+    return found
 
 
 def _ignored(path: Path) -> bool:
     return any(fnmatch.fnmatchcase(part, pattern) for part in path.parts for pattern in IGNORED)
-
-
-def _md5(content: bytes) -> str:
-    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def is_within(base: Revision, head: Revision) -> bool | None:
@@ -61,8 +73,8 @@ def is_within(base: Revision, head: Revision) -> bool | None:
     return {0: True, 1: False}.get(done.returncode)
 
 
-def _git(words: list[str]) -> bytes:
+def _git(words: list[str], given: bytes = b"") -> bytes:
     try:
-        return subprocess.run(["git", *words], capture_output=True, check=True).stdout
+        return subprocess.run(["git", *words], input=given, capture_output=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise UserError(f"git {words[0]}: {error}") from error

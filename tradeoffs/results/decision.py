@@ -7,7 +7,7 @@ table is filled for it from what was measured.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -196,8 +196,20 @@ def floor(results: Results, variant: Variant, name: str) -> Floor | None:
     return Floor(name, float(results.values(copied, name)[0]), difference, margin, low > margin, high < 0)
 
 
-def warnings(results: Results, variant: Variant, name: str) -> Iterator[str]:
-    """What a number of quality alone does not tell of a variant: where its answers have collapsed, or were cut."""
+def by_others(results: Results, pair: Pair, name: str) -> dict[str, Standing]:
+    """The variants of a pair by the metrics that a decision by `name` is warned of."""
+    some = results.of(pair)
+    wanted = [other for other in ("test_loss", "test_f1") if other != name and results.judged(other)]
+    return {other: verdicts.standing(results, some, other) for other in wanted if results.has(some[0], other)}
+
+
+def warnings(
+    results: Results, variant: Variant, name: str, others: Mapping[str, Standing] | None = None
+) -> Iterator[str]:
+    """What a number of quality alone does not tell of a variant: where its answers have collapsed, or were cut.
+
+    `others` is what `by_others` gives, where many variants are asked about.
+    """
     mine = results.columns[variant]
     asked = mine["split"] == "mmlu"
     if asked.any():
@@ -210,12 +222,10 @@ def warnings(results: Results, variant: Variant, name: str) -> Iterator[str]:
             yield f"{label}: {'ABCD'[letter]} is chosen for {share:.0%} of the questions, and right for {of_it:.0%}"
     if results.has(variant, "test_f1"):
         yield from _of_answers(results, variant)
-    for other in ("test_loss", "test_f1"):
-        if other != name and results.judged(other) and results.has(variant, other):
-            found = verdicts.standing(results, results.of(variant.pair), other)
-            if found.verdicts[variant].word == WORSE:
-                best, label = found.best, results.label(variant.dataset, other)
-                yield f"by {label} another one is best, {best.method} {best.format}, and this one is too much worse"
+    for other, found in (by_others(results, variant.pair, name) if others is None else others).items():
+        if found.verdicts[variant].word == WORSE:
+            best, label = found.best, results.label(variant.dataset, other)
+            yield f"by {label} another one is best, {best.method} {best.format}, and this one is too much worse"
 
 
 def _of_answers(results: Results, variant: Variant) -> Iterator[str]:

@@ -148,13 +148,13 @@ class Results:
         """All formats, in the order of the ladder."""
         return list(dict.fromkeys(variant.format for variant in self.variants))
 
-    @property
+    @cached_property
     def batch_sizes(self) -> list[int]:
         """How many sequences any variant decoded at the same time, besides one alone."""
         found = {name for cost in self.cost.values() for name in cost if name.startswith(costs.BATCH)}
         return sorted(int(name.removeprefix(costs.BATCH)) for name in found)
 
-    @property
+    @cached_property
     def cost_labels(self) -> dict[str, str]:
         """The cost numbers that a variant of this run can have, by their names, and what tables call them."""
         return costs.COST | {f"{costs.BATCH}{size}": f"decode tok/s, {size} at a time" for size in self.batch_sizes}

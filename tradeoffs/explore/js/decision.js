@@ -93,13 +93,10 @@ function howMany() {
 
 // What stands against it although it can be taken.
 function careful(variant) {
+  const { best } = state.choice.judged;
+  const lost = table().guards.filter((one) => one.lost[placeOf(variant)][best]);
   const found = [...variant.warnings];
-  const headline = measure(state.pair.metric);
-  const copied = state.pair.copying[headline.name];
-  const ahead = copied && (valueOf(variant, headline.name)[0] - copied[0]) * (headline.better === "lower" ? -1 : 1);
-  if (variant.lost.length) found.unshift(`worse beyond its margin: ${variant.lost.join(", ")}`);
-  if (copied && ahead <= 0)
-    found.unshift(`copying the most similar training answer has ${number(copied[0], headline)}`);
+  if (lost.length) found.unshift(`worse beyond its margin: ${lost.map((one) => one.guard).join(", ")}`);
   return found.length ? line(`Careful: ${found.join("; ")}.`, "careful") : null;
 }
 

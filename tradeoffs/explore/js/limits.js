@@ -40,7 +40,9 @@ function slider(name) {
     min: "0",
     placeholder: "no limit",
     inputMode: "decimal",
+    "aria-describedby": `${id}-wrong`,
   });
+  const wrong = make("p", { id: `${id}-wrong`, className: "wrong", "aria-live": "polite" });
   const range = make("input", {
     type: "range",
     min: "0",
@@ -59,15 +61,29 @@ function slider(name) {
     range.value = String(place);
     range.setAttribute("aria-valuetext", limit === null ? "no limit" : `${limit} ${unitOf(name)}`.trim());
     if (!typing) field.value = limit === null ? "" : String(limit);
+    complain("");
+  };
+  const complain = (text) => {
+    field.setCustomValidity(text);
+    field.setAttribute("aria-invalid", String(text !== ""));
+    wrong.textContent = text;
   };
   const set = (limit, typing) => {
-    if (limit === null || !(limit > 0)) delete state.limits[name];
+    if (limit === null) delete state.limits[name];
     else state.limits[name] = limit;
     show(typing);
     changed("limits");
   };
+  // What is no number above 0 is no limit, here as in the command; the one before stays.
+  const typed = () => {
+    const empty = field.value === "" && !field.validity.badInput;
+    const limit = Number(field.value);
+    if (empty || (limit > 0 && Number.isFinite(limit))) return set(empty ? null : limit, true);
+    const kept = state.limits[name] ? `${state.limits[name]} ${unitOf(name)}`.trim() : "no limit";
+    complain(`Not a number above 0; still ${kept}.`);
+  };
   range.addEventListener("input", () => set(spots[Number(range.value)]));
-  field.addEventListener("input", () => set(field.value === "" ? null : Number(field.value), true));
+  field.addEventListener("input", typed);
   show();
   const unit = unitOf(name) ? make("span", { className: "unit", textContent: unitOf(name) }) : null;
   return make(
@@ -75,6 +91,7 @@ function slider(name) {
     { className: "limit" },
     make("label", { for: id, textContent: labelOf(name) }),
     make("span", { className: "field" }, field, unit),
+    wrong,
     range,
   );
 }

@@ -1,6 +1,7 @@
 // What the page shows at the moment, and who is told when that changes.
 
 const shown = JSON.parse(by("data").textContent);
+for (const pair of shown.pairs) pair.table = unpacked(pair.table);
 
 const state = {
   pair: shown.pairs[0],
