@@ -32,8 +32,8 @@ function short(value) {
   return String(Number(value.toPrecision(3)));
 }
 
-// Numbers with their intervals, as tradeoffs/report/formatting.py writes them: no more decimals than the interval has use
-// for, more than usual where rounding would hide on which side of 0 it lies.
+// Numbers with their intervals, as tradeoffs/report/formatting.py writes them: no more decimals than the interval has
+// use for, more than usual where rounding would hide on which side of 0 it lies.
 const MOST_DECIMALS = { "": 4, "+": 6 };
 const warranted = (low, high, most) => (high > low ? Math.min(most, 1 - Math.floor(Math.log10(high - low))) : most);
 

@@ -189,8 +189,8 @@ function describe() {
   by("scatter").setAttribute("aria-label", `Scatter plot: ${up.label}, up, against ${across.label}, across.`);
   by("scatter-text").textContent =
     `${counted(points().length, "variant")} by ${across.label}, across, and ${up.label}, up, with 95 % intervals; ` +
-    `pale: outside the limits or the selection. Where points would hide each other, those of about the same cost stand ` +
-    `side by side: a point gives its exact cost when it is pointed at. ` +
+    `pale: outside the limits or the selection. Where points would hide each other, those of about the same cost ` +
+    `stand side by side: a point gives its exact cost when it is pointed at. ` +
     (front.length ? `Ringed, the frontier of ${weighed}: ${front.join("; ")}.` : "Nothing fits.") +
     (up.about ? ` ${up.label}: ${up.about}.` : "");
 }
