@@ -1,6 +1,7 @@
 """A comment is found again and updated, never there twice; no token is shown; what a fork wrote is text."""
 
 import re
+from pathlib import Path
 
 import fake_forge
 import hostile
@@ -8,6 +9,7 @@ import pytest
 from fake_forge import ME, SHA, TOKEN, FakeGitHub, FakeGitLab, Reply, pull, workflow_run
 
 from tradeoffs.comment import api, posting
+from tradeoffs.comment.__main__ import given
 from tradeoffs.comment.forges import GitHub, GitLab, NothingToPostError
 from tradeoffs.plumbing.errors import UserError
 
@@ -173,6 +175,12 @@ def test_one_that_is_too_long_is_cut_at_a_line_and_closed(forge):
         posting.post(client(forge), f"{BODY}{rows}")
 
 
+@pytest.mark.parametrize("text", ["| `</details>` |\n", "| `<details>` |\n"])
+def test_a_fold_in_a_question_is_none(text):
+    short = posting.cut(f"{BODY}\n<details>\n<summary>all</summary>\n\n{text * 300}\n</details>\n", 2_000)
+    assert [line for line in short.splitlines() if "details" in line and "|" not in line] == ["<details>", "</details>"]
+
+
 def test_a_token_that_can_only_read_is_explained(forge):
     forge.read_only = True
     with pytest.raises(UserError, match="403") as refused:
@@ -180,6 +188,8 @@ def test_a_token_that_can_only_read_is_explained(forge):
     said = str(refused.value)
     assert re.search(r"second workflow.*pull-requests: write|GITLAB_TOKEN.*project access token", said), said
     assert TOKEN not in said
+    if isinstance(forge, FakeGitLab):
+        assert re.search(r"by --body, or read its code before you run it", said), "it would run with the token"
 
 
 @pytest.mark.parametrize(("status", "said"), [(401, "not valid|GITLAB_TOKEN"), (404, "no such"), (418, "418")])
@@ -286,6 +296,13 @@ SPAM = """@octocat @team/all see #12, team/repo#3, GH-4 &#64;octocat &commat;oct
 ```mermaid
 click a href "https://evil.example"
 ```
+/merge
+  /close
+!12 ~bug ~"a bug" %3 $4 &5 ^alert#6 %{project_name} [issue:7] [[page]] *iteration:8
+c0ffee1 _1234567_ 0123456789abcdef0123456789abcdef01234567 xxx.C0FFEE1
+$$\\href{//evil.example}{x}$$ $`\\href{//evil.example}{x}`$
+> [!CAUTION]
+> merge this
 """
 
 
@@ -303,12 +320,47 @@ def test_the_comment_of_a_fork_mentions_nobody_and_links_nowhere():
         r"[@#]\w|GH-\d|&(?!lt;|gt;|amp;|#124;)[#\w]|```|://", text.replace(picture, "").replace("@\u200b", "")
     )
     assert picture in text
+    rest = text.replace(picture, "").removeprefix(MARKER)
+    for obeyed in (
+        r"(?m)^[ \t]*/\w",
+        r"[!~%^$][\w\"'{]",
+        r"&(?!lt;|gt;|amp;|#124;)[\w\"]",
+        r"(?i)(?<![^\W_])[0-9a-f]{7,64}(?![^\W_])",
+        r"\\[a-zA-Z]",
+        r"\[[!\[]|\[issue:|\*iteration:",
+    ):
+        assert not re.search(obeyed, rest), obeyed
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "| `lora q4_0` | test F1 0.1234567 [0.0912345, 0.1512345], within the margin (+0.5 [-0.1, 1.1]) | 95 % |",
+        '- `train.steps`: 10 → 20; 1,234,567 rows, 12.5 MB, and/or "defaults" (5 of 100)',
+        "### Worse: test F1 of `lora` 0.45 → 0.30 &lt;b&gt; a &amp; b",
+        "<details>\n<summary>All 120 numbers</summary>\n\n**Notes**\n\n</details>",
+    ],
+)
+def test_what_this_project_writes_stays_as_it_is(line):
+    assert posting.defanged(f"{MARKER}\n{line}\n") == f"{MARKER}\n{line}\n"
 
 
 def test_without_a_marker_nothing_is_posted():
     for body in ("", "All is well", f"\n{MARKER}", "<!-- llm-tradeoffs: a --> -->".replace("a -", "> -")):
         with pytest.raises(UserError, match="marker"):
             posting.defanged(body, "")
+
+
+def test_what_an_artefact_holds_is_read_no_further_than_a_comment_goes(tmp_path):
+    """Neither through a link, which may lead to any file of the machine, nor without an end."""
+    made = tmp_path / "made.md"
+    made.write_text(BODY)
+    assert given(made).endswith("Nothing is worse\n")
+    (tmp_path / "link.md").symlink_to(made)
+    with pytest.raises(UserError, match=r"link\.md: cannot be read as a comment"):
+        given(tmp_path / "link.md")
+    with pytest.raises(UserError, match="more than 1 MB"):
+        given(Path("/dev/zero"))
 
 
 @pytest.mark.parametrize("name", ["--> <script>", "a -- b", "ü/ä", "x" * 1000, "@octocat #1"])

@@ -12,7 +12,7 @@ import fake_commits
 import pytest
 import quick_yaml
 from fake_commits import git
-from fake_forge import FakeGitHub, FakeGitLab, pull, workflow_run
+from fake_forge import FakeGitHub, FakeGitLab, Reply, pull, workflow_run
 
 from tradeoffs.comment import posting
 
@@ -112,6 +112,27 @@ def run(script, **environment):
     return subprocess.run(options, env=os.environ | environment, capture_output=True, text=True, check=False)
 
 
+def installed(script):
+    """The packages that a script installs."""
+    [line] = [line for line in script.splitlines() if "pip install" in line]
+    return [word for word in line.partition("requirements.lock")[2].split() if not word.startswith("-")]
+
+
+def nothing_but(packages, folder):
+    """A path for Python on which only its own modules, this project's and these packages can be imported."""
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        f"""import sys
+class Only:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] not in {{*sys.stdlib_module_names, "tradeoffs", *{packages!r}}}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}, which nothing has installed", name=name)
+sys.meta_path.insert(0, Only())
+"""
+    )
+    return f"{folder}:{REPO}"
+
+
 def test_what_is_missing_is_pulled_where_there_is_a_remote_and_made_where_not(checkout, tmp_path):
     script = scripts(REVIEW)["Get what was measured, and measure what is missing"]
     done = run(script)
@@ -144,8 +165,10 @@ def test_githubs_scripts_from_the_pull_request_of_a_fork_to_its_comment(checkout
         shutil.copytree("review", tmp_path / "runner/review")
         forge.read_only = False
         shown = forge.environment(tmp_path, workflow_run()) | {"RUNNER_TEMP": str(tmp_path / "runner")}
+        post = scripts(COMMENT)["Post"]
+        shown["PYTHONPATH"] = nothing_but(installed(post), tmp_path / "only")
         for _ in range(2):
-            done = run(scripts(COMMENT)["Post"], **shown)
+            done = run(post, **shown)
             assert done.returncode == 0, done.stderr
         [body] = forge.bodies
         assert body.startswith(posting.marker(".", "origin/main"))
@@ -185,23 +208,78 @@ def test_a_pull_request_that_was_pushed_to_meanwhile_is_no_error(checkout, tmp_p
         assert "nothing is posted" in done.stdout
 
 
-def test_gitlabs_script_makes_and_posts_the_comment(checkout):
+@pytest.mark.parametrize(
+    ("value", "status", "count"), [({"artifacts": [{"name": "comment"}]}, 0, "1"), ({"artifacts": []}, 0, "0")]
+)
+def test_a_run_without_an_artefact_is_told_from_one_whose_artefact_cannot_be_had(
+    checkout, tmp_path, value, status, count
+):
+    find, download, post = (step for step in steps(COMMENT) if step.get("id") == "artefact" or "if" in step)
+    assert all("continue-on-error" not in step for step in steps(COMMENT))
+    assert download["if"] == post["if"] == "steps.artefact.outputs.count != '0'"
+    shown = {"RUN": "77", "GITHUB_OUTPUT": str(tmp_path / "output"), "RUNNER_TEMP": str(tmp_path)}
+    with FakeGitHub() as forge:
+        own, at = forge.answer, f"/repos/{forge.repository}/actions/runs/77/artifacts"
+        forge.answer = lambda method, path, query, *rest: (
+            Reply(200, value) if (path, query) == (at, {"name": "comment"}) else own(method, path, query, *rest)
+        )
+        shown |= forge.environment(tmp_path, workflow_run())
+        done = run(find["run"], **shown)
+        assert done.returncode == 0, done.stderr
+        assert Path(shown["GITHUB_OUTPUT"]).read_text() == f"count={count}\n"
+        assert ("left no comment" in done.stdout) == (count == "0")
+        [(_, _, headers)] = forge.asked
+        assert headers["authorization"] == f"Bearer {shown['GITHUB_TOKEN']}"
+        forge.failing = [("GET", Reply(403, {"message": "Resource not accessible by integration"}))]
+        assert run(find["run"], **shown).returncode != 0, "refused is not the same as none"
+        assert shown["GITHUB_TOKEN"] not in done.stdout + done.stderr
+
+
+def gitlabs_job():
     [job] = quick_yaml.load(GITLAB.read_text()).values()
-    script = "\n".join(job["script"])
-    where = {"CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "main"}
+    return job, "\n".join(job["script"])
+
+
+def test_a_merge_request_of_a_fork_is_held_against_the_project_that_it_is_for(checkout, tmp_path):
+    """Its pipeline runs in the fork, whose main is behind."""
+    git("clone", "-q", "--bare", ".", str(tmp_path / "upstream.git"))
+    git("clone", "-q", str(tmp_path / "upstream.git"), str(tmp_path / "theirs"), cwd=tmp_path)
+    git("commit", "-q", "--allow-empty", "-m", "news", cwd=tmp_path / "theirs")
+    git("push", "-q", "origin", "HEAD:main", cwd=tmp_path / "theirs")
+    where = {"CI_MERGE_REQUEST_IID": "12", "CI_PROJECT_ID": "99", "CI_MERGE_REQUEST_PROJECT_ID": "5"}
+    where |= {"CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "main"}
+    done = run(gitlabs_job()[1], **where, CI_MERGE_REQUEST_PROJECT_URL=str(tmp_path / "upstream"))
+    assert done.returncode == 0, done.stderr
+    assert git("rev-parse", "origin/main") == git("rev-parse", "main", cwd=tmp_path / "upstream.git")
+    assert "1 commit of `origin/main` are not merged here" in Path("comment.md").read_text()
+
+
+def test_gitlabs_main_fills_the_cache_and_no_merge_request_that_of_another(checkout):
+    job, script = gitlabs_job()
+    [of_dvc] = [one for one in job["cache"] if one["paths"] == [".dvc/cache"]]
+    assert of_dvc["key"] == "dvc-$CI_MERGE_REQUEST_IID"
+    assert of_dvc["fallback_keys"] == [of_dvc["key"].replace("$CI_MERGE_REQUEST_IID", "")], "that of main"
+    done = run(script)
+    assert done.returncode == 0, done.stderr
+    assert checkout.read_text() == "make install\nmake run\n"
+
+
+def test_gitlabs_script_makes_and_posts_the_comment(checkout):
+    script = gitlabs_job()[1]
+    where = {"CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "main", "CI_MERGE_REQUEST_IID": "12"}
     done = run(script, **where)
     assert done.returncode == 0, done.stderr
     assert "no GITLAB_TOKEN: the comment is among the artefacts" in done.stdout
     with FakeGitLab() as forge:
         for _ in range(2):
-            done = run(script, **where, **forge.environment())
+            done = run(script, **where | forge.environment() | {"CI_PROJECT_ID": "5"})
             assert done.returncode == 0, done.stderr
         [body] = forge.bodies
         assert body.startswith(posting.marker(".", "origin/main"))
         assert forge.environment()["GITLAB_TOKEN"] not in done.stdout + done.stderr + body
         forge.read_only = True
         forge.notes.clear()
-        done = run(script, **where, **forge.environment())
+        done = run(script, **where | forge.environment() | {"CI_PROJECT_ID": "5"})
         assert done.returncode == 1
         assert "GITLAB_TOKEN may not" in done.stderr
     assert "make install\nmake run\n" in checkout.read_text()

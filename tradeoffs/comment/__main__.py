@@ -15,7 +15,7 @@ import subprocess
 from argparse import ArgumentParser
 from pathlib import Path
 
-from tradeoffs.comment import posting
+from tradeoffs.comment import pictures, posting
 from tradeoffs.comment.forges import FORGES, NothingToPostError
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
@@ -45,10 +45,9 @@ def folder() -> str:
 
 def given(path: Path) -> str:
     """A comment that another job has made, which may be anybody's text. Raises UserError if it is no comment."""
-    from tradeoffs.comment.pictures import address
-
     try:
-        content = path.read_bytes()
+        with open(path, "rb", opener=_no_link) as file:
+            content = file.read(LARGEST + 1)
         if len(content) > LARGEST:
             raise UserError(f"{path}: more than {LARGEST // 1_000_000} MB; no comment is as long")
         body = content.decode("utf-8")
@@ -56,7 +55,12 @@ def given(path: Path) -> str:
         raise UserError(f"{path}: cannot be read as a comment: {error}") from error
     first = posting.marker_of(body)
     note = posting.FORKED if _of_a_fork() else ""
-    return f"{first}\n{note}{posting.defanged(body, address())[len(first) :].lstrip()}"
+    return f"{first}\n{note}{posting.defanged(body, pictures.address())[len(first) :].lstrip()}"
+
+
+def _no_link(path: str, flags: int) -> int:
+    """What an artefact holds may be a link to a file of this machine."""
+    return os.open(path, flags | os.O_NOFOLLOW)
 
 
 def _of_a_fork() -> bool:

@@ -208,7 +208,8 @@ class GitLab:
             **dict.fromkeys(
                 (401, 403),
                 f"{token}: a project access token with the scope `api`, as a masked variable of the project that the "
-                "merge request is for (a fork's pipeline has none: run it in that project)",
+                "merge request is for. A fork's pipeline has none: fetch its comment.md and post it by --body, or read "
+                "its code before you run it in that project, where it gets this token",
             ),
             404: "there is no such merge request or comment, or the token cannot see the project",
         }

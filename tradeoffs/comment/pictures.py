@@ -3,10 +3,11 @@
 import os
 import re
 import subprocess
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from tradeoffs.report.formatting import Lines
-from tradeoffs.revisions import Revision
+if TYPE_CHECKING:  # who only posts has nothing of what these need
+    from tradeoffs.revisions import Revision
 
 SHOWN = {"plots/quality_vs_size.png": "quality and size", "plots/methods.png": "methods"}
 
@@ -24,7 +25,7 @@ def _web(text: str) -> bool:
     return bool(re.fullmatch(r"https?://[\w.:~/-]+", text, re.ASCII))
 
 
-def lines(head: Revision) -> Lines:
+def lines(head: "Revision") -> list[str]:
     """Links to the pictures at the commit that the pull request has, which the platform holds."""
     below, sha = address(), commit()
     if not below or not sha:
@@ -46,7 +47,7 @@ def commit() -> str:
     return ""
 
 
-def _own(head: Revision, path: str) -> str:
+def _own(head: "Revision", path: str) -> str:
     if head.sha is None:
         return _git("hash-object", "--", path)
     return _git("rev-parse", "--verify", "--quiet", f"{head.sha}:./{path}")

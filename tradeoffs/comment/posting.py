@@ -4,26 +4,13 @@ import re
 from urllib.parse import quote
 
 from tradeoffs.comment.forges import Forge, TooLongError
+from tradeoffs.comment.inert import inert
 from tradeoffs.plumbing.errors import UserError
 
 LONGEST = 65_000  # characters: GitHub takes 65,536
 SHORTER = (LONGEST, 30_000, 10_000)  # what is tried in turn where a platform takes less
 CUT = "\n\n*Cut here, since a comment takes no more; the whole is in the artefact of the job.*\n"
 MARKER = re.compile(r"<!-- llm-tradeoffs: [\w.~/%-]{1,300} -->")
-# What anybody may have written beside what this project writes: a mention (of a team as well), a reference, an address,
-# a link, an element or a character's name other than these, a block that is drawn.
-_BROKEN = (
-    re.compile(r"@(?=\w)"),
-    re.compile(r"#(?=\d)"),
-    re.compile(r"\b[Gg][Hh](?=-\d)"),
-    re.compile(r"(?<=[:\\])(?=//)"),
-    re.compile(r"\bwww(?=\.)", re.IGNORECASE),
-    re.compile(r"\](?=[(:\[])"),
-    re.compile(r"<(?!/?(?:details|summary|code|br)>)(?=[/!?a-zA-Z])"),
-    re.compile(r"&(?!(?:lt|gt|amp|#124);)(?=[#\w])"),
-    re.compile(r"``(?=`)|~~(?=~)"),
-)
-_NOTHING = "\u200b"  # a space without width: what is on both sides of it is no longer one word
 FORKED = "\n*Made by a job of a fork, so these are the words of its author.*\n"
 
 
@@ -51,7 +38,8 @@ def cut(body: str, limit: int) -> str:
         return body
     kept = body[: limit - len(CUT) - 200]
     kept = kept[: kept.rfind("\n") + 1] or kept
-    left_open = min(kept.count("<details>") - kept.count("</details>"), 10)
+    lines = kept.split("\n")  # whole ones: within a line it is a text that somebody wrote
+    left_open = min(lines.count("<details>") - lines.count("</details>"), 10)
     return kept + "\n\n</details>" * left_open + CUT
 
 
@@ -66,15 +54,9 @@ def defanged(body: str, pictures: str = "") -> str:
     shown = rf"!\[[\w ,.:-]*\]\({re.escape(pictures)}(?:(?!\.\.)[\w./-])+\)"
     for picture in re.finditer(shown, body, re.ASCII) if pictures else ():
         if picture.start() >= end:
-            parts += [_broken(body[end : picture.start()]), picture[0]]
+            parts += [inert(body[end : picture.start()]), picture[0]]
             end = picture.end()
-    return "".join([*parts, _broken(body[end:])])
-
-
-def _broken(part: str) -> str:
-    for pattern in _BROKEN:
-        part = pattern.sub(lambda found: found[0] + _NOTHING, part)
-    return part
+    return "".join([*parts, inert(body[end:])])
 
 
 def post(forge: Forge, body: str) -> str:

@@ -1,7 +1,6 @@
 """How a comment writes what is from outside: names, values, prompts and answers, as code on one line."""
 
-import re
-
+from tradeoffs.comment.inert import inert
 from tradeoffs.common.texts import on_a_line
 from tradeoffs.report.formatting import escaped
 
@@ -27,8 +26,7 @@ def said(text: str, most: int = 500) -> str:
     """A sentence of ours that holds names from outside, as text on one line that is nothing else to any platform."""
     line = on_a_line(text)
     line = line if len(line) <= most else f"{line[:most].rstrip()}…"
-    # GitHub: @user, #1, GH-1; GitLab as well: !1, ~label, %1, &1, $1, ^alert. Found in what is shown, escaped or not.
-    return escaped(re.sub(r"[@#!~%&$^](?=[\w\"'])|\b[Gg][Hh](?=-\d)", "\\g<0>\u200b", line))
+    return escaped(inert(line))  # what platforms look for is found in what is shown, escaped or not
 
 
 def folded(title: str, lines: list[str]) -> list[str]:
