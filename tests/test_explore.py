@@ -261,6 +261,8 @@ def test_a_pair_can_be_named_and_a_wrong_name_has_a_near_match(run, tmp_path):
     assert "no answers" in said and (tmp_path / "page.html").stat().st_size < writing.LARGEST
     with pytest.raises(UserError, match=r"--pair demo-storys: .*did you mean demo-stories"):
         making.make(tmp_path / "page.html", ["demo-storys"])
+    assert "which is new" not in said
+    assert f"(in {tmp_path / 'new'}, which is new)" in making.make(tmp_path / "new/page.html", ["demo-stories"])
     with pytest.raises(UserError, match=r"is there and is no file"):
         making.make(tmp_path, ["demo-stories"])
 

@@ -5,6 +5,7 @@ Skipped only where there is no Chromium; Playwright's library drives it, and dow
 
 import argparse
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,12 +18,12 @@ import pytest
 import test_choice
 
 from stages import score
-from tradeoffs import params
+from tradeoffs import metrics, params
 from tradeoffs.common.cells import Variant
 from tradeoffs.common.texts import harmless
 from tradeoffs.decide import loss as loss_of
 from tradeoffs.explore import making, packing, writing
-from tradeoffs.report.formatting import guard_label
+from tradeoffs.report.formatting import cost_of, guard_label, quality_of
 from tradeoffs.results import decision, limits
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -169,7 +170,7 @@ def test_guards_that_are_lost_are_those_of_python_under_any_limits(browser, run,
         tab = Tab(browser, written(results, tmp_path, "page.html"))
         tab.page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
         names = making.data._losses(results, pair)
-        for number, chosen in enumerate(settings(decision.candidates(results, pair, names).table)):
+        for number, chosen in enumerate(settings(decision.candidates(results, pair, names).table)[:8]):
             cost = decision.WEIGHED[number % len(decision.WEIGHED)]
             results.decide = replace(held, limits=as_limits(chosen), cost=cost)
             found = decision.decide(results, pair)
@@ -253,6 +254,94 @@ def test_the_command_asks_python_the_same(tab):
         *("python", "-m", "tradeoffs.decide", "--pair", "demo-demo"),
         *("--max-size-mb", "4.5", "--runtime", "llama.cpp"),
     ]
+
+
+def test_numbers_are_written_as_the_report_writes_them(tab, run):
+    results, pair = run[0], run[0].groups()[0]
+    tab.page.locator("#columns input:not(:checked)").evaluate_all("all => all.forEach((one) => one.click())")
+    names = [one.removeprefix("sort-") for one in tab.page.locator("#table thead button").evaluate_all(IDS)]
+    rows = tab.page.locator("#table tbody tr").evaluate_all(CELLS)
+    rows = {cells[0]: dict(zip(names, cells, strict=True)) for cells in rows}
+    checked = set()
+    for v in results.of(pair):
+        for name, said in rows[f"{v.method} {v.format}"].items():
+            if name in results.cost_labels:
+                assert said == cost_of(results, v, name, bounds=True), (v, name)
+            elif name in metrics.names("quality") and results.has(v, name):
+                found = results.interval(v, name)
+                expected = quality_of(results, v, name)
+                assert said == (expected if found.low < found.high else expected.partition(" ")[0]), (v, name)
+            else:
+                continue
+            checked.add(name)
+    assert {"size_mb", "decode_tokens_per_second", "test_loss", "test_exact_match", "mmlu_accuracy"} <= checked
+
+
+IDS = "all => all.map(one => one.id)"
+CELLS = "all => all.map(row => [...row.children].map(one => one.textContent))"
+
+
+def test_how_far_a_limit_is_missed_is_said_as_the_command_says_it(tab, run):
+    results, rules = run[0], run[0].decide
+    fastest = max(results.cost[v]["decode_tokens_per_second"] for v in results.of(results.groups()[0]))
+    limit = round(1.3 * fastest)
+    results.decide = replace(rules, limits=params.Limits(min_tokens_per_second=limit))
+    try:
+        found = decision.decide(results, results.groups()[0])
+    finally:
+        results.decide = rules
+    fill(tab, "min_tokens_per_second", limit)
+    place = found.candidates.order.index(found.shown)
+    said = limits.misses(found.candidates.table, place, found.missed[found.shown])
+    (part,) = re.findall(r"\((.*) under\)", said[0])
+    assert f"beyond by {part}." in tab.text("#answer")
+
+
+def test_the_guards_have_a_limit_that_is_seen_and_no_limit_is_cut_off(tab, run):
+    for guard in run[0].decide.guards:
+        assert tab.page.locator(f"#limits [id='limit-max_loss_of.{guard}']").is_visible()
+    tab.page.evaluate("document.querySelectorAll('.limits details').forEach((one) => (one.open = true))")
+    assert tab.page.evaluate("(([one]) => one.scrollHeight <= one.clientHeight)(document.querySelectorAll('.limits'))")
+
+
+@pytest.mark.parametrize("tab", [{"viewport": {"width": width, "height": 900}} for width in (1280, 390)], indirect=True)
+def test_no_point_hides_another_and_the_page_says_how(tab, run):
+    tab.page.wait_for_selector("#scatter svg")
+    boxes = tab.page.locator("#scatter svg .mark-symbol.role-mark").evaluate_all(POINTS)
+    assert len(boxes) == len(run[0].of(run[0].groups()[0]))
+    for number, (x, y) in enumerate(boxes):
+        for other in boxes[number + 1 :]:
+            assert max(abs(x - other[0]), abs(y - other[1])) > 3, "one lies on the other"
+    assert "stand side by side" in tab.text("#scatter-text")
+
+
+# The middles of the points in the layer with most of them; the others are rings around some.
+POINTS = """layers => layers.map((layer) => [...layer.querySelectorAll("path")].map((one) => {
+  const box = one.getBoundingClientRect();
+  return [box.x + box.width / 2, box.y + box.height / 2];
+})).sort((one, other) => other.length - one.length)[0]"""
+
+
+def test_answers_begin_with_what_ships_and_the_best_of_another_tuned_method(tab):
+    first = tab.page.get_attribute("#answer", "data-recommended")
+    mine = [tab.page.input_value(f"#beside-{place}") for place in range(3)]
+    methods = [name.split("-")[2] for name in mine[:2]]
+    assert mine[0] == first and mine[2] == ""
+    assert methods[0] != methods[1] and "base" not in methods
+
+
+@pytest.mark.parametrize("tab", [{"viewport": {"width": 390, "height": 900}}], indirect=True)
+def test_on_a_telephone_the_names_stay_and_it_is_seen_that_the_table_goes_on(tab):
+    box = tab.page.locator("#variants .wide")
+    marked = "one => getComputedStyle(one).maskImage !== 'none'"
+    tab.page.wait_for_function("document.querySelector('#variants .wide').classList.contains('more')")
+    assert box.evaluate(marked) and "scroll sideways" in tab.text("#table-text")
+    name, head = box.locator("tbody th").first, box.locator("thead th").first
+    before = name.bounding_box()["x"], head.bounding_box()["x"]
+    box.evaluate("one => one.scrollTo(one.scrollWidth, 0)")
+    tab.page.wait_for_function("!document.querySelector('#variants .wide').classList.contains('more')")
+    assert not box.evaluate(marked)
+    assert (name.bounding_box()["x"], head.bounding_box()["x"]) == before
 
 
 def test_the_table_sorts_filters_and_hides(tab):
@@ -342,6 +431,8 @@ def test_the_ladder_of_a_method_is_drawn_and_listed(tab):
 
 def test_everything_is_reached_by_the_keyboard_alone(tab):
     page, reached = tab.page, []
+    # More questions than are shown at once; a click on the box would move where the Tab key begins.
+    page.locator("#only-differ").evaluate("one => { one.checked = false; one.dispatchEvent(new Event('input')); }")
     for _ in range(150):
         page.keyboard.press("Tab")
         found = page.evaluate(

@@ -20,7 +20,13 @@ def main(out: Path, pairs: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     parser = cli.parser()
-    parser.add_argument("--out", type=Path, default=stamp.PAGE, metavar="FILE", help=f"default: {stamp.PAGE}")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=stamp.PAGE,
+        metavar="FILE",
+        help=f"default: {stamp.PAGE}; a folder that is not there is made",
+    )
     parser.add_argument(
         "--pair",
         dest="pairs",

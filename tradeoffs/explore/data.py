@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 
 from tradeoffs import metrics
-from tradeoffs.common import files
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.common.texts import harmless, on_a_line
 from tradeoffs.explore import packing
@@ -46,6 +45,7 @@ def of_pair(results: Results, pair: Pair) -> dict[str, Any]:
         "title": heading(pair),
         "metric": found.metric,
         "cost": results.decide.cost,
+        "guards": [*results.decide.guards],
         "limits": limits.flat(results.decide.limits),
         "table": packing.packed(found.table, _lost(results, found)),
         "measures": [*qualities, *weighed],
@@ -200,5 +200,5 @@ def _spread(found: Interval) -> Spread:
 
 
 def _rounded(values: Spread) -> Spread:
-    shown: Spread = files.rounded(values)
-    return shown
+    """So many digits that, written with fewer, they are what the report writes of the unrounded ones."""
+    return [float(f"{value:.9g}") for value in values]

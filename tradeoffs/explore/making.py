@@ -33,11 +33,12 @@ def make(out: Path = stamp.PAGE, names: Sequence[str] = ()) -> str:
     text = writing.page(shown, made_of)
     if out.exists() and not out.is_file():
         raise UserError(f"{out}: is there and is no file; name one that may be written")
+    folder = "" if out.parent.is_dir() else f" (in {out.parent}, which is new)"
     try:
         files.write_text(out, text)
     except OSError as error:
         raise UserError(f"{out}: cannot be written ({error.strerror}); name a file that can") from None
-    return f"{out}: {len(results.variants)} variants, {len(text.encode()) / 1e6:.1f} MB; {_kept(shown)}"
+    return f"{out}{folder}: {len(results.variants)} variants, {len(text.encode()) / 1e6:.1f} MB; {_kept(shown)}"
 
 
 def contents(results: Results, some: Sequence[Pair], seed: int, largest: int = writing.LARGEST) -> dict[str, Any]:

@@ -32,12 +32,14 @@ function standing(variant) {
   return why ? `${verdict}, ${WHY[why] ?? why}` : verdict;
 }
 
+const percent = (part) => (part >= 0.095 ? (100 * part).toFixed(0) : short(Number((100 * part).toPrecision(1))));
+
 // The limits that a variant is beyond, and how far.
 function missed(place) {
   const beyond = ([name, part]) => {
     if (name === RUNTIME) return "another runtime";
     const subject = subjectOf(name).toLowerCase();
-    return Number.isFinite(part) ? `${subject} beyond by ${short(100 * part)} %` : `${subject} not measured`;
+    return Number.isFinite(part) ? `${subject} beyond by ${percent(part)} %` : `${subject} not measured`;
   };
   return Object.entries(state.choice.missed[place]).map(beyond).join(", ");
 }
@@ -47,7 +49,7 @@ function inShort(variant) {
   const headline = measure(state.pair.metric);
   const costs = Object.entries(UNITS).flatMap(([name, unit]) => {
     const found = valueOf(variant, name);
-    return found ? [`${number(found[0], measure(name))} ${unit}`] : [];
+    return found ? [`${written(found, measure(name))[0]} ${unit}`] : [];
   });
   return `${headline.label} ${withInterval(valueOf(variant, headline.name), headline)}; ${costs.join(", ")}`;
 }

@@ -32,28 +32,58 @@ function short(value) {
   return String(Number(value.toPrecision(3)));
 }
 
-// A value as its measure is written: a quality with its decimals, more of them where they would show nothing but 0.
-function number(value, measure) {
-  if (measure.kind === "cost" || measure.decimals === undefined) return short(value);
-  const fixed = value.toFixed(measure.decimals);
-  if (Number(fixed) !== 0 || value === 0) return fixed;
-  return Math.abs(value) < 1e-4 ? value.toExponential(1) : String(Number(value.toPrecision(2)));
+// Numbers with their intervals, as tradeoffs/report/formatting.py writes them: no more decimals than the interval has
+// use for, more than usual where rounding would hide on which side of 0 it lies.
+const MOST_DECIMALS = { "": 4, "+": 6 };
+const warranted = (low, high, most) => (high > low ? Math.min(most, 1 - Math.floor(Math.log10(high - low))) : most);
+
+function rounded(value, places) {
+  const unit = 10 ** -places;
+  return places < 0 ? Math.round(value / unit) * unit : Number(value.toFixed(places));
 }
 
-const interval = (spread, measure) =>
-  spread && spread.length === 3 && spread[1] !== spread[2]
-    ? `[${number(spread[1], measure)}, ${number(spread[2], measure)}]`
-    : "";
+function fixed(value, places, sign = "") {
+  const [whole, part] = Math.abs(rounded(value, places)).toFixed(Math.max(places, 0)).split(".");
+  const before = rounded(value, places) < 0 ? "-" : sign;
+  return before + whole.replace(/\B(?=(\d{3})+$)/g, ",") + (part ? `.${part}` : "");
+}
 
-const withInterval = (spread, measure) =>
-  spread ? [number(spread[0], measure), interval(spread, measure)].filter(Boolean).join(" ") : "";
+const power = (value, sign) => (value < 0 ? "" : sign) + value.toExponential(1).replace(/e([+-])(\d)$/, "e$10$2");
+
+// How a quality's numbers are written, of whose metric `most` decimals are usual.
+function asQuality(low, high, most, sign) {
+  const ends = [Math.abs(low), Math.abs(high)];
+  let places = warranted(low, high, most);
+  if (most - places < 2) places = most;
+  const hidden = ends.filter((end) => rounded(end, places) === 0 && rounded(end, most) !== 0);
+  if (hidden.length) places = Math.min(most, Math.ceil(-Math.log10(Math.min(...hidden))));
+  const excludes = low > 0 || high < 0;
+  const least = excludes ? Math.min(...ends) : Math.max(...ends);
+  const needed = Math.ceil(-Math.log10(least));
+  if (least && rounded(least, places) === 0 && (excludes || needed <= MOST_DECIMALS[sign])) places = needed;
+  return (value) => (places <= MOST_DECIMALS[sign] ? fixed(value, places, sign) : power(value, sign));
+}
+
+function asCost(value, low, high) {
+  if (low === high) return short;
+  const places = warranted(low, high, value ? Math.max(0, 2 - Math.floor(Math.log10(Math.abs(value)))) : 0);
+  return (one) => fixed(one, places);
+}
+
+// A value and its interval, or nothing in the place of what there is none of.
+function written(spread, measure, sign = "") {
+  if (!spread) return ["", ""];
+  const [value, low = value, high = value] = spread;
+  const one = measure.kind === "cost" ? asCost(value, low, high) : asQuality(low, high, measure.decimals, sign);
+  return [one(value), low === high ? "" : `[${one(low)}, ${one(high)}]`];
+}
+
+const withInterval = (spread, measure) => written(spread, measure).filter(Boolean).join(" ");
 
 // The same as parts of a cell; of a change with its sign.
-function numbers(spread, measure, { intervals = true, sign = false } = {}) {
-  if (!spread) return [];
-  const beside = intervals ? interval(spread, measure) : "";
-  const value = (sign && spread[0] > 0 ? "+" : "") + number(spread[0], measure);
-  return [value, beside ? make("span", { className: "interval", textContent: ` ${beside}` }) : null];
+function numbers(spread, measure, { intervals = true, sign = "" } = {}) {
+  const [value, beside] = written(spread, measure, sign);
+  return [value, beside && intervals ? make("span", { className: "interval", textContent: ` ${beside}` }) : null];
 }
 
 const counted = (count, what) => `${count.toLocaleString("en-US")} ${what}${count === 1 ? "" : "s"}`;

@@ -65,12 +65,18 @@ function block(label, content, score) {
   );
 }
 
+// What ships, and the best of another method; of another format where there is none: both are tuned, if two are.
+function worthComparing() {
+  const inOrder = inRank(state.pair.variants);
+  const others = inOrder.slice(1);
+  const tuned = others.filter((one) => one.method !== "base");
+  const second = tuned.find((one) => one.method !== inOrder[0].method) ?? tuned[0] ?? others[0];
+  return second ? [inOrder[0], second] : inOrder;
+}
+
 function drawBeside() {
   const names = state.pair.variants.map((variant) => [variant.name, called(variant)]);
-  const best = state.choice.judged ? [inTable(state.choice.judged.best)] : [];
-  const some = [...new Set([...onFrontier().slice(0, 1), ...best, ...onFrontier().slice(1)])].slice(0, 2);
-  const base = state.pair.variants.find((variant) => variant.method === "base" && variant.format === "trained");
-  const first = [...new Set([...some, ...(base ? [base] : []), ...state.pair.variants])].map((one) => one.name);
+  const first = worthComparing().map((variant) => variant.name);
   const labels = ["Answers of", "beside", "and"];
   fill(
     by("beside"),

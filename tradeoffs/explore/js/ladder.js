@@ -25,6 +25,7 @@ function drawLadder() {
           {
             format: rung.format,
             y: found[0],
+            text: written(found, mine, "+")[0],
             low: found[1] ?? found[0],
             high: found[2] ?? found[0],
             tip: `${rung.format}, made from ${rung.from}\n${mine.label}: ${withInterval(found, mine)}`,
@@ -42,7 +43,7 @@ function drawLadder() {
   };
   const colour = shown.colours[by("ladder-method").value][dark.matches ? "dark" : "light"];
   by("ladder").setAttribute("aria-label", `${mine.label} of each format of ${by("ladder-method").value}`);
-  const said = values.map((one) => `${one.format} ${number(one.y, mine)}`).join(", ");
+  const said = values.map((one) => `${one.format} ${one.text}`).join(", ");
   by("ladder-text").textContent = `95 % intervals, against the model as trained: ${said}.`;
   return draw(by("ladder"), {
     data: { values },
@@ -73,7 +74,7 @@ function drawSteps() {
   const body = rungs().map((rung) =>
     [
       ...changes.flatMap((one, place) =>
-        [rung.step, rung.change].map((all) => numbers(all[place], one, { sign: true })),
+        [rung.step, rung.change].map((all) => numbers(all[place], one, { sign: "+" })),
       ),
       ...apart.map((one, place) => numbers(rung.apart[place], one)),
     ].map((inside) => make("td", {}, ...inside)),

@@ -105,7 +105,11 @@ function chooser(id, label, some, chosen, set) {
 function drawLimits() {
   const pair = state.pair;
   const names = Object.keys(table().limited);
-  const first = names.filter((name) => !isLoss(name) || lossOf(name) === pair.metric || name in pair.limits);
+  const isGuard = (name) => isLoss(name) && pair.guards.includes(lossOf(name));
+  const first = [
+    ...names.filter((name) => !isGuard(name) && (!isLoss(name) || lossOf(name) === pair.metric || name in pair.limits)),
+    ...names.filter(isGuard),
+  ];
   const runtimes = [...new Set(table().runtime)].sort();
   const costs = Object.keys(table().cheaper).map((name) => [name, COSTS[name] ?? labelOfMeasure(name)]);
   fill(

@@ -39,18 +39,26 @@ function points() {
   );
 }
 
-// What costs exactly the same stands side by side, the frontier at its cost.
+// What costs about the same stands side by side where a point would lie on another or on its interval, the frontier at
+// its cost.
 function besideEachOther(some) {
-  const known = some.map((one) => one.value);
   const log = by("logarithmic").checked;
-  const reach = log ? Math.log(Math.max(...known) / Math.min(...known)) : Math.max(...known) - Math.min(...known);
-  const step = (reach || 1) * (narrow() ? 0.02 : 0.009);
-  const count = {};
+  const scale = (value) => (log ? Math.log(value) : value);
+  const reach = (values) => Math.max(...values) - Math.min(...values) || 1;
+  const step = reach(some.map((one) => scale(one.value))) * (narrow() ? 0.02 : 0.009);
+  const height = reach(some.flatMap((one) => [one.yl, one.yh])) * (narrow() ? 0.04 : 0.03); // of a point
+  const placed = [];
+  const within = (y, other) => other.yl - height < y && y < other.yh + height;
+  const hides = (one, shift) => (other) =>
+    Math.abs(scale(one.value) + shift - other.at) < 0.99 * step &&
+    (within(one.y, other) || within(other.y, one));
   const inOrder = [...some].sort((one, other) => (other.front >= 0) - (one.front >= 0));
   for (const one of inOrder) {
-    const turn = (count[one.value] = (count[one.value] ?? -1) + 1);
-    const shift = step * Math.ceil(turn / 2) * (turn % 2 ? 1 : -1);
-    for (const end of ["x", "xl", "xh"]) one[end] = log ? one[end] * Math.exp(shift) : one[end] + shift;
+    let turn = 0;
+    const shift = () => step * Math.ceil(turn / 2) * (turn % 2 ? 1 : -1);
+    while (placed.some(hides(one, shift()))) turn += 1;
+    placed.push({ at: scale(one.value) + shift(), y: one.y, yl: one.yl, yh: one.yh });
+    for (const end of ["x", "xl", "xh"]) one[end] = log ? one[end] * Math.exp(shift()) : one[end] + shift();
   }
   return some;
 }
@@ -175,13 +183,14 @@ function refresh() {
 function describe() {
   const up = axis("up");
   const across = axis("across");
-  const one = (variant, by) => (valueOf(variant, by.name) ? number(valueOf(variant, by.name)[0], by) : "unknown");
+  const one = (variant, by) => written(valueOf(variant, by.name), by)[0] || "unknown";
   const front = onFrontier().map((variant) => `${called(variant)} (${one(variant, across)}, ${one(variant, up)})`);
   const weighed = [state.pair.metric, state.cost].map(labelOfMeasure).join(" and ");
   by("scatter").setAttribute("aria-label", `Scatter plot: ${up.label}, up, against ${across.label}, across.`);
   by("scatter-text").textContent =
     `${counted(points().length, "variant")} by ${across.label}, across, and ${up.label}, up, with 95 % intervals; ` +
-    `pale: outside the limits or the selection. ` +
+    `pale: outside the limits or the selection. Where points would hide each other, those of about the same cost ` +
+    `stand side by side: a point gives its exact cost when it is pointed at. ` +
     (front.length ? `Ringed, the frontier of ${weighed}: ${front.join("; ")}.` : "Nothing fits.") +
     (up.about ? ` ${up.label}: ${up.about}.` : "");
 }

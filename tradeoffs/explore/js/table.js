@@ -18,7 +18,7 @@ function cell(column, variant) {
   if (column.kind === "text") return column.of(variant);
   const found = valueOf(variant, column.name);
   if (!found) return "";
-  return by("intervals").checked ? withInterval(found, column) : number(found[0], column);
+  return by("intervals").checked ? withInterval(found, column) : written(found, column)[0];
 }
 
 const plain = (value) => value.toLocaleLowerCase();
@@ -100,6 +100,7 @@ function drawTable() {
   by("table-text").textContent =
     `${some.length} of ${counted(state.pair.variants.length, "variant")}, ` +
     `${shownColumns.length} of ${columns().length} columns` +
+    (narrow() ? "; scroll sideways for the others" : "") +
     (Object.keys(state.window).length ? "; only the selected part of the picture" : "");
   by("copied").hidden = true;
 }
@@ -194,3 +195,10 @@ on("limits", drawTable);
 on("window", drawTable);
 for (const id of ["words", "only-fits", "intervals"]) by(id).addEventListener("input", drawTable);
 by("copy").addEventListener("click", copy);
+
+// Whether a table goes on to the right of what is seen of it, for the style to say so.
+for (const box of document.querySelectorAll(".wide")) {
+  const mark = () => box.classList.toggle("more", box.scrollLeft + box.clientWidth < box.scrollWidth - 1);
+  box.addEventListener("scroll", mark, { passive: true });
+  for (const one of [box, box.firstElementChild]) new ResizeObserver(mark).observe(one);
+}
