@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import fake_commits
@@ -15,7 +16,10 @@ from fake_commits import git
 from tradeoffs import readme
 from tradeoffs.comment import changes, posting, texts
 from tradeoffs.comment.__main__ import folder, main
+from tradeoffs.comment.rows import alike
+from tradeoffs.gate.judging import NOT_SHOWN, PASS, Row
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.results.intervals import Interval
 from tradeoffs.revisions import WORKSPACE, Revision
 
 SLOW_FIXTURES = {"project"}  # read by conftest.py
@@ -138,6 +142,26 @@ def test_a_verdict_of_few_says_that_others_have_lost(inside, capsys):
     assert first[1].startswith("### Not worse: the ")
     assert "Judged: what is recommended (`base f16`)." in first[3]
     assert "**Not judged, and worse by more than a margin: 3 other variants, below.**" in first[3]
+
+
+def test_what_moved_in_no_digit_that_is_shown_is_no_row():
+    """Arithmetic in another order differs in the last digits, which is not what was changed."""
+    row = Row("bertscore", "BERTScore", "quality", 0.8, 0.8 + 1e-7, Interval(1e-7, -1e-7, 2e-7, 1e-7), 0.02, PASS)
+    assert alike(row)
+    for other in (
+        {"head": 0.81},
+        {"difference": Interval(0, -0.01, 0.01, 0.005)},
+        {"moved": "better"},
+        {"word": NOT_SHOWN},
+    ):
+        assert not alike(replace(row, **other)), other
+
+
+def test_the_folder_is_told_from_the_commit_that_it_is_at(inside, capsys, monkeypatch):
+    sha = git("rev-parse", "--short=7", "HEAD")
+    assert comment(capsys, base="HEAD").splitlines()[3].startswith(f"The folder as it is, against `HEAD` (`{sha}`). ")
+    monkeypatch.setenv("GITHUB_SHA", 40 * "a")
+    assert comment(capsys, base="HEAD").splitlines()[3].startswith("The folder as it is, at `aaaaaaa`, against `HEAD`")
 
 
 def test_what_cannot_be_compared_is_told_too(inside, capsys):
