@@ -1,13 +1,13 @@
 """A Git and DVC project whose commits hold finished runs without models: data in DVC's cache, dvc.lock in Git."""
 
-import os
-import subprocess
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import fake_results
 import pytest
 import quick_yaml
+from alone import GIT as ALONE
+from alone import git
 from dvc.repo import Repo
 
 from stages import score
@@ -23,14 +23,6 @@ RUN = {
     "quants": ["f16", "q4_0"],
 }
 CODE = (Path("stages/score.py"), Path("tradeoffs/metrics/answers.py"))  # by which answers were scored
-# Nobody's settings of Git and DVC take part.
-ALONE = dict.fromkeys(("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"), os.devnull)
-ALONE |= {f"GIT_{who}_{what}": "team@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-
-
-def git(*words: str, cwd: Path | None = None) -> str:
-    done = subprocess.run(["git", *words], cwd=cwd, check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def begin(patch: pytest.MonkeyPatch, folder: Path, below: str = "") -> None:

@@ -10,7 +10,7 @@ import quick_yaml
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import Variant
-from tradeoffs.gate import committed, definitions
+from tradeoffs.gate import definitions, hashes
 from tradeoffs.gate.pairing import Pairing
 from tradeoffs.gate.quality import Quality, finished
 from tradeoffs.gate.rows import Row
@@ -37,7 +37,7 @@ def commit(message: str = "A run") -> str:
     fake_commits.commit(message)
     lock = quick_yaml.load(Path("dvc.lock").read_text())
     side = Revision(WORKSPACE)
-    deps = [{"path": path, "hash": "md5", "md5": committed.digest(side, path)} for path in CODE]
+    deps = [{"path": path, "hash": "md5", "md5": hashes.digest(side, path)} for path in CODE]
     lock["stages"]["score"]["deps"] = deps
     Path("dvc.lock").write_text(quick_yaml.dump(lock))
     fake_commits.git("add", "-A")

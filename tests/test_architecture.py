@@ -29,6 +29,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("what aggregate shows of the results", ("report",)),
     ("scripts, one for each stage", ("stages",)),
     ("what other commits measured, for commands", ("revisions",)),
+    ("after a merge; which files are committed together", ("merge",)),
     ("what may be compared of two commits, and what got worse", ("gate",)),
     (
         "commands, no stage",
@@ -45,7 +46,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "questions",
                 "pin",
             ),
-            *("committed", "merge"),
+            "committed",
         ),
     ),
     ("what reviewers are told of what a gate says", ("comment",)),

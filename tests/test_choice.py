@@ -8,7 +8,7 @@ import pytest
 from test_verdicts import formats, made_up
 
 from benchmarks.drawn import F1, Drawn
-from tradeoffs.results import choice, verdicts
+from tradeoffs.results import choice, limits, verdicts
 from tradeoffs.results.choice import BEST, GOOD, ONE, UNDECIDED, UNFIT, WORSE, Table
 
 COSTS = ("size_mb", "decode_tokens_per_second", "model_memory_mb")
@@ -254,3 +254,31 @@ def test_a_table_read_back_from_json_is_decided_alike():
                 other.frontier,
                 other.judged.words,
             )
+
+
+def test_a_stricter_limit_can_leave_what_was_good_enough_with_one_training():
+    """Two formats of method A, and one of B: without A's better one the best is B's, and trainings count."""
+    table = Table(
+        value=np.array([0.90, 0.897, 0.895]),
+        width=np.zeros((3, 3)),
+        margin=np.full(3, 0.02),
+        method=np.array([0, 1, 0]),
+        once=np.ones(3, bool),
+        names=["a1", "b", "a2"],
+        cheaper={cost: np.zeros((3, 3), bool) for cost in COSTS},
+        lost=np.zeros((3, 3), int),
+        limited={},
+        runtime=["llama.cpp"] * 3,
+    )
+    assert choice.judge(table, np.ones(3, bool)).words[2] == GOOD
+    assert choice.judge(table, np.array([False, True, True])).words[2] == ONE
+
+
+def test_a_limit_is_written_as_it_was_typed_and_a_miss_of_many_times_is_no_percentage():
+    assert limits.said({"max_size_mb": 2.235389, "max_memory_mb": 5000.0}) == [
+        "size at most 2.235389 MB",
+        "memory at most 5,000 MB",
+    ]
+    table = drawn(np.random.default_rng(0))
+    table.limited["max_size_mb"][0] = 925.0
+    assert limits.misses(table, 0, {"max_size_mb": 924.0}) == ["size 925 MB (925 times the limit)"]

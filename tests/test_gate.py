@@ -368,3 +368,19 @@ def test_where_one_side_was_trained_once_its_seed_matters_as_much_as_those_of_th
     row, notes = judged(with_seeds([0.0], 0), with_seeds([0.01, 0.09, -0.01], 1))
     spread = np.var([0.01, 0.09, -0.01], ddof=1) * (1 + 1 / 3)
     assert row.difference.error == pytest.approx(spread**0.5, rel=1e-3) and notes
+
+
+def test_few_items_show_nothing_to_be_worse_and_one_item_nothing_at_all():
+    assert not any(measuring.shown([sample(-0.5, 0.01, items=count)])[0].worse for count in (12, 29))
+    assert measuring.shown([sample(-0.5, 0.01, items=30)])[0].worse
+    certain = measuring.shown([sample(0.5, 0.0, items=1), sample(-0.5, 0.0, items=1)])
+    assert not any(found.passes or found.worse or found.moved for found in certain)
+
+
+def test_of_few_items_no_score_that_changed_does_not_show_that_none_will():
+    mine, other = items(30, 30), items(30, 30)
+    other["log_likelihood"] -= 0.1  # so that it is not all the same
+    assert rows(mine, other, {"test_f1": 0.02})["test_f1"].word == "NOT SHOWN"
+    mine, other = items(400, 30), items(400, 30)
+    other["log_likelihood"] -= 0.1
+    assert rows(mine, other, {"test_f1": 0.02})["test_f1"].word == PASS

@@ -14,12 +14,13 @@ from fake_commits import committed, git
 from PIL import Image
 
 from tradeoffs import compare, params
-from tradeoffs.common.cells import Variant
-from tradeoffs.common.files import write_json
+from tradeoffs.common.cells import COST, Variant
+from tradeoffs.common.files import read_json, write_json
 from tradeoffs.history import points
 from tradeoffs.history.__main__ import main
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.results import tables
+from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
 from tradeoffs.revisions import WORKSPACE, Both, Revision
 
@@ -145,6 +146,15 @@ def test_since_has_what_the_commit_itself_had_and_n_is_how_many(shas, capsys):
     assert [row[0] for row in rows(capsys.readouterr().out)][-1] == shas["worse"][:7]
     followed(count=2)
     assert len(rows(capsys.readouterr().out)) == 2
+    followed(count=1, since=f"{shas['worse']}~0")
+    assert len(rows(capsys.readouterr().out)) == 1
+
+
+def test_of_few_items_a_change_is_by_students_t():
+    one = Interval(0.1, 0.0, 0.2, 0.05)
+    found = points._widened(one, 10)
+    assert found.high - found.value > 1.2 * 0.1 and points._widened(one, 100000).high == pytest.approx(0.2, rel=1e-3)
+    assert not points._widened(one, 1).excludes_0
 
 
 def test_an_experiment_is_held_against_the_last_commit(shas, capsys, tmp_path):
@@ -162,7 +172,19 @@ def test_equal_runs_are_the_same_and_costs_are_not_paired(shas, capsys):
     followed()
     assert rows(capsys.readouterr().out)[0][4] == "the same"
     followed("size_mb")
-    assert rows(capsys.readouterr().out)[0][4] == "not told apart"
+    assert rows(capsys.readouterr().out)[0][4] == "the same"
+
+
+def test_a_speed_of_the_same_shapes_is_not_called_worse(shas, capsys):
+    fake_commits.fill(32)
+    cost = read_json(COST)
+    for thing in cost["things"]:
+        for one in thing["rounds"]:
+            one["decode_tokens_per_second"] /= 10
+    write_json(COST, cost)
+    fake_commits.commit("Slow")
+    followed("decode_tokens_per_second", count=2)
+    assert rows(capsys.readouterr().out)[0][4].startswith("break: moved by 0.10")
 
 
 def test_another_seed_is_a_break(shas, capsys):
@@ -211,7 +233,7 @@ def compared(capsys, *words: str, revs: tuple[str, ...] = ()) -> dict[str, list[
 
 def test_one_variant_of_two_commits_is_paired_on_the_same_items(shas, capsys):
     found = compared(capsys, str(LORA), str(LORA), revs=(shas["worse"], shas["first"]))
-    assert found["said"][0].startswith(f"**`{LORA}`** of {shas['worse']} ({shas['worse'][:7]}) against **`{LORA}`** of")
+    assert found["said"][0].startswith(f"**`{LORA}`** of {shas['worse'][:7]} against **`{LORA}`** of")
     old, new = (read(shas[name], LORA) for name in ("first", "worse"))
     value = new.values(LORA, "test_f1")[0] - old.values(LORA, "test_f1")[0]
     assert found["test F1"][2].startswith(f"{value:+.3f} [") and found["test F1"][3] == "too much worse"
@@ -226,7 +248,7 @@ def test_both_of_one_commit_are_as_they_were_in_its_folder(shas, capsys):
     git("checkout", "-q", "main")
     there = compared(capsys, str(LORA), str(F16), revs=(shas["back"],))
     assert {k: v for k, v in here.items() if k != "said"} == {k: v for k, v in there.items() if k != "said"}
-    assert f"both of {shas['back']}" in there["said"][0]
+    assert f"both of {shas['back'][:7]}" in there["said"][0]
 
 
 def test_two_variants_of_two_commits_are_as_of_one_where_nothing_changed(shas, capsys):

@@ -9,11 +9,10 @@ import fake_pipeline
 import forked
 import pytest
 import quick_yaml
+from alone import ALONE, git
 from fake_pipeline import REPO, call, dvc
-from test_remotes import ALONE
 
 from tradeoffs import readme
-from tradeoffs.merge import driver
 from tradeoffs.merge.made import COMMITTED, LOCK, is_made
 
 # A stage whose outputs follow from its deps and params alone, and look like those of the real one.
@@ -37,7 +36,7 @@ lines = "".join(f"{number}: {one[number:number + 8]}\\n" for number in range(20)
 PICTURE = ("quality_vs_size.png", "ladder.png", "methods.png")
 for out in map(Path, outs):
     if out.name == "report":
-        files = {"summary.md": f"## Headline\\n\\n{lines}", "only_%s.md" % one[0]: lines}
+        files = {"summary.md": f"## Headline\\n\\n{lines}", "only_%s.md" % one[:8]: lines}
         files["report.md"] = f"![x](../plots/quality_vs_size.png)\\n{lines}"
     elif out.name == "plots":
         files = {name: b"\\x89PNG\\r\\n\\x1a\\n\\0" + one.encode() for name in PICTURE} | {"training.csv": lines}
@@ -51,12 +50,6 @@ for out in map(Path, outs):
 """
 README = f"# Mine\n\nAbove.\n\n{readme.BEGIN}\nold\n{readme.END}\n\nBelow.\n\n## Usage\n\nText.\n"
 SLOW_FIXTURES = {"server"}  # read by conftest.py
-
-
-def git(*words: str, cwd: Path, fails: bool = False) -> str:
-    done = call("git", *words, cwd=cwd, **ALONE, GIT_EDITOR="true")
-    assert (done.returncode != 0) == fails, done.stdout + done.stderr
-    return done.stdout
 
 
 def python(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -73,8 +66,6 @@ def merge(folder: Path, *words: str) -> str:
 
 def run(folder: Path) -> None:
     fake_pipeline.run(folder, **ALONE)
-    for command in ("tradeoffs.readme", "tradeoffs.artifacts"):
-        assert python(command, cwd=folder).returncode == 0
 
 
 def make(folder: Path) -> None:
@@ -115,7 +106,8 @@ def commit(folder: Path, message: str) -> None:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     """A bare repository with a finished run on `main`; on `lora`, on `full` and on `both` with another value of these
-    methods. What they made is in a DVC remote beside it; but for what `both` made, with which is compared."""
+    methods. What they made is in a DVC remote beside it; but for what `both` made, with which is compared. It is what
+    `first` has checked out."""
     folder = tmp_path_factory.mktemp("team")
     first, bare = folder / "first", folder / "server.git"
     make(first)
@@ -126,15 +118,14 @@ def server(tmp_path_factory):
     connect(first, folder)
     dvc("push", "-q", cwd=first, **ALONE)
     for name, methods in (("lora", ["lora"]), ("full", ["full"]), ("both", ["lora", "full"])):
-        clone = cloned(bare, folder / f"of-{name}")
-        git("switch", "-q", "-c", name, cwd=clone)
-        dvc("pull", "-q", cwd=clone, **ALONE)
-        edit(clone, *methods)
-        run(clone)
-        commit(clone, name)
-        git("push", "-q", "origin", name, cwd=clone)
+        git("switch", "-q", "-c", name, "main", cwd=first)
+        dvc("checkout", "-q", cwd=first, **ALONE)
+        edit(first, *methods)
+        run(first)
+        commit(first, name)
+        git("push", "-q", str(bare), name, cwd=first)
         if name != "both":
-            dvc("push", "-q", cwd=clone, **ALONE)
+            dvc("push", "-q", cwd=first, **ALONE)
     return bare
 
 
@@ -164,14 +155,15 @@ def in_conflict(folder: Path) -> set[str]:
 def is_as_both(folder: Path, server: Path) -> None:
     """The merge is committed, and what is committed is what both changes on one branch give; nothing is left to run."""
     assert git("status", "--porcelain", cwd=folder) == ""
-    assert state(folder) == state(server.parent / "of-both")
+    assert state(folder) == state(server.parent / "first")
     assert "up to date" in dvc("status", cwd=folder, **ALONE)
 
 
 def test_two_changes_merged_by_the_driver_are_as_both_on_one_branch(server, tmp_path):
     clone = cloned(server, tmp_path / "clone", "lora")
     merge(clone, "--install")
-    git("merge", "-q", "origin/full", cwd=clone)
+    done = call("git", "merge", "-q", "origin/full", cwd=clone, **ALONE)
+    assert done.returncode == 0 and "now: python -m tradeoffs.merge" in done.stderr, done.stderr
     git("grep", "-q", "^<<<<<<<", cwd=clone, fails=True)
     said = merge(clone)
     # What one side alone has run is pulled; what stands for both sides runs.
@@ -192,19 +184,27 @@ def test_without_the_driver_the_conflicts_of_made_files_are_resolved_afterwards(
     is_as_both(clone, server)
 
 
-@pytest.mark.parametrize("driver", [True, False])
-def test_a_rebase_ends_in_the_same_state(server, tmp_path, driver):
-    clone = cloned(server, tmp_path / "clone", "lora")
-    if driver:
-        merge(clone, "--install")
-        git("rebase", "-q", "origin/full", cwd=clone)
-    else:
-        git("rebase", "origin/full", cwd=clone, fails=True)
-        merge(clone, "--resolve")
-        git("rebase", "--continue", cwd=clone)
-    merge(clone)
-    git("commit", "-q", "--amend", "--no-edit", cwd=clone)
-    is_as_both(clone, server)
+def test_a_rebase_ends_in_the_same_state_as_a_merge(server, tmp_path):
+    """And so in the same results, since these follow from it."""
+    clone = cloned(server, tmp_path / "clone", "full")
+
+    def reached() -> list[str]:
+        assert git("status", "--porcelain", cwd=clone) == ""
+        return [git("show", f"HEAD:{path}", cwd=clone) for path in ("params.yaml", LOCK, "README.md")]
+
+    merge(clone, "--install")
+    git("merge", "-q", "origin/lora", cwd=clone)
+    merged = reached()
+    assert merged[0] == git("show", "origin/both:params.yaml", cwd=clone)
+    git("switch", "-q", "lora", cwd=clone)
+    git("rebase", "-q", "origin/full", cwd=clone)
+    assert reached() == merged
+    merge(clone, "--uninstall")
+    git("reset", "-q", "--hard", "origin/lora", cwd=clone)
+    git("rebase", "origin/full", cwd=clone, fails=True)
+    merge(clone, "--resolve")
+    git("rebase", "--continue", cwd=clone)
+    assert reached() == merged
 
 
 def test_cherry_pick_and_stash_in_a_worktree_leave_no_conflict(server, tmp_path):
@@ -267,44 +267,45 @@ def test_the_driver_is_set_up_and_removed_by_one_command(server, tmp_path):
     git("merge", "origin/full", cwd=clone, fails=True)
 
 
-def test_the_undo_of_an_experiment_leaves_nothing(server, tmp_path):
-    """The line of docs/merging.md; and all that an experiment changes is among what is committed with it."""
+def test_an_experiment_changes_what_is_committed_with_it_and_its_undo_leaves_nothing(server, tmp_path):
+    """The lines of docs/merging.md."""
     clone = cloned(server, tmp_path / "clone")
     dvc("pull", "-q", cwd=clone, **ALONE)
     before = state(clone)
-    dvc("exp", "run", "-q", "-S", "methods.lora.config.r=8", cwd=clone, **ALONE)
-    changed = {line[3:] for line in git("status", "--porcelain", "-uall", cwd=clone).splitlines()}
-    assert changed >= {"README.md", "params.yaml", "dvc.lock", "report/summary.md"}
+    dvc("exp", "run", "-q", "-S", "run.methods=[base,lora]", cwd=clone, **ALONE)
+    changed = set(git("diff", "--name-only", cwd=clone).split()) | own(clone)
+    assert changed >= {"README.md", "models/dvc.yaml", "params.yaml", "dvc.lock", "report/summary.md"}
     assert all(path in COMMITTED or path.split("/")[0] in COMMITTED for path in changed)
+    checks = {"readme": "README.md", "artifacts": "models/dvc.yaml"}
+    for command in checks:
+        done = python(f"tradeoffs.{command}", "--check", cwd=clone)
+        assert done.returncode == 0, done.stderr
+
     page = (REPO / "docs/merging.md").read_text()
     add, undo = (re.findall(rf"^{word} .*", page, re.MULTILINE)[0] for word in ("git add", "git checkout"))
     for line in (add, undo):
         assert set(COMMITTED) <= set(line.split()), line
-    tried = (clone / LOCK).read_text()
     call("bash", "-c", add, cwd=clone, **ALONE)
-    assert git("diff", "--name-only", cwd=clone) == git("ls-files", "-o", "--exclude-standard", cwd=clone) == ""
+    assert git("diff", "--name-only", cwd=clone) == "" and own(clone) == set()
     git("reset", "-q", cwd=clone)
+    git("checkout", "-q", *checks.values(), cwd=clone)
+    for command, file in checks.items():
+        done = python(f"tradeoffs.{command}", "--check", cwd=clone)
+        assert done.returncode == 1 and file in done.stderr
+    assert git("status", "--porcelain", *checks.values(), cwd=clone) == ""
+
+    (clone / "metrics/mine.json").write_text("{}")
+    tried = (clone / LOCK).read_text()
     done = call("bash", "-c", undo, cwd=clone, **ALONE)
     assert done.returncode == 0, done.stderr
-    assert (
-        tried != (clone / LOCK).read_text() and state(clone) == before and git("status", "--porcelain", cwd=clone) == ""
-    )
+    assert tried != (clone / LOCK).read_text() and state(clone) == before
+    assert git("status", "--porcelain", cwd=clone) == "?? metrics/mine.json"
     assert "up to date" in dvc("status", cwd=clone, **ALONE)
 
 
-def test_an_experiment_refreshes_the_readme_and_the_list_of_artifacts(server, tmp_path):
-    clone = cloned(server, tmp_path / "clone")
-    dvc("pull", "-q", cwd=clone, **ALONE)
-    assert python("tradeoffs.readme", "--check", cwd=clone).returncode == 0
-    dvc("exp", "run", "-q", "-S", "run.methods=[base,lora]", cwd=clone, **ALONE)
-    for command in ("readme", "artifacts"):
-        done = python(f"tradeoffs.{command}", "--check", cwd=clone)
-        assert done.returncode == 0, done.stderr
-    git("checkout", "-q", "README.md", "models/dvc.yaml", cwd=clone)
-    for command, file in (("readme", "README.md"), ("artifacts", "models/dvc.yaml")):
-        done = python(f"tradeoffs.{command}", "--check", cwd=clone)
-        assert done.returncode == 1 and file in done.stderr
-    assert git("status", "--porcelain", "README.md", "models/dvc.yaml", cwd=clone) == ""
+def own(folder: Path) -> set[str]:
+    """Files that Git neither has nor ignores."""
+    return set(git("ls-files", "-o", "--exclude-standard", cwd=folder).split())
 
 
 def test_a_fresh_clone_tells_what_would_run_also_with_own_data(server, tmp_path):
@@ -316,6 +317,9 @@ def test_a_fresh_clone_tells_what_would_run_also_with_own_data(server, tmp_path)
     (author / "models/raw/mine/weights").write_text("1")
     dvc("add", "-q", "data/raw/support.jsonl", "models/raw/mine", cwd=author, **ALONE)
     run(author)
+    done = python("tradeoffs.committed", cwd=author)
+    assert done.returncode == 1 and "not committed, so a clone would have another: " in done.stderr, done.stderr
+    assert "data/raw/support.jsonl.dvc" in done.stderr and "to run" not in done.stderr
     commit(author, "Own data")
     fresh = tmp_path / "fresh"
     git("clone", "-q", str(author), str(fresh), cwd=tmp_path)
@@ -331,82 +335,3 @@ def test_a_fresh_clone_tells_what_would_run_also_with_own_data(server, tmp_path)
     assert done.returncode == 1 and "README.md: its results" in done.stderr, done.stderr
     found = set(re.findall(r"[a-z]+@[\w-]+", done.stderr))
     assert found >= {"prepare@demo", "finetune@demo-demo-lora-42"} and not any("full" in name for name in found)
-
-
-# --- the driver, without a repository
-
-LOCKED = "schema: '2.0'\nstages:\n"
-
-
-def entry(name: str, value: object) -> str:
-    return f"  {name}:\n    cmd: python {value}\n    outs:\n    - path: {name}\n"
-
-
-def lock(**entries: object) -> bytes:
-    return (LOCKED + "".join(entry(name, value) for name, value in entries.items())).encode()
-
-
-@pytest.mark.parametrize(
-    ("base", "ours", "theirs", "expected"),
-    [
-        ({"a": 1, "b": 1}, {"a": 2, "b": 1}, {"a": 1, "b": 2}, {"a": 2, "b": 2}),  # each by one
-        ({"a": 1}, {"a": 2}, {"a": 3}, {"a": 2}),  # by both
-        ({"a": 1}, {"a": 1, "b": 1}, {"a": 1, "c": 1}, {"a": 1, "b": 1, "c": 1}),  # added
-        ({"a": 1, "b": 1, "c": 1}, {"a": 1, "c": 1}, {"a": 1, "b": 1}, {"a": 1}),  # removed
-        ({"a": 1, "b": 1}, {"a": 1}, {"a": 1, "b": 2}, {"a": 1, "b": 2}),  # removed and changed
-    ],
-)
-def test_each_entry_of_the_lock_is_of_who_changed_it(base, ours, theirs, expected):
-    assert driver.merged(LOCK, lock(**base), lock(**ours), lock(**theirs)) == (lock(**expected), False)
-
-
-def test_the_real_lock_is_read_entry_by_entry():
-    text = (REPO / LOCK).read_bytes()
-    head, found = driver._entries(text)
-    assert (head + "".join(found.values())).encode() == text
-    assert {name.rstrip(":") for name in found} == set(quick_yaml.load(text.decode())["stages"])
-    assert driver.merged(LOCK, b"", text, text) == (text, False)
-
-
-@pytest.mark.parametrize(
-    "broken", [b"", b"<<<<<<< ours\n", b"\xff", LOCKED.encode() + b"a: 1\n", lock(a=1) + lock(a=1)]
-)
-def test_a_lock_that_is_none_gives_way_to_the_other(broken):
-    assert driver.merged(LOCK, lock(a=1), broken, lock(a=2)) == (lock(a=2), False)
-    assert driver.merged(LOCK, lock(a=1), lock(a=2), broken) == (lock(a=2), False)
-
-
-def page(block: str, below: str = "Below.") -> bytes:
-    return f"Above.\n{readme.BEGIN}\n{block}\n{readme.END}\n{below}\n".encode()
-
-
-def test_the_text_of_the_readme_is_merged_and_its_block_is_ours():
-    assert driver.merged("README.md", page("1"), page("2"), page("3", "More.")) == (page("2", "More."), False)
-    content, conflicts = driver.merged("README.md", page("1"), page("2", "x"), page("3", "y"))
-    assert conflicts and b"<<<<<<< ours\nx\n=======\ny\n>>>>>>> theirs" in content
-    assert b"3" not in content
-
-
-def test_a_picture_is_that_of_one_side_to_the_byte():
-    assert driver.merged("plots/a.png", b"\x89PNG\0", b"\x89PNG\1", b"\x89PNG\2") == (b"\x89PNG\1", False)
-
-
-def test_what_is_written_by_people_is_not_taken_for_made():
-    assert [
-        path for path in ("params.yaml", "README.md", "stages/score.py", "reports/x", "models/raw/x") if is_made(path)
-    ] == []
-    assert all(is_made(path) for path in ("dvc.lock", "models/dvc.yaml", "metrics/cost.json", "plots/a/b.png"))
-
-
-def test_every_output_that_git_holds_is_known_and_has_the_driver():
-    """And nothing else has it."""
-    stages = quick_yaml.load((REPO / "dvc.yaml").read_text())["stages"].values()
-    kept = [
-        out for stage in stages for kind in ("outs", "metrics") for out in stage.get(kind, []) if isinstance(out, dict)
-    ]
-    paths = [path for out in kept for path, options in out.items() if options.get("cache") is False]
-    assert len(paths) > 5 and all(is_made(path) for path in paths)
-    files = git("ls-files", cwd=REPO).splitlines()
-    found = git("check-attr", "merge", "--", *files, cwd=REPO).splitlines()
-    driven = {line.split(": ")[0] for line in found if line.endswith(": tradeoffs")}
-    assert driven == {path for path in files if is_made(path)} | {"README.md"}

@@ -12,20 +12,12 @@ from pathlib import Path
 import fake_pipeline
 import pytest
 import quick_yaml
+from alone import ALONE, git
 from fake_pipeline import REPO, call, change, dvc, repro, run
 
 from tradeoffs import artifacts, params
 
 KEY, SECRET = "team-key", "team-secret-in-no-file"
-# Nothing of the machine that the tests run on takes part: no configuration, no credentials, no metadata service.
-ALONE = {
-    "HOME": "/nowhere",
-    "AWS_EC2_METADATA_DISABLED": "true",
-    "DVC_GLOBAL_CONFIG_DIR": "/nowhere",
-    "DVC_SYSTEM_CONFIG_DIR": "/nowhere",
-    "GIT_CONFIG_GLOBAL": os.devnull,
-    **{f"GIT_{who}_{what}": "team" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
-}
 SLOW_FIXTURES = {"origin"}  # read by conftest.py
 NOBODY_THERE = "http://127.0.0.1:9"  # the discard port: refused at once
 
@@ -36,12 +28,6 @@ class Remote:
 
     settings: dict[str, str]
     environment: dict[str, str] = field(default_factory=dict)
-
-
-def git(*words: str, cwd: Path) -> str:
-    done = call("git", *words, cwd=cwd, **ALONE)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @contextmanager

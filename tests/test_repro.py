@@ -141,6 +141,20 @@ def test_nothing_to_run_is_said_and_nothing_else(finished, tmp_path):
     assert (done.returncode, done.stdout) == (0, f"Nothing to run: all {count} steps are up to date.\n")
 
 
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("finetun", "(did you mean finetune?)"),
+        ("finetune@demo-demo-lor-42", "(did you mean finetune@demo-demo-lora-42?)"),
+        ("finetune@x", "(there are: finetune@demo-demo-base-42, finetune@demo-demo-lora-42)"),
+    ],
+)
+def test_a_step_that_is_not_there_is_said_with_its_near_match(finished, target, said):
+    done = run(finished[0], target)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"error: {target}: dvc.yaml has no such stage or step {said}\n" in done.stderr
+
+
 def test_the_times_of_a_whole_run_are_kept_and_the_next_is_estimated_by_them(finished, tmp_path):
     folder = copy(finished[0], tmp_path)
     kept = json.loads((folder / "metrics/times.json").read_text())

@@ -136,6 +136,12 @@ def test_each_combination_is_an_experiment_and_the_workspace_is_as_it_was(swept)
     assert all(row["metrics"]["metrics/headline.json"] for row in found.values())
     assert all(f"{name}: methods.lora.config.r={rank}\n" in said for name, rank in RANKS.items())
     assert all(f"Experiment '{name}' is complete" in said for name in RANKS)
+    first, *others = re.findall(r"^Experiment '(.*)' is complete", said, re.MULTILINE)
+    gate = f"python -m tradeoffs.gate --base HEAD --head {first}    (likewise {', '.join(others)})"
+    assert said.splitlines()[-2:] == [
+        "What each setting changes: python -m tradeoffs.experiments --ablation",
+        f"Better or worse than HEAD: {gate}",
+    ]
     assert workspace(folder) == before
     assert status(folder) == dict.fromkeys(RANKS, "Success")
     assert temporary(folder) == set()
@@ -197,6 +203,7 @@ def test_the_table_of_a_sweep_has_them(fresh, tmp_path):
     folder = copy(fresh, tmp_path)
     done = run(folder, *SWEEP, TRAINED)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("\nBeside each other: python -m tradeoffs.experiments\n")  # without numbers
     table = fake_pipeline.call(sys.executable, "-m", "tradeoffs.experiments", cwd=folder)
     assert table.returncode == 0, table.stderr
     assert all(name in table.stdout for name in RANKS)
@@ -392,14 +399,18 @@ def test_a_kill_while_it_is_taken_or_goes_back_does_not_lose_it(fresh, tmp_path,
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["-S", "train.stepz=2"], "stepz"),
+        (
+            ["-S", "train.stepz=2"],
+            "-S train.stepz: params.yaml has no such key (did you mean train.steps?); a new one ",
+        ),
+        (["-S", "~sed"], "-S sed: params.yaml has no such key (did you mean seed?)"),
         (["-S", "train.steps="], "steps"),
         (["-S", "train.steps"], "-S train.steps"),
-        (["-S", "train.steps=20", "no_such_step"], "no_such_step"),
+        (["-S", "train.steps=20", "finetun"], "finetun: dvc.yaml has no such stage or step (did you mean finetune?)"),
         (["-S", "train.steps=20", "--name", "a/b"], "a/b"),
         (["--name", "a"], "add -S"),
         (["prepare@demo"], "add -S"),
-        (["-S", "train.steps=20", "--dry"], "--dry"),
+        (["-S", "train.steps=20", "--dry"], "`python -m tradeoffs.repro --dry`"),
     ],
 )
 def test_what_cannot_be_run_is_one_error_and_nothing_is_queued(fresh, tmp_path, options, said):

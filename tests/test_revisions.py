@@ -114,7 +114,7 @@ def test_a_commit_has_any_name_that_git_takes(project):
     git("tag", "-a", "v1", "-m", "one")
     for name in (sha, sha[:8], "main", "v1", "HEAD~0"):
         assert Revision(name).sha == sha
-    assert str(Revision("v1")) == f"v1 ({sha[:7]})" and str(Revision(sha[:9])) == sha[:9]
+    assert str(Revision("v1")) == f"v1 ({sha[:7]})" and str(Revision(sha[:9])) == sha[:7]
 
 
 def test_an_experiment_has_the_name_that_dvc_shows(project):

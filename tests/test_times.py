@@ -23,6 +23,7 @@ def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(times, "hardware", lambda: HERE)
     monkeypatch.setattr(times, "calibrated", lambda: (20.0, "cpu"))
+    monkeypatch.setattr(times.os, "getloadavg", lambda: (0.0, 0.0, 0.0))
 
 
 @pytest.fixture
@@ -64,6 +65,19 @@ def test_a_slower_machine_takes_longer(written):
     assert first == "4 of 4 steps to run: prepare, 2 finetune, aggregate."
     assert second == "On this machine (Ours, 2 cores) about 11 min."
     assert "20 steps of a small network per second, 0.5 times as many" in third and "(Theirs, 8 cores: 40)" in third
+
+
+@pytest.mark.parametrize(("load", "rate"), [(1e6, 20.0), (0.0, 0.72)], ids=["loaded", "slow"])
+def test_a_busy_machine_is_taken_for_a_quiet_one_like_that_of_the_times(written, monkeypatch, load, rate):
+    monkeypatch.setattr(times.os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(times, "calibrated", lambda: (rate, "cpu"))
+    found = estimate(EVERY)
+    assert found.seconds == SECONDS
+    _, second, third = times.announcement(found)
+    assert second == "On this machine (Ours, 2 cores) about 6 min."
+    assert third.startswith("The machine is busy: the estimate is that of a quiet one, ") and "Theirs" in third
+    keep(dict.fromkeys(EVERY, 1.25), found)
+    assert (times.read() == written) == (load > 0)  # what is slow beside nothing else may be so always
 
 
 def test_what_follows_from_a_change_is_said_to_be_the_most_that_it_can_take(written):

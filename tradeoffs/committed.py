@@ -2,9 +2,9 @@
 
     python -m tradeoffs.committed
 
-For CI: it needs no data, in a fresh clone neither, and exit code 1 names what would run or is stale. Stages are looked
-at as by `dvc repro --dry --allow-missing`, but for folders such as data/raw that hold files of your own: where such a
-file is not there, its `.dvc` file tells what it is.
+For CI, and before a push: it needs no data, in a fresh clone neither, and exit code 1 names what would run, what is
+stale and what is not committed. Stages are looked at as by `dvc repro --dry --allow-missing`, but for folders such as
+data/raw that hold files of your own: where such a file is not there, its `.dvc` file tells what it is.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,8 @@ from dvc_data.hashfile.tree import Tree
 
 from tradeoffs import artifacts, readme
 from tradeoffs.common.texts import harmless
+from tradeoffs.merge import tree
+from tradeoffs.merge.made import INPUTS, RESULTS
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
 
@@ -67,6 +69,8 @@ def _with(dep: Dependency, lacking: list[Output]) -> object:
 
 
 def problems() -> Iterator[str]:
+    if found := tree.uncommitted((*INPUTS, *RESULTS)):
+        yield f"not committed, so a clone would have another: {', '.join(found)}"
     with Repo() as repo, lock_repo(repo):
         steps, unknown = would_run(repo)
     for path in unknown:

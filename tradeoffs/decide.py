@@ -120,7 +120,8 @@ def shown(results: Results, found: Decision) -> Lines:
         kept = f"{len(found.fit)} of {len(order)} variants keep them"
         lines += [f"- Limits: {escaped('; '.join(limits.said(limited)))}. {kept}." if limited else "- No limits."]
         lines += [f"- Best that fits: {name_of(best)}, {label} {quality_of(results, best, name)}."]
-        lines += [f"- {_why(found, ours, best, cost)}", ""]
+        lines += [f"- {_why(found, ours, best, cost)}"]
+        lines += [*_narrowly(results, found), ""]
         lines += ["From what is shipped down to what is cheaper and worse:", ""]
         beside = {v: _lost(results, found, v, _against(found, v)) for v in found.pareto[cost]}
         lines += [*_table(results, found, beside, "against the best that fits"), ""]
@@ -135,6 +136,19 @@ def _why(found: Decision, ours: Variant, best: Variant, cost: str) -> str:
         return f"It is shipped, though not shown to be within the margin of {margin} of whichever is truly the best."
     which = "It" if ours == best else name_of(ours)
     return f"{which} is the cheapest by {COST[cost]} of what is shown to be within the margin of {margin} of the best."
+
+
+def _narrowly(results: Results, found: Decision) -> Lines:
+    """Of what ranks above all that fit the one that misses least: whoever set the limits may not have meant that."""
+    order, name = found.candidates.order, found.metric
+    above = order[: order.index(found.standing.best)]
+    if not above:
+        return []
+    least = above[choice.nearest([found.missed[v] for v in above])]
+    missed = limits.misses(found.candidates.table, order.index(least), found.missed[least])
+    return [
+        f"- Of the better ones {name_of(least)}, {quality_of(results, least, name)}, misses least: {'; '.join(missed)}."
+    ]
 
 
 def _against(found: Decision, variant: Variant) -> str:

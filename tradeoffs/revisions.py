@@ -37,7 +37,9 @@ class Revision:
         self.sha = None if name == WORKSPACE else _commit(name)
 
     def __str__(self) -> str:
-        return self.name if self.sha is None or self.sha.startswith(self.name) else f"{self.name} ({self.sha[:7]})"
+        if self.sha and self.sha.startswith(self.name):
+            return self.sha[:7]
+        return self.name if self.sha is None else f"{self.name} ({self.sha[:7]})"
 
     @cached_property
     def store(self) -> "Store":
@@ -86,12 +88,13 @@ class Revision:
             raise UserError(f"params.yaml of {self}: {'; '.join(problems)}; name a commit of today's form")
         return found
 
-    def results(self, resamples: int, decide: Decide, only: Sequence[Variant] = ()) -> Results:
+    def results(self, resamples: int, decide: Decide, only: Sequence[Variant] = (), seed: int | None = None) -> Results:
         """What it measured, of all its variants or `only` of some, by the margins and resamples of who asks.
 
-        Raises UserError if some of it is missing or not of today's form.
+        `seed` is that of the resamples, its own if there is none. Raises UserError if some of it is missing or not of
+        today's form.
         """
-        seed = self.params.get("seed")
+        seed = self.params.get("seed") if seed is None else seed
         if type(seed) is not int:
             raise UserError(f"params.yaml of {self}: no whole number for seed; name a commit of today's form")
         try:
@@ -113,7 +116,7 @@ class Revision:
         if self.sha is None:
             return Path()
         root = FOLDER / self.sha
-        for path, cached in self.located(self._wanted(only)).items():
+        for path, cached in self.located(self.wanted(only)).items():
             link = root / path
             link.parent.mkdir(parents=True, exist_ok=True)
             if not (link.is_symlink() and link.readlink() == cached):
@@ -122,7 +125,7 @@ class Revision:
                 fresh.replace(link)
         return root
 
-    def _wanted(self, only: Sequence[Variant]) -> list[str]:
+    def wanted(self, only: Sequence[Variant] = ()) -> list[str]:
         """The files that results are read from; and the folders of which they are all read."""
         run, listed = self.run, list(only) or variants(self.run)
         found = [SCORES, COST, *(path for variant in listed for path in (variant.items, variant.facts))]
@@ -141,7 +144,7 @@ class Revision:
         Of a folder that a stage made, all files; of one that only some files are asked of, these alone are fetched.
         Raises UserError if dvc.lock or the remote lacks some of it.
         """
-        owners = {path: self._owner(path) for path in wanted}
+        owners = {path: self.owner(path) for path in wanted}
         self.store.bring(self.outputs[owner] for owner in owners.values() if owner)
         hashes: dict[str, str | None] = {}  # of each file; None: in a folder of which nothing is known
         unknown = []
@@ -151,7 +154,7 @@ class Revision:
             elif not self.outputs[owner].endswith(".dir"):
                 hashes |= {path: self.outputs[path]} if path == owner else {}
                 unknown += [] if path == owner else [path]
-            elif (listed := self._listed(owner)) is None:
+            elif (listed := self.listed(owner)) is None:
                 hashes[path] = None
             elif path == owner:
                 hashes |= listed
@@ -172,7 +175,7 @@ class Revision:
             )
         return {path: cached for path, cached in located.items() if cached}
 
-    def _listed(self, folder: str) -> dict[str, str] | None:
+    def listed(self, folder: str) -> dict[str, str] | None:
         """The hashes of the files of a folder, by their paths; None if its list is not in the cache."""
         listing = self.store.path(self.outputs[folder])
         if listing is None:
@@ -183,7 +186,7 @@ class Revision:
                 raise UserError(f"dvc.lock of {self}: {folder} holds {name!r}, which lies elsewhere")
         return {f"{folder}/{name}": oid for name, oid in found.items()}
 
-    def _owner(self, path: str) -> str | None:
+    def owner(self, path: str) -> str | None:
         """The output that a file is, or lies in."""
         return next((str(p) for p in (Path(path), *Path(path).parents) if str(p) in self.outputs), None)
 
@@ -256,6 +259,20 @@ class Store:
         """The file of a hash in the cache; None if it is not there."""
         found = Path(self._repo.cache.local.oid_to_path(oid))
         return found if found.is_file() else None
+
+    def hash_of(self, path: str) -> str | None:
+        """The hash of a file or folder that lies here, as DVC has it of a dep; None if there is none.
+
+        What DVC has hashed before, and has not changed since, is not read again.
+        """
+        from dvc_data.hashfile.build import build
+        from dvc_objects.fs.local import localfs
+
+        if not Path(path).exists():
+            return None
+        there = str(Path(path).absolute())
+        _, _, found = build(self._repo.cache.local, there, localfs, "md5", ignore=self._repo.dvcignore, dry_run=True)
+        return str(found.hash_info.value)
 
     def bring(self, oids: Iterable[str]) -> None:
         """What the cache lacks, from the remote, if there is one; what that lacks stays missing.

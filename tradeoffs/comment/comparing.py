@@ -15,7 +15,7 @@ def compared(base: Revision, head: Revision, path: Path | None) -> Compared | st
 
     Raises UserError if the policy cannot be read.
     """
-    policy = policies.read(path)
+    policy = policies.of(base, head, path)
     try:
         gate = judge(base, head, policy)
         return Compared(gate, gate if policy.variants == "all" else judge(base, head, replace(policy, variants="all")))

@@ -7,9 +7,12 @@ number is worse by more than its margin, and that is shown. 1: something is show
 something that is needed is missing, which is said with what to do.
 """
 
+import os
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
+from typing import TextIO
 
 from tradeoffs.common import files
 from tradeoffs.common.texts import harmless
@@ -26,28 +29,49 @@ from tradeoffs.revisions import WORKSPACE, Revision
 
 def main(base: str, head: str, policy: Path | None, md: Path | None, json: Path | None, junit: Path | None) -> None:
     try:
-        gate = judge(Revision(base), Revision(head), policies.read(policy))
-        texts = {md: writing.markdown(gate), json: writing.dumped(writing.document(gate)), junit: writing.junit(gate)}
-        code, said = gate.exit_code, writing.markdown(gate)
+        sides = Revision(base), Revision(head)
+        gate = judge(*sides, policies.of(*sides, policy))
+        said = writing.markdown(gate)
+        for path, text in ((md, said), (json, writing.dumped(writing.document(gate))), (junit, writing.junit(gate))):
+            _write(path, text)
+        code = gate.exit_code
+        _print(said, sys.stdout)
     except Exception as error:  # Python would end with 1, which says that something is worse
+        code = EXIT[NOT_SHOWN]
         message = str(error) if isinstance(error, UserError) else lacking(error)
         if not message:
-            traceback.print_exc()
+            with suppress(OSError):
+                traceback.print_exc()
             message = f"a bug of the gate: {type(error).__name__}; its traceback is above"
-        texts = {
-            md: f"**{NOT_SHOWN}**: {escaped(message)}\n",
-            json: writing.dumped(writing.failed(message)),
-            junit: writing.junit_failed(message),
-        }
-        code, said = EXIT[NOT_SHOWN], ""
-        print(f"error: {harmless(message)}", file=sys.stderr)
-    for path, text in texts.items():
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            files.write_text(path, text)
-    if said:
-        print(said)
+        with suppress(OSError):
+            _print(f"error: {harmless(message)}", sys.stderr)
+        failed = f"**{NOT_SHOWN}**: {escaped(message)}\n", writing.dumped(writing.failed(message))
+        for path, text in zip((md, json, junit), (*failed, writing.junit_failed(message)), strict=True):
+            with suppress(OSError, UserError):  # one of them may be what is wrong
+                _write(path, text)
     sys.exit(code)
+
+
+def _write(path: Path | None, text: str) -> None:
+    """Raises UserError if it cannot be written."""
+    if path is None:
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_text(path, text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {lacking(error) or error.strerror}") from error
+
+
+def _print(text: str, stream: TextIO) -> None:
+    """A reader that has seen enough (head, less) changes no exit code."""
+    try:
+        print(text, file=stream, flush=True)
+    except OSError as error:
+        # What is still in the buffer would be written when Python ends, and be its exit code.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise
 
 
 if __name__ == "__main__":

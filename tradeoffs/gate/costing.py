@@ -14,6 +14,10 @@ from tradeoffs.results import costs
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
 
+HOUR = "the machine's hour, llama.cpp, torch or evaluation code; measure both in one session to tell"
+FEW_ROUNDS = "the rounds are too far apart; more of them (evaluate.cost.rounds) may tell"
+ROUNDING = 1e-9
+
 
 class Costing:
     """The costs of two sides; `unlike` is why what both measured is not compared, if it is not."""
@@ -37,20 +41,26 @@ class Costing:
             word: Word = LEFT_OUT if name not in self.policy.costs and "gpu" in name else NOT_COMPARED
             return Row(name, label, "cost", old, new, None, None, word, note=f"not measured {_in(where)}")
         margin = self.policy.tolerance(name) * old
-        word, note, hour = self._judged(theirs, ours, name)
+        word, note, hour = self._judged(theirs, ours, name, new / old if old else 1.0)
         if word in (NOT_COMPARED, LEFT_OUT):
             return Row(name, label, "cost", old, new, None, margin, word, note=note)
+        if word == SAME:  # without an interval, which would be that of the hour
+            alike = Interval(new - old, new - old, new - old, 0.0)
+            return Row(name, label, "cost", old, new, alike, margin, word, note=note)
         found = self._difference(theirs, ours, name, hour)
-        if word == SAME:
-            return Row(name, label, "cost", old, new, found, margin, word, note=note)
-        word = self._word(found, name, margin)
+        word, more = self._word(found, name, margin)
         moved: Moved = (
             "" if not found.excludes_0 or abs(found.value) <= margin else "better" if word == BETTER else "worse"
         )
+        note = "; ".join(filter(None, (note, more)))
         return Row(name, label, "cost", old, new, found, margin, word, note=note, moved=moved)
 
-    def _judged(self, theirs: Variant, ours: Variant, name: str) -> tuple[Word, str, Interval]:
-        """Whether a cost is judged, what is said of that, and by which factor the hour moved it."""
+    def _judged(self, theirs: Variant, ours: Variant, name: str, factor: float) -> tuple[Word, str, Interval]:
+        """Whether a cost is judged, what is said of that, and by which factor the hour moved it.
+
+        `factor` is head by base. What has the same shapes and runtime and moved beyond the tolerance was moved by
+        the hour, or by code that all share: two runs do not tell which, so it is left out, and never the same.
+        """
         still = Interval(1.0, 1.0, 1.0, 0.0)
         if name == "size_mb":
             return PASS, "", still
@@ -59,12 +69,18 @@ class Costing:
             return LEFT_OUT, f"measured on another device ({devices[0]}, {devices[1]})", still
         if self.unlike:
             return NOT_COMPARED, self.unlike, still
+        same = _form(self.before, theirs) == _form(self.after, ours)
+        near = abs(factor - 1) <= self.policy.tolerance(name)
         if "memory" in name:
-            return PASS, "", still
+            return (SAME, "the same shapes and runtime", still) if same and near else (PASS, "", still)
         if not self.same_hardware:
             return LEFT_OUT, "measured on other hardware", still
-        if _form(self.before, theirs) == _form(self.after, ours):
+        if same and near:
             return SAME, "the same shapes and runtime: what differs is the hour", still
+        if same:
+            hour = self._hour(name)
+            every = f", all of the same shapes by {hour.value:.2f}" if hour else ""
+            return LEFT_OUT, f"moved by {factor:.2f}{every}: {HOUR}", still
         hour = self._hour(name)
         if hour is None:
             return LEFT_OUT, "nothing unchanged was measured in both runs to tell the hour from the change", still
@@ -86,14 +102,19 @@ class Costing:
         )
         return Interval(new / hour.value - old, least / hour.high - high, most / hour.low - low, 0.0)
 
-    def _word(self, found: Interval, name: str, margin: float) -> Word:
-        """Worse, or better, is what is so by more than the margin and by intervals that do not overlap."""
+    def _word(self, found: Interval, name: str, margin: float) -> tuple[Word, str]:
+        """Worse, or better, is what is so by more than the margin and by intervals that do not overlap; it passes if
+        no end is worse by more. Of a speed that is asked too much, as hours differ: it is said, and left out."""
         sign = -1 if costs.CHEAPER.get(name, "higher") == "lower" else 1
         value = sign * found.value
         low, high = sorted((sign * found.low, sign * found.high))
         if value < -margin:
-            return WORSE if high < 0 else NOT_SHOWN
-        return BETTER if value > margin and low > 0 else PASS
+            return (WORSE, "") if high < 0 else (NOT_SHOWN, FEW_ROUNDS)
+        if value > margin and low > 0:
+            return BETTER, ""
+        if low >= -margin - ROUNDING * abs(margin):
+            return PASS, ""
+        return (NOT_SHOWN if "memory" in name else LEFT_OUT), f"within the margin, and not shown to be: {FEW_ROUNDS}"
 
 
 def _ends(results: Results, variant: Variant, name: str) -> tuple[float, float, float]:

@@ -10,7 +10,7 @@ import hashlib
 import json
 from functools import cached_property
 
-from tradeoffs.gate import committed
+from tradeoffs.gate import hashes
 from tradeoffs.metrics import Metric
 from tradeoffs.revisions import Revision
 
@@ -44,7 +44,7 @@ class Changed:
     @cached_property
     def _fits(self) -> dict[Revision, bool]:
         """Whether the scores of a side were made by the code that it holds."""
-        return {side: _locked(side) == {path: committed.digest(side, path) for path in CODE} for side in self._sides}
+        return {side: _locked(side) == {path: hashes.digest(side, path) for path in CODE} for side in self._sides}
 
 
 def _locked(side: Revision) -> dict[str, str]:

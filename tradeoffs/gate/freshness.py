@@ -2,22 +2,24 @@
 
 import hashlib
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from tradeoffs.common.cells import COST, SCORES, variants
-from tradeoffs.gate import committed
+from tradeoffs.gate import hashes
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.revisions import WORKSPACE, Revision
+from tradeoffs.revisions import Revision
+
+Entries = dict[str, dict[str, Any]]
 
 DECISION = "metrics/decision.json"
 MOST = 5  # problems that are listed
-CODE = ("tradeoffs/", "stages/")
+CODE = tuple(f"{folder}/" for folder in hashes.CODE)
 
 
 def require(side: Revision) -> None:
     """Raises UserError if what a revision measured is not what its params.yaml and code would."""
-    if found := problems(side):
+    if found := list(problems(side)):
         listed = "\n  ".join(found[:MOST])
         more = f"\n  and {len(found) - MOST} more" if len(found) > MOST else ""
         what = "make run, then commit dvc.lock and what it made" if side.sha else "make run"
@@ -26,33 +28,44 @@ def require(side: Revision) -> None:
         )
 
 
-def problems(side: Revision) -> list[str]:
+def problems(side: Revision) -> Iterator[str]:
     """What does not fit: settings, code, entries among each other and, of the workspace, files on disk."""
-    entries = needed(side)
-    return list(
-        dict.fromkeys([*_settings(side, entries), *_entries(side, entries), *_code(side, entries), *_files(side)])
-    )
+    listed = {stage: entry for stage, entry in side.lock.items() if _is_listed(side, stage)}
+    entries = needed(side, listed)
+    said = set[str]()
+    for one in chain(_settings(side, entries), _entries(side, entries, listed), _code(side, entries), _files(side)):
+        if one not in said:
+            yield one
+        said.add(one)
 
 
-def needed(side: Revision) -> dict[str, dict[str, Any]]:
-    """The entries of dvc.lock that the numbers of its run list come from: it keeps those of earlier run lists, too."""
-    made_by = {str(out["path"]): stage for stage, entry in side.lock.items() for out in entry.get("outs") or ()}
-    read = [str(path) for variant in variants(side.run) for path in (variant.items, variant.facts)]
-    todo: list[str] = [stage for stage in ("score", "aggregate") if stage in side.lock]
-    todo += [made_by[path] for path in [*read, str(SCORES), str(COST)] if path in made_by]
-    found: dict[str, dict[str, Any]] = {}
+def _is_listed(side: Revision, stage: str) -> bool:
+    """Whether a stage is one of the run list: dvc.lock keeps those of earlier ones, too."""
+    run = side.run
+    names = {*run.models, *run.datasets, *run.methods, *run.precisions, *run.quants, *map(str, run.seeds)}
+    return set(stage.partition("@")[2].split("-")) <= names | {""}
+
+
+def needed(side: Revision, listed: Entries) -> Entries:
+    """Of the entries of the run list those that its numbers come from."""
+    made_by = {str(out["path"]): stage for stage, entry in listed.items() for out in entry.get("outs") or ()}
+    todo: list[str] = [stage for stage in ("score", "aggregate") if stage in listed]
+    todo += [made_by[owner] for owner in map(side.owner, side.wanted()) if owner in made_by]
+    found: Entries = {}
+    followed: set[str] = set()
     while todo:
         stage = todo.pop()
         if stage in found:
             continue
-        found[stage] = side.lock[stage]
-        for dep in found[stage].get("deps") or ():
-            path = Path(dep["path"])
-            todo += [made_by[str(owner)] for owner in (path, *path.parents) if str(owner) in made_by]
+        found[stage] = listed[stage]
+        for path in {dep["path"] for dep in found[stage].get("deps") or ()} - followed:
+            followed.add(path)
+            todo += [made_by[str(owner)] for owner in (Path(path), *Path(path).parents) if str(owner) in made_by]
+            todo += [stage for out, stage in made_by.items() if out.startswith(f"{path}/")]
     return found
 
 
-def _settings(side: Revision, entries: dict[str, dict[str, Any]]) -> Iterator[str]:
+def _settings(side: Revision, entries: Entries) -> Iterator[str]:
     for stage, entry in entries.items():
         for key, was in ((entry.get("params") or {}).get("params.yaml") or {}).items():
             now = _at(side.params, key)
@@ -66,12 +79,18 @@ def _at(block: Any, key: str) -> Any:
     return block
 
 
-def _entries(side: Revision, entries: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """What one stage made, and what another says to have read of it."""
+def _entries(side: Revision, entries: Entries, listed: Entries) -> Iterator[str]:
+    """What one stage made, and what another says to have read of it; and, of the workspace, what no stage makes."""
+    made = _Made(side, listed)
     for stage, entry in entries.items():
         for dep in entry.get("deps") or ():
             path, md5 = dep["path"], dep.get("md5")
-            if side.outputs.get(path, md5) != md5:
+            if path.startswith(CODE):
+                continue
+            found, unknown = made.now(path)
+            if unknown:
+                yield f"{stage}: whether it was run with this {path} is not known, {unknown}"
+            elif found != md5 and (found or side.sha is None):
                 yield f"{stage}: was run with another {path}"
     deps = {stage: {dep["path"]: dep.get("md5") for dep in entry.get("deps") or ()} for stage, entry in entries.items()}
     for path, md5 in deps.get("score", {}).items():
@@ -79,14 +98,47 @@ def _entries(side: Revision, entries: dict[str, dict[str, Any]]) -> Iterator[str
             yield f"aggregate: was run with another {path}"
 
 
-def _code(side: Revision, entries: dict[str, dict[str, Any]]) -> Iterator[str]:
+class _Made:
+    """What the stages of the run list made, as another stage depends on it: a file, a file in a folder, or a folder."""
+
+    def __init__(self, side: Revision, listed: Entries):
+        self.side, self._found = side, dict[str, tuple[str | None, str]]()
+        outs = {str(out["path"]) for entry in listed.values() for out in entry.get("outs") or ()}
+        self.outs = {path: md5 for path, md5 in side.outputs.items() if path in outs}
+
+    def now(self, path: str) -> tuple[str | None, str]:
+        """Its hash, None of what is not there; and why it is not known, if it is not."""
+        if path not in self._found:
+            self._found[path] = self._now(path)
+        return self._found[path]
+
+    def _now(self, path: str) -> tuple[str | None, str]:
+        side, owner = self.side, self.side.owner(path)
+        if path == owner:
+            return side.outputs[path], ""
+        within = [owner] if owner else [out for out in self.outs if out.startswith(f"{path}/")]
+        if not within:
+            return hashes.digest(side, path) if side.sha is None else None, ""
+        side.store.bring(side.outputs[out] for out in within if side.outputs[out].endswith(".dir"))
+        files: dict[str, str] = {}
+        for out in within:
+            found = side.listed(out) if side.outputs[out].endswith(".dir") else {out: side.outputs[out]}
+            if found is None:
+                return None, f"as the list of what is in {out} is neither in DVC's cache nor in {side.store.remote}"
+            files |= found
+        if owner:
+            return files.get(path), "" if path in files else f"as {owner} has no such file"
+        return hashes.folder_hash({name[len(path) + 1 :]: md5 for name, md5 in files.items()}), ""
+
+
+def _code(side: Revision, entries: Entries) -> Iterator[str]:
     wanted: dict[tuple[str, str], str] = {}
     for stage, entry in entries.items():
         for dep in entry.get("deps") or ():
             if dep["path"].startswith(CODE):
                 wanted.setdefault((dep["path"], dep["md5"]), stage)
     for (path, md5), stage in wanted.items():
-        if committed.digest(side, path) != md5:
+        if hashes.digest(side, path) != md5:
             yield f"{stage}: was run with another {path}"
 
 
@@ -95,14 +147,14 @@ def _files(side: Revision) -> Iterator[str]:
     text = side.text(DECISION)
     if text is not None and side.outputs.get(DECISION, md5 := _md5(text.encode())) != md5:
         yield f"{DECISION}: not as dvc.lock has it"
-    if side.name != WORKSPACE:
+    if side.sha is not None:
         return
-    for path in [*(variant.items for variant in variants(side.run)), SCORES]:
-        if path.as_posix() not in side.outputs:
+    for path in dict.fromkeys(side.owner(path) or path for path in side.wanted()):
+        if path not in side.outputs:
             yield f"{path}: not made yet"
-        elif not path.is_file():
+        elif (found := hashes.digest(side, path)) is None:
             yield f"{path}: not here; dvc pull, or dvc checkout"
-        elif _md5(path.read_bytes()) != side.outputs[path.as_posix()]:
+        elif found != side.outputs[path]:
             yield f"{path}: not as dvc.lock has it"
 
 

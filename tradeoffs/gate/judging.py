@@ -7,7 +7,7 @@ from typing import Any
 
 from tradeoffs import params
 from tradeoffs.common.cells import Pair, Variant
-from tradeoffs.gate import committed, freshness
+from tradeoffs.gate import freshness, hashes
 from tradeoffs.gate.costing import Costing
 from tradeoffs.gate.freshness import DECISION
 from tradeoffs.gate.pairing import Pairing, section
@@ -60,9 +60,9 @@ def judge(base: Revision, head: Revision, policy: Policy) -> Gate:
     dvc.lock that is not of its params.yaml and code; or where the policy names a variant that neither has.
     """
     freshness.require(head)
-    settings = _settings(head)
-    margins, notes = _margins(base, settings[2])
-    before, after = (_results(side, *settings) for side in (base, head))
+    seed, resamples, decide = _settings(head)
+    margins, notes = _margins(base, decide)
+    before, after = (side.results(resamples, decide, seed=seed) for side in (base, head))
     pairing = Pairing(base, head, before, after)
     quality = Quality(pairing, gated_metrics(policy, margins), set(policy.metrics))
     costing = Costing(before, after, policy, pairing.of_costs())
@@ -94,20 +94,6 @@ def _settings(head: Revision) -> tuple[int, int, params.Decide]:
     if type(seed) is not int or type(resamples) is not int or resamples < 1:
         raise UserError(f"params.yaml of {head}: no whole numbers for seed and evaluate.bootstrap")
     return seed, resamples, decide
-
-
-def _results(side: Revision, seed: int, resamples: int, decide: params.Decide) -> Results:
-    """What a side measured, by the same draws as the other. Raises UserError if that is missing or of another form."""
-    root = side.folder()
-    try:
-        return Results(side.run, seed, resamples, decide, root=root)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:  # pyarrow's are ValueErrors, too
-        if side.sha is None:
-            raise
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise UserError(
-            f"{side}: what it measured is not of today's form ({said}); run it anew, or name another"
-        ) from error
 
 
 def _margins(base: Revision, decide: params.Decide) -> tuple[dict[str, float], list[str]]:
@@ -163,18 +149,16 @@ def _wanted(policy: Policy, before: Results, after: Results, recommended: set[st
 def _of_sides(base: Revision, head: Revision, policy: Policy) -> list[str]:
     """What a reader has to know of the two sides, whatever was measured."""
     notes = []
-    if committed.is_within(base, head) is False:
+    if hashes.is_within(base, head) is False:
         notes.append(
             f"{head.name} lacks commits of {base.name}: what those made better looks worse here; merge them, or name "
             "as --base what git merge-base prints"
         )
     if base.params.get("seed") != head.params.get("seed"):
         notes.append(f"another seed: {base.params.get('seed')} in base, {head.params.get('seed')} in head")
-    if stale := freshness.problems(base):
-        notes.append(f"dvc.lock of {base} is not of its commit ({stale[0]}): what it holds is compared")
-    if policy.name and base.sha and (text := base.text(policy.name)) is not None and text != head.text(policy.name):
-        notes.append(f"{policy.name} is not that of {base.name}")
-    return notes
+    if stale := next(freshness.problems(base), ""):
+        notes.append(f"dvc.lock of {base} is not of its commit ({stale}): what it holds is compared")
+    return [*notes, *policy.notes]
 
 
 def _gated(before: Results, after: Results, variant: Variant, named: bool) -> Gated:

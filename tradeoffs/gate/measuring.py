@@ -19,6 +19,7 @@ from tradeoffs.results.intervals import LEVEL
 from tradeoffs.results.simultaneous import LEAST, SIZES
 
 ONE_SIDED = float(ndtri(LEVEL))
+FEW = 30  # items; of fewer the bootstrap's tails are too short to show that anything is worse
 NEVER = 1e9  # standard errors
 ROUNDING = 1e-12  # of the values: a standard error below it is that of sums of floats
 
@@ -65,6 +66,7 @@ class Sample:
 class Shown:
     """What is shown of a difference. `low` and `high`: one-sided 95 % bounds. `moved`: -1 and 1 where it is not 0 by an
     interval that holds for all rows together. `items` would decide what is open; None: nothing is, or none would.
+    `needed`: see `beyond`.
     """
 
     low: float
@@ -73,6 +75,7 @@ class Shown:
     worse: bool
     moved: int
     items: int | None
+    needed: float
 
 
 def error_of(drawn: np.ndarray, items: int, least: float, scale: float) -> float:
@@ -130,18 +133,20 @@ def _one(sample: Sample, far: float, away: float) -> Shown:
         drawn = sample.drawn[1:][np.isfinite(sample.drawn[1:])]
         ends = np.quantile(drawn, [1 - LEVEL, LEVEL])
         low, high = min(low, float(ends[0])), max(high, float(ends[1]))
-    passes = low > -sample.margin
+    passes = low > -sample.margin and sample.items > 1
     needed = max(critical, sample.critical(far)) * error if error else 0.0
-    worse = not passes and high < -sample.margin and sample.value + needed < -sample.margin
+    worse = sample.items >= FEW and high < -sample.margin and sample.value + needed < -sample.margin
     moved = sample.critical(away) * error if error else 0.0
-    side = 0 if not sample.value or abs(sample.value) <= moved else int(np.sign(sample.value))
-    return Shown(low, high, passes, worse, side, None if passes or worse else _deciding(sample, far))
+    side = 0 if sample.items < 2 or not sample.value or abs(sample.value) <= moved else int(np.sign(sample.value))
+    return Shown(low, high, passes, worse, side, None if passes or worse else _deciding(sample, far), far)
 
 
 def _deciding(sample: Sample, far: float) -> int | None:
     """How many items would decide, had they the same values; None where no number up to the largest of SIZES would."""
     behind = sample.value + sample.margin
     for items in SIZES[sample.items < SIZES].tolist():
+        if behind < 0 and items < FEW:
+            continue
         critical = sample.critical(ONE_SIDED if behind > 0 else far, items)
         if abs(behind) > critical * sample.whole_error(items):
             return int(items)

@@ -1,16 +1,17 @@
 """What a gate judges, and by which margins: gate.yaml, read as strictly as params.yaml. Every key may be left out."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tradeoffs import metrics
 from tradeoffs.params import reading
 from tradeoffs.params.fields import NonNegative, PositiveFloat
-from tradeoffs.params.parsing import parsed, problems_of, shown
+from tradeoffs.params.parsing import parsed, plain, problems_of, shown
 from tradeoffs.plumbing.errors import UserError, near
 from tradeoffs.results import costs
+from tradeoffs.revisions import Revision
 
 PATH = Path("gate.yaml")
 Which = Literal["recommended", "all"] | tuple[str, ...]
@@ -29,6 +30,8 @@ class Policy:
     costs: dict[str, float] = field(default_factory=dict)
     ignore: tuple[str, ...] = ()
     name: str = ""  # of the file; "": none
+    notes: tuple[str, ...] = ()  # whose file it is, where a reader has to know
+    unseen: str = ""  # what only a file of the head leaves out, which nobody has agreed to yet
 
     def tolerance(self, cost: str) -> float:
         """The part of a cost that is no loss: as set here, or what the report takes for nothing to decide by."""
@@ -47,17 +50,33 @@ class _File:
     ignore: list[str] | None = None
 
 
-def read(path: Path | None) -> Policy:
-    """The policy in a file; without a name gate.yaml, or what holds without one.
+def of(base: Revision, head: Revision, path: Path | None) -> Policy:
+    """The policy that judges: of the file named, else gate.yaml of the base, so that no change sets what judges it; of
+    the head where the base has none.
 
-    Raises UserError with all that is wrong with the file, or if there is none of that name.
+    Raises UserError as `read`.
     """
-    if path is None and not PATH.exists():
+    if path is not None:
+        return read(path)
+    old, new = (side.text(PATH.name) for side in (base, head))
+    if old is not None:
+        notes = (f"{PATH} of {head.name} is another: judged by that of {base.name}",) if new != old else ()
+        return replace(_read(plain(old.encode(), f"{PATH} of {base}"), str(PATH)), notes=notes)
+    if new is None:
         return Policy()
-    path = path or PATH
+    found = _read(plain(new.encode(), f"{PATH} of {head}"), str(PATH))
+    unseen = f"a {PATH} that {base.name} does not have, which ignores {len(found.ignore)} metrics and costs"
+    return replace(found, notes=(f"judged by {unseen}",), unseen=unseen)
+
+
+def read(path: Path) -> Policy:
+    """The policy in a file. Raises UserError with all that is wrong with it, or if there is none of that name."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; --policy names one like docs/gate.md shows, without it {PATH} is taken")
-    raw = parsed(path)
+    return _read(parsed(path), str(path))
+
+
+def _read(raw: Any, path: str) -> Policy:
     problems = list(problems_of(raw))
     found: _File | None = None if problems else reading.read(_File, {} if raw is None else raw, "", problems)
     if found is not None and not problems:
@@ -73,7 +92,7 @@ def read(path: Path | None) -> Policy:
         found.metrics or {},
         found.costs or {},
         tuple(found.ignore or ()),
-        str(path),
+        path,
     )
 
 

@@ -77,6 +77,8 @@ class Quality:
         if verdicts.is_mean(name):
             scores = np.stack([old.sums[:, 0], new.sums[:, 0]])
             least = float(simultaneous.least_errors(scores, margin, metrics.metric(name)[1].right_or_wrong)[0, 1])
+            if np.array_equal(*scores):  # no change says how large one is, so it may be a whole answer
+                least = max(least, float(np.sqrt(max(margin - margin**2, 0.0) / scores.shape[1])))
         error = measuring.error_of(drawn, len(old.sums), least, abs(values[0]))
         seeds, freedom = self._of_seeds(theirs.cell, ours.cell, old, new)
         row = Row(name, label, "quality", *values, None, margin, NOT_SHOWN)
@@ -149,13 +151,18 @@ def _finished(opened: Open, shown: Shown) -> Row:
     word: Word = WORSE if shown.worse else NOT_SHOWN
     if shown.passes:
         word = BETTER if shown.moved > 0 else PASS
-    beyond = word == NOT_SHOWN and shown.high < -sample.margin
+    note = ""
+    if word == NOT_SHOWN and shown.high < -sample.margin:
+        note = "beyond the margin, but of so many rows chance brings one as far"
+        if sample.items < measuring.FEW:
+            note = f"beyond the margin, but fewer than {measuring.FEW} items show nothing to be worse"
     return replace(
         row,
         difference=Interval(sign * sample.value, low, high, sample.whole_error()),
         word=word,
         items=_of_all(shown.items, opened.share),
-        note="beyond the margin, but of so many rows chance brings one as far" if beyond else "",
+        note=note,
+        needed=shown.needed,
         moved=MOVED[shown.moved],
     )
 

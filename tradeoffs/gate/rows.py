@@ -30,7 +30,8 @@ class Row:
     `difference` is head less base in the number's own sign. Its ends are one-sided 95 % bounds: it is above `low`, and
     it is below `high`, each with 95 %. `margin` is how much worse is no loss, in the number's own unit. `items` is how
     many test items would decide what is NOT SHOWN; None where nothing is open, or no number would. `moved`: by the
-    simultaneous interval it is not what it was, which can be within the margin.
+    simultaneous interval it is not what it was, which can be within the margin. `needed`: by how many
+    standard errors any row of this gate has to lie beyond its margin to be WORSE.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Row:
     items: int | None = None
     note: str = ""
     moved: Moved = ""
+    needed: float | None = None
 
 
 @dataclass(frozen=True)

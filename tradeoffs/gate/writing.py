@@ -29,8 +29,8 @@ from tradeoffs.report.formatting import code, escaped, short, shortened, signed,
 FEW = 30  # rows; of more only those that say something are in the table
 DIGITS = 6  # significant ones, in JSON
 READING = (
-    "head - base [low, high]: above low with 95 %, and below high with 95 %. PASS means shown to lose no more than the "
-    "margin."
+    "head - base [low, high]: above low with 95 %, and below high with 95 %; of a cost the widest that both intervals "
+    "over rounds allow. PASS means that the worse end is within the margin."
 )
 MOST = 100  # rows of a table, the worst first
 COLUMNS = ("", "", "base", "head", "head - base", "margin", "")
@@ -49,7 +49,10 @@ def sentence(gate: Gate) -> str:
         return f"**{WORSE}**: {', '.join(named[:3])}{more} ({against})"
     if gate.verdict == PASS:
         what = f"{count.total() - count[LEFT_OUT]} numbers"
-        return f"**{PASS}**: none of {what} is worse by more than its margin ({against})"
+        gone = sum(not one.rows and one.note.startswith("removed") for one in gate.gated)
+        more = f"; {gone} variant{'s' if gone > 1 else ''} removed" if gone else ""
+        more += f"; by {gate.policy.unseen}" if gate.policy.unseen else ""
+        return f"**{PASS}**: none of {what} is worse by more than its margin{escaped(more)} ({against})"
     opened = [f"{count[word]} {text}" for word, text in _OPEN.items() if count[word]]
     opened += [f"{one.note} ({_name(one)})" for one in gate.compared if one.missing]
     return f"**{NOT_SHOWN}**: {escaped('; '.join(opened) or 'nothing was compared')} ({against})"
@@ -77,7 +80,9 @@ def markdown(gate: Gate) -> str:
         rest = Counter(row.word for _, row in every) - Counter(row.word for _, row in shown)
         lines += [f"Not in the table: {', '.join(f'{number} {word}' for word, number in rest.items())}.", ""]
     if any(row.difference for _, row in every):
-        lines += [READING, ""]
+        needed = max((row.needed for _, row in every if row.needed), default=None)
+        fails = f" WORSE takes {needed:.2f} standard errors beyond the margin." if needed else ""
+        lines += [READING + fails, ""]
     return "\n".join(lines)
 
 
@@ -222,10 +227,11 @@ def _row(row: Row) -> dict[str, Any]:
         "base": row.base,
         "head": row.head,
         "difference": spread and spread.value,
-        "low": spread and spread.low,
-        "high": spread and spread.high,
+        "low": spread and spread.low if row.kind == "quality" or row.word != SAME else None,
+        "high": spread and spread.high if row.kind == "quality" or row.word != SAME else None,
         "margin": row.margin,
         "items_to_decide": row.items,
+        "errors_to_fail": row.needed,
         "moved": row.moved or None,
         "note": row.note or None,
     }

@@ -65,7 +65,7 @@ if __name__ == "__main__":
         help=f"MODEL-DATASET-METHOD-FORMAT, {RECOMMENDED} (the default) or MODEL-DATASET-{RECOMMENDED}",
     )
     parser.add_argument("--rev", default="HEAD", help="the last commit, and the one whose experiments --exp shows")
-    parser.add_argument("--since", metavar="REV", help="from this commit on")
+    parser.add_argument("--since", metavar="REV", help="from this commit on, of the last -n")
     parser.add_argument("-n", dest="count", type=cli.count, default=20, help="the last so many commits (20)")
     parser.add_argument("--exp", action="store_true", help="and the experiments that were made on the last commit")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write it as a table of numbers, too")

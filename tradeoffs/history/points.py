@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from scipy.special import ndtr, stdtrit
 from tqdm import tqdm
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import TRAINED, Pair, Variant
+from tradeoffs.gate.costing import Costing
 from tradeoffs.gate.pairing import Pairing, holder
+from tradeoffs.gate.policy import Policy
+from tradeoffs.gate.rows import LEFT_OUT, NOT_COMPARED, Word
 from tradeoffs.params import Decide
 from tradeoffs.plumbing.errors import UserError, near
 from tradeoffs.results import costs, simultaneous
@@ -57,6 +61,7 @@ class Point:
     difference: Interval | None = None
     broken: str = ""
     trained: bool = False
+    cost: Word | None = None  # what the gate says of a cost
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,9 @@ def known(metric: str) -> str:
 
 
 def commits(rev: str, since: str | None, count: int) -> list[Entry]:
-    """First parents of a commit that changed what a run leaves, oldest first; `since`: from what that commit has on.
+    """First parents of a commit that changed what a run leaves, oldest first: the last `count`.
+
+    `since`: from what that commit has on.
 
     Raises UserError if there is no such commit.
     """
@@ -102,7 +109,7 @@ def commits(rev: str, since: str | None, count: int) -> list[Entry]:
     found = _log("--first-parent", *span, "--", *LOCKED)
     if oldest:
         found += _log("--first-parent", "-n1", oldest, "--", *LOCKED)
-    return found[::-1]
+    return found[:count][::-1]
 
 
 def experiments(rev: str) -> list[Entry]:
@@ -137,8 +144,25 @@ def follow(asked: Asked, main: Sequence[Entry], tried: Sequence[Entry] = ()) -> 
     # Bounds that hold for all steps together, each a difference from nothing.
     drawn = [step for _, step in steps if step is not None]
     together = simultaneous.against(np.stack([np.zeros_like(drawn[0]), *drawn]), 0)[1:] if drawn else []
-    bounds = iter(together)
+    counts = [_items(asked, point) for point, step in steps if step is not None]
+    bounds = iter(_widened(one, items) for one, items in zip(together, counts, strict=True))
     return [point if step is None else replace(point, difference=next(bounds)) for point, step in steps]
+
+
+def _items(asked: Asked, point: Point) -> int:
+    assert point.results and point.variant
+    return len(point.results.sums(holder(point.results, point.variant, asked.metric), asked.metric))
+
+
+def _widened(found: Interval, items: int) -> Interval:
+    """By Student's t at the same tail, and the error that n - 1 gives: of few items the bootstrap's is too narrow."""
+    if not found.error:
+        return found
+    if items < 2:
+        return replace(found, low=-np.inf, high=np.inf)
+    error = found.error * (items / (items - 1)) ** 0.5
+    reach = float(-stdtrit(items - 1, ndtr(-(found.high - found.value) / found.error))) * error
+    return Interval(found.value, found.value - reach, found.value + reach, error)
 
 
 def _point(asked: Asked, entry: Entry, store: Store) -> Point:
@@ -198,7 +222,11 @@ def _step(asked: Asked, old: Point | None, new: Point) -> tuple[Point, np.ndarra
     new = replace(new, against=old.entry)
     pairing = Pairing(old.revision, new.revision, other, mine)
     if asked.is_cost:
-        return replace(new, broken=_other_costs(asked, pairing, other, mine)), None
+        policy = Policy(costs={asked.metric: costs.tolerance(asked.metric)})
+        every = Costing(other, mine, policy, pairing.of_costs()).rows(held, shown)
+        row = next(row for row in every if row.name == asked.metric)
+        left_out = row.word in (LEFT_OUT, NOT_COMPARED)
+        return replace(new, cost=row.word, broken=row.note if left_out else ""), None
     theirs, ours = holder(other, held, asked.metric), holder(mine, shown, asked.metric)
     if old.revision.params.get("seed") != new.revision.params.get("seed"):
         return replace(new, broken="other seed"), None
@@ -208,17 +236,3 @@ def _step(asked: Asked, old: Point | None, new: Point) -> tuple[Point, np.ndarra
     if not np.isfinite(drawn).all():
         return replace(new, broken="undefined in some resamples"), None
     return replace(new, trained=not pairing.same_trainings(theirs.cell, ours.cell)), drawn
-
-
-def _other_costs(asked: Asked, pairing: Pairing, old: Results, new: Results) -> str:
-    """Why two costs are not of one machine and way of measuring; what they differ by is nowhere paired."""
-    if asked.metric == "size_mb":
-        return ""
-    other = "other hardware" if old.costs.machine["hardware"] != new.costs.machine["hardware"] else ""
-    return pairing.of_costs() or ("" if "memory" in asked.metric else other)
-
-
-def told_apart(one: Interval, other: Interval, cost: str) -> bool:
-    """Whether two costs differ by more than their tolerance, with intervals that do not overlap."""
-    far = abs(one.value - other.value) > costs.tolerance(cost) * max(one.value, other.value)
-    return far and (one.high < other.low or other.high < one.low)

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from tradeoffs import metrics
 from tradeoffs.common import files
-from tradeoffs.history.points import Asked, Point, told_apart
+from tradeoffs.gate.rows import BETTER, WORSE
+from tradeoffs.history.points import Asked, Point
 from tradeoffs.report.formatting import Lines, escaped, interval_of, short, shortened, signed, table
 from tradeoffs.report.pictures.style import COLOURS, DIRECTION, STYLE, dot, drawn, error_bar, new_figure
 from tradeoffs.results import costs
@@ -75,19 +76,19 @@ def said(asked: Asked, point: Point, points: Sequence[Point]) -> str:
 def _moved(asked: Asked, point: Point, held: Point) -> str:
     assert point.value and held.value
     if asked.is_cost:
-        apart = told_apart(point.value, held.value, asked.metric)
-        value = point.value.value - held.value.value
-    else:
-        assert point.difference
-        apart, value = point.difference.excludes_0, point.difference.value
-        if not value and not point.difference.error:
+        if point.value.value == held.value.value:
             return "the same"
-    if not apart:
-        return "not told apart" if asked.is_cost else "within noise"
+        return {BETTER: "better", WORSE: "worse"}.get(point.cost or "", "not told apart")
+    assert point.difference
+    value = point.difference.value
+    if not value and not point.difference.error:
+        return "the same"
+    if not point.difference.excludes_0:
+        return "within noise"
     better = _better(asked.metric)
     word = "higher" if value > 0 else "lower"
     word = word if not better else "better" if word == better else "worse"
-    return word if asked.is_cost else f"{word}, beyond noise"
+    return f"{word}, beyond noise"
 
 
 def _before(point: Point, points: Sequence[Point]) -> Point:

@@ -16,30 +16,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tradeoffs import artifacts, params, readme
+from tradeoffs import params, readme
 from tradeoffs.common.texts import harmless
-from tradeoffs.merge import conflicts
-from tradeoffs.merge.conflicts import git
-from tradeoffs.merge.made import RESULTS
+from tradeoffs.merge import conflicts, tree
+from tradeoffs.merge.made import ARTIFACTS, INPUTS, LOCK, OUTPUTS, RESULTS
+from tradeoffs.merge.tree import git
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
 
 SECTION = "merge.tradeoffs"  # as .gitattributes names it
-# What Git notes while it waits for somebody, and what goes on from there.
-UNDER_WAY = {
-    "rebase-merge": "git rebase --continue",
-    "rebase-apply": "git rebase --continue",
-    "CHERRY_PICK_HEAD": "git cherry-pick --continue",
-    "REVERT_HEAD": "git revert --continue",
-    "MERGE_HEAD": "git commit --no-edit",
-}
 
 
 def install() -> None:
     """Names the driver in this clone's configuration, for all its worktrees."""
-    python = shlex.quote(sys.executable).replace("%", "%%")
+    python, below = (shlex.quote(word).replace("%", "%%") for word in (sys.executable, tree.prefix()))
+    # Git runs it at the top of the repository, with names of files from there on.
+    where = "" if below == "''" else f"PYTHONPATH={below} "
     git("config", f"{SECTION}.name", "either side of what a run makes again")
-    git("config", f"{SECTION}.driver", f"{python} -m tradeoffs.merge.driver %O %A %B %L %P")
+    git("config", f"{SECTION}.driver", f"{where}{python} -m tradeoffs.merge.driver %O %A %B %L %P")
     print("Installed: Git merges what is made by itself. After a merge or rebase: python -m tradeoffs.merge")
 
 
@@ -79,20 +73,32 @@ def run() -> None:
     if subprocess.run([sys.executable, "-m", "tradeoffs.repro"], env=env, check=False).returncode:
         raise UserError("the run failed, see above; nothing was staged: mend it, then run this again")
     if readme.is_wanted():
-        readme.write()
-    artifacts.main()
+        readme.write()  # the driver's block is ours, also where theirs alone has run and nothing is left to run
+
+
+def require_inputs() -> None:
+    """Raises UserError where results would be committed with other inputs than those that they were made of."""
+    merging = bool(tree.under_way())
+    if not (found := tree.uncommitted(INPUTS, unless_staged=merging)):
+        return
+    if merging:
+        raise UserError(f"not staged: {', '.join(found)}; `git add` what belongs to the merge, then run this again")
+    raise UserError(
+        f"not committed: {', '.join(found)}, and no merge is under way; commit it, then run this again. Or run it "
+        "as it is (`make run`), and commit it with its results (docs/merging.md)"
+    )
 
 
 def stage() -> str:
     """Puts the results into the index; what to do next."""
-    tracked = [path for path in RESULTS if Path(path).exists() or git("ls-files", "--", path)]
-    git("add", "-A", "--", *tracked)
-    for note, command in UNDER_WAY.items():
-        if Path(os.fsdecode(git("rev-parse", "--git-path", note).rstrip(b"\n"))).exists():
-            return command
+    # In metrics/ no new file comes of a merge: one that Git does not know is somebody's own. The folders are outputs.
+    git("add", "-u", "--", *(path for path in RESULTS if git("ls-files", "--", path)))
+    git("add", "-A", "--", *(path for path in (LOCK, ARTIFACTS, *OUTPUTS) if Path(path).exists()))
+    if following := tree.under_way():
+        return following
     if not git("diff", "--cached", "--name-only"):
         return ""
-    return "git commit --amend --no-edit   (or git commit -m '...', if the merge is pushed already)"
+    return "git commit --amend --no-edit" if tree.is_unpushed_merge() else "git commit -m 'Results of what was merged'"
 
 
 def main(install_it: bool, uninstall_it: bool, only_resolve: bool) -> None:
@@ -105,6 +111,7 @@ def main(install_it: bool, uninstall_it: bool, only_resolve: bool) -> None:
     if only_resolve:
         print("Nothing is in conflict. The results fit the merge after: python -m tradeoffs.merge")
         return
+    require_inputs()
     bring()
     run()
     following = stage()

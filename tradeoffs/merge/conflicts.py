@@ -1,12 +1,13 @@
 """The conflicts that a merge, rebase, cherry-pick or stash has left in Git's index; in made files they are resolved."""
 
-import subprocess
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tradeoffs.common import files
 from tradeoffs.merge import driver
 from tradeoffs.merge.made import README, is_made
-from tradeoffs.plumbing.errors import UserError
+from tradeoffs.merge.tree import git, prefix
 
 BASE, OURS, THEIRS = "1", "2", "3"  # what Git calls the stages of a path in conflict
 
@@ -15,18 +16,6 @@ BASE, OURS, THEIRS = "1", "2", "3"  # what Git calls the stages of a path in con
 class Resolved:
     made: list[str] = field(default_factory=list)  # paths that were resolved
     left: list[str] = field(default_factory=list)  # paths that somebody must resolve
-
-
-def git(*words: str, given: bytes | None = None) -> bytes:
-    """What Git says. Raises UserError where it fails."""
-    try:
-        done = subprocess.run(["git", *words], input=given, capture_output=True, check=False)
-    except FileNotFoundError as error:
-        raise UserError("git: not found; a merge is Git's") from error
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip()
-        raise UserError(f"git {words[0]} failed: {said}; run in the folder of dvc.yaml, of a clone")
-    return done.stdout
 
 
 def resolve() -> Resolved:
@@ -70,15 +59,30 @@ def _resolve_made(path: str, blobs: dict[str, str]) -> bool:
 
 
 def _resolve_readme(blobs: dict[str, str]) -> bool:
-    """Whether no text of it is in conflict. What somebody has resolved by hand is taken as it is."""
+    """Whether no text of it is in conflict. What somebody has edited since is kept; of the block ours counts."""
     path = Path(README)
-    if path.is_file() and not driver.MARK.search(path.read_bytes()):
-        git("add", "--", README)
-        return True
-    content, conflicts = driver.merged(README, _content(blobs[BASE]), _content(blobs[OURS]), _content(blobs[THEIRS]))
-    if not conflicts:
-        _put(README, content)
-    return not conflicts
+    if path.is_symlink() or not path.is_file():
+        return False
+    ours, here = _content(blobs[OURS]), path.read_bytes()
+    # A driver that could not start leaves ours, without a mark: Git takes that for a conflict.
+    if git("hash-object", "--", README).decode().strip() == blobs[OURS]:
+        resolved, _ = driver.merged(README, _content(blobs[BASE]), ours, _content(blobs[THEIRS]))
+    elif re.fullmatch(rb"(<>)+", _marks(driver.block(here))):
+        resolved = driver.with_block(driver.block(ours), here)
+    else:
+        resolved = here
+    if resolved != here:
+        with files.new_file(path) as unfinished:
+            unfinished.write_bytes(resolved)
+    if _marks(resolved):
+        return False
+    git("add", "--", README)
+    return True
+
+
+def _marks(text: bytes) -> bytes:
+    """Where conflicts begin (<) and end (>), in their order."""
+    return b"".join(found[1][:1] for found in driver.MARK.finditer(text))
 
 
 def _content(sha: str) -> bytes:
@@ -88,10 +92,5 @@ def _content(sha: str) -> bytes:
 def _put(path: str, content: bytes) -> None:
     """Into the index and the folder; by Git, which follows no symbolic link out of it."""
     sha = git("hash-object", "-w", "--stdin", given=content).decode().strip()
-    git("update-index", "--add", "--cacheinfo", f"100644,{sha},{_prefix()}{path}")
+    git("update-index", "--add", "--cacheinfo", f"100644,{sha},{prefix()}{path}")
     git("checkout-index", "-f", "--", path)
-
-
-def _prefix() -> str:
-    """Of the working directory, from the top of the repository on."""
-    return git("rev-parse", "--show-prefix").decode(errors="surrogateescape").rstrip("\n")

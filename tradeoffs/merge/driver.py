@@ -13,6 +13,7 @@ import sys
 import tempfile
 from pathlib import Path, PurePosixPath
 
+from tradeoffs.common.texts import harmless
 from tradeoffs.merge.made import LOCK, README
 from tradeoffs.plumbing import cli
 from tradeoffs.readme import BEGIN, END
@@ -76,9 +77,8 @@ def _entries(lock: bytes) -> tuple[str, dict[str, str]] | None:
 
 def _readme(base: bytes, ours: bytes, theirs: bytes, mark: int) -> tuple[bytes, bool]:
     """As text, of three with the block of ours; as they are where one of them has no such block."""
-    block = _block(ours)
-    if block:
-        base, theirs = (_with(block, text) for text in (base, theirs))
+    if mine := block(ours):
+        base, theirs = (with_block(mine, text) for text in (base, theirs))
     with tempfile.TemporaryDirectory() as folder:
         names = [str(Path(folder, name)) for name in NAMES]
         for path, content in zip(names, (ours, base, theirs), strict=True):
@@ -91,7 +91,7 @@ def _readme(base: bytes, ours: bytes, theirs: bytes, mark: int) -> tuple[bytes, 
     return done.stdout, done.returncode > 0
 
 
-def _block(text: bytes) -> bytes:
+def block(text: bytes) -> bytes:
     """From one marker to the other; nothing where they are not there, once each and in order."""
     begin, end = BEGIN.encode(), END.encode()
     if text.count(begin) != 1 or text.count(end) != 1 or text.index(end) < text.index(begin):
@@ -99,14 +99,17 @@ def _block(text: bytes) -> bytes:
     return text[text.index(begin) : text.index(end)]
 
 
-def _with(block: bytes, text: bytes) -> bytes:
-    theirs = _block(text)
-    return text.replace(theirs, block) if theirs else text
+def with_block(mine: bytes, text: bytes) -> bytes:
+    """`text` with another block; as it is where it has none."""
+    theirs = block(text)
+    return text.replace(theirs, mine) if theirs else text
 
 
 def main(base: Path, ours: Path, theirs: Path, mark: int, path: str) -> None:
     content, conflicts = merged(path, base.read_bytes(), ours.read_bytes(), theirs.read_bytes(), mark)
     ours.write_bytes(content)
+    if PurePosixPath(path).name == LOCK:  # the one that is in every such merge; Git itself would say nothing
+        print(harmless(f"{path}: made files were merged, now: python -m tradeoffs.merge"), file=sys.stderr)
     if conflicts:
         sys.exit(1)
 

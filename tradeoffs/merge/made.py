@@ -4,9 +4,12 @@ import os
 from pathlib import PurePosixPath
 
 PARAMS, README, LOCK, ARTIFACTS = "params.yaml", "README.md", "dvc.lock", "models/dvc.yaml"
-FOLDERS = ("metrics", "plots", "report")
+OUTPUTS = ("plots", "report")  # of which all is one output: DVC removes what else lies there
+FOLDERS = ("metrics", *OUTPUTS)
 MADE = (LOCK, ARTIFACTS, *FOLDERS)  # nobody writes in them; of README.md this is true of the block alone
 RESULTS = (*MADE, README)
+# What people write, or bring, that a run reads; `data/raw` and `models/raw` hold the .dvc files of what DVC tracks.
+INPUTS = (PARAMS, "dvc.yaml", "stages", "tradeoffs", "data/raw", "models/raw")
 COMMITTED = (PARAMS, *RESULTS)  # what `dvc exp run` and `make run` change in Git's files
 
 

@@ -77,7 +77,10 @@ def _no_use(
     if not exp and (changes or name):
         return "-S and --name are of experiments: add --exp"
     if exp and dry:
-        return "--dry: there is none of experiments; leave out --exp, or --dry"
+        return (
+            "--dry: there is none of experiments. To know what one value costs, commit params.yaml, write the value "
+            "into it, ask `python -m tradeoffs.repro --dry`, and take it back by `git checkout params.yaml`"
+        )
     if ray == "":
         return "--ray: expected the address of a Ray cluster, auto or HOST:PORT, got nothing"
     if exp and ray:

@@ -32,17 +32,18 @@ from dvc.repo.experiments.queue.remove import remove_tasks
 from dvc.repo.experiments.refs import ExpRefInfo
 from dvc.repo.experiments.utils import get_exp_rwlock
 from dvc.scm import NoSCM, add_no_submodules
+from dvc.stage.exceptions import StageNotFound
 from dvc.stage.run import prepare_kwargs
 from dvc.stage.utils import _get_stage_files
 from dvc.utils.cli_parse import to_path_overrides
 from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
 from dvc_task.proc.process import ProcessInfo
 from funcy import retry
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
 
 from tradeoffs import params
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.repro import dvc_gaps, pipeline, stops
+from tradeoffs.repro import asked, dvc_gaps, pipeline, stops
 
 LOCATION = "tradeoffs.repro"  # in DVC's notes, of what such a run has taken
 # Of the message of such an experiment, too: whatever ends a run, the next one finds by it what is to go back.
@@ -98,6 +99,8 @@ def queue(changes: Sequence[str], targets: Sequence[str], name: str | None) -> d
             remove_tasks(waiting, [entry for entry in waiting.iter_queued() if entry.stash_rev in found])
             if isinstance(error, ExperimentExistsError):
                 raise UserError(f"--name {name}: {error.name} is there already; dvc exp remove, or another") from error
+            if isinstance(error.__cause__, StageNotFound):
+                raise UserError(pipeline.no_step(repo, error.__cause__)) from error
             why = error.__cause__ if isinstance(error, InvalidArgumentError) else error
             if isinstance(why, (HydraException, OSError)):
                 raise UserError(f"-S {' -S '.join(changes)}: {str(why).partition(NOISE)[0]}") from error
@@ -109,10 +112,17 @@ def _check(changes: Mapping[str, list[str]]) -> None:
     """What one combination makes of params.yaml. Raises UserError, and what DVC does where it is no change of it."""
     with TemporaryDirectory() as folder:
         for path, some in changes.items():
-            copy = shutil.copy(path, folder)
-            apply_overrides(copy, some)
-            if path == str(params.PATH):
-                params.load_all(Path(copy), f"{params.PATH} of {_said(changes)}")
+            copy = Path(shutil.copy(path, folder))
+            ours = path == str(params.PATH)
+            try:
+                apply_overrides(copy, some)
+            except InvalidArgumentError as error:
+                wrong = ours and isinstance(error.__cause__, ConfigCompositionException)
+                if wrong and (lacking := asked.no_keys(some, params.parsed(params.PATH))):
+                    raise UserError("-S " + "\n  ".join(lacking)) from error
+                raise
+            if ours:
+                params.load_all(copy, f"{params.PATH} of {_said(changes)}")
 
 
 def _said(changes: Mapping[str, list[str]]) -> str:

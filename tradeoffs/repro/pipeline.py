@@ -24,6 +24,7 @@ from dvc.repo.reproduce import collect_stages, get_active_graph, plan_repro
 from dvc.rwlock import rwlock
 from dvc.stage import PipelineStage, Stage
 from dvc.stage.cache import RunCacheNotFoundError, _can_hash, _get_stage_hash
+from dvc.stage.exceptions import StageNotFound
 from dvc.stage.run import prepare_kwargs
 from dvc.stage.serialize import to_lockfile
 from dvc.utils.serialize import ParseError, dump_yaml, load_yaml
@@ -33,6 +34,7 @@ from dvc_data.hashfile.tree import Tree
 from tradeoffs.common import files
 from tradeoffs.plumbing import held as steps_held
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.repro import asked
 from tradeoffs.repro.dvc_gaps import alone, hashed_once, quiet, transferred, writable_site_cache
 from tradeoffs.repro.mending import forget_the_dead, hardlink, mend, remove_unfinished, unlock_of_the_dead
 
@@ -101,8 +103,11 @@ class Pipeline:
         self._keys: dict[str, str] = {}
         self._awaited: dict[str, str] = {}  # of those that are for later
         graph = get_active_graph(repo.index.graph)
-        asked = collect_stages(repo, targets) if targets else [one for one in repo.index.stages if _is_ours(one)]
-        order: list[Stage] = plan_repro(graph, asked)
+        try:
+            wanted = collect_stages(repo, targets) if targets else [one for one in repo.index.stages if _is_ours(one)]
+        except StageNotFound as error:
+            raise UserError(no_step(repo, error)) from error
+        order: list[Stage] = plan_repro(graph, wanted)
         self._stages = {stage.addressing: stage for stage in order}
         # What `dvc add` and `dvc import` made runs nothing, but may bring what follows from it.
         self.dependencies = {
@@ -287,6 +292,13 @@ class Pipeline:
         who = f"{' '.join(sys.argv)} ({name})"
         held.enter_context(rwlock(self._repo.tmp_dir, self._repo.fs, who, reads, writes, hardlink(self._repo)))
         self._held[name] = held
+
+
+def no_step(repo: Repo, error: StageNotFound) -> str:
+    """What to say of a target that DVC has not found, with the near match where it would be one of this dvc.yaml."""
+    if error.file != PIPELINE:
+        return str(error)
+    return asked.no_step(error.name, [stage.addressing for stage in repo.index.stages if _is_ours(stage)])
 
 
 def _is_ours(stage: Stage) -> bool:

@@ -4,6 +4,7 @@
 same. So all its times are of the one machine that it names.
 """
 
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -19,6 +20,7 @@ from tradeoffs.plumbing import clock
 
 PATH = Path("metrics/times.json")
 MEMORY = Path(".scratch/memory.json")
+SLOWEST = 1 / 4  # of the speed that is kept: a machine that trains slower is taken for a busy one
 SHORT = 30.0  # seconds: what takes less is not worth the two seconds of a calibration
 
 
@@ -115,7 +117,8 @@ class Estimate:
     there are times of.
 
     `rate`, its training steps per second, is None where so little is to do that it was not measured; the machine then
-    counts as one like that of the `times`. Of another `device` nothing is known: the speed of a GPU says nothing of the
+    counts as one like that of the `times`. So does one that is `busy` with something else; where its load says so, the
+    rate is None, too, and is not kept. Of another `device` nothing is known: the speed of a GPU says nothing of the
     steps that run on the CPU.
     """
 
@@ -125,6 +128,7 @@ class Estimate:
     rate: float | None
     device: str
     seconds: Mapping[str, float]
+    busy: bool = False
 
     @property
     def whole(self) -> bool:
@@ -139,10 +143,11 @@ def estimate(planned: Sequence[str], every: Sequence[str], share: Mapping[str, f
     rate, device = (None, times.device) if short and times else calibrated()
     if times and times.device != device:
         known = {}
-    factor = times.training_steps_per_second / rate if times and rate else 1.0
-    return Estimate(
-        planned, every, times, rate, device, {name: took * share[name] * factor for name, took in known.items()}
-    )
+    loaded = bool(known) and os.getloadavg()[0] > (os.cpu_count() or 1)
+    busy = loaded or bool(known and times and rate and rate < SLOWEST * times.training_steps_per_second)
+    factor = times.training_steps_per_second / rate if times and rate and not busy else 1.0
+    seconds = {name: took * share[name] * factor for name, took in known.items()}
+    return Estimate(planned, every, times, None if loaded else rate, device, seconds, busy)
 
 
 def keep(took: Mapping[str, float], memory: Memory, expected: Estimate) -> None:
@@ -172,7 +177,10 @@ def announcement(found: Estimate) -> list[str]:
     spread = "at least" if untimed else "about" if found.whole else "at most about"
     why = f"; {untimed} of them were never timed" if untimed else ""
     lines.append(f"On this machine ({_named(hardware())}) {spread} {spoken(sum(found.seconds.values()))}{why}.")
-    if found.rate:
+    if found.busy:
+        where = f"({_named(found.times.hardware)}); {PATH}"
+        lines.append(f"The machine is busy: the estimate is that of a quiet one, where the steps were timed {where}")
+    elif found.rate:
         theirs = found.times.training_steps_per_second
         factor = found.rate / theirs
         lines.append(

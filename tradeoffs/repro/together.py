@@ -6,6 +6,7 @@ would do alike is done once: the other waits for it, and takes it from DVC's cac
 """
 
 import errno
+import shlex
 import sys
 import time
 import traceback
@@ -28,18 +29,22 @@ from tradeoffs.repro.screen import Screen
 from tradeoffs.repro.slots import Needs, Slots, gpus, shares
 
 MOST = 16  # at a time: each has a folder with its data
+NUMBERS = "aggregate"  # the step that has all of them
+FEW = 4  # experiments that are named at the end
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS, errno.EIO)
 
 
 class Together:
     """What a Runner asks of a Pipeline, for the steps of several experiments.
 
-    `failed`: what is wrong with those that have. `refused`: those that could not begin, and `back`: those that are on
+    `complete`: those that are, and whether they came as far as the numbers. `failed`: what is wrong with those that
+    have. `refused`: those that could not begin, and `back`: those that are on
     the queue again. `held`: as of a Pipeline, for all of them.
     """
 
     def __init__(self, held: int, say: Callable[[str], None]) -> None:
         self.say, self.held = say, held
+        self.complete: dict[str, bool] = {}
         self.failed: dict[str, str] = {}
         self.refused: list[str] = []
         self.back: list[str] = []
@@ -162,6 +167,7 @@ class Together:
             del self._open[one.name]
             try:
                 one.commit()
+                self.complete[one.name] = NUMBERS in one.steps.steps
                 self.say(f"Experiment '{one.name}' is complete: dvc exp apply {one.name}")
             except Exception as error:  # the others go on
                 why = str(error) or repr(error)
@@ -203,6 +209,7 @@ def run(changes: Sequence[str], targets: Sequence[str], name: str | None, jobs: 
     """
     begun = time.monotonic()
     failed, own_seconds = False, 0.0
+    complete: dict[str, bool] = {}
     with experiments.project() as held, stops.interrupting():
         revs = experiments.queue(changes, targets, name) if changes else None
         if revs:
@@ -216,12 +223,28 @@ def run(changes: Sequence[str], targets: Sequence[str], name: str | None, jobs: 
         while found:
             together = Together(held, print)
             own_seconds += _run(together, found, jobs, keep_going)
+            complete |= together.complete
             failed |= bool(together.failed or together.refused or together.back)
             found = [] if together.back else experiments.taken(revs, MOST)
         guard.dismiss()
     if clock.LOG.exists():
         print(clock.table(time.monotonic() - begun, own_seconds))
+    print("".join(f"{line}\n" for line in _next(complete)), end="")
     return failed
+
+
+def _next(complete: Mapping[str, bool]) -> list[str]:
+    """Commands that tell what the experiments say, for a shell."""
+    if not complete:
+        return []
+    if not (named := [shlex.quote(name) for name, has_numbers in complete.items() if has_numbers]):
+        return ["Beside each other: python -m tradeoffs.experiments"]
+    others = ", ".join(named[1:FEW]) + (", ..." if len(named) > FEW else "")
+    return [
+        "What each setting changes: python -m tradeoffs.experiments --ablation",
+        f"Better or worse than HEAD: python -m tradeoffs.gate --base HEAD --head {named[0]}"
+        + (f"    (likewise {others})" if others else ""),
+    ]
 
 
 def _run(together: Together, found: Sequence[Experiment], jobs: int, keep_going: bool) -> float:

@@ -6,7 +6,8 @@ measured. V variants of one model and data set stand in their rank, the best fir
 
 The critical value in `width` is that of all V, whatever fits: it is no smaller than that of any part of them. So what
 is good enough beside some that fit is no longer so only because more fit: limits may take away what a variant is held
-against, and nothing else makes it easier.
+against, and nothing else makes it easier. A stricter limit can also turn "good enough" to "one training": where it
+takes the best of a variant's own method away, what is left is held against another method, whose training counts.
 """
 
 from collections.abc import Mapping, Sequence

@@ -120,7 +120,7 @@ def _than_best(results: Results, some: Sequence[Variant], name: str) -> dict[Var
 
 def said(limits: Mapping[str, float | str]) -> list[str]:
     """Each limit in words, such as `size at most 4 MB`."""
-    return [f"{label(name)} {'' if name == RUNTIME else _end(name)}{amount(name, one)}" for name, one in limits.items()]
+    return [f"{label(name)} {'' if name == RUNTIME else _end(name)}{_typed(name, one)}" for name, one in limits.items()]
 
 
 def misses(table: Table, place: int, missed: Mapping[str, float]) -> list[str]:
@@ -135,9 +135,9 @@ def misses(table: Table, place: int, missed: Mapping[str, float]) -> list[str]:
             found.append(f"{label(name)} not measured")
         else:
             part = f"{100 * by:.0f} %" if by >= 0.095 else f"{100 * by:.1g} %"
-            word = "under" if name in MINIMA else "over"
+            part = f"{part} {'under' if name in MINIMA else 'over'}" if by < 10 else f"{1 + by:,.0f} times the limit"
             end = "" if name == "max_size_mb" else "down to " if name in MINIMA else "up to "  # a size is exact
-            found.append(f"{label(name)} {end}{amount(name, float(table.limited[name][place]))} ({part} {word})")
+            found.append(f"{label(name)} {end}{amount(name, float(table.limited[name][place]))} ({part})")
     return found
 
 
@@ -166,6 +166,13 @@ def amount(name: str, value: float | str) -> str:
         part = metrics.metric(name.removeprefix(LOSS))[1].better == "lower"
         return f"{100 * value:.3g} %" if part else f"{value:.3g}"
     return f"{value:,.0f} {WORDS[name][1]}" if abs(value) >= 1000 else f"{value:.3g} {WORDS[name][1]}"
+
+
+def _typed(name: str, limit: float | str) -> str:
+    """A limit with all of its digits: rounded, it would be another one."""
+    if isinstance(limit, str) or name.startswith(LOSS):
+        return amount(name, limit)
+    return f"{limit:,.15g} {WORDS[name][1]}"
 
 
 def _end(name: str) -> str:
