@@ -45,7 +45,7 @@ def a_run(message, recommended="demo-demo-lora-q4_0", items=60, **run):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Commits `small`, of other test items, `before`, `same` but for a parameter, `worse`, where lora has learned less."""
+    """Commits `small` (other items), `before`, `same` but for a parameter, and `worse`, where lora learned less."""
     with pytest.MonkeyPatch.context() as patch:
         fake_commits.begin(patch, tmp_path_factory.mktemp("review"))
         a_run("small", items=20)
