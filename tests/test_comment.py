@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import fake_commits
@@ -15,7 +16,10 @@ from fake_commits import git
 from tradeoffs import readme
 from tradeoffs.comment import changes, posting, texts
 from tradeoffs.comment.__main__ import folder, main
+from tradeoffs.comment.rows import alike
+from tradeoffs.gate.judging import NOT_SHOWN, PASS, Row
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.results.intervals import Interval
 from tradeoffs.revisions import WORKSPACE, Revision
 
 SLOW_FIXTURES = {"project"}  # read by conftest.py
@@ -41,9 +45,11 @@ def a_run(message, recommended="demo-demo-lora-q4_0", items=60, **run):
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """Commits `before`, `same` as it but for a parameter, and `worse`, where lora has learned less."""
+    """Commits `small` (other items), `before`, `same` but for a parameter, and `worse`, where lora learned less."""
     with pytest.MonkeyPatch.context() as patch:
         fake_commits.begin(patch, tmp_path_factory.mktemp("review"))
+        a_run("small", items=20)
+        git("tag", "small")
         a_run("before")
         git("tag", "before")
         edit(lambda raw: raw["methods"]["lora"]["config"].update(r=4))
@@ -140,6 +146,26 @@ def test_a_verdict_of_few_says_that_others_have_lost(inside, capsys):
     assert "**Not judged, and worse by more than a margin: 3 other variants, below.**" in first[3]
 
 
+def test_what_moved_in_no_digit_that_is_shown_is_no_row():
+    """Arithmetic in another order differs in the last digits, which is not what was changed."""
+    row = Row("test_bertscore", "BERTScore", "quality", 0.8, 0.8 + 1e-7, Interval(1e-7, -1e-7, 2e-7, 1e-7), 0.02, PASS)
+    assert alike(row)
+    for other in (
+        {"head": 0.81},
+        {"difference": Interval(0, -0.01, 0.01, 0.005)},
+        {"moved": "better"},
+        {"word": NOT_SHOWN},
+    ):
+        assert not alike(replace(row, **other)), other
+
+
+def test_the_folder_is_told_from_the_commit_that_it_is_at(inside, capsys, monkeypatch):
+    sha = git("rev-parse", "--short=7", "HEAD")
+    assert comment(capsys, base="HEAD").splitlines()[3].startswith(f"The folder as it is, against `HEAD` (`{sha}`). ")
+    monkeypatch.setenv("GITHUB_SHA", 40 * "a")
+    assert comment(capsys, base="HEAD").splitlines()[3].startswith("The folder as it is, at `aaaaaaa`, against `HEAD`")
+
+
 def test_what_cannot_be_compared_is_told_too(inside, capsys):
     edit(lambda raw: raw["evaluate"].update(bootstrap="many"))
     text = comment(capsys, base="before")
@@ -148,13 +174,8 @@ def test_what_cannot_be_compared_is_told_too(inside, capsys):
     assert "- `evaluate.bootstrap`: `200` → `many`" in text
 
 
-@pytest.mark.slow
-def test_another_test_set_is_said_and_not_compared(tmp_path, monkeypatch, capsys):
-    fake_commits.begin(monkeypatch, tmp_path)
-    a_run("small", items=12)
-    git("tag", "small")
-    a_run("large", items=20)
-    text = comment(capsys, base="small", head="HEAD")
+def test_another_test_set_is_said_and_not_compared(inside, capsys):
+    text = comment(capsys, base="small", head="before")
     assert text.splitlines()[1].startswith("### Not shown either way")
     assert "other test items" in section(text, "Not shown")
     assert "not asked the same test questions" in text

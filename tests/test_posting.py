@@ -75,6 +75,8 @@ def test_another_pipeline_or_base_has_a_comment_of_its_own(forge):
         posting.marker("a", "origin/main") == posting.marker("a", "origin/main") != posting.marker("b", "origin/main")
     )
     assert posting.marker("a", 40 * "a") == posting.marker("a", 40 * "b"), "each push has another hash"
+    assert posting.marker("a", "HEAD") == posting.marker("a", "HEAD~2") == posting.marker("a", 40 * "a")
+    assert posting.marker("a", "HEAD-2") != posting.marker("a", "@team") != posting.marker("a", "HEAD")
 
 
 def test_what_others_wrote_with_the_marker_is_left_alone(forge):

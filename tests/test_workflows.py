@@ -88,9 +88,10 @@ def checkout(tmp_path, monkeypatch):
     tools.mkdir(parents=True)
     asked = tmp_path / "asked"
     asked.write_text("")
-    # Installing is all that is left out; the gate is another test's.
-    left_out = f'*pip*|*tradeoffs.gate*) echo "$*" >> {asked}'
-    _tool(tools / "python", f'case "$*" in {left_out};; *) exec {sys.executable} "$@";; esac')
+    # Installing is left out; the gate and tradeoffs.committed are other tests', and end here as GATE and COMMITTED say.
+    asks = f'echo "$*" >> {asked}'
+    ends = f"*tradeoffs.gate*) {asks}; exit ${{GATE:-0}};; *tradeoffs.committed) {asks}; exit ${{COMMITTED:-0}}"
+    _tool(tools / "python", f'case "$*" in *pip*) {asks};; {ends};; *) exec {sys.executable} "$@";; esac')
     (tools / "dvc").symlink_to(Path(sys.executable).with_name("dvc"))
     _tool(tools / "make", f'echo "make $*" >> {asked}')
     environment = {"PATH": f"{tools.absolute()}:{os.environ['PATH']}", "PYTHONPATH": str(REPO), "ASKED": str(asked)}
@@ -134,7 +135,7 @@ sys.meta_path.insert(0, Only())
 
 
 def test_what_is_missing_is_pulled_where_there_is_a_remote_and_made_where_not(checkout, tmp_path):
-    script = scripts(REVIEW)["Get what was measured, and measure what is missing"]
+    script = scripts(REVIEW)["Get what was measured"]
     done = run(script)
     assert done.returncode == 0, done.stderr
     assert "could be pulled" not in done.stdout, "there is no remote to pull from"
@@ -144,7 +145,51 @@ def test_what_is_missing_is_pulled_where_there_is_a_remote_and_made_where_not(ch
     done = run(script)
     assert done.returncode == 0, done.stderr
     assert "::warning::not all could be pulled" in done.stdout
-    assert checkout.read_text() == "make run\nmake run\n"
+    assert scripts(REVIEW)["Measure what is missing"] == "make run"
+
+
+def test_what_reads_the_remote_has_its_key_and_nothing_else_has():
+    """The comment reads what the base measured, which the branch's `dvc pull` does not bring."""
+    holding = [step["name"] for step in steps(REVIEW) if "secrets." in json.dumps(step)]
+    assert holding == ["Get what was measured", "Comment"]
+    assert (
+        len(
+            {
+                json.dumps({k: v for k, v in step["env"].items() if "AWS" in k})
+                for step in steps(REVIEW)
+                if step.get("name") in holding
+            }
+        )
+        == 1
+    )
+
+
+def test_stale_results_fail_githubs_job_after_the_comment():
+    names = [step.get("name") for step in steps(REVIEW)]
+    check, last = (
+        next(step for step in steps(REVIEW) if step.get("name") == name)
+        for name in ("Is what is committed of this code", "What is committed is of this code")
+    )
+    assert check["run"] == ".venv/bin/python -m tradeoffs.committed"
+    assert names.index(check["name"]) < names.index("Measure what is missing") < names.index("Comment")
+    assert names[-1] == last["name"]
+    assert (check["id"], check["continue-on-error"]) == ("committed", True)
+    for needed in ("!cancelled()", "event_name == 'pull_request'", "steps.committed.outcome == 'failure'"):
+        assert needed in last["if"], "without a status function it is not run where the gate has failed"
+    assert run(last["run"]).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("gate", "allowed", "ends"),
+    [("0", "", 0), ("1", "", 1), ("2", "", 2), ("2", "true", 0), ("1", "true", 1), ("2", "false", 2)],
+)
+def test_what_is_not_shown_passes_where_that_is_allowed(checkout, gate, allowed, ends):
+    [last] = [line for line in gitlabs_job()[0]["script"] if "tradeoffs.gate" in line]
+    for script in (scripts(REVIEW)["Gate"], last):
+        done = run(script, GATE=gate, REVIEW_ALLOW_NOT_SHOWN=allowed, GITHUB_BASE_REF="main")
+        assert done.returncode == ends, done.stderr
+        assert ("warning" in done.stdout) == (gate == "2" and ends == 0), "it is said"
+        assert run(last, GATE=gate, REVIEW_ALLOW_NOT_SHOWN=allowed, stale="1").returncode == 1
 
 
 MISSING = "{score: {cmd: x, outs: [{path: data/scores.parquet, md5: 0123456789abcdef0123456789abcdef, size: 1}]}}"
@@ -235,6 +280,9 @@ def test_a_run_without_an_artefact_is_told_from_one_whose_artefact_cannot_be_had
         assert shown["GITHUB_TOKEN"] not in done.stdout + done.stderr
 
 
+CHECKED = "-m tradeoffs.committed"
+
+
 def gitlabs_job():
     [job] = quick_yaml.load(GITLAB.read_text()).values()
     return job, "\n".join(job["script"])
@@ -261,26 +309,29 @@ def test_gitlabs_main_fills_the_cache_and_no_merge_request_that_of_another(check
     assert of_dvc["fallback_keys"] == [of_dvc["key"].replace("$CI_MERGE_REQUEST_IID", "")], "that of main"
     done = run(script)
     assert done.returncode == 0, done.stderr
-    assert checkout.read_text() == "make install\nmake run\n"
+    assert checkout.read_text() == f"make install\n{CHECKED}\nmake run\n"
 
 
 def test_gitlabs_script_makes_and_posts_the_comment(checkout):
-    script = gitlabs_job()[1]
+    job, script = gitlabs_job()
+    [post] = [line for line in job["script"] if "--post" in line]
     where = {"CI_MERGE_REQUEST_TARGET_BRANCH_NAME": "main", "CI_MERGE_REQUEST_IID": "12"}
-    done = run(script, **where)
-    assert done.returncode == 0, done.stderr
-    assert "no GITLAB_TOKEN: the comment is among the artefacts" in done.stdout
     with FakeGitLab() as forge:
-        for _ in range(2):
-            done = run(script, **where | forge.environment() | {"CI_PROJECT_ID": "5"})
-            assert done.returncode == 0, done.stderr
+        done = run(script, **where | forge.environment() | {"CI_PROJECT_ID": "5"}, COMMITTED="1")
+        assert done.returncode == 1, "stale results fail the job, after the comment"
+        assert "error: what is committed is not of this code" in done.stderr
+        done = run(post, **where)
+        assert done.returncode == 0, done.stderr
+        assert "no GITLAB_TOKEN: the comment is among the artefacts" in done.stdout
+        done = run(post, **where | forge.environment() | {"CI_PROJECT_ID": "5"})
+        assert done.returncode == 0, done.stderr
         [body] = forge.bodies
         assert body.startswith(posting.marker(".", "origin/main"))
         assert forge.environment()["GITLAB_TOKEN"] not in done.stdout + done.stderr + body
         forge.read_only = True
         forge.notes.clear()
-        done = run(script, **where | forge.environment() | {"CI_PROJECT_ID": "5"})
+        done = run(post, **where | forge.environment() | {"CI_PROJECT_ID": "5"})
         assert done.returncode == 1
         assert "GITLAB_TOKEN may not" in done.stderr
-    assert "make install\nmake run\n" in checkout.read_text()
+    assert f"make install\n{CHECKED}\nmake run\n" in checkout.read_text()
     assert "-m tradeoffs.gate --base origin/main --junit gate.xml" in checkout.read_text()

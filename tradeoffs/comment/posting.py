@@ -17,9 +17,9 @@ FORKED = "\n*Made by a job of a fork, so these are the words of its author.*\n"
 def marker(pipeline: str, base: str) -> str:
     """By which the comment of a pipeline (its folder in the repository) against a base is found again.
 
-    A base that is named by its hash is not part of it: another push has another one.
+    A base that is named by its hash or from HEAD is not part of it: another push has another one.
     """
-    name = pipeline if re.fullmatch(r"[0-9a-f]{7,64}", base) else f"{pipeline}/{base}"
+    name = pipeline if re.fullmatch(r"[0-9a-f]{7,64}|(HEAD|@)([~^@].*)?", base) else f"{pipeline}/{base}"
     return f"<!-- llm-tradeoffs: {quote(name, safe='/').replace('--', '-%2D')[:300]} -->"
 
 

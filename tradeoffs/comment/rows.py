@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from tradeoffs import metrics
 from tradeoffs.comment.texts import shown
 from tradeoffs.common.cells import Pair, Variant
-from tradeoffs.gate.judging import Decided, Gated, Row
+from tradeoffs.gate.judging import PASS, Decided, Gated, Row
 from tradeoffs.report.formatting import short, signed
 from tradeoffs.results.results import Results
 
@@ -50,6 +50,15 @@ def difference(row: Row) -> str:
     if row.kind == "quality":
         return signed(row.difference, row.name)
     return f"{row.difference.value / row.base:+.1%}" if row.base else short(row.difference.value)
+
+
+def alike(row: Row) -> bool:
+    """Whether a number of quality moved in no digit that is shown: arithmetic differs in the last ones by itself."""
+    if row.difference is None or row.kind != "quality" or row.word != PASS or row.moved:
+        return False
+    before, after = both_values(row)
+    found, places = row.difference, metrics.metric(row.name)[1].decimals
+    return before == after and not any(round(end, places) for end in (found.low, found.value, found.high))
 
 
 def margin(row: Row) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tradeoffs.comment import changes, flips, pictures
 from tradeoffs.comment.posting import LONGEST, cut
-from tradeoffs.comment.rows import both_values, difference, margin, name_of, pair_name, short_name, values
+from tradeoffs.comment.rows import alike, both_values, difference, margin, name_of, pair_name, short_name, values
 from tradeoffs.comment.texts import folded, said, shown
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.gate.judging import (
@@ -110,10 +110,10 @@ def _lacking(gate: Gate) -> list[Gated | Decided]:
 
 
 def _side(one: Revision) -> str:
-    """A commit by what it was called and its hash; the folder by the commit that the job is about, or that it is at."""
+    """A commit by what it was called and its hash; the folder, in a job, with the commit that the job is about."""
     if one.sha is None:
-        sha = pictures.commit() or Revision("HEAD").sha or ""
-        return f"`{sha[:7]}`, as it lies in the folder"
+        sha = pictures.commit()
+        return f"The folder as it is{f', at `{sha[:7]}`' if sha else ''},"
     return f"`{one.sha[:7]}`" if one.sha.startswith(one.name) else f"{shown(one.name)} (`{one.sha[:7]}`)"
 
 
@@ -309,10 +309,10 @@ def _rest(found: Compared) -> Lines:
     lines += [f"- {name_of(one, gate.after)}: {said(one.note)}" for one in news[:MOST_FOLDED]] + ([""] if news else [])
     lines += [*READ, ""]
     own = [(one, row) for one, row in gate.rows() if isinstance(one, Gated)]
-    compared = [(one, row) for one, row in own if not _same(row) and row.word != LEFT_OUT]
-    same = sum(_same(row) for _, row in own)
+    compared = [(one, row) for one, row in own if not (_same(row) or alike(row)) and row.word != LEFT_OUT]
+    same = sum(_same(row) or alike(row) for _, row in own)
     lines += [*_table(gate, compared[:MOST_FOLDED]), ""] if compared else []
     if len(compared) > MOST_FOLDED:
         lines += [f"And {len(compared) - MOST_FOLDED} more rows, in the gate's own output.", ""]
-    lines += [f"{same} numbers are the same on both sides.", ""] if same else []
+    lines += [f"{same} numbers are the same on both sides, in the digits that are shown.", ""] if same else []
     return folded(f"All {sum(1 for _ in gate.rows())} numbers, notes, and how to read this", lines)
