@@ -124,7 +124,8 @@ class _Made:
         for out in within:
             found = side.listed(out) if side.outputs[out].endswith(".dir") else {out: side.outputs[out]}
             if found is None:
-                return None, f"as the list of what is in {out} is neither in DVC's cache nor in {side.store.remote}"
+                why = f"as the list of what is in {out} is neither in DVC's cache nor in {side.store.remote}"
+                return None, f"{why}; whoever ran it: dvc push"
             files |= found
         if owner:
             return files.get(path), "" if path in files else f"as {owner} has no such file"
