@@ -75,10 +75,11 @@ def prepare(quick: bool) -> None:
     shutil.rmtree(FOLDER, ignore_errors=True)
     call("git", "clone", "--quiet", str(ROOT), str(FOLDER), cwd=ROOT)
     call("dvc", "config", "--local", "cache.dir", str(ROOT / ".dvc/cache"), cwd=FOLDER)
-    call("dvc", "checkout", "--quiet", "base@demo", "tokenize@demo-demo", "quantize@demo-demo-lora-q4_0", cwd=FOLDER)
+    made = ("base@demo", "tokenize@demo-demo", "reference@demo-demo-lora", "quantize@demo-demo-lora-q4_0")
+    call("dvc", "checkout", "--quiet", *made, cwd=FOLDER)
     if quick:
         params = FOLDER / "params.yaml"
-        params.write_text(params.read_text().replace("\n  steps: 250", "\n  steps: 5"))
+        params.write_text(params.read_text().replace("\n  steps: 250", "\n  steps: 20"))
 
 
 def timed(command: list[str], environment: Mapping[str, str]) -> float:
