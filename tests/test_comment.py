@@ -17,7 +17,7 @@ from tradeoffs import readme
 from tradeoffs.comment import changes, posting, texts
 from tradeoffs.comment.__main__ import folder, main
 from tradeoffs.comment.rows import alike
-from tradeoffs.gate.judging import NOT_SHOWN, PASS, Row
+from tradeoffs.gate.rows import NOT_SHOWN, PASS, Row
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.results.intervals import Interval
 from tradeoffs.revisions import WORKSPACE, Revision

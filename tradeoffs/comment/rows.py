@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from tradeoffs import metrics
 from tradeoffs.comment.texts import shown
 from tradeoffs.common.cells import Pair, Variant
-from tradeoffs.gate.judging import PASS, Decided, Gated, Row
+from tradeoffs.gate.rows import PASS, Decided, Gated, Row
 from tradeoffs.report.formatting import short, signed
 from tradeoffs.results.results import Results
 

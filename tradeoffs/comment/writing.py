@@ -8,19 +8,7 @@ from tradeoffs.comment.posting import LONGEST, cut
 from tradeoffs.comment.rows import alike, both_values, difference, margin, name_of, pair_name, short_name, values
 from tradeoffs.comment.texts import folded, said, shown
 from tradeoffs.common.cells import Pair, Variant
-from tradeoffs.gate.judging import (
-    BETTER,
-    LEFT_OUT,
-    NOT_COMPARED,
-    NOT_SHOWN,
-    PASS,
-    SAME,
-    WORSE,
-    Decided,
-    Gate,
-    Gated,
-    Row,
-)
+from tradeoffs.gate.rows import BETTER, LEFT_OUT, NOT_COMPARED, NOT_SHOWN, PASS, SAME, WORSE, Decided, Gate, Gated, Row
 from tradeoffs.report.formatting import Lines, cost_of, counted, full_label, table
 from tradeoffs.results import ranking
 from tradeoffs.revisions import Revision

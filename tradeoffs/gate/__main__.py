@@ -18,8 +18,8 @@ from tradeoffs.common import files
 from tradeoffs.common.texts import harmless
 from tradeoffs.gate import policy as policies
 from tradeoffs.gate import writing
-from tradeoffs.gate.judging import NOT_SHOWN, judge
-from tradeoffs.gate.rows import EXIT
+from tradeoffs.gate.judging import judge
+from tradeoffs.gate.rows import EXIT, NOT_SHOWN
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.plumbing.lacking import lacking

@@ -14,43 +14,14 @@ from tradeoffs.gate.pairing import Pairing, section
 from tradeoffs.gate.policy import Policy, directed, gated_metrics
 from tradeoffs.gate.quality import Quality, finished
 from tradeoffs.gate.rows import (
-    BETTER,
-    EXIT,
-    LEFT_OUT,
-    NOT_COMPARED,
-    NOT_SHOWN,
-    PASS,
-    SAME,
-    WORSE,
     Decided,
     Gate,
     Gated,
-    Row,
-    Verdict,
-    Word,
 )
 from tradeoffs.params import reading
 from tradeoffs.plumbing.errors import UserError, near
 from tradeoffs.results.results import Results
 from tradeoffs.revisions import Revision
-
-__all__ = [
-    "BETTER",
-    "EXIT",
-    "LEFT_OUT",
-    "NOT_COMPARED",
-    "NOT_SHOWN",
-    "PASS",
-    "SAME",
-    "WORSE",
-    "Decided",
-    "Gate",
-    "Gated",
-    "Row",
-    "Verdict",
-    "Word",
-    "judge",
-]
 
 
 def judge(base: Revision, head: Revision, policy: Policy) -> Gate:
