@@ -8,7 +8,6 @@ OUT  data/items/<variant>.parquet    data/facts/<variant>.json
 from pathlib import Path
 from typing import Literal
 
-from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
 from tradeoffs.evaluate import evaluation
@@ -17,16 +16,14 @@ from tradeoffs.formats import trained_only
 from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
 from tradeoffs.plumbing import cli
 
-Reads = evaluation.Reads
-
 
 def main(model: str, dataset: str, method: str, quant: str) -> None:
-    cfg = params.load(Reads)
     variant = Variant(model, dataset, method, quant)
     gguf = variant.gguf
     if found := trained_only.absent(gguf.with_suffix(".json")):
         trained_only.write_evaluation(variant, ITEMS, *found)
         return
+    cfg = evaluation.as_of_reference(variant.cell)
     with evaluation.load(variant, lambda: read(gguf, cfg.batch_tokens)) as runtime:
         evaluation.evaluate_format(runtime, variant, [gguf], cfg, {})
 

@@ -7,7 +7,6 @@ OUT  data/items/<variant>.parquet    data/facts/<variant>.json
 
 import torch
 
-from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
 from tradeoffs.evaluate import evaluation
@@ -18,16 +17,14 @@ from tradeoffs.models.loading import load_model
 from tradeoffs.plumbing import cli
 from tradeoffs.transformers_runtime import TransformersRuntime
 
-Reads = evaluation.Reads
-
 
 def main(model: str, dataset: str, method: str, precision: str) -> None:
-    cfg = params.load(Reads)
     variant = Variant(model, dataset, method, precision)
     merged = variant.cell.merged
     if found := trained_only.absent(merged / "run_info.json"):
         trained_only.write_evaluation(variant, ITEMS, *found)
         return
+    cfg = evaluation.as_of_reference(variant.cell)
     pad_id = files.read_json(variant.cell.tokens / "info.json")["pad_id"]
 
     def make() -> TransformersRuntime:

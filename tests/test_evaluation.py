@@ -72,18 +72,19 @@ def test_what_cannot_be_merged_is_not_evaluated_and_says_why(tmp_path, monkeypat
 
 
 def test_a_gguf_that_is_not_what_was_made_is_not_evaluated(tmp_path, monkeypatch):
-    monkeypatch.setattr(params, "PATH", Path(__file__).parents[1] / "params.yaml")
     monkeypatch.chdir(tmp_path)
+    asked = {"max_new_tokens": 3, "batch_tokens": "auto", "kld_top_k": 4, "kld_tail_samples": 2}
+    splits = {"test": 1, "seen": 1, "general": 1}
+    files.write_json("data/reference/m-d-base/asked.json", {"splits": splits} | asked)
     files.write_text("models/gguf/m-d-base-q4_0.gguf", "weights")
     files.write_json("models/gguf/m-d-base-q4_0.json", {"sha256": files.sha256("models/gguf/m-d-base-q4_0.gguf")})
     Path("models/gguf/m-d-base-q4_0.gguf").write_text("weightz")
     with pytest.raises(UserError, match=r"m-d-base-q4_0\.gguf: damaged: it is not what was made"):
         evaluate_cpu.main("m", "d", "base", "q4_0")
-    assert not Path("data").exists()
+    assert [path.name for path in Path("data").iterdir()] == ["reference"]
 
 
 def test_a_model_that_llama_cpp_cannot_run_is_not_evaluated_by_it_and_says_why(tmp_path, monkeypatch):
-    monkeypatch.setattr(params, "PATH", Path(__file__).parents[1] / "params.yaml")
     monkeypatch.chdir(tmp_path)
     trained_only.write_gguf(Path("models/gguf/m-d-base-q4_0.gguf"), "no such model", trained_only.NO_GGUF)
     evaluate_cpu.main("m", "d", "base", "q4_0")

@@ -139,6 +139,11 @@ def test_what_takes_a_moment_is_not_worth_a_calibration(written, monkeypatch):
     assert len(times.announcement(found)) == 2
 
 
+def test_steps_that_neither_train_nor_are_measured_are_not_held_against_a_training(monkeypatch):
+    monkeypatch.setattr(times, "calibrated", lambda: pytest.fail("calibrated"))
+    assert times.estimate(EVERY, EVERY, dict.fromkeys(EVERY, 1.0), computes=False).rate is None
+
+
 def test_a_whole_run_writes_all_times_anew(written):
     keep(dict.fromkeys(EVERY, 1.25), estimate(EVERY))
     assert times.read() == times.Times(HERE, "cpu", 20.0, dict.fromkeys(sorted(EVERY), 1.2))

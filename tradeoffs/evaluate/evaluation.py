@@ -7,7 +7,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from tqdm import tqdm
 
 from tradeoffs.common import files
-from tradeoffs.common.cells import Variant
+from tradeoffs.common.cells import Cell, Variant
 from tradeoffs.common.unfinished import Unfinished
 from tradeoffs.evaluate import items
 from tradeoffs.evaluate.items import GENERAL, ITEMS, SPLITS, Answering, Chunk, Row, chunks
@@ -28,17 +28,25 @@ from tradeoffs.plumbing import clock
 
 Loaded = TypeVar("Loaded", bound=Runtime)
 Facts = dict[str, Any]
+ASKED = "asked.json"  # in the folder of a reference: how it was asked
 
 
 @dataclass(frozen=True)
 class Reads:
-    """What an evaluation reads of params.yaml, in whatever stage."""
+    """How variants are asked."""
 
     splits: Annotated[Splits, "evaluate.splits"]
     max_new_tokens: Annotated[int, "evaluate.max_new_tokens"]
     batch_tokens: Annotated[int | Literal["auto"], "evaluate.batch_tokens"]
     kld_top_k: Annotated[int, "evaluate.kld_top_k"]
     kld_tail_samples: Annotated[int, "evaluate.kld_tail_samples"]
+
+
+def as_of_reference(cell: Cell) -> Reads:
+    """How the reference of a cell was asked. Every other format is asked in that way, so only the reference's own stage
+    reads it of params.yaml."""
+    found = files.read_facts(cell.reference / ASKED)
+    return Reads(**found | {"splits": Splits(**found["splits"])})
 
 
 def load(variant: Variant, make: Callable[[], Loaded]) -> Loaded:
@@ -67,8 +75,10 @@ def evaluate_reference(
     asked.score_general()
     asked.choose()
     asked.answer_prompts()
+    asked_as = asdict(cfg)  # of the stage, with what it alone reads
     with files.new_folder(variant.cell.reference) as folder:
         shutil.copytree(kept, folder, dirs_exist_ok=True)
+        files.write_json(folder / ASKED, {field.name: asked_as[field.name] for field in fields(Reads)})
     asked.write(known)
     return asked.done
 
@@ -86,7 +96,8 @@ def evaluate_further(runtime: Runtime, variant: Variant, inputs: Sequence[Path],
 
 
 def evaluate_format(runtime: Runtime, variant: Variant, inputs: Sequence[Path], cfg: Reads, known: Facts) -> None:
-    """The same for any other format, with its divergence from the reference of its cell."""
+    """The same for any other format, with its divergence from the reference of its cell, by whose settings it is
+    asked (`as_of_reference`)."""
     reference = variant.cell.reference
     asked = _Evaluation(runtime, variant, [*inputs, reference], cfg)
     asked.score_and_answer(lambda chunk: items.score_against(runtime, chunk, reference))

@@ -113,8 +113,9 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, ray: st
         cluster = held.enter_context(connected(ray, steps, here)) if ray and not dry else None
         if cluster:
             places, slots, count = cluster.places, cluster.slots, cluster.cores
-        share = shares({name: Needs.of(name, steps.meta(name), 0.0) for name in planned}, slots)
-        expected = times.estimate(planned, every, share)
+        asked = {name: Needs.of(name, steps.meta(name), 0.0) for name in every}
+        share = shares({name: asked[name] for name in planned}, slots)
+        expected = times.estimate(planned, every, share, any(needs.exclusive for needs in asked.values()))
         print("\n".join([*times.announcement(expected), ""]), flush=True)
         if dry:
             print("\n".join(planned))

@@ -135,12 +135,18 @@ class Estimate:
         return len(self.planned) == len(self.every)
 
 
-def estimate(planned: Sequence[str], every: Sequence[str], share: Mapping[str, float]) -> Estimate:
-    """What the `planned` steps among `every` one will take; of its own time a step adds `share` to that of the run."""
+def estimate(
+    planned: Sequence[str], every: Sequence[str], share: Mapping[str, float], computes: bool = True
+) -> Estimate:
+    """What the `planned` steps among `every` one will take; of its own time a step adds `share` to that of the run.
+    `computes`: whether any of them trains or is measured; how fast the machine does so says nothing of others."""
     times = read()
     known = {name: took for name in planned if times and (took := times.of(name)) is not None}
     short = len(known) == len(planned) < len(every) and sum(known.values()) < SHORT
-    rate, device = (None, times.device) if short and times else calibrated()
+    if short or not computes:
+        rate, device = None, times.device if times else "this device"
+    else:
+        rate, device = calibrated()
     if times and times.device != device:
         known = {}
     loaded = bool(known) and os.getloadavg()[0] > (os.cpu_count() or 1)
