@@ -36,6 +36,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (
             *(
                 "history",
+                "chat",
                 "experiments",
                 "explore",
                 "export",

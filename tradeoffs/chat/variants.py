@@ -1,0 +1,71 @@
+"""Which variants there are to talk with, and what is known of each: what it is, how good, how dear."""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tradeoffs import params
+from tradeoffs.common import cells, files
+from tradeoffs.common.cells import Variant
+from tradeoffs.formats.names import QUANTS
+from tradeoffs.plumbing.errors import UserError, near
+
+SUMMARY, DECISION = Path("metrics/summary.csv"), Path("metrics/decision.json")
+NAMES = ("variant", "model", "dataset", "method", "format")  # columns of the summary that are no numbers
+
+
+@dataclass(frozen=True)
+class Talker:
+    """`label`: a base that was not tuned to a template that is not its own only goes on with a text: a completion.
+    `numbers`: its row of metrics/summary.csv; empty where it was not measured."""
+
+    variant: Variant
+    runtime: Literal["transformers", "llama.cpp"]
+    label: Literal["chat", "completion"]
+    recommended: bool
+    numbers: dict[str, float]
+
+
+def known() -> dict[str, Talker]:
+    """All of the run list by name, in its order."""
+    cfg = params.load_all()
+    decided = files.read_json(DECISION) if DECISION.is_file() else {}
+    recommended = {found["recommended"] for found in decided.values()}
+    numbers = _numbers()
+    found = {}
+    for variant in cells.variants(cfg.run):
+        text = cfg.datasets[variant.dataset].kind == "text"
+        untuned = not cfg.methods[variant.method].trains and cfg.models[variant.model].prompt != "own"
+        found[str(variant)] = Talker(
+            variant,
+            "llama.cpp" if variant.format in QUANTS else "transformers",
+            "completion" if text or untuned else "chat",
+            str(variant) in recommended,
+            numbers.get(str(variant), {}),
+        )
+    return found
+
+
+def chosen(names: Sequence[str]) -> list[Talker]:
+    """Those of these names; without any, the recommended one. Raises UserError for a name that is none, and where
+    nothing is recommended, or more than one for several data sets."""
+    there = known()
+    if unknown := [name for name in names if name not in there]:
+        raise UserError(f"{unknown[0]}: no variant of the run list{near(unknown[0], there)}")
+    if names:
+        return [there[name] for name in names]
+    found = [one for one in there.values() if one.recommended]
+    if len(found) != 1:
+        named = ", ".join(str(one.variant) for one in found) or f"none: {DECISION} says so after `make run`"
+        raise UserError(f"name the variant to talk with; recommended is {named}")
+    return found
+
+
+def _numbers() -> dict[str, dict[str, float]]:
+    if not SUMMARY.is_file():
+        return {}
+    with SUMMARY.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return {row["variant"]: {key: float(row[key]) for key in row if row[key] and key not in NAMES} for row in rows}
