@@ -243,6 +243,21 @@ def test_a_long_prompt_is_read_in_pieces_while_others_grow_by_a_token_in_each_st
     assert fed[0][2] == 6  # and the rest for the short one, which so does not wait for the long one
 
 
+def test_those_who_ask_at_once_after_the_same_words_wait_until_one_has_read_them():
+    talk = Talk(places=8, step_tokens=50)
+    same = prompt(1, 120)
+    for at, name in enumerate("abc"):
+        talk.ask(name, [*same, *prompt(at, 3)], most=2)
+    talk.ask("other", prompt(9, 40), most=2)
+    begun = lambda name: any(isinstance(event, Begun) for event in talk.events[name])  # noqa: E731
+    talk.step(2)
+    assert [begun(name) for name in "abc"] == [True, False, False]  # 100 of 120 are read
+    talk.step()
+    assert all(map(begun, "abc")) and begun("other")
+    talk.run()
+    assert [list(talk.ended(name).ids) for name in "abc"] == [greedy([*same, *prompt(at, 3)], 2) for at in range(3)]
+
+
 def test_prompts_are_read_in_smaller_pieces_where_a_step_would_take_long():
     talk = Talk(places=2, context=5000, step_tokens=512)
     feed = talk.decoder.feed

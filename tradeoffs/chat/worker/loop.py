@@ -15,6 +15,7 @@ from tradeoffs.chat.worker.sampling import BrokenError
 STEP = 0.1  # seconds that a step takes at most while answers grow: a longer prompt is read in several
 PIECE = 32  # tokens of prompts that a step takes all the same
 ECHO = 128  # tokens of a prompt whose logits are wanted, in a step: 80 MB of them with a vocabulary of 150,000
+SHARED = 32  # tokens that are worth to wait for until another prompt has read them
 TELL = 0.5  # seconds after which those who wait are told their new places
 
 
@@ -101,6 +102,8 @@ class Loop:
                 self._queue.popitem(last=False)
                 said.append(Failed(answer.id, *wrong))
                 continue
+            if self._being_read(ids):
+                break
             # What is to be echoed is computed anew from its first token on.
             found = self._decoder.begin(ids[:1] if answer.asked.echo else ids, len(ids) + most)
             if not found:
@@ -114,6 +117,15 @@ class Loop:
             self._running.append(answer)
             said.append(answer.begin(*found, self._clock()))
         return said
+
+    def _being_read(self, ids: Sequence[int]) -> bool:
+        """Whether a prompt goes on like this one behind what the model has read of it: that is shared once it is read.
+        So many who ask at once after the same long instructions cost what one does."""
+        for other in self._running:
+            end = len(other.prompt.ids) - len(other.unread) + SHARED
+            if other.reads and end < min(len(ids), len(other.prompt.ids)) and ids[:end] == other.prompt.ids[:end]:
+                return True
+        return False
 
     def _wrong(self, ids: Sequence[int], most: int) -> tuple[Fault, str] | None:
         """Why a prompt cannot be read: one that fails in the model would end the answers beside it too."""
