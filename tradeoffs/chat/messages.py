@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Literal
 
 Reason = Literal["stop", "length", "left", "time"]  # why an answer ended; left: nobody waits for it any more
 # Why there is none. invalid, too_long: what was asked cannot be answered. busy: too many wait. late: not within the
-# seconds that were asked for, be it that the model hangs. unloaded: the model cannot be loaded. died: its process
-# ended in the middle; the next question starts another. stopped: the engine was closed.
-Fault = Literal["invalid", "too_long", "busy", "late", "unloaded", "died", "stopped"]
+# seconds that were asked for, be it that the model hangs. unloaded: the model cannot be loaded. broken: it computes no
+# numbers, or its cache has no room although it should. died: its process ended in the middle; the next question starts
+# another. stopped: the engine was closed.
+Fault = Literal["invalid", "too_long", "busy", "late", "unloaded", "broken", "died", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -26,18 +27,19 @@ class Turn:
 
 @dataclass(frozen=True)
 class Asked:
-    """One answer of `variant` to a conversation, or to `text` as it is.
+    """One answer of `variant` to a conversation, or to `text` as it is, or to token `ids` as they are.
 
     `max_tokens` None: as many as an evaluated answer may have. `window`: so many questions of the conversation, the
     last one counted, are kept at most; None: as many as fit the context. `temperature` 0 is greedy. `stop`: texts
     before which it ends. `logprobs`: of so many of the most likely tokens, beside those of the answer; None: of none.
-    `seconds`: how long it may take, waiting counted.
+    `echo`: those of the prompt as well, in Ended. `seconds`: how long it may take, waiting counted.
     """
 
     id: str
     variant: str
     turns: tuple[Turn, ...] = ()
     text: str | None = field(default=None, repr=False)
+    ids: tuple[int, ...] | None = field(default=None, repr=False)
     max_tokens: int | None = None
     window: int | None = None
     temperature: float = 0.0
@@ -45,12 +47,14 @@ class Asked:
     seed: int | None = None
     stop: tuple[str, ...] = field(default=(), repr=False)
     logprobs: int | None = None
+    echo: bool = False
     seconds: float = 300.0
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> "Asked":
         turns, stop = tuple(Turn(**turn) for turn in found["turns"]), tuple(found["stop"])
-        return cls(**found | {"turns": turns, "stop": stop})
+        ids = None if found.get("ids") is None else tuple(found["ids"])
+        return cls(**found | {"turns": turns, "stop": stop, "ids": ids})
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,11 @@ class Begun:
 
 @dataclass(frozen=True)
 class Logprob:
-    """Of a token of the answer, and the most likely tokens in its place: (text, log-probability) each."""
+    """Of a token, and the most likely tokens in its place: (text, log-probability) each. None for the first token of a
+    prompt, before which there is nothing."""
 
     token: str = field(repr=False)
-    logprob: float
+    logprob: float | None
     top: tuple[tuple[str, float], ...] = field(default=(), repr=False)
 
 
@@ -115,7 +120,8 @@ class Said:
 @dataclass(frozen=True)
 class Ended:
     """An answer is complete: `text` is all of it. `tokens`: of the answer, without the one that ended it. Times are
-    seconds since it was asked, the waiting in the queue among them; `memory_mb` is what the model's process has."""
+    seconds since it was asked, the waiting in the queue among them; `memory_mb` is what the model's process has. `ids`:
+    of the answer's tokens. `prompt_logprobs`: of each token of the prompt, where `Asked.echo` is set."""
 
     kind: ClassVar[str] = "ended"
     id: str
@@ -129,6 +135,7 @@ class Ended:
     seconds: float
     memory_mb: float
     ids: tuple[int, ...] = field(default=(), repr=False)
+    prompt_logprobs: tuple[Logprob, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -167,14 +174,16 @@ def events(line: bytes) -> Iterable[Event]:
 
 
 def _said(name: str, text: str, tokens: int, logprobs: list[dict[str, Any]]) -> Said:
-    if not logprobs:
-        return Said(name, text, tokens)
-    found = (Logprob(one["token"], one["logprob"], tuple(map(tuple, one["top"]))) for one in logprobs)
-    return Said(name, text, tokens, tuple(found))
+    return Said(name, text, tokens, _logprobs(logprobs)) if logprobs else Said(name, text, tokens)
 
 
 def _ended(*values: Any) -> Ended:
-    return Ended(*values[:-1], tuple(values[-1]))
+    *first, ids, logprobs = values
+    return Ended(*first, tuple(ids), _logprobs(logprobs))
+
+
+def _logprobs(found: list[dict[str, Any]]) -> tuple[Logprob, ...]:
+    return tuple(Logprob(one["token"], one["logprob"], tuple(map(tuple, one["top"]))) for one in found)
 
 
 MADE: dict[str, Callable[..., Event]] = {
