@@ -169,6 +169,8 @@ def test_an_answer_begins_before_it_is_said_and_ends_once():
     for name in "ab":
         rest = [kind for kind in kinds[name] if kind is not Queued]
         assert rest[0] is Begun and rest[-1] is Ended and set(rest[1:-1]) <= {Said}
+    begun = next(event for event in talk.events["b"] if isinstance(event, Begun))
+    assert begun == Begun("b", 3, 0, 0, context=200, max_tokens=8)
     assert kinds["a"][0] is Begun and kinds["b"][0] is Queued
 
 

@@ -48,12 +48,13 @@ class Answer:
         """Whether the logits of its prompt are wanted."""
         return self.asked.echo and self.reads
 
-    def begin(self, place: int, cached: int, now: float) -> Begun:
+    def begin(self, place: int, cached: int, context: int, now: float) -> Begun:
         self.place, self.cached, self.began = place, cached, now
         self.unread = self.prompt.ids[cached:]
         if self.asked.echo:
             self.prompt_logprobs.append(Logprob(self.text.piece(self.prompt.ids[0]), None))
-        return Begun(self.id, len(self.prompt.ids), cached, self.prompt.left_out)
+        prompt = self.prompt
+        return Begun(self.id, len(prompt.ids), cached, prompt.left_out, context, prompt.max_tokens)
 
     def take(self, count: int) -> Sequence[int]:
         """The next ids that the model reads."""

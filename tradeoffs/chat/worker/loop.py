@@ -115,7 +115,7 @@ class Loop:
                 continue
             self._queue.popitem(last=False)
             self._running.append(answer)
-            said.append(answer.begin(*found, self._clock()))
+            said.append(answer.begin(*found, self._decoder.context, self._clock()))
         return said
 
     def _being_read(self, ids: Sequence[int]) -> bool:
