@@ -19,10 +19,12 @@ from tradeoffs.chat import messages, models, process, room
 from tradeoffs.chat.engine import Engine
 from tradeoffs.chat.inbox import MOST, Inbox
 from tradeoffs.chat.messages import Asked, Begun, Ended, Event, Failed, Logprob, Queued, Ready, Said, Turn
+from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
 
 REPO = Path(__file__).parents[1]
 STAND_IN = (sys.executable, str(REPO / "tests/chat_stand_in.py"))
+SLOW_FIXTURES = {"talker"}
 HANGS = 30.0  # seconds after which a test gives up
 AT_ONCE = 5.0  # in which those who wait are told that a process is gone
 ENDLESS = "endless 100000"
@@ -184,7 +186,7 @@ def test_the_time_limit_counts_what_loading_takes(ask_all, tmp_path):
         (tmp_path / "loading").touch()
         failed = await end(engine, question("hi 3", seconds=0.05))
         assert failed.fault == "late" and failed.message == (
-            "one: no answer within 0.05 seconds: it could not be loaded in that time"
+            "one: no answer within 0.05 s: it could not be loaded in that time"
         )
         (tmp_path / "loading").unlink()
         assert (await end(engine, question("hi 3"))).reason == "stop"
@@ -208,8 +210,8 @@ def test_a_model_that_hangs_keeps_nobody(ask_all, tmp_path, monkeypatch):
     async def work(engine):
         await engine.model("one")
         (tmp_path / "steps").write_text("0")
-        failed = await end(engine, question(ENDLESS, seconds=0.05))
-        assert failed.fault == "late" and failed.message == "one: no answer within 0.05 seconds"
+        failed = await end(engine, question(ENDLESS, seconds=1))  # time enough for the step to begin
+        assert failed.fault == "late" and failed.message == "one: no answer within 1 s"
         (tmp_path / "steps").unlink()
         assert (await end(engine, question("hi 3"))).reason == "stop"
 
@@ -569,3 +571,71 @@ def test_an_exit_code_is_explained_with_what_the_process_said():
         "one: its process was ended by SIGKILL (there may have been no memory for it)"
     )
     assert process.explained("one", 0, "noise") == "one: its process ended with code 0"
+
+
+# A real model
+
+
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory):
+    """A workspace with a variant of llama.cpp; its name."""
+    import small_run
+    from tiny_gguf import CONTEXT, make_checkpoint
+
+    from tradeoffs.convert.gguf_converter import convert
+
+    folder = tmp_path_factory.mktemp("workspace")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        small_run.set_up({"tiny": {"path": "x", "prompt": "own"}}, ["base"], [], ["f16"], small_run.sums(5))
+        variant = Variant.parse("tiny-sums-base-f16")
+        make_checkpoint(variant.cell.base)
+        variant.gguf.parent.mkdir(parents=True)
+        convert(variant.cell.base, variant.gguf)
+        files.write_json(variant.gguf.with_suffix(".json"), {"sha256": files.sha256(variant.gguf)})
+        files.write_json(variant.cell.tokens / "info.json", {"stop_ids": [2], "context": CONTEXT})
+        files.write_json(variant.facts, {"max_new_tokens": 40})
+    return folder, variant
+
+
+def test_a_real_model_answers_many_is_killed_and_answers_again(ask_all, talker, monkeypatch):
+    folder, variant = talker
+    monkeypatch.chdir(folder)
+
+    async def work(engine):
+        def asked(number: int, **options) -> Asked:
+            return question(f"What is {number} and 1?", str(variant), **options)
+
+        alone = [await end(engine, asked(number)) for number in range(3)]
+        assert all(len(found.ids) == 40 or found.reason == "stop" for found in alone)
+        ready = engine.states()[str(variant)].ready
+        assert (ready.runtime, ready.device, ready.context, ready.max_tokens) == ("llama.cpp", "cpu", 600, 40)
+        assert ready.seconds > 0 and 20 < ready.memory_mb < room.estimate_mb(variant, None)
+        long = [asyncio.create_task(end(engine, asked(number, max_tokens=500))) for number in range(32)]
+        await until(lambda: engine.states()[str(variant)].running >= 8)
+        os.kill(engine.states()[str(variant)].pid, signal.SIGKILL)
+        async with asyncio.timeout(AT_ONCE):
+            found = await asyncio.gather(*long)
+        assert {getattr(one, "fault", "ended") for one in found} <= {"died", "ended"}
+        assert sum(isinstance(one, Failed) for one in found) >= 8
+        assert [(await end(engine, asked(number))).ids for number in range(3)] == [one.ids for one in alone]
+
+    ask_all(work, command=process.COMMAND, estimate=None)
+
+
+def test_a_damaged_model_is_told_by_its_process_in_one_line(ask_all, talker, monkeypatch):
+    folder, variant = talker
+    monkeypatch.chdir(folder)
+    described = variant.gguf.with_suffix(".json")
+    whole = files.read_json(described)
+    files.write_json(described, {"sha256": "another"})
+
+    async def work(engine):
+        failed = await end(engine, question("hi", str(variant)))
+        assert failed.fault == "unloaded" and "\n" not in failed.message
+        assert failed.message.startswith(f"{variant}: {variant.gguf}: damaged: it is not what was made")
+
+    try:
+        ask_all(work, command=process.COMMAND, estimate=None)
+    finally:
+        files.write_json(described, whole)

@@ -67,7 +67,7 @@ class Engine:
             yield refused
             return
         inbox, process = self._inboxes.setdefault(name, Inbox()), None
-        late = Failed(name, "late", f"{asked.variant}: no answer within {asked.seconds:g} seconds")
+        late = Failed(name, "late", f"{asked.variant}: no answer within {asked.seconds:g} s")
         timer = asyncio.get_running_loop().call_later(asked.seconds + LATE, inbox.put, late)
         model.answers += 1
         try:
