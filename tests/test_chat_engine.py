@@ -218,6 +218,23 @@ def test_a_model_that_hangs_keeps_nobody(ask_all, tmp_path, monkeypatch):
     ask_all(work)
 
 
+def test_a_model_that_hangs_for_long_is_started_again(ask_all, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_module, "LATE", 0.05)
+    monkeypatch.setattr(process, "HUNG", 0.5)
+
+    async def work(engine):
+        await engine.model("one")
+        (tmp_path / "steps").write_text("0")
+        others = asyncio.create_task(end(engine, question("others 5")))
+        assert (await end(engine, question(ENDLESS, seconds=1))).fault == "late"
+        assert (await others).fault == "died"
+        (tmp_path / "steps").unlink()
+        assert (await end(engine, question("hi 3"))).reason == "stop"
+        assert started(tmp_path) == 2
+
+    ask_all(work)
+
+
 def test_a_full_queue_says_when_to_come_again(ask_all, tmp_path):
     async def work(engine):
         (tmp_path / "steps").write_text("0")

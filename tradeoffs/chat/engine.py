@@ -79,6 +79,8 @@ class Engine:
                 for event in await inbox.get():
                     if isinstance(event, Ended):
                         model.ends.append(time.monotonic())
+                    elif event is late:
+                        process.end_if_hung()
                     yield event  # type: ignore[misc]
                     if isinstance(event, Ended | Failed):
                         return

@@ -24,6 +24,7 @@ from tradeoffs.plumbing.errors import UserError
 COMMAND = (sys.executable, "-m", "tradeoffs.chat.worker")
 LINE = 64 << 20  # bytes of a line of events at most
 SAID = 20_000  # characters of what it said on stderr that are kept
+HUNG = 60.0  # seconds: no step of a model takes so long
 ENDING = 2.0  # seconds that a process may take to end, once nothing can come from it any more
 # What a model's process needs to know of its surroundings: by how its name begins. Not what else may stand there:
 # tokens, passwords, addresses of databases.
@@ -45,6 +46,7 @@ class Process:
         self.alive = False  # it may have memory
         self.open = False  # it can be asked
         self._watched: psutil.Process | None = None
+        self._heard = time.monotonic()  # when it last said something
         self.answers: dict[str, Inbox] = {}  # by id, of those that it has not ended
 
     async def start(self, command: Sequence[str]) -> None:
@@ -104,6 +106,12 @@ class Process:
         if self.answers.pop(name, None):
             self.leave(name)
 
+    def end_if_hung(self) -> None:
+        """To be called where an answer has not ended in its time: one that has said nothing for very long is ended."""
+        if self.alive and time.monotonic() - self._heard > HUNG:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+
     async def close(self) -> None:
         """Ends it, and waits until its memory is free."""
         if self.alive:
@@ -118,6 +126,7 @@ class Process:
     async def _read(self) -> None:
         try:
             while text := await self._events.readline():
+                self._heard = time.monotonic()
                 for event in messages.events(text):
                     if isinstance(event, Ready):
                         self.ready.set_result(replace(event, seconds=time.monotonic() - self._begun))
