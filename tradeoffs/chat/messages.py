@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 Reason = Literal["stop", "length", "left", "time"]  # why an answer ended; left: nobody waits for it any more
-Fault = Literal["invalid", "too_long", "busy", "died", "stopped"]
+# why there is none; broken: the model computes no numbers, or its cache has no room although it should
+Fault = Literal["invalid", "too_long", "busy", "broken", "died", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -20,18 +21,19 @@ class Turn:
 
 @dataclass(frozen=True)
 class Asked:
-    """One answer of `variant` to a conversation, or to `text` as it is.
+    """One answer of `variant` to a conversation, or to `text` as it is, or to token `ids` as they are.
 
     `max_tokens` None: as many as an evaluated answer may have. `window`: so many questions of the conversation, the
     last one counted, are kept at most; None: as many as fit the context. `temperature` 0 is greedy. `stop`: texts
     before which it ends. `logprobs`: of so many of the most likely tokens, beside those of the answer; None: of none.
-    `seconds`: how long it may take, waiting counted.
+    `echo`: those of the prompt as well, in Ended. `seconds`: how long it may take, waiting counted.
     """
 
     id: str
     variant: str
     turns: tuple[Turn, ...] = ()
     text: str | None = None
+    ids: tuple[int, ...] | None = None
     max_tokens: int | None = None
     window: int | None = None
     temperature: float = 0.0
@@ -39,12 +41,14 @@ class Asked:
     seed: int | None = None
     stop: tuple[str, ...] = ()
     logprobs: int | None = None
+    echo: bool = False
     seconds: float = 300.0
 
     @classmethod
     def of(cls, found: dict[str, Any]) -> "Asked":
         turns, stop = tuple(Turn(**turn) for turn in found["turns"]), tuple(found["stop"])
-        return cls(**found | {"turns": turns, "stop": stop})
+        ids = None if found.get("ids") is None else tuple(found["ids"])
+        return cls(**found | {"turns": turns, "stop": stop, "ids": ids})
 
 
 @dataclass(frozen=True)
@@ -84,10 +88,11 @@ class Begun:
 
 @dataclass(frozen=True)
 class Logprob:
-    """Of a token of the answer, and the most likely tokens in its place: (text, log-probability) each."""
+    """Of a token, and the most likely tokens in its place: (text, log-probability) each. None for the first token of a
+    prompt, before which there is nothing."""
 
     token: str
-    logprob: float
+    logprob: float | None
     top: tuple[tuple[str, float], ...] = ()
 
 
@@ -106,7 +111,8 @@ class Said:
 @dataclass(frozen=True)
 class Ended:
     """An answer is complete: `text` is all of it. `tokens`: of the answer, without the one that ended it. Times are
-    seconds since it was asked, the waiting in the queue among them; `memory_mb` is what the model's process has."""
+    seconds since it was asked, the waiting in the queue among them; `memory_mb` is what the model's process has. `ids`:
+    of the answer's tokens. `prompt_logprobs`: of each token of the prompt, where `Asked.echo` is set."""
 
     kind: ClassVar[str] = "ended"
     id: str
@@ -120,6 +126,7 @@ class Ended:
     seconds: float
     memory_mb: float
     ids: tuple[int, ...] = field(default=(), repr=False)
+    prompt_logprobs: tuple[Logprob, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -147,8 +154,11 @@ def events(line: bytes) -> Iterable[Event]:
     """Those of one line."""
     for found in json.loads(line):
         kind = KINDS[found.pop("kind")]
-        if kind is Said:
-            found["logprobs"] = tuple(
-                Logprob(one["token"], one["logprob"], tuple(map(tuple, one["top"]))) for one in found["logprobs"]
-            )
+        for name in ("logprobs", "prompt_logprobs"):
+            if name in found:
+                found[name] = tuple(
+                    Logprob(of["token"], of["logprob"], tuple(map(tuple, of["top"]))) for of in found[name]
+                )
+        if "ids" in found:
+            found["ids"] = tuple(found["ids"])
         yield kind(**found)
