@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 
 const BYTES = 600_000; // of what is sent at most; the server takes 1 MB, and no context holds that
+const QUESTIONS = 900; // that are sent at most; the server takes 2000 messages
 const sizer = new TextEncoder();
 
 export const talk = {
@@ -132,7 +133,7 @@ function conversation(turn, place) {
   let left = BYTES - size([...head, last]);
   for (const pair of before.toReversed()) {
     left -= size(pair);
-    if (left < 0) break;
+    if (left < 0 || kept.length === QUESTIONS) break;
     kept.unshift(pair);
   }
   return [[...head, ...kept.flat(), last], before.length - kept.length];

@@ -129,10 +129,11 @@ function filling(answer) {
   if (!begun) return null;
   const left = (begun.left_out ?? 0) + cut;
   const gone = left ? make("p", { className: "careful gone", textContent: `${counted(left, "question")} left out` }) : null;
-  if (!begun.context) return gone;
-  const most = begun.max_tokens ?? 0;
-  const words = `${counted(begun.prompt_tokens, "token")} read and at most ${most} answered, of ${begun.context}`;
   const known = begun.cached_tokens ? `; ${begun.cached_tokens} were known` : "";
+  const read = `${counted(begun.prompt_tokens, "token")} read`;
+  if (!begun.context) return make("div", { className: "window" }, make("p", { className: "text", textContent: read + known }), gone);
+  const most = begun.max_tokens ?? 0;
+  const words = `${read} and at most ${most} answered, of ${begun.context}`;
   const bar = make("div", {
     ...{ className: "bar", role: "meter", "aria-label": "Window" },
     ...{ "aria-valuemin": 0, "aria-valuemax": begun.context, "aria-valuetext": words },
