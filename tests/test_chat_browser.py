@@ -257,7 +257,17 @@ def test_variants_are_shown_with_what_they_are_and_what_is_known_of_them(tab):
     assert tab.page.input_value("#pick-0") == A and tab.page.input_value("#pick-1") == B
     assert tab.page.inner_text("#facts-1") == "chat recommended llama.cpp · exact match 0.99 [0.93, 0.98] · 4.21 MB"
     tab.page.select_option("#pick-0", BASE)
-    assert tab.page.inner_text("#facts-0") == "completion llama.cpp · not measured"
+    assert tab.page.inner_text("#facts-0").startswith("completion llama.cpp · not measured · goes on with the text")
+
+
+def test_a_completion_goes_on_with_what_was_typed_and_nothing_else(tab, script):
+    tab.page.fill("#system", "Be short.")
+    tab.page.select_option("#pick-0", BASE)
+    tab.page.select_option("#pick-1", "")
+    tab.ask("Once")
+    tab.ask("upon a time")
+    assert plain(script.asked[1]) == Asked("", BASE, text="upon a time")
+    assert tab.answers() == ["one two three"]
 
 
 def test_differences_are_marked_word_by_word_and_no_text_is_lost(tab, script):

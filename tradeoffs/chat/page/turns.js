@@ -111,7 +111,9 @@ function costs(answer) {
   if (!answer.first && !ended) return null;
   const first = ended ? ended.seconds_to_first : (answer.first - answer.asked) / 1000;
   const seconds = ended ? ended.seconds : (performance.now() - answer.asked) / 1000;
-  const speed = answer.tokens > 1 && seconds > first ? (answer.tokens - 1) / (seconds - first) : null;
+  // Steps of the model after the first token: what ends an answer takes one, too.
+  const steps = answer.tokens - (answer.reason === "stop" ? 0 : 1);
+  const speed = answer.tokens && steps > 0 && seconds > first ? steps / (seconds - first) : null;
   const items = [
     answer.tokens ? ["first", `${short(first)} s`, "to the first token"] : null,
     speed === null ? null : ["speed", short(speed), "tokens/s"],
