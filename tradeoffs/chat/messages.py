@@ -1,22 +1,28 @@
 """What is asked of a variant, and what it says to it: what goes between a model's process and who talks with it.
 
-A line of JSON each way: a request, or a list of the events of one step of the model, each `{"kind": NAME, ...}`.
+A line of JSON each way: a request, or a list of the events of one step of the model, each `[KIND, *FIELDS]`. A step of
+many answers is one line, and the values alone are a third of what an object with names takes, in time and in bytes.
+
+What people wrote and models said is in no `repr`: a traceback, or a note of asyncio's, would put it into a log.
 """
 
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 Reason = Literal["stop", "length", "left", "time"]  # why an answer ended; left: nobody waits for it any more
-# why there is none; broken: the model computes no numbers, or its cache has no room although it should
-Fault = Literal["invalid", "too_long", "busy", "broken", "died", "stopped"]
+# Why there is none. invalid, too_long: what was asked cannot be answered. busy: too many wait. late: not within the
+# seconds that were asked for, be it that the model hangs. unloaded: the model cannot be loaded. broken: it computes no
+# numbers, or its cache has no room although it should. died: its process ended in the middle; the next question starts
+# another. stopped: the engine was closed.
+Fault = Literal["invalid", "too_long", "busy", "late", "unloaded", "broken", "died", "stopped"]
 
 
 @dataclass(frozen=True)
 class Turn:
     role: Literal["system", "user", "assistant"]
-    content: str
+    content: str = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -32,14 +38,14 @@ class Asked:
     id: str
     variant: str
     turns: tuple[Turn, ...] = ()
-    text: str | None = None
-    ids: tuple[int, ...] | None = None
+    text: str | None = field(default=None, repr=False)
+    ids: tuple[int, ...] | None = field(default=None, repr=False)
     max_tokens: int | None = None
     window: int | None = None
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = None
-    stop: tuple[str, ...] = ()
+    stop: tuple[str, ...] = field(default=(), repr=False)
     logprobs: int | None = None
     echo: bool = False
     seconds: float = 300.0
@@ -77,13 +83,16 @@ class Queued:
 @dataclass(frozen=True)
 class Begun:
     """What the model reads: `prompt_tokens`, of which it knew `cached_tokens` already; of the conversation the oldest
-    `left_out` questions with their answers did not fit."""
+    `left_out` questions with their answers did not fit into the model's `context`. The answer has at most `max_tokens`.
+    """
 
     kind: ClassVar[str] = "begun"
     id: str
     prompt_tokens: int
     cached_tokens: int
     left_out: int
+    context: int = 0
+    max_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -91,9 +100,9 @@ class Logprob:
     """Of a token, and the most likely tokens in its place: (text, log-probability) each. None for the first token of a
     prompt, before which there is nothing."""
 
-    token: str
+    token: str = field(repr=False)
     logprob: float | None
-    top: tuple[tuple[str, float], ...] = ()
+    top: tuple[tuple[str, float], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -103,9 +112,9 @@ class Said:
 
     kind: ClassVar[str] = "said"
     id: str
-    text: str
+    text: str = field(repr=False)
     tokens: int
-    logprobs: tuple[Logprob, ...] = ()
+    logprobs: tuple[Logprob, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ class Ended:
     kind: ClassVar[str] = "ended"
     id: str
     reason: Reason
-    text: str
+    text: str = field(repr=False)
     prompt_tokens: int
     cached_tokens: int
     tokens: int
@@ -131,34 +140,55 @@ class Ended:
 
 @dataclass(frozen=True)
 class Failed:
-    """There is no answer, or no more of it."""
+    """There is no answer, or no more of it. `retry`: after so many seconds it is worth to ask again."""
 
     kind: ClassVar[str] = "failed"
     id: str
     fault: Fault
-    message: str
+    message: str = field(repr=False)
+    retry: int | None = None
 
 
 Event = Ready | Queued | Begun | Said | Ended | Failed
-KINDS: dict[str, Any] = {kind.kind: kind for kind in (Ready, Queued, Begun, Said, Ended, Failed)}
+
+
+def request(asked: Asked, since: float) -> bytes:
+    """One line that asks; `since`: time.monotonic() when it was asked, which the machine's processes have in common."""
+    return _encoded({"asked": asked, "since": since}).encode() + b"\n"
+
+
+def leave(name: str) -> bytes:
+    """One line that ends an answer."""
+    return _encoded({"leave": name}).encode() + b"\n"
 
 
 def line(events: Sequence[Event]) -> bytes:
     """One line of events."""
-    return (
-        json.dumps([{"kind": event.kind} | asdict(event) for event in events], separators=(",", ":")).encode() + b"\n"
-    )
+    return _encoded([[event.kind, *vars(event).values()] for event in events]).encode() + b"\n"
 
 
 def events(line: bytes) -> Iterable[Event]:
     """Those of one line."""
-    for found in json.loads(line):
-        kind = KINDS[found.pop("kind")]
-        for name in ("logprobs", "prompt_logprobs"):
-            if name in found:
-                found[name] = tuple(
-                    Logprob(of["token"], of["logprob"], tuple(map(tuple, of["top"]))) for of in found[name]
-                )
-        if "ids" in found:
-            found["ids"] = tuple(found["ids"])
-        yield kind(**found)
+    for kind, *values in json.loads(line):
+        yield MADE[kind](*values)
+
+
+def _said(name: str, text: str, tokens: int, logprobs: list[dict[str, Any]]) -> Said:
+    return Said(name, text, tokens, _logprobs(logprobs)) if logprobs else Said(name, text, tokens)
+
+
+def _ended(*values: Any) -> Ended:
+    *first, ids, logprobs = values
+    return Ended(*first, tuple(ids), _logprobs(logprobs))
+
+
+def _logprobs(found: list[dict[str, Any]]) -> tuple[Logprob, ...]:
+    return tuple(Logprob(one["token"], one["logprob"], tuple(map(tuple, one["top"]))) for one in found)
+
+
+MADE: dict[str, Callable[..., Event]] = {
+    **{kind.kind: kind for kind in (Ready, Queued, Begun, Failed)},
+    Said.kind: _said,
+    Ended.kind: _ended,
+}
+_encoded = json.JSONEncoder(separators=(",", ":"), default=vars).encode  # vars: of a dataclass within another

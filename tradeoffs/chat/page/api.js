@@ -62,7 +62,8 @@ export const vote = (found) => post("/votes", found);
 // What comes of an answer, each an object of some of: text, tokens, queued, begun, ended, reason. Ends when the answer
 // does; an error of the server on the way is thrown.
 export async function* answer(body, signal) {
-  const reply = await post("/v1/chat/completions", { ...body, stream: true }, signal);
+  const path = "prompt" in body ? "/v1/completions" : "/v1/chat/completions";
+  const reply = await post(path, { ...body, stream: true }, signal);
   let complete = false;
   for await (const data of lines(reply.body)) {
     if (data === "[DONE]") return;
@@ -70,7 +71,7 @@ export async function* answer(body, signal) {
     if (chunk.error) throw new Refused(chunk.error.code, chunk.error.message);
     const choice = chunk.choices?.[0];
     if (choice?.finish_reason) complete = true;
-    yield { ...chunk.tradeoffs, text: choice?.delta?.content ?? "", reason: choice?.finish_reason ?? null };
+    yield { ...chunk.tradeoffs, text: choice?.delta?.content ?? choice?.text ?? "", reason: choice?.finish_reason ?? null };
   }
   if (!complete) throw new Refused(0, "The connection broke off.");
 }

@@ -30,6 +30,7 @@ function facts(model) {
   }
   if (numbers[cost] !== undefined) words.push(`${short(numbers[cost])} ${UNITS[cost] ?? cost.replaceAll("_", " ")}`);
   if (!Object.keys(numbers).length) words.push("not measured");
+  if (label === "completion") words.push("goes on with the text as it is; no conversation, no system message");
   return [...found, words.filter(Boolean).join(" · ")];
 }
 
@@ -58,6 +59,7 @@ async function start() {
     return;
   }
   trouble("");
+  talk.completing = new Set(known.filter((one) => one.tradeoffs.label === "completion").map((one) => one.id));
   const there = (name) => known.some((one) => one.id === name);
   const picked = known.filter((one) => one.tradeoffs.picked).map((one) => one.id);
   const first = [picked[0] ?? known[0]?.id ?? "", picked[1] ?? ""];

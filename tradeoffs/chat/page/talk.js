@@ -3,10 +3,12 @@
 import * as api from "./api.js";
 
 const BYTES = 600_000; // of what is sent at most; the server takes 1 MB, and no context holds that
+const QUESTIONS = 900; // that are sent at most; the server takes 2000 messages
 const sizer = new TextEncoder();
 
 export const talk = {
   picks: ["", ""], // names of the first and the second variant; "": none
+  completing: new Set(), // names of those that know of no conversation, and go on with a text
   turns: [],
   asking: null, // an AbortController while answers come
   changed: () => {}, // called with a turn that has changed
@@ -75,13 +77,10 @@ async function one(turn, place, signal) {
   const answer = turn.answers[place];
   const { settings } = turn;
   [answer.messages, answer.cut] = conversation(turn, place);
-  const body = {
-    model: answer.variant,
-    messages: answer.messages,
-    stream_options: { include_usage: true },
-    ...settings.sampling,
-    tradeoffs: { window: settings.window },
-  };
+  const asked = talk.completing.has(answer.variant)
+    ? { prompt: turn.question }
+    : { messages: answer.messages, tradeoffs: { window: settings.window } };
+  const body = { model: answer.variant, ...asked, ...settings.sampling };
   answer.asked = performance.now();
   answer.state = "asked";
   try {
@@ -120,6 +119,7 @@ function conversation(turn, place) {
   const { system, stateless } = turn.settings;
   const head = system.trim() ? [{ role: "system", content: system }] : [];
   const last = { role: "user", content: turn.question };
+  if (talk.completing.has(turn.answers[place].variant)) return [[last], 0];
   if (stateless) return [[...head, last], 0];
   const before = talk.turns
     .slice(0, talk.turns.indexOf(turn))
@@ -132,7 +132,7 @@ function conversation(turn, place) {
   let left = BYTES - size([...head, last]);
   for (const pair of before.toReversed()) {
     left -= size(pair);
-    if (left < 0) break;
+    if (left < 0 || kept.length === QUESTIONS) break;
     kept.unshift(pair);
   }
   return [[...head, ...kept.flat(), last], before.length - kept.length];

@@ -111,7 +111,9 @@ function costs(answer) {
   if (!answer.first && !ended) return null;
   const first = ended ? ended.seconds_to_first : (answer.first - answer.asked) / 1000;
   const seconds = ended ? ended.seconds : (performance.now() - answer.asked) / 1000;
-  const speed = answer.tokens > 1 && seconds > first ? (answer.tokens - 1) / (seconds - first) : null;
+  // Steps of the model after the first token: what ends an answer takes one, too.
+  const steps = answer.tokens - (answer.reason === "stop" ? 0 : 1);
+  const speed = answer.tokens && steps > 0 && seconds > first ? steps / (seconds - first) : null;
   const items = [
     answer.tokens ? ["first", `${short(first)} s`, "to the first token"] : null,
     speed === null ? null : ["speed", short(speed), "tokens/s"],
@@ -129,10 +131,11 @@ function filling(answer) {
   if (!begun) return null;
   const left = (begun.left_out ?? 0) + cut;
   const gone = left ? make("p", { className: "careful gone", textContent: `${counted(left, "question")} left out` }) : null;
-  if (!begun.context) return gone;
-  const most = begun.max_tokens ?? 0;
-  const words = `${counted(begun.prompt_tokens, "token")} read and at most ${most} answered, of ${begun.context}`;
   const known = begun.cached_tokens ? `; ${begun.cached_tokens} were known` : "";
+  const read = `${counted(begun.prompt_tokens, "token")} read`;
+  if (!begun.context) return make("div", { className: "window" }, make("p", { className: "text", textContent: read + known }), gone);
+  const most = begun.max_tokens ?? 0;
+  const words = `${read} and at most ${most} answered, of ${begun.context}`;
   const bar = make("div", {
     ...{ className: "bar", role: "meter", "aria-label": "Window" },
     ...{ "aria-valuemin": 0, "aria-valuemax": begun.context, "aria-valuetext": words },
