@@ -147,8 +147,8 @@ def error(found: RequestError) -> str:
 
 
 def facts(event: Any) -> dict[str, Any]:
-    """Its fields, without whose it is."""
-    return {key: value for key, value in asdict(event).items() if key != "id"}
+    """Its fields, without whose it is, and without what stands elsewhere in the reply."""
+    return {key: value for key, value in asdict(event).items() if key not in ("id", "prompt_logprobs")}
 
 
 def _in_chat(one: Logprob) -> dict[str, Any]:

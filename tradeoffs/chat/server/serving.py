@@ -58,7 +58,7 @@ def serve(
             )
         # Who has a token in a file has it; a log of this line need not.
         shown = f"http://{bracketed(host)}:{port}/" + ("" if token_file else f"#token={token}")
-        asyncio.run(_run(listener, _hosts(host, port, local), token, talkers, max_memory_mb, shown))
+        asyncio.run(_run(listener, hosts(host, port, local), token, talkers, max_memory_mb, shown))
 
 
 def read_token(path: Path) -> str:
@@ -118,7 +118,7 @@ class _Server(uvicorn.Server):
 
 async def _run(
     listener: socket.socket,
-    hosts: set[str],
+    names: set[str],
     token: str,
     talkers: Sequence[Talker],
     max_memory_mb: float | None,
@@ -127,7 +127,7 @@ async def _run(
     engine = Engine(max_memory_mb)
     known: Mapping[str, Talker] = variants.known()
     picked = {str(talker.variant) for talker in talkers}
-    await _Server(configured(app.made(engine, known, picked, hosts, token)), engine, shown).serve([listener])
+    await _Server(configured(app.made(engine, known, picked, names, token)), engine, shown).serve([listener])
 
 
 def configured(served: ASGIApp) -> uvicorn.Config:
@@ -167,7 +167,7 @@ def _listening(address: str, port: int, family: socket.AddressFamily) -> socket.
         raise UserError(f"--port {port} at {address}: {said}; --port 0, the default, takes one that is free") from error
 
 
-def _hosts(host: str, port: int, local: bool) -> set[str]:
+def hosts(host: str, port: int, local: bool) -> set[str]:
     """What the server may be called by."""
     names = {bracketed(host).lower()} | ({"127.0.0.1", "localhost", "[::1]"} if local else set())
     ports = [f":{port}", *([""] if port == 80 else [])]
