@@ -27,6 +27,14 @@ from benchmarks.common import ROOT
 from tradeoffs.plumbing.errors import UserError
 
 CLIENTS, MANY, TURNS = 32, 200, 5
+BOUNDS = (  # of what benchmarks/chat_endurance.py finds
+    ("flat", "server_drift", 0.02),
+    ("flat", "model_drift", 0.02),
+    ("long", "lost", 0),
+    ("leaving", "most_steps", 2.5),
+    ("killed", "uninformed", 0),
+    ("killed", "seconds_until_all_know", 5),
+)
 OURS, ALONE = "ours", "the model alone"
 LLAMA_SERVER, LLAMA_CPP_SERVER = "llama-server", "llama_cpp.server"
 # Each with 32 places; the first ones are the defaults beside that.
@@ -173,17 +181,58 @@ def alone(talked: Talked, **asked: Any) -> dict[str, Any]:
 
 
 def write(found: dict[str, Any], quick: bool) -> None:
-    medians = {model: {side: median(rows) for side, rows in parts["sides"].items()} for model, parts in found.items()}
+    """The result. Targets that a model was not measured for (--only) are left out."""
     facts: dict[str, Any] = {}
-    for model, by_side in medians.items():
+    for model, parts in found.items():
+        by_side = {side: median(rows) for side, rows in parts["sides"].items()}
         ours = by_side[OURS]["tokens_per_second"]
-        theirs = {side: by_side[side]["tokens_per_second"] for side in LLAMA_SERVER_SETTINGS}
-        slow = max(by_side[side]["tokens_per_second"] for side in LLAMA_CPP_SERVER_SETTINGS)
-        facts[f"{model}_ratio"] = ours / max(theirs.values())
-        facts[f"{model}_llama_cpp_server_ratio"] = ours / slow
-        facts[f"{model}_batch_ratio"] = ours / by_side[ALONE]["decode_tokens_per_second"]
-        facts[f"{model}_work_ratio"] = worked(by_side[OURS], by_side[ALONE])
-    print(json.dumps(facts))
+        best = {
+            kind: max(settings, key=lambda side: by_side[side]["tokens_per_second"])
+            for kind, settings in (("peer", LLAMA_SERVER_SETTINGS), ("slow", LLAMA_CPP_SERVER_SETTINGS))
+        }
+        facts |= {
+            f"{model}_ratio": ours / by_side[best["peer"]]["tokens_per_second"],
+            f"{model}_peer_best": best["peer"],
+            f"{model}_first_token_p95_ratio": by_side[best["peer"]]["first_token_p95_seconds"]
+            / by_side[OURS]["first_token_p95_seconds"],
+            f"{model}_llama_cpp_server_ratio": ours / by_side[best["slow"]]["tokens_per_second"],
+            f"{model}_batch_ratio": ours / by_side[ALONE]["decode_tokens_per_second"],
+            f"{model}_work_ratio": worked(by_side[OURS], by_side[ALONE]),
+            f"{model}_medians": by_side,
+        }
+    at_least = {f"{model}_ratio": 0.9 for model in found}
+    at_least |= {f"{model}_llama_cpp_server_ratio": 3 for model in found}
+    at_least |= {f"{model}_batch_ratio": 0.8 for model in found}
+    at_most: dict[str, float] = {}
+    for name, key, aim in BOUNDS:
+        for parts in found.values():
+            if name in parts:
+                facts[f"{name}_{key}"] = parts[name][key]
+                at_most[f"{name}_{key}"] = aim
+    many = {model: parts["many"] for model, parts in found.items()}
+    common.write(
+        "chat",
+        None,
+        None,
+        {
+            f"{model}_{key}": len(row[key]) if isinstance(row[key], list) else row[key]
+            for model, row in many.items()
+            for key in ("lost", "other_than_alone")
+        },
+        quick=quick,
+        at_least=at_least,
+        at_most=at_most | {f"{model}_{key}": 0 for model in found for key in ("lost", "other_than_alone")},
+        scripts=("benchmarks/chat_alone.py", "tradeoffs/chat/__main__.py", "tradeoffs/chat/worker/__main__.py"),
+        **facts,
+        models=found,
+        compared=f"{CLIENTS} clients at a time, conversations of {TURNS} turns, streamed, greedy; tokens of answers per "
+        "second, time to first token over all turns; batch_ratio: to LlamaCppRuntime.decode of as many sequences, which "
+        "reads no prompts (work_ratio counts what was read); agreement: answers that did not come whole, or are neither "
+        "what the model says alone nor parted from it by rounding",
+        peer=f"llama-server and llama_cpp.server of llama-cpp-python {peers.VERSION}",
+        settings={**LLAMA_SERVER_SETTINGS, **LLAMA_CPP_SERVER_SETTINGS},
+        threads=peers.threads(),
+    )
 
 
 def median(rows: list[dict[str, Any]]) -> dict[str, float]:

@@ -36,7 +36,7 @@ def long(server: Server, asked: Sequence[str], turns: int) -> Row:
     answers = server.load(conversations=conversations(asked, 1, turns), clients=1, max_tokens=32)["answers"]
     left_out = answers[-1]["said"].get("begun", {}).get("left_out", 0)
     whole = sum(not answer["problem"] for answer in answers)
-    return {"long": {"turns": turns, "whole_answers": whole, "left_out": left_out}}
+    return {"long": {"turns": turns, "lost": turns - whole, "left_out": left_out}}
 
 
 def killed(server: Server, asked: Sequence[str], clients: int) -> Row:
@@ -58,7 +58,7 @@ def killed(server: Server, asked: Sequence[str], clients: int) -> Row:
         "killed": {
             "clients": clients,
             "began": sum(answer["first"] > 0 for answer in found["answers"]),
-            "ended_or_failed": sum(bool(answer["finish"] or answer["problem"]) for answer in found["answers"]),
+            "uninformed": sum(not (answer["finish"] or answer["problem"]) for answer in found["answers"]),
             "seconds_until_all_know": max(known),
             "said": sorted({answer["problem"] or answer["finish"] for answer in found["answers"]}),
             "next_answer_whole": not again["problem"],
@@ -104,7 +104,7 @@ def leaving(server: Server, asked: Sequence[str], count: int = 4) -> Row:
     """More clients than the model has places. One after the other leaves, and each time another one begins: after how
     many steps of the model, the one under way and the newcomer's own first counted."""
     steps, step = asyncio.run(_leaving(server, asked, SEQUENCES + count, count))
-    return {"leaving": {"clients": SEQUENCES + count, "steps_until_next_begins": steps, "step_seconds": step}}
+    return {"leaving": {"clients": SEQUENCES + count, "steps": steps, "most_steps": max(steps), "step_seconds": step}}
 
 
 async def _leaving(server: Server, asked: Sequence[str], clients: int, count: int) -> tuple[list[float], float]:
