@@ -225,10 +225,10 @@ def write(found: dict[str, Any], quick: bool) -> None:
         scripts=("benchmarks/chat_alone.py", "tradeoffs/chat/__main__.py", "tradeoffs/chat/worker/__main__.py"),
         **facts,
         models=found,
-        compared=f"{CLIENTS} clients at a time, conversations of {TURNS} turns, streamed, greedy; tokens of answers per "
-        "second, time to first token over all turns; batch_ratio: to LlamaCppRuntime.decode of as many sequences, which "
-        "reads no prompts (work_ratio counts what was read); agreement: answers that did not come whole, or are neither "
-        "what the model says alone nor parted from it by rounding",
+        compared=f"{CLIENTS} clients at a time, conversations of {TURNS} turns, streamed, greedy; tokens of answers "
+        "per second, time to first token over all turns; batch_ratio: to LlamaCppRuntime.decode of as many sequences, "
+        "which reads no prompts (work_ratio counts what was read); agreement: answers that did not come whole, or are "
+        "neither what the model says alone nor parted from it by rounding",
         peer=f"llama-server and llama_cpp.server of llama-cpp-python {peers.VERSION}",
         settings={**LLAMA_SERVER_SETTINGS, **LLAMA_CPP_SERVER_SETTINGS},
         threads=peers.threads(),

@@ -132,7 +132,7 @@ class Client:
         self._connection: Connection | None = None
 
     async def talk(self, conversations: Iterator[list[str]]) -> list[Answer]:
-        """All its answers; a conversation in which one fails ends there."""
+        """All its answers; the first one that fails is its last."""
         answers: list[Answer] = []
         for questions in conversations:
             history: list[dict[str, str]] = []
@@ -142,13 +142,15 @@ class Client:
                 history = [*history, {"role": "user", "content": question}]
                 answers.append(await self._answer(history))
                 if answers[-1].problem:
-                    break
+                    return answers
                 history = [*history, {"role": "assistant", "content": answers[-1].text}]
             if self._over():
                 break
+        return answers
+
+    def close(self) -> None:
         if self._connection:
             self._connection.close()
-        return answers
 
     def _over(self) -> bool:
         return self._load.seconds is not None and self._now() > self._load.seconds
@@ -243,6 +245,8 @@ async def held(load: Load, begun: float) -> list[Answer]:
     shared = cycle(load.conversations) if load.seconds else iter(load.conversations)
     clients = [Client(number, load, begun) for number in range(load.clients)]
     found = await asyncio.gather(*(client.talk(shared) for client in clients))
+    for client in clients:
+        client.close()
     return [answer for answers in found for answer in answers]
 
 

@@ -39,12 +39,12 @@ def long(server: Server, asked: Sequence[str], turns: int) -> Row:
     return {"long": {"turns": turns, "lost": turns - whole, "left_out": left_out}}
 
 
-def killed(server: Server, asked: Sequence[str], clients: int) -> Row:
-    """SIGKILL of the model's process while `clients` have some of their answers; then one asks again."""
+def killed(server: Server, asked: Sequence[str], clients: int, max_tokens: int = 1000, busy: float = 3.0) -> Row:
+    """SIGKILL of the model's process once `clients` have had `busy` seconds of it; then one asks again."""
     before = server.cpu_seconds().get("model", 0.0)
-    process = server.begin(conversations=conversations(asked, clients, 1), clients=clients, max_tokens=1000)
+    process = server.begin(conversations=conversations(asked, clients, 1), clients=clients, max_tokens=max_tokens)
     until = time.monotonic() + PATIENCE
-    while server.cpu_seconds().get("model", 0.0) < before + 3:
+    while server.cpu_seconds().get("model", 0.0) < before + busy:
         if time.monotonic() > until:
             raise UserError("the model's process is not at work")
         time.sleep(0.05)

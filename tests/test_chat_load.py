@@ -6,8 +6,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from benchmarks import chat_clients
+from benchmarks import chat, chat_clients, chat_endurance, chat_models, chat_servers, ggufs
 from benchmarks.chat_clients import Load
+from benchmarks.chat_models import conversations
+
+SLOW_FIXTURES = {"served"}
+QUESTIONS = [f"What is {number} percent of a loan of {7 * number}?" for number in range(90)]
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
@@ -115,3 +119,45 @@ def test_who_leaves_closes_the_connection_with_a_part_of_the_answer():
     (answer,) = asyncio.run(run())
     assert answer.problem == "cut off"
     assert 0 < answer.pieces < 20_000
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A random two-layer model in a workspace of its own, and a server that it is talked with through."""
+    from tiny_gguf import CONTEXT, make_checkpoint
+
+    folder = tmp_path_factory.mktemp("chat")
+    make_checkpoint(folder / "drawn")
+    talked = chat_models.workspace(folder / "work", folder / "drawn", ggufs.made(folder / "drawn", "f16"), CONTEXT)
+    with chat_servers.ours(talked) as server:
+        yield talked, server
+
+
+def test_every_answer_of_many_clients_is_whole_and_that_of_the_model_alone(served):
+    found = chat.held(*served, conversations(QUESTIONS, 80, 2), 12)
+    assert found["answers"] == found["expected_answers"] == 160
+    assert (found["lost"], found["not_whole"], found["other_than_alone"]) == (0, {}, [])
+    assert found["rounding_ties"] < 16
+
+
+def test_who_leaves_changes_nothing_for_those_who_stay(served):
+    _, server = served
+    leavers = server.begin(conversations=[[question] for question in QUESTIONS], clients=20, max_tokens=300, leave=2000)
+    found = chat.held(*served, conversations(QUESTIONS, 20, 3), 12)
+    left = server.answers(leavers)["answers"]
+    assert all(answer["problem"] == "cut off" for answer in left)
+    assert (found["lost"], found["other_than_alone"]) == (0, [])
+
+
+def test_a_conversation_of_many_turns_goes_on_without_its_oldest(served):
+    found = chat_endurance.long(served[1], QUESTIONS, 40)["long"]
+    assert found["lost"] == 0
+    assert found["left_out"] > 20
+
+
+def test_when_the_models_process_is_killed_all_are_told_and_the_next_is_answered(served):
+    found = chat_endurance.killed(served[1], QUESTIONS, clients=64, max_tokens=500, busy=0.5)["killed"]
+    assert found["began"] > 0
+    assert found["uninformed"] == 0
+    assert any(said.startswith(("error", "HTTP/1.1 503")) for said in found["said"])
+    assert found["next_answer_whole"]
