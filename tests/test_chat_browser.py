@@ -159,7 +159,7 @@ def test_two_columns_stream_each_with_its_costs_and_its_part_of_the_window(tab, 
     tab.ended()
     assert tab.answers() == ["a b c", "d e"]
     assert tab.page.text_content("#status") == "Both have answered."
-    costs = ["0.12 s to the first token", "2 tokens/s", "2 tokens", "142 MB of memory"]
+    costs = ["0.12 s to the first token", "4 tokens/s", "2 tokens", "142 MB of memory"]
     assert tab.texts(".answer:nth-child(2) .costs li") == costs
     bar = tab.page.locator(".answer:nth-child(2) [role=meter]")
     assert (bar.get_attribute("aria-valuenow"), bar.get_attribute("aria-valuemax")) == ("170", "512")

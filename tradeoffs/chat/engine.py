@@ -66,7 +66,7 @@ class Model:
 
     @property
     def idle(self) -> bool:
-        """Who waits for it to be loaded again, since it is leaving, does not keep it; who has just seen it loaded does."""
+        """Who has just seen it loaded keeps it; not who waits for it to be loaded again, since it is leaving."""
         entering = self.wanted and self.loading and self.loading.done()
         return bool(self.process and self.ready and not self.process.answers and not entering)
 

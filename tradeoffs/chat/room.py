@@ -1,4 +1,4 @@
-"""How much memory models take: before they are loaded, by what was measured or by their files; and how much there is."""
+"""How much memory a model takes, before it is loaded: by what was measured, or by its files; and how much there is."""
 
 from pathlib import Path
 

@@ -40,9 +40,7 @@ function drawPicks() {
     by(`pick-${place}`).value = talk.picks[place];
     fill(by(`facts-${place}`), ...(model ? facts(model) : []));
   }
-  const two = Boolean(talk.picks[1]);
-  by("of-two").disabled = !two;
-  by("picks").classList.toggle("two", two);
+  by("of-two").disabled = !talk.picks[1];
 }
 
 function option(model) {

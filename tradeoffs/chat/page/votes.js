@@ -6,8 +6,7 @@ import { by, counted, fill, make, percent } from "./dom.js";
 export async function drawVotes() {
   if (!by("votes").open) return;
   try {
-    const found = await api.votes();
-    const all = Array.isArray(found) ? found : found.data;
+    const all = await api.votes();
     fill(by("counted"), ...(all.length ? all.map(line) : [text("None yet.")]));
   } catch (error) {
     fill(by("counted"), make("p", { className: "careful", textContent: error.message }));
