@@ -2,10 +2,12 @@
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import os
 import re
 import secrets
+import shlex
 import signal
 import socket
 import stat
@@ -40,47 +42,49 @@ def serve(
 ) -> None:
     """Until Ctrl-C or SIGTERM. Prints its address as one line. Raises UserError where it cannot be served there."""
     address, family = _resolved(host, port)
-    local = ipaddress.ip_address(address.partition("%")[0]).is_loopback
-    if not local and not token_file:
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if not ip.is_loopback and not token_file:
         raise UserError(
             f"--host {host} lets other machines in: give it a token of your own with --token-file FILE, made by\n  "
             f"{MAKE_TOKEN.format(file='FILE')}\n"
             f"or leave --host out, and come from elsewhere by `ssh -L PORT:127.0.0.1:PORT`, with one PORT on both sides"
         )
+    name = socket.gethostname() if ip.is_unspecified else host
     token = read_token(token_file) if token_file else secrets.token_urlsafe(32)
     with _listening(address, port, family) as listener:
         port = listener.getsockname()[1]
-        if not local:
+        if not ip.is_loopback:
             print(
-                f"open to every machine that reaches {host}, port {port}, with the token of {token_file}; what is said "
-                "is not encrypted: let it be reached by a proxy with TLS alone",
+                f"open to every machine that reaches {host}, port {port}, and has the token of {token_file}; what is "
+                "said is not encrypted: let it be reached by a proxy with TLS alone",
                 file=sys.stderr,
             )
         # Who has a token in a file has it; a log of this line need not.
-        shown = f"http://{bracketed(host)}:{port}/" + ("" if token_file else f"#token={token}")
-        asyncio.run(_run(listener, hosts(host, port, local), token, talkers, max_memory_mb, shown))
+        shown = f"http://{bracketed(name)}:{port}/" + ("" if token_file else f"#token={token}")
+        asyncio.run(
+            _run(listener, hosts(name, port, ip.is_loopback or ip.is_unspecified), token, talkers, max_memory_mb, shown)
+        )
 
 
 def read_token(path: Path) -> str:
     """Raises UserError for a file that others can read, and for what is no token."""
+    making = MAKE_TOKEN.format(file=shlex.quote(str(path)))
     try:
         # A pipe that nobody writes to is not waited for.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), encoding="ascii") as file:
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise UserError(f"{path}: no regular file")
-            if found.st_mode & 0o077:
-                raise UserError(f"{path}: others can read or write it; `chmod 600 {path}`")
+            if found.st_mode & 0o077 or found.st_uid not in (0, os.geteuid()):
+                quoted = shlex.quote(str(path))
+                raise UserError(f"{path}: others can read or write it; `chmod 600 {quoted}`, and own it")
             token = file.read(1 << 12).strip()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; make one: {MAKE_TOKEN.format(file=path)}") from error
+        raise UserError(f"{path}: {error.strerror}; make one: {making}") from error
     except UnicodeError:
         token = ""
     if not TOKEN.fullmatch(token):
-        raise UserError(
-            f"{path}: expected a token: 32 to 512 letters, digits or any of ._~+/=-; make one: "
-            f"{MAKE_TOKEN.format(file=path)}"
-        )
+        raise UserError(f"{path}: expected a token: 32 to 512 letters, digits or any of ._~+/=-; make one: {making}")
     return token
 
 
@@ -163,12 +167,15 @@ def _listening(address: str, port: int, family: socket.AddressFamily) -> socket.
     try:
         return socket.create_server((address, port), family=family, backlog=BACKLOG)
     except (OSError, OverflowError) as error:
-        said = error.strerror if isinstance(error, OSError) else "no port"
+        number = error.errno or 0 if isinstance(error, OSError) else errno.EINVAL
+        if number == errno.EADDRNOTAVAIL:
+            raise UserError(f"--host {address}: no address of this machine") from error
+        said = os.strerror(number)
         raise UserError(f"--port {port} at {address}: {said}; --port 0, the default, takes one that is free") from error
 
 
-def hosts(host: str, port: int, local: bool) -> set[str]:
-    """What the server may be called by."""
-    names = {bracketed(host).lower()} | ({"127.0.0.1", "localhost", "[::1]"} if local else set())
+def hosts(name: str, port: int, local: bool) -> set[str]:
+    """What the server may be called by; `local`: by this machine's own names, too."""
+    names = {bracketed(name).lower()} | ({"127.0.0.1", "localhost", "[::1]"} if local else set())
     ports = [f":{port}", *([""] if port == 80 else [])]
     return {name + port for name in names for port in ports}
