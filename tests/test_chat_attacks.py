@@ -195,7 +195,8 @@ SLOW = {
     "no head at all": b"\r\n",
     "a body that never comes": b"POST /v1/completions HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAuthorization: Bearer %b\r\n"
     b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{",
-    "a body that never comes, of what is refused": b"POST / HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 1000\r\n\r\n{",
+    "a body that never comes, of what is refused": b"POST / HTTP/1.1\r\nHost: evil.example\r\n"
+    b"Content-Length: 1000\r\n\r\n{",
 }
 
 

@@ -70,12 +70,12 @@ class Guard:
         for name, value in scope["headers"]:
             if name in CHECKED:
                 found[name].append(value)
-        self._check_host(scope, found[b"host"])
+        host = self._checked_host(scope, found[b"host"])
         if found[b"upgrade"]:
             raise RequestError(400, "this server changes to no other protocol (Upgrade)")
         if scope["method"] == "OPTIONS":
             raise RequestError(403, "no other site may ask here, so there is nothing to find out before (OPTIONS)")
-        self._check_origin(found[b"origin"], found[b"sec-fetch-site"])
+        _check_origin(host, found[b"origin"], found[b"sec-fetch-site"])
         if scope["query_string"]:
             raise RequestError(400, "no address here has a query; the token belongs into the header Authorization")
         if scope["path"] not in self._public:
@@ -83,7 +83,7 @@ class Guard:
         if scope["method"] == "POST":
             _check_type(found[b"content-type"], found[b"content-encoding"])
 
-    def _check_host(self, scope: Scope, found: list[bytes]) -> None:
+    def _checked_host(self, scope: Scope, found: list[bytes]) -> str:
         """Against DNS rebinding: a page of evil.example whose name now means 127.0.0.1 still says evil.example."""
         if len(found) != 1:
             raise RequestError(400, f"a request names one Host, this one {len(found)}")
@@ -92,13 +92,7 @@ class Guard:
             raise RequestError(
                 421, f"this server is {' or '.join(sorted(self._hosts))}, not the Host that was asked for"
             )
-
-    def _check_origin(self, origins: list[bytes], sites: list[bytes]) -> None:
-        """What browsers say of the page that asks: against pages of other sites that send what needs no permission."""
-        if any(origin.decode("latin-1").removeprefix("http://") not in self._hosts for origin in origins):
-            raise RequestError(403, "a page of another origin may not ask here")
-        if any(site not in (b"same-origin", b"none") for site in sites):
-            raise RequestError(403, "a page of another site may not ask here; open the printed address by itself")
+        return name
 
     def _check_token(self, found: list[bytes]) -> None:
         if len(found) != 1:
@@ -107,6 +101,14 @@ class Guard:
         # In a time that does not depend on where they differ.
         if scheme.lower() != b"bearer" or not hmac.compare_digest(token, self._token):
             raise RequestError(401, "the token is wrong: it stands in the address that the server has printed")
+
+
+def _check_origin(host: str, origins: list[bytes], sites: list[bytes]) -> None:
+    """What browsers say of the page that asks: against pages of other sites that send what needs no permission."""
+    if any(origin.decode("latin-1").lower() != f"http://{host}" for origin in origins):
+        raise RequestError(403, "a page of another origin may not ask here")
+    if any(site not in (b"same-origin", b"none") for site in sites):
+        raise RequestError(403, "a page of another site may not ask here; open the printed address by itself")
 
 
 def _check_type(kinds: list[bytes], encodings: list[bytes]) -> None:
