@@ -21,7 +21,7 @@ const UNITS = {
 function facts(model) {
   const { label, recommended, runtime, numbers = {}, metric, cost } = model.tradeoffs;
   const found = [make("span", { className: "label", textContent: label })];
-  if (recommended) found.push(make("span", { className: "label recommended", textContent: "recommended" }));
+  if (recommended) found.push(" ", make("span", { className: "label recommended", textContent: "recommended" }));
   const words = [runtime];
   if (numbers[metric] !== undefined) {
     const ends = [numbers[`${metric}_low`], numbers[`${metric}_high`]];
@@ -31,7 +31,7 @@ function facts(model) {
   if (numbers[cost] !== undefined) words.push(`${short(numbers[cost])} ${UNITS[cost] ?? cost.replaceAll("_", " ")}`);
   if (!Object.keys(numbers).length) words.push("not measured");
   if (label === "completion") words.push("goes on with the text as it is; no conversation, no system message");
-  return [...found, words.filter(Boolean).join(" · ")];
+  return [...found, ` ${words.filter(Boolean).join(" · ")}`];
 }
 
 function drawPicks() {
@@ -251,4 +251,4 @@ addEventListener("hashchange", () => {
 api.adopt();
 by("settings").open = !matchMedia("(max-width: 60rem)").matches;
 await start();
-performance.mark("ready");
+document.querySelector("main").removeAttribute("aria-busy");
