@@ -153,7 +153,8 @@ function status() {
   const words = { asked: "is asked", queued: "waits in the queue", begun: "reads", writing: "answers" };
   const now = all.filter((answer) => words[answer.state]);
   if (now.length) return `${now.map((answer) => `${name(answer)} ${words[answer.state]}`).join("; ")}.`;
-  if (all.some((answer) => answer.state === "failed")) return "There is no answer; it says why.";
+  const failed = all.find((answer) => answer.state === "failed");
+  if (failed) return `${failed.variant} has not answered; why stands in its place.`;
   if (all.some((answer) => answer.state === "stopped")) return "Stopped.";
   return all.length === 2 ? "Both have answered." : `${name(all[0])} has answered.`;
 }
