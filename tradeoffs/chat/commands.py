@@ -34,7 +34,7 @@ def execute(chat: Chat, line: str) -> None:
 def completed(before: str) -> Sequence[str]:
     """What the next word of a line can be, after what stands before it."""
     if not before:
-        return list(COMMANDS)
+        return [f"{name} " if command.takes else name for name, command in COMMANDS.items()]
     name = before.split()[0]
     if name == "/variant":
         return list(variants.known())
