@@ -144,7 +144,7 @@ class Screen:
         if ours == theirs:
             self.note("   the same answer")
             return
-        matcher = difflib.SequenceMatcher(None, *parts, autojunk=False)
+        matcher = difflib.SequenceMatcher(None, parts[0], parts[1], autojunk=False)
         if max(map(len, parts)) > COMPARED or matcher.ratio() < ALIKE:
             self.note("   the answers differ")
         else:
