@@ -30,17 +30,18 @@ from tradeoffs.common.cells import Variant
 from tradeoffs.plumbing.errors import UserError
 
 REPO = Path(__file__).parents[1]
-A, B, BASE = "demo-demo-full-q8_0", "demo-demo-lora-q4_0", "demo-demo-base-bf16"
+A, B = "demo-demo-full-q8_0", "demo-demo-lora-q4_0"
+BASE, STORIES = "demo-demo-base-bf16", "demo-stories-full-q8_0"  # both complete: untuned; of a plain text
 LONG = "w " * 300
 
 
-def talker(name, label="chat", **numbers):
-    return Talker(Variant.parse(name), "llama.cpp", label, name == A, numbers, "test_f1", "size_mb")
+def talker(name):
+    label = "completion" if name in (BASE, STORIES) else "chat"
+    numbers = {"test_f1": 0.8, "size_mb": 2.0}
+    return Talker(Variant.parse(name), "llama.cpp", label, name == A, numbers, "test_f1", "size_mb", name == STORIES)
 
 
-TALKERS = {
-    name: talker(name, "completion" if name == BASE else "chat", test_f1=0.8, size_mb=2.0) for name in (A, B, BASE)
-}
+TALKERS = {name: talker(name) for name in (A, B, BASE, STORIES)}
 
 
 class Model:
@@ -148,11 +149,16 @@ def test_stateless_asks_each_question_alone():
 
 
 def test_what_completes_a_text_gets_it_as_it_is_and_others_on_demand():
-    talk(model := Model(), ["One", "Two", "/text off", "Three"], BASE)
+    talk(model := Model(), ["One", "Two", "/text off", "Three"], STORIES)
     assert [one.text for one in model.asked] == ["One", "Two", None]
     assert not model.asked[1].turns
     talk(model := Model(), ["One", "/text", "Two"], A)
     assert [one.text for one in model.asked] == [None, "Two"]
+
+
+def test_a_base_is_asked_as_it_was_evaluated_each_question_alone():
+    talk(model := Model(), ["One?", "Two?"], BASE)
+    assert [said(one) for one in model.asked] == [[("user", "One?")], [("user", "Two?")]]
 
 
 def test_two_slashes_ask_a_question_that_begins_with_one():
@@ -400,15 +406,16 @@ def test_reset_forgets_and_quit_leaves():
     assert [said(one) for one in model.asked] == [[("user", "One?")], [("user", "Two?")]]
 
 
-def test_others_go_on_with_the_conversation():
+def test_others_go_on_with_the_conversation(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     lines = ["One?", f"/variant {B}", "Two?", f"/variant {B} {A}", "Three?", "/variant demo-demo-full-q8", "/variant"]
     out, _, chat = talk(model := Model(), lines, A)
     assert [one.variant for one in model.asked] == [A, B, B, A]
     assert [len(one.turns) for one in model.asked] == [1, 3, 5, 5]
     assert f"did you mean {A}?" in out and [side.name for side in chat.sides] == [B, A]
-    listed = out.splitlines()[-3:]
-    assert [line[:2] for line in listed] == ["B ", "A ", "  "] and "recommended" in listed[0]
-    assert "completion" in listed[2]
+    listed = out.splitlines()[-4:]
+    assert [line[:2] for line in listed] == ["B ", "A ", "  ", "  "] and "recommended" in listed[0]
+    assert "completion, untuned" in listed[2] and "completion, of plain text" in listed[3]
 
 
 def test_what_each_costs_is_what_was_measured_and_what_was_seen():
@@ -729,6 +736,7 @@ def test_the_run_list_is_what_can_be_talked_with(tmp_path, monkeypatch):
     )
     assert {one.label for one in found.values() if one.variant.method == "base"} == {"completion"}
     assert {one.label for one in found.values() if one.variant.method != "base"} == {"chat"}
+    assert not any(one.text for one in found.values())
     assert (found[A].runtime, found[BASE].runtime) == ("llama.cpp", "transformers")
     files.write_json(Variant.parse(A).pair.tokens / "info.json", {"context": 512})
     assert found[A].context == 512

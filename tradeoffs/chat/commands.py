@@ -46,7 +46,9 @@ def described(talker: Talker) -> str:
     numbers = talker.numbers
     found: list[str] = [talker.runtime]
     if talker.label == "completion":
-        found.append("completion: goes on with a text")
+        found.append(
+            "completion: goes on with each text alone" if talker.text else "completion: untuned, each question alone"
+        )
     if talker.metric in numbers:
         found.append(f"{talker.metric.replace('_', ' ')} {numbers[talker.metric]:.3g}")
     if "size_mb" in numbers:
