@@ -46,9 +46,7 @@ def described(talker: Talker) -> str:
     numbers = talker.numbers
     found: list[str] = [talker.runtime]
     if talker.label == "completion":
-        found.append(
-            "completion: goes on with each text alone" if talker.text else "completion: untuned, each question alone"
-        )
+        found.append("completion, of plain text" if talker.text else "completion, untuned")
     if talker.metric in numbers:
         found.append(f"{talker.metric.replace('_', ' ')} {numbers[talker.metric]:.3g}")
     if "size_mb" in numbers:
