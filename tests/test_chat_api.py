@@ -313,7 +313,7 @@ def test_a_wrong_key_and_a_wrong_name(client):
 
 
 def test_a_bug_says_nothing_of_a_conversation(client, server, capfd):
-    server.script.says = [5]  # type: ignore[list-item]
+    server.script.says = [ValueError("My secret")]
     with pytest.raises(openai.InternalServerError, match="a bug of the server"):
         client.chat.completions.create(model=NAME, messages=[{"role": "user", "content": "My secret"}])
     said = capfd.readouterr().err
