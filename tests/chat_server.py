@@ -29,7 +29,7 @@ QUESTION = {"model": NAME, "messages": [{"role": "user", "content": "What is 7 a
 class Script:
     """An engine whose answers are these texts and events, one token each. At None it waits until `held` is set."""
 
-    says: list[str | Event | None] = field(default_factory=lambda: ["It ", "is ", "8."])
+    says: list[str | Event | Exception | None] = field(default_factory=lambda: ["It ", "is ", "8."])
     asked: list[Asked] = field(default_factory=list)
     left: list[str] = field(default_factory=list)  # ids of answers whose client went away
     held: threading.Event = field(default_factory=threading.Event)
@@ -50,6 +50,8 @@ class Script:
                         yield Begun(asked.id, 12, 4, 0, 512, 128)
                     said.append(piece)
                     yield Said(asked.id, piece, len(said))
+                elif isinstance(piece, Exception):
+                    raise piece
                 elif piece is not None:
                     yield piece
                 if isinstance(piece, Failed | Ended):

@@ -18,7 +18,6 @@ from tradeoffs.chat import commands, options, reading, variants
 from tradeoffs.chat.conversation import Settings
 from tradeoffs.chat.showing import Lines, Screen
 from tradeoffs.chat.terminal import Chat
-from tradeoffs.chat.variants import Talker
 from tradeoffs.plumbing import cli
 
 
@@ -31,20 +30,22 @@ def main(names: Sequence[str], serve: bool, max_memory: float | None, **given: A
         serve_these(variants.chosen(names), host, port, given["token_file"], max_memory)
         return
     settings = options.settings(given)
-    talkers = variants.chosen(names)
-    code = talk(talkers, settings, max_memory, given)
+    code = talk(names, settings, max_memory, given)
     if code:
         sys.exit(code)
 
 
-def talk(talkers: Sequence[Talker], settings: Settings, max_memory: float | None, given: dict[str, Any]) -> int:
-    """The exit code of a chat with them."""
+def talk(names: Sequence[str], settings: Settings, max_memory: float | None, given: dict[str, Any]) -> int:
+    """The exit code of a chat."""
+    talkers = variants.chosen(names)
     from tradeoffs.chat.engine import Engine
 
     screen = Screen.of_this_process()
     shown = Lines() if given["json"] else screen
     chat = Chat(talkers, settings, lambda: Engine(max_memory), shown, commands.execute)
     if not shown.interactive:
+        if not names:
+            shown.note(f"{talkers[0].variant}, which is recommended")
         return chat.run(reading.piped(sys.stdin))
     commands.introduce(chat)
     shown.note(f"{commands.asks(chat)}. /help lists commands, Ctrl-D leaves.")

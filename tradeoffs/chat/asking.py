@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tradeoffs.chat.conversation import Answer
 from tradeoffs.chat.messages import Asked, Begun, Ended, Event, Failed, Said
@@ -49,7 +49,8 @@ async def answer(engine: "Engine", asked: Asked, show: Callable[[Event], None], 
 
 
 async def _events(engine: "Engine", asked: Asked, stop: asyncio.Event) -> AsyncGenerator[Event, None]:
-    stream, stopped, name, left = engine.ask(asked), asyncio.create_task(stop.wait()), "", False
+    stream: Any = engine.ask(asked)
+    stopped, name, left = asyncio.create_task(stop.wait()), "", False
     try:
         while True:
             step = asyncio.create_task(_next(stream))
@@ -70,6 +71,7 @@ async def _events(engine: "Engine", asked: Asked, stop: asyncio.Event) -> AsyncG
             yield event
     finally:
         stopped.cancel()
+        await stream.aclose()  # not some time later
 
 
 async def _next(stream: AsyncIterator[Event]) -> Event | None:

@@ -34,7 +34,7 @@ def execute(chat: Chat, line: str) -> None:
 def completed(before: str) -> Sequence[str]:
     """What the next word of a line can be, after what stands before it."""
     if not before:
-        return list(COMMANDS)
+        return [f"{name} " if command.takes else name for name, command in COMMANDS.items()]
     name = before.split()[0]
     if name == "/variant":
         return list(variants.known())
@@ -46,7 +46,7 @@ def described(talker: Talker) -> str:
     numbers = talker.numbers
     found: list[str] = [talker.runtime]
     if talker.label == "completion":
-        found.append("completion: goes on with a text")
+        found.append("completion, of plain text" if talker.text else "completion, untuned")
     if talker.metric in numbers:
         found.append(f"{talker.metric.replace('_', ' ')} {numbers[talker.metric]:.3g}")
     if "size_mb" in numbers:

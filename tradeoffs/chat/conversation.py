@@ -20,8 +20,8 @@ Reason = Literal["stop", "length", "left", "time", "failed"]
 
 @dataclass(frozen=True)
 class Settings:
-    """`window` 1 is a chat in which each question stands alone. `plain`: questions go to the model as they are, without
-    its template; None: to those that complete a text. `together`: two answers at a time."""
+    """`window` 1 is a chat in which each question stands alone. `plain`: what is typed goes to the model as it is,
+    without its template; None: where it was evaluated so. `together`: two answers at a time."""
 
     system: str | None = None
     window: int | None = None
@@ -71,10 +71,10 @@ class Side:
         return str(self.talker.variant)
 
     def plain(self, settings: Settings) -> bool:
-        return self.talker.label == "completion" if settings.plain is None else settings.plain
+        return self.talker.text if settings.plain is None else settings.plain
 
     def asked(self, question: str, settings: Settings) -> Asked:
-        """The question after what was said before, or by itself."""
+        """The question after what was said before, or by itself: where that is wanted, and of what completes texts."""
         asked = Asked(
             "terminal",
             self.name,
@@ -87,7 +87,7 @@ class Side:
         if self.plain(settings):
             return replace(asked, text=question)
         system = [Turn("system", settings.system)] if settings.system else []
-        before = [] if settings.window == 1 else self.turns
+        before = [] if settings.window == 1 or self.talker.label == "completion" else self.turns
         return replace(asked, turns=(*system, *before, Turn("user", question)))
 
     def add(self, question: str, answer: Answer) -> None:

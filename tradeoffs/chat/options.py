@@ -35,8 +35,8 @@ def parser() -> argparse.ArgumentParser:
         "--text",
         dest="plain",
         action=argparse.BooleanOptionalAction,
-        help="complete what is typed as it is, without the prompt template (default: only for those that are labelled "
-        "completion: an untuned base, a data set of plain text)",
+        help="complete what is typed as it is, without the prompt template (default: where it was evaluated so, on "
+        "a data set of plain text)",
     )
     talking.add_argument("--json", action="store_true", help="one JSON object per answer")
     talking.add_argument("--history", type=Path, metavar="FILE", help="keep typed lines there, for the next time")

@@ -6,8 +6,10 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
@@ -21,7 +23,8 @@ from tradeoffs.plumbing.errors import UserError
 
 COMMAND = (sys.executable, "-m", "tradeoffs.chat.worker")
 LINE = 64 << 20  # bytes of a line of events at most
-SAID = 4000  # characters of what it said on stderr that are kept
+SAID = 20_000  # characters of what it said on stderr that are kept
+HUNG = 60.0  # seconds: no step of a model takes so long
 ENDING = 2.0  # seconds that a process may take to end, once nothing can come from it any more
 # What a model's process needs to know of its surroundings: by how its name begins. Not what else may stand there:
 # tokens, passwords, addresses of databases.
@@ -40,28 +43,36 @@ class Process:
     def __init__(self, variant: str) -> None:
         self.variant = variant
         self.ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
-        self.alive = False
+        self.alive = False  # it may have memory
+        self.open = False  # it can be asked
+        self._watched: psutil.Process | None = None
+        self._heard = time.monotonic()  # when it last said something
         self.answers: dict[str, Inbox] = {}  # by id, of those that it has not ended
 
     async def start(self, command: Sequence[str]) -> None:
         """Raises UserError where none can be started."""
+        self._begun = time.monotonic()
         ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._process = await asyncio.create_subprocess_exec(
-                    *(*command, "--fd", f"{theirs.fileno()}", "--", self.variant),
-                    pass_fds=[theirs.fileno()],
-                    stdin=DEVNULL,
-                    stdout=DEVNULL,  # that of a chat in a terminal is for answers alone
-                    stderr=PIPE,
-                    env=environment(os.environ),
-                    start_new_session=True,  # Ctrl-C ends an answer, not the model
-                )
-            except OSError as error:
-                ours.close()
-                raise UserError(f"{self.variant}: no process can be started for it: {error.strerror}") from error
-        self.alive, self._watched = True, psutil.Process(self.pid)
-        self._events, self._writer = await asyncio.open_connection(sock=ours, limit=LINE)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *(*command, "--fd", f"{theirs.fileno()}", "--", self.variant),
+                pass_fds=[theirs.fileno()],
+                stdin=DEVNULL,
+                stdout=DEVNULL,  # that of a chat in a terminal is for answers alone
+                stderr=PIPE,
+                env=environment(os.environ),
+                start_new_session=True,  # Ctrl-C ends an answer, not the model
+            )
+            self._events, self._writer = await asyncio.open_connection(sock=ours, limit=LINE)
+        except BaseException as error:
+            ours.close()
+            if isinstance(error, OSError):
+                why = f"no process can be started for it: {error.strerror}"
+                raise UserError(f"{self.variant}: {why}") from error
+            raise
+        finally:
+            theirs.close()
+        self.alive = self.open = True
         self._said = ""
         self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._listen())]
 
@@ -73,6 +84,7 @@ class Process:
     def memory_mb(self) -> float:
         """Resident memory now, in 1e6 bytes; 0 where there is none any more."""
         with suppress(psutil.Error):
+            self._watched = self._watched or psutil.Process(self.pid)
             return float(self._watched.memory_info().rss / 1e6)
         return 0.0
 
@@ -94,22 +106,30 @@ class Process:
         if self.answers.pop(name, None):
             self.leave(name)
 
+    def end_if_hung(self) -> None:
+        """To be called where an answer has not ended in its time: one that has said nothing for very long is ended."""
+        if self.alive and time.monotonic() - self._heard > HUNG:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+
     async def close(self) -> None:
         """Ends it, and waits until its memory is free."""
         if self.alive:
+            self.open = False
             self._writer.close()
             await asyncio.wait(self._tasks)
 
     def _write(self, text: bytes) -> None:
-        if self.alive and not self._writer.is_closing():
+        if self.open:
             self._writer.write(text)
 
     async def _read(self) -> None:
         try:
             while text := await self._events.readline():
+                self._heard = time.monotonic()
                 for event in messages.events(text):
                     if isinstance(event, Ready):
-                        self.ready.set_result(event)
+                        self.ready.set_result(replace(event, seconds=time.monotonic() - self._begun))
                     elif inbox := self.answers.get(event.id):
                         inbox.put(event)
                         if inbox.ended:
@@ -117,7 +137,7 @@ class Process:
         except (OSError, ValueError):  # it was killed with something unread; a line without an end
             pass
         finally:
-            self.alive = False
+            self.open = False
             self._writer.close()
             await self._ended()
 
@@ -127,6 +147,7 @@ class Process:
             with suppress(ProcessLookupError):
                 self._process.kill()
         code = await waiting
+        self.alive = False
         await asyncio.wait(self._tasks[1:], timeout=ENDING)  # what it still has to say
         said = explained(self.variant, code, self._said)
         if not self.ready.done():

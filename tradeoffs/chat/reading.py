@@ -1,6 +1,7 @@
 """Lines that are typed, or come through a pipe; one that ends with a backslash goes on in the next."""
 
 import atexit
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,23 +26,38 @@ def piped(stream: Any) -> Iterator[str]:
 
 
 def typed(prompt: Callable[[str], str]) -> Iterator[str]:
-    """Those of a terminal, until Ctrl-D, or Ctrl-C where nothing is typed."""
-    import readline
-
+    """Those of a terminal, until Ctrl-D, or Ctrl-C where nothing is typed; else that takes back what is."""
     while True:
         parts = list[str]()
         try:
             while not parts or _goes_on(parts):
-                parts.append(input(prompt(FURTHER if parts else PROMPT)))
+                parts.append(_line(prompt(FURTHER if parts else PROMPT)))
         except EOFError:
             print()
             return
-        except KeyboardInterrupt:
+        except _TakenBackError as error:
             print()
-            if not parts and not readline.get_line_buffer():
+            if not (parts or error.args[0]):
                 return
             continue
         yield "\n".join(parts)
+
+
+class _TakenBackError(Exception):
+    """By Ctrl-C; holds what was typed."""
+
+
+def _line(prompt: str) -> str:
+    import readline
+
+    def taken_back(*_: object) -> None:
+        raise _TakenBackError(readline.get_line_buffer())  # which is empty once readline has been left
+
+    before = signal.signal(signal.SIGINT, taken_back)
+    try:
+        return input(prompt)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def edited(words: Callable[[str], Sequence[str]], history: Path | None) -> None:

@@ -17,8 +17,10 @@ from tradeoffs.common.texts import harmless
 
 FULL = 0.75  # of the context, from which on it is said how full it is
 COMPARED = 2000  # words and marks of an answer up to which two are compared
+ALIKE = 0.5  # part of them that two have in common, from which on their differences are shown
 PLACES = "AB"
 STYLES = {"dim": "2", "bold": "1", "red": "31", "green": "32"}
+ENDINGS = {"left": "stopped", "length": "cut at its longest", "time": "cut: it took too long"}
 PART = re.compile(r"\w+|\s+|[^\w\s]")
 
 
@@ -129,6 +131,8 @@ class Screen:
             self.note(f"{self._indent}{left_out(answer.left_out)}")
         if self.interactive:
             self.note(f"{self._indent}{' · '.join(costs(side, answer))}")
+        elif answer.reason != "stop":
+            self.note(f"{self._indent}{ENDINGS[answer.reason]}, after {answer.tokens} tokens")
 
     def both(self, answers: Sequence[Answer]) -> None:
         texts = [answer.text.strip() for answer in answers if answer.reason != "failed"]
@@ -139,17 +143,19 @@ class Screen:
         parts = [PART.findall(text) for text in (ours, theirs)]
         if ours == theirs:
             self.note("   the same answer")
-        elif max(map(len, parts)) > COMPARED:
+            return
+        matcher = difflib.SequenceMatcher(None, parts[0], parts[1], autojunk=False)
+        if max(map(len, parts)) > COMPARED or matcher.ratio() < ALIKE:
             self.note("   the answers differ")
         else:
-            said = "".join(self._marked(*parts)).replace("\n", "\n   ")
+            said = "".join(self._marked(matcher, *parts)).replace("\n", "\n   ")
             label = self.style("differ:", "dim")
             print(f"   {label} {said}", file=self._notes, flush=True)
 
-    def _marked(self, ours: list[str], theirs: list[str]) -> list[str]:
+    def _marked(self, matcher: difflib.SequenceMatcher[str], ours: list[str], theirs: list[str]) -> list[str]:
         """Both in one text, as `git diff --word-diff` writes it: [-of A alone-]{+of B alone+}."""
         found = []
-        for kind, begin, end, other, upto in difflib.SequenceMatcher(None, ours, theirs, False).get_opcodes():
+        for kind, begin, end, other, upto in matcher.get_opcodes():
             gone, new = (harmless("".join(part)) for part in (ours[begin:end], theirs[other:upto]))
             if kind == "equal":
                 found.append(gone)
@@ -206,14 +212,13 @@ def fields(side: Side, question: str, answer: Answer) -> dict[str, Any]:
 def costs(side: Side, answer: Answer) -> list[str]:
     """What an answer cost, how it ended, and how full the context is, where that matters."""
     speed, full = answer.tokens_per_second, answer.prompt_tokens + answer.tokens
-    endings = {"left": "stopped", "length": "cut at its longest", "time": "cut: it took too long"}
     found = [
         f"first token {seconds(answer.seconds_to_first)}" if answer.tokens else "",
         f"{speed:,.0f} tokens/s" if speed else "",
         f"{answer.tokens} token{'s' if answer.tokens != 1 else ''}",
         f"{answer.memory_mb:,.0f} MB" if answer.memory_mb else "",
         f"waited {seconds(answer.seconds_waited)}" if answer.seconds_waited > 0.1 else "",
-        endings.get(answer.reason, ""),
+        ENDINGS.get(answer.reason, ""),
         f"context {full} of {side.context} tokens" if side.context and full > FULL * side.context else "",
     ]
     return [item for item in found if item]

@@ -78,12 +78,12 @@ class Chat:
 
     def _do(self, line: str) -> None:
         try:
+            _check(line)
             if not line.strip():
                 return
             if line.startswith("/") and not line.startswith("//"):
                 self._execute(self, line)
                 return
-            _check(line)
             self._runner.run(self._ask(line.removeprefix("/")))
         except UserError as error:
             self._failed = True

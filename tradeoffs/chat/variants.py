@@ -20,7 +20,8 @@ NAMES = ("variant", "model", "dataset", "method", "format")  # columns of the su
 class Talker:
     """`label`: a base that was not tuned to a template that is not its own only goes on with a text: a completion.
     `numbers`: its row of metrics/summary.csv; empty where it was not measured. `metric` and `cost`: the columns there
-    by which the recommended one was chosen; "" where nothing was yet.
+    by which the recommended one was chosen; "" where nothing was yet. `text`: its evaluation was of plain text, and
+    asked no questions, as it does of an untuned base.
     """
 
     variant: Variant
@@ -30,6 +31,7 @@ class Talker:
     numbers: dict[str, float]
     metric: str = ""
     cost: str = ""
+    text: bool = False
 
     def __str__(self) -> str:
         return str(self.variant)
@@ -59,6 +61,7 @@ def known() -> dict[str, Talker]:
             numbers.get(str(variant), {}),
             decision.get("metric", ""),
             decision.get("cost", ""),
+            text,
         )
     return found
 

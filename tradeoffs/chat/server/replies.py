@@ -5,6 +5,7 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
 from tradeoffs.chat.messages import Begun, Ended, Event, Failed, Logprob, Queued, Said
@@ -30,32 +31,31 @@ class Reply:
             "created": int(time.time()),
             "model": wanted.asked[0].variant,
         }
-        # A chunk is put together from texts: nothing else is done so often.
-        self._head = "data: " + json.dumps(self._facts)[:-1]
-        self._tail = ',"usage":null}\n\n' if self._usage else "}\n\n"
         count = len(wanted.asked)
         self._begun: list[dict[str, Any]] = [{} for _ in range(count)]
         self._logprobs: list[list[Logprob]] = [[] for _ in range(count)]
         self._said = [0] * count  # characters of each answer
         self._ended: list[Ended | None] = [None] * count
         self._with_logprobs = wanted.asked[0].logprobs is not None
+        self._plain = [self._around(at) for at in range(count)]
 
     def chunk(self, at: int, event: Event) -> str:
         """What is sent of an event of the answer `at`; may be nothing. Raises RequestError where there is no answer."""
+        if isinstance(event, Said) and event.text and not event.logprobs:  # nothing else is said so often
+            before, between, after = self._plain[at]
+            return f"{before}{quoted(event.text)}{between}{event.tokens}{after}"
         self.add(at, event)
         match event:
-            case Said(_, text, tokens, logprobs):
-                if not text and not logprobs:
-                    return ""
-                said = self._chunk(at, text, self._probabilities(logprobs, self._said[at]), extra={"tokens": tokens})
-                self._said[at] += len(text)
-                return said
-            case Queued(_, place):
-                return self._chunk(at, "", extra={"queued": place})
+            case Said() if event.text or event.logprobs:
+                logprobs = self._probabilities(event.logprobs, self._said[at])
+                self._said[at] += len(event.text)
+                return self._chunk(at, event.text, logprobs, tokens=event.tokens)
+            case Queued():
+                return self._chunk(at, queued=event.place)
             case Begun():
-                return self._chunk(at, "", extra={"begun": self._begun[at]}, first=True)
-            case Ended(_, reason):
-                return self._chunk(at, "", finished=FINISHED[reason], extra={"ended": facts(event)})
+                return self._chunk(at, role="assistant", begun=self._begun[at])
+            case Ended():
+                return self._chunk(at, reason=FINISHED[event.reason], ended=facts(event))
         return ""
 
     def add(self, at: int, event: Event) -> None:
@@ -73,9 +73,7 @@ class Reply:
 
     def end(self) -> str:
         """Of a stream."""
-        if not self._usage:
-            return DONE
-        return f'{self._head},"choices":[],"usage":{json.dumps(self._used())}}}\n\n{DONE}'
+        return (_event(self._facts | {"choices": [], "usage": self._used()}) if self._usage else "") + DONE
 
     def whole(self) -> dict[str, Any]:
         """Once every answer has ended."""
@@ -98,23 +96,24 @@ class Reply:
     def _chunk(
         self,
         at: int,
-        text: str,
+        text: str = "",
         logprobs: dict[str, Any] | None = None,
         *,
-        finished: str | None = None,
-        extra: dict[str, Any] | None = None,
-        first: bool = False,
+        role: str | None = None,
+        reason: str | None = None,
+        **extra: Any,
     ) -> str:
-        if self._chat:
-            role = '"role":"assistant",' if first else ""
-            said = f'"delta":{{{role}"content":{json.dumps(text)}}}' if text or first else '"delta":{}'
-        else:
-            said = f'"text":{json.dumps(text)}'
-        logs = json.dumps(logprobs) if logprobs else "null"
-        why = f'"{finished}"' if finished else "null"
-        more = f',"tradeoffs":{json.dumps(extra)}' if extra else ""
-        choice = f'{{"index":{at},{said},"logprobs":{logs},"finish_reason":{why}}}'
-        return f'{self._head},"choices":[{choice}]{more}{self._tail}'
+        delta: dict[str, Any] = {"role": role, "content": text} if role else {"content": text} if text else {}
+        said: dict[str, Any] = {"delta": delta} if self._chat else {"text": text}
+        choice = {"index": at, **said, "logprobs": logprobs, "finish_reason": reason}
+        usage = {"usage": None} if self._usage else {}
+        return _event(self._facts | {"choices": [choice], "tradeoffs": extra} | usage)
+
+    def _around(self, at: int) -> tuple[str, str, str]:
+        """A chunk of an answer, without its text and the number of its tokens."""
+        before, _, rest = self._chunk(at, "TEXT", tokens="TOKENS").partition('"TEXT"')
+        between, _, after = rest.partition('"TOKENS"')
+        return before, between, after
 
     def _probabilities(self, found: Sequence[Logprob], offset: int) -> dict[str, Any] | None:
         if not found and not self._with_logprobs:
@@ -143,7 +142,11 @@ class Reply:
 
 def error(found: RequestError) -> str:
     """What ends a stream that has begun."""
-    return f"data: {json.dumps(found.body())}\n\n"
+    return _event(found.body())
+
+
+def _event(found: dict[str, Any]) -> str:
+    return f"data: {json.dumps(found)}\n\n"
 
 
 def facts(event: Any) -> dict[str, Any]:

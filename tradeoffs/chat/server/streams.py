@@ -49,21 +49,29 @@ class Answers:
         await send({"type": "http.response.body", "body": body})
 
     async def _streamed(self, events: AsyncIterator[list[tuple[int, Event]]], send: Send) -> None:
-        reply, begun = Reply(self._wanted), False
+        reply, begun, failed = Reply(self._wanted), False, None
         try:
             async for lot in events:
-                said = "".join(reply.chunk(at, event) for at, event in lot)
-                if not begun:  # only now: what cannot be answered gets its own status
+                said: list[str] = []
+                try:
+                    for at, event in lot:
+                        said.append(reply.chunk(at, event))
+                except RequestError as error:
+                    failed = error
+                if not begun:
+                    if failed and not any(said):
+                        break
                     await send({"type": "http.response.start", "status": 200, "headers": STREAM})
                     begun = True
-                if said:
-                    await send({"type": "http.response.body", "body": said.encode(), "more_body": True})
-            end = reply.end()
-        except RequestError as error:
-            if not begun:
-                raise
-            end = replies.error(error)
-        await send({"type": "http.response.body", "body": end.encode()})
+                if text := "".join(said):
+                    await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+                if failed:
+                    break
+        except RequestError as error:  # no end in time
+            failed = error
+        if failed and not begun:
+            raise failed  # with a status of its own
+        await send({"type": "http.response.body", "body": (replies.error(failed) if failed else reply.end()).encode()})
 
 
 async def lots(
