@@ -21,7 +21,7 @@ const UNITS = {
 function facts(model) {
   const { label, recommended, runtime, numbers = {}, metric, cost } = model.tradeoffs;
   const found = [make("span", { className: "label", textContent: label })];
-  if (recommended) found.push(" ", make("span", { className: "label recommended", textContent: "recommended" }));
+  if (recommended) found.push(make("span", { className: "label recommended", textContent: "recommended" }));
   const words = [runtime];
   if (numbers[metric] !== undefined) {
     const ends = [numbers[`${metric}_low`], numbers[`${metric}_high`]];
@@ -31,7 +31,8 @@ function facts(model) {
   if (numbers[cost] !== undefined) words.push(`${short(numbers[cost])} ${UNITS[cost] ?? cost.replaceAll("_", " ")}`);
   if (!Object.keys(numbers).length) words.push("not measured");
   if (label === "completion") words.push("goes on with the text as it is; no conversation, no system message");
-  return [...found, ` ${words.filter(Boolean).join(" · ")}`];
+  const parts = words.map((word, place) => make("span", { className: "fact", textContent: (place ? "· " : "") + word }));
+  return [...found, ...parts].flatMap((part) => [part, " "]);
 }
 
 function drawPicks() {
@@ -130,7 +131,8 @@ function drawTurn(turn) {
 
 function drawBusy() {
   const busy = Boolean(talk.asking);
-  by("send").disabled = busy;
+  if (!busy && document.activeElement === by("stop")) by("question").focus();
+  by("send").hidden = busy;
   by("stop").hidden = !busy;
   by("nothing").hidden = talk.turns.length > 0;
   for (const one of document.querySelectorAll("#turns .edit, #picks select")) one.disabled = busy;
@@ -211,6 +213,7 @@ function submit() {
   const text = box.value;
   if (talk.asking || !text.trim() || !settings()) return;
   box.value = "";
+  box.focus();
   send(text);
 }
 
