@@ -1,0 +1,217 @@
+"""A model of transformers as a `Decoder`: answers that grow are one batch, which they join and leave from step to step.
+
+The arithmetic is that of `generate`, by which the model was evaluated: rows padded on the left, and positions that
+count a row's own tokens.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DummyLayer
+
+from tradeoffs.chat.worker.decoder import Decoder
+from tradeoffs.chat.worker.torch_apart import ApartDecoder, why_apart
+from tradeoffs.chat.worker.torch_base import PLACES, TorchBase
+from tradeoffs.chat.worker.torch_rows import Pieces, Rows
+from tradeoffs.models.forward import auto_batch, fits
+
+
+def decoder(model: PreTrainedModel, pad_id: int, cells: int | None = None) -> Decoder:
+    """`cells`: tokens of all sequences together, padding included, of which keys and values are kept; None: as many as
+    fit the memory that an evaluation gives to a batch, and one sequence as long as the context.
+
+    Raises UserError for a model that keeps nothing of what it has read, or in a form of its own.
+    """
+    kind = ApartDecoder if why_apart(model) else TorchDecoder
+    return kind(model, pad_id, cells)
+
+
+@dataclass
+class _Growing:
+    """`ids` that were read, of at most `most`. Its keys and values are `alone` until its prompt is `read`; then they
+    are beside those of the others."""
+
+    most: int
+    ids: list[int] = field(default_factory=list)
+    alone: Rows | None = None
+    read: bool = False
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What has ended, for others to begin with."""
+
+    ids: list[int]
+    pieces: Pieces
+
+
+class TorchDecoder(TorchBase):
+    """See `Decoder`. Each place has keys and values of its own, so what begins as another did has a copy of them."""
+
+    def __init__(self, model: PreTrainedModel, pad_id: int, cells: int | None = None) -> None:
+        self._growing: dict[int, _Growing] = {}
+        self._kept: list[_Kept] = []  # the longest unused first
+        super().__init__(model, pad_id, cells)
+        self._together = Rows(self._like(), step=8)
+
+    def _like(self) -> DynamicCache:
+        return DynamicCache(config=self.model.config)
+
+    @torch.inference_mode()
+    def _fitting_cells(self) -> int:
+        """By a pass, which also is the first one: what libraries prepare at their first use is there then."""
+        rows = self._alone(0, 0, self._virtual_pieces())
+        self._pass(rows, [[0]])
+        return auto_batch(rows.bytes_per_token(), self.on, weights=self.size_mb * 1e6)
+
+    def close(self) -> None:
+        self._growing.clear()
+        self._kept.clear()
+        self._together = Rows(self._like(), step=8)
+
+    @torch.inference_mode()
+    def begin(self, ids: Sequence[int], length: int) -> tuple[int, int] | None:
+        longest = max([length, *(growing.most for growing in self._growing.values())])
+        needed = (len(self._growing) + 1) * (self.virtual + longest)
+        if len(self._growing) == PLACES or (self._growing and needed > self.cells):
+            return None
+        place = next(number for number in range(PLACES) if number not in self._growing)
+        known, pieces = self._longest_prefix(ids)
+        self._growing[place] = _Growing(length, list(ids[:known]), self._alone(place, known, pieces))
+        self._forget_down_to(self.cells - needed)
+        return place, known
+
+    @torch.inference_mode()
+    def feed(self, parts: Mapping[int, Sequence[int]], wanted: set[int]) -> dict[int, np.ndarray]:
+        steps = {place: ids for place, ids in parts.items() if self._growing[place].read and len(ids) == 1}
+        found = self._step(steps)
+        for place, ids in parts.items():
+            growing = self._growing[place]
+            if place not in steps:
+                self._set_apart(place)
+                found[place] = self._read(place, ids)
+                growing.read |= place in wanted
+            growing.ids += ids
+        return {place: logits for place, logits in found.items() if place in wanted}
+
+    @torch.inference_mode()
+    def end(self, place: int) -> None:
+        growing = self._growing[place]
+        pieces = self._held(place, self.virtual + len(growing.ids))
+        if not any(_common(growing.ids, other.ids) == len(growing.ids) for other in self._kept):
+            self._kept.append(_Kept(growing.ids, [part and (part[0].clone(), part[1].clone()) for part in pieces]))
+        if not growing.alone:
+            self._together.leave(place)
+        del self._growing[place]
+        longest = max((other.most for other in self._growing.values()), default=0)
+        self._forget_down_to(self.cells - len(self._growing) * (self.virtual + longest))
+
+    def _step(self, parts: dict[int, Sequence[int]]) -> dict[int, np.ndarray]:
+        """A token of each of these, which the batch then is made of."""
+        for place in list(self._together.places):
+            if place not in parts:
+                self._set_apart(place)
+        for place in parts:
+            if alone := self._growing[place].alone:
+                length = alone.lengths[0]
+                self._together.join(place, length, alone.take(place, length))
+                self._growing[place].alone = None
+        places = list(self._together.places)
+        if not places:
+            return {}
+        logits = self._pass(self._together, [parts[place] for place in places])
+        if logits is not None:
+            return dict(zip(places, logits, strict=True))
+        if len(places) == 1:
+            raise self._too_much(self._together.width + 1)
+        # No more together from here on than half of what was too much.
+        self.cells = max(1, len(places) * self._together.width // 2)
+        for place in places:
+            self._set_apart(place)
+        return {place: self._read(place, parts[place]) for place in places}
+
+    def _read(self, place: int, ids: Sequence[int]) -> np.ndarray:
+        """Appends ids to what is alone; the logits after the last one. Where memory runs out, half of them at a
+        time."""
+        alone = self._growing[place].alone
+        assert alone
+        logits = self._pass(alone, [ids])
+        if logits is not None:
+            return logits[0]
+        if len(ids) == 1:
+            raise self._too_much(alone.width + 1)
+        self._read(place, ids[: len(ids) // 2])
+        return self._read(place, ids[len(ids) // 2 :])
+
+    def _pass(self, rows: Rows, ids: list[Sequence[int]]) -> np.ndarray | None:
+        """Appends ids, as many to each row, and gives the logits after them; None if there is no memory for it, even
+        with all forgotten that has ended."""
+        found = list[np.ndarray]()
+
+        def work() -> None:
+            rows.prepare(len(ids[0]))
+            found.append(self._logits(ids, rows, rows.lengths))
+
+        if not fits(work):
+            self._kept.clear()
+            if not fits(work):
+                return None
+        rows.advance(len(ids[0]))
+        return found[0]
+
+    def _alone(self, place: int, known: int, pieces: Pieces) -> Rows:
+        """Keys and values of one sequence that begins with these, of so many of its ids."""
+        rows = Rows(self._like())
+        rows.join(place, self.virtual + known, pieces)
+        return rows
+
+    def _set_apart(self, place: int) -> None:
+        """Takes one out of the batch, if it is there."""
+        growing = self._growing[place]
+        if growing.alone is None:
+            length = self.virtual + len(growing.ids)
+            growing.alone = self._alone(place, len(growing.ids), self._together.take(place, length))
+            self._together.leave(place)
+
+    def _longest_prefix(self, ids: Sequence[int]) -> tuple[int, Pieces]:
+        """How many of the ids, at most all but the last, are the beginning of a sequence that is there, and their keys
+        and values."""
+        kept = max(self._kept, key=lambda one: _common(ids, one.ids), default=None)
+        growing = max(self._growing, key=lambda place: _common(ids, self._growing[place].ids), default=None)
+        in_kept = _common(ids, kept.ids) if kept else 0
+        in_growing = 0 if growing is None else _common(ids, self._growing[growing].ids)
+        known = min(max(in_kept, in_growing), len(ids) - 1)
+        if not known:
+            return 0, self._virtual_pieces()
+        if in_growing >= in_kept and growing is not None:
+            return known, self._held(growing, self.virtual + known)
+        assert kept
+        self._kept.remove(kept)
+        if known < len(kept.ids):  # else the new one is more of the same
+            self._kept.append(kept)
+        return known, [
+            part and (part[0][:, :, : self.virtual + known], part[1][:, :, : self.virtual + known])
+            for part in kept.pieces
+        ]
+
+    def _held(self, place: int, length: int) -> Pieces:
+        return (self._growing[place].alone or self._together).take(place, length)
+
+    def _virtual_pieces(self) -> Pieces:
+        layers = self._first.layers if self._first else []
+        return [(layer.keys, layer.values) for layer in layers if not isinstance(layer, DummyLayer)]
+
+    def _forget_down_to(self, tokens: int) -> None:
+        while self._kept and sum(self.virtual + len(one.ids) for one in self._kept) > tokens:
+            self._kept.pop(0)
+
+
+def _common(ids: Sequence[int], others: Sequence[int]) -> int:
+    """How many ids two sequences begin with alike."""
+    return next(
+        (at for at, (one, other) in enumerate(zip(ids, others, strict=False)) if one != other),
+        min(len(ids), len(others)),
+    )
