@@ -23,6 +23,7 @@ from transformers import (
 )
 
 from tradeoffs.chat.worker import loading
+from tradeoffs.chat.worker.decoder import NoRoomError
 from tradeoffs.chat.worker.torch_apart import ApartDecoder
 from tradeoffs.chat.worker.torch_decoder import TorchDecoder, decoder
 from tradeoffs.common import files
@@ -125,10 +126,10 @@ def answered(decoder, answers, arrive=None, piece=7, pause=lambda step, number: 
     step, left = 0, len(answers)
     while left:
         for answer, begins in zip(answers, arrive, strict=True):
-            if begins <= step and answer.place is None and not answer.said:
-                if found := decoder.begin(answer.prompt, len(answer.prompt) + answer.most):
-                    answer.place, answer.cached = found
-                    answer.waiting = answer.prompt[answer.cached :]
+            waits = begins <= step and answer.place is None and not answer.said
+            if waits and (found := decoder.begin(answer.prompt, len(answer.prompt) + answer.most)):
+                answer.place, answer.cached = found
+                answer.waiting = answer.prompt[answer.cached :]
         parts = {}
         for number, answer in enumerate(answers):
             if answer.place is not None and not pause(step, number):
@@ -156,6 +157,12 @@ def alone(model, prompts, most):
     return [
         runtime.stream(np.array(prompt), length, [VOCABULARY])[0] for prompt, length in zip(prompts, most, strict=True)
     ]
+
+
+def logits_after(model, ids, last):
+    """What the model says after each of the last ids, alone and in one pass; float32 (last, vocabulary)."""
+    with torch.inference_mode():
+        return model(input_ids=torch.tensor([ids])).logits[0, -last:].numpy()
 
 
 def test_an_answer_is_the_one_it_would_be_alone_while_others_join_and_leave(model, name, prompts):
@@ -243,12 +250,12 @@ def test_there_are_no_more_places_than_it_says(llama):
     assert made.begin([1, 2, 3], 4)[0] == 5
 
 
-def runs_out_above(model, monkeypatch, tokens):
-    """The model's forward runs out of memory where more go through at once, or are attended to."""
+def runs_out(model, monkeypatch, where):
+    """The model's forward runs out of memory for such token ids."""
     forward = model.forward
 
     def limited(*args, **kwargs):
-        if kwargs["input_ids"].numel() > tokens:
+        if where(kwargs["input_ids"]):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
         return forward(*args, **kwargs)
 
@@ -257,17 +264,53 @@ def runs_out_above(model, monkeypatch, tokens):
 
 def test_where_memory_runs_out_less_goes_through_at_once(llama, prompts, monkeypatch):
     expected = alone(llama, prompts, [6] * 6)
-    runs_out_above(llama, monkeypatch, 4)
     made = decoder(llama, pad_id=0, cells=10_000)
+    runs_out(llama, monkeypatch, lambda ids: ids.numel() > 4)
     assert answered(made, [Answer(prompt, 6) for prompt in prompts], piece=30) == expected
     assert made.cells < 10_000
 
 
-def test_one_that_fits_no_memory_is_one_clear_message(llama, prompts, monkeypatch):
-    made = decoder(llama, pad_id=0)
-    runs_out_above(llama, monkeypatch, 0)
-    with pytest.raises(UserError, match="out of memory on cpu with one sequence of 1 tokens"):
-        answered(made, [Answer(prompts[0], 4)])
+def test_what_did_not_fit_is_as_if_it_had_not_been_fed(model, prompts, monkeypatch):
+    """Two grow; in the same step a prompt fails, when they and its first half were read."""
+    made = decoder(model, pad_id=0)
+    expected = alone(model, prompts[:2], [6, 6])
+    places, said = [made.begin(prompt, len(prompt) + 6)[0] for prompt in prompts[:2]], [[], []]
+    fed = prompts[:2]
+    for step in range(6):
+        parts, wanted = dict(zip(places, fed, strict=True)), set(places)
+        if step == 3:
+            poison = [20, 21, 22, VOCABULARY - 1]
+            with monkeypatch.context() as patch:
+                runs_out(made.model, patch, lambda ids: (ids == VOCABULARY - 1).any())
+                third, _ = made.begin(poison, 10)
+                with pytest.raises(NoRoomError):
+                    made.feed(parts | {third: poison}, wanted | {third})
+                with pytest.raises(NoRoomError):
+                    made.every(third, poison)
+            made.end(third)
+        found = made.feed(parts, wanted)
+        for answer, place in zip(said, places, strict=True):
+            answer.append(int(found[place].argmax()))
+        fed = [answer[-1:] for answer in said]
+    assert said == expected
+
+
+def test_the_logits_after_every_token_are_those_of_one_pass(model, prompts):
+    made = decoder(model, pad_id=0)
+    ids = prompts[4]
+    beside = made.begin(prompts[0], 20)[0]
+    made.feed({beside: prompts[0]}, {beside})
+    place, known = made.begin(ids[:1], len(ids) + 3)
+    assert not known
+    for begin in range(0, len(ids), 20):
+        piece = ids[begin : begin + 20]
+        found = made.every(place, piece)
+        expected = logits_after(model, ids[: begin + 20], len(piece))
+        np.testing.assert_allclose(found, expected, atol=5e-5, rtol=1e-4)
+        made.feed({beside: [9]}, {beside})
+    said = int(found[-1].argmax())
+    again = made.feed({place: [said], beside: [9]}, {place})
+    np.testing.assert_allclose(again[place], logits_after(model, [*ids, said], 1)[0], atol=5e-5, rtol=1e-4)
 
 
 def test_a_model_that_keeps_what_it_reads_in_its_own_way_is_refused():
@@ -351,10 +394,10 @@ def test_what_is_not_there_is_one_message_with_what_makes_it(pipeline):
     pipeline.merged.unlink()
     with pytest.raises(UserError, match=r"models/merged/base-numbers-lora: no config.json .*stage merge"):
         loading.load(pipeline.variant("bf16"))
-    with pytest.raises(UserError, match="models/gguf/base-numbers-lora-f16.gguf: missing"):
+    with pytest.raises(UserError, match=r"models/gguf/base-numbers-lora-f16.gguf: missing"):
         loading.load(pipeline.variant("f16"))
     pipeline.variant("nf4").facts.unlink()
-    with pytest.raises(UserError, match="data/facts/base-numbers-lora-nf4.json: missing"):
+    with pytest.raises(UserError, match=r"data/facts/base-numbers-lora-nf4.json: missing"):
         loading.load(pipeline.variant("nf4"))
     with pytest.raises(UserError, match=r"no format 'q4' \(did you mean"):
         loading.load(pipeline.variant("q4"))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from tradeoffs.chat.worker.decoder import NoRoomError
 from tradeoffs.chat.worker.torch_base import PLACES, TorchBase
 from tradeoffs.chat.worker.torch_rows import cuttable
 from tradeoffs.models.forward import fits
@@ -41,6 +42,10 @@ class _Apart:
     cache: DynamicCache | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
+    def go_back(self, count: int) -> None:
+        """Leaves the first ids; they are to be read anew, since what was kept of them cannot be cut."""
+        self.ids, self.done, self.cache = self.ids[:count], 0, None
+
 
 class ApartDecoder(TorchBase):
     """See `Decoder`; for models of which `why_apart` says why. Each answer is computed as if there were no other: its
@@ -68,22 +73,45 @@ class ApartDecoder(TorchBase):
 
     @torch.inference_mode()
     def feed(self, parts: Mapping[int, Sequence[int]], wanted: set[int]) -> dict[int, np.ndarray]:
+        known = {place: len(self._growing[place].ids) for place in parts}
         for place, ids in parts.items():
             self._growing[place].ids += ids
-        return {place: self._read(self._growing[place]) for place in parts if place in wanted}
+        found = {}
+        for place in wanted & parts.keys():
+            logits = self._read(self._growing[place], 1)
+            if logits is None:
+                for other, count in known.items():
+                    self._growing[other].go_back(count)
+                raise NoRoomError
+            found[place] = logits[0]
+        return found
+
+    @torch.inference_mode()
+    def every(self, place: int, ids: Sequence[int]) -> np.ndarray:
+        growing = self._growing[place]
+        known = len(growing.ids)
+        growing.go_back(known)  # to its beginning: all that is there now goes through in one pass
+        growing.ids += ids
+        logits = self._read(growing, len(ids))
+        if logits is None:
+            growing.go_back(known)
+            raise NoRoomError
+        return logits
 
     def end(self, place: int) -> None:
         del self._growing[place]
 
-    def _read(self, growing: _Apart) -> np.ndarray:
+    def _read(self, growing: _Apart, last: int) -> np.ndarray | None:
+        """The logits after each of the last ids, once all are read; None if there is no memory for it."""
+        if self._scaled_from and growing.done <= self._scaled_from < len(growing.ids):
+            growing.go_back(len(growing.ids))
         if growing.cache is None:
             growing.cache, growing.more = self._cache(1), self._beginning(growing.ids)
-        if self._scaled_from and growing.done <= self._scaled_from < len(growing.ids):
-            growing.cache, growing.done = self._cache(1), 0
+        cache = growing.cache
         ids, before = growing.ids[growing.done :], self.virtual + growing.done
         found = list[np.ndarray]()
-        if not fits(lambda: found.append(self._logits([ids], growing.cache, [before], **growing.more))):
-            raise self._too_much(before + len(ids))
+        if not fits(lambda: found.append(self._logits([ids], cache, [before], last, **growing.more))):
+            return None
         growing.done += len(ids)
         return found[0][0]
 

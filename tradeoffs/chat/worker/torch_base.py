@@ -38,9 +38,11 @@ class TorchBase(TransformersRuntime):
     def _fitting_cells(self) -> int:
         return self.batch_tokens
 
-    def _logits(self, ids: list[Sequence[int]], cache: DynamicCache, lengths: list[int], **more: Any) -> np.ndarray:
-        """After the last of `ids`, as many of each row; float32 (rows, vocabulary). `lengths`: tokens of each row that
-        are in the cache."""
+    def _logits(
+        self, ids: list[Sequence[int]], cache: DynamicCache, lengths: list[int], last: int = 1, **more: Any
+    ) -> np.ndarray:
+        """After each of the `last` ids of each row, float32 (rows, last, vocabulary). There are as many `ids` of each
+        row, which the cache then holds too; `lengths` are the tokens of each that it held before."""
         before, count = torch.tensor(lengths, device=self.on)[:, None], len(ids[0])
         width = max(lengths) + count
         if min(lengths) < max(lengths):
@@ -48,9 +50,6 @@ class TorchBase(TransformersRuntime):
         if self._takes_positions:
             more["position_ids"] = before + torch.arange(count, device=self.on)
         fed = torch.tensor([list(row) for row in ids], device=self.on)
-        out = self.model(input_ids=fed, past_key_values=cache, use_cache=True, logits_to_keep=1, **more)
-        logits: np.ndarray = out.logits[:, -1].float().cpu().numpy()
+        out = self.model(input_ids=fed, past_key_values=cache, use_cache=True, logits_to_keep=last, **more)
+        logits: np.ndarray = out.logits[:, -last:].float().cpu().numpy()
         return logits
-
-    def _too_much(self, tokens: int) -> UserError:
-        return UserError(f"out of memory on {self.device} with one sequence of {tokens} tokens beside what is kept")

@@ -4,7 +4,8 @@ The arithmetic is that of `generate`, by which the model was evaluated: rows pad
 count a row's own tokens.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DummyLayer
 
-from tradeoffs.chat.worker.decoder import Decoder
+from tradeoffs.chat.worker.decoder import Decoder, NoRoomError
 from tradeoffs.chat.worker.torch_apart import ApartDecoder, why_apart
 from tradeoffs.chat.worker.torch_base import PLACES, TorchBase
 from tradeoffs.chat.worker.torch_rows import Pieces, Rows
@@ -74,40 +75,78 @@ class TorchDecoder(TorchBase):
 
     @torch.inference_mode()
     def begin(self, ids: Sequence[int], length: int) -> tuple[int, int] | None:
+        """See `Decoder`."""
         longest = max([length, *(growing.most for growing in self._growing.values())])
         needed = (len(self._growing) + 1) * (self.virtual + longest)
         if len(self._growing) == PLACES or (self._growing and needed > self.cells):
             return None
         place = next(number for number in range(PLACES) if number not in self._growing)
-        known, pieces = self._longest_prefix(ids)
-        self._growing[place] = _Growing(length, list(ids[:known]), self._alone(place, known, pieces))
+        known, pieces = self._longest_prefix(list(ids))
+        alone = list[Rows]()
+        if not fits(lambda: alone.append(self._alone(place, known, pieces))):
+            return None
+        self._growing[place] = _Growing(length, list(ids[:known]), alone[0])
         self._forget_down_to(self.cells - needed)
         return place, known
 
     @torch.inference_mode()
     def feed(self, parts: Mapping[int, Sequence[int]], wanted: set[int]) -> dict[int, np.ndarray]:
-        steps = {place: ids for place, ids in parts.items() if self._growing[place].read and len(ids) == 1}
-        found = self._step(steps)
+        """See `Decoder`."""
+        found = dict[int, np.ndarray]()
+
+        def work() -> None:
+            steps = {place: ids for place, ids in parts.items() if self._growing[place].read and len(ids) == 1}
+            found.update(self._step(steps))
+            for place, ids in parts.items():
+                if place not in steps:
+                    self._set_apart(place)
+                    found[place] = self._read(place, ids)
+
+        self._whole_or_not_at_all(work)
         for place, ids in parts.items():
-            growing = self._growing[place]
-            if place not in steps:
-                self._set_apart(place)
-                found[place] = self._read(place, ids)
-                growing.read |= place in wanted
-            growing.ids += ids
+            self._growing[place].ids += ids
+            self._growing[place].read |= place in wanted
         return {place: logits for place, logits in found.items() if place in wanted}
 
     @torch.inference_mode()
+    def every(self, place: int, ids: Sequence[int]) -> np.ndarray:
+        """See `Decoder`."""
+        found = list[np.ndarray]()
+
+        def work() -> None:
+            self._set_apart(place)
+            alone = self._growing[place].alone
+            logits = self._pass(alone, [ids], len(ids)) if alone else None
+            if logits is None:
+                raise NoRoomError
+            found.append(logits[0])
+
+        self._whole_or_not_at_all(work)
+        self._growing[place].ids += ids
+        return found[0]
+
+    @torch.inference_mode()
     def end(self, place: int) -> None:
+        """See `Decoder`."""
         growing = self._growing[place]
         pieces = self._held(place, self.virtual + len(growing.ids))
         if not any(_common(growing.ids, other.ids) == len(growing.ids) for other in self._kept):
-            self._kept.append(_Kept(growing.ids, [part and (part[0].clone(), part[1].clone()) for part in pieces]))
+            fits(lambda: self._kept.append(_Kept(growing.ids, _copied(pieces))))
         if not growing.alone:
             self._together.leave(place)
         del self._growing[place]
         longest = max((other.most for other in self._growing.values()), default=0)
         self._forget_down_to(self.cells - len(self._growing) * (self.virtual + longest))
+
+    def _whole_or_not_at_all(self, work: Callable[[], None]) -> None:
+        """Where memory runs out, takes back what was read. Raises NoRoomError then."""
+        with suppress(NoRoomError):
+            if fits(work):
+                return
+        for rows in (self._together, *(growing.alone for growing in self._growing.values())):
+            if rows and rows.places:
+                rows.cut(rows.lengths[0] - self.virtual - len(self._growing[rows.places[0]].ids))
+        raise NoRoomError
 
     def _step(self, parts: dict[int, Sequence[int]]) -> dict[int, np.ndarray]:
         """A token of each of these, which the batch then is made of."""
@@ -124,9 +163,7 @@ class TorchDecoder(TorchBase):
             return {}
         logits = self._pass(self._together, [parts[place] for place in places])
         if logits is not None:
-            return dict(zip(places, logits, strict=True))
-        if len(places) == 1:
-            raise self._too_much(self._together.width + 1)
+            return dict(zip(places, logits[:, 0], strict=True))
         # No more together from here on than half of what was too much.
         self.cells = max(1, len(places) * self._together.width // 2)
         for place in places:
@@ -137,23 +174,22 @@ class TorchDecoder(TorchBase):
         """Appends ids to what is alone; the logits after the last one. Where memory runs out, half of them at a
         time."""
         alone = self._growing[place].alone
-        assert alone
-        logits = self._pass(alone, [ids])
+        logits = self._pass(alone, [ids]) if alone else None
         if logits is not None:
-            return logits[0]
+            return logits[0, 0]
         if len(ids) == 1:
-            raise self._too_much(alone.width + 1)
+            raise NoRoomError
         self._read(place, ids[: len(ids) // 2])
         return self._read(place, ids[len(ids) // 2 :])
 
-    def _pass(self, rows: Rows, ids: list[Sequence[int]]) -> np.ndarray | None:
-        """Appends ids, as many to each row, and gives the logits after them; None if there is no memory for it, even
-        with all forgotten that has ended."""
+    def _pass(self, rows: Rows, ids: list[Sequence[int]], last: int = 1) -> np.ndarray | None:
+        """Appends ids, as many to each row, and gives the logits after each of the `last`; None if there is no memory
+        for it, even with all forgotten that has ended."""
         found = list[np.ndarray]()
 
         def work() -> None:
             rows.prepare(len(ids[0]))
-            found.append(self._logits(ids, rows, rows.lengths))
+            found.append(self._logits(ids, rows, rows.lengths, last))
 
         if not fits(work):
             self._kept.clear()
@@ -176,26 +212,22 @@ class TorchDecoder(TorchBase):
             growing.alone = self._alone(place, len(growing.ids), self._together.take(place, length))
             self._together.leave(place)
 
-    def _longest_prefix(self, ids: Sequence[int]) -> tuple[int, Pieces]:
+    def _longest_prefix(self, ids: list[int]) -> tuple[int, Pieces]:
         """How many of the ids, at most all but the last, are the beginning of a sequence that is there, and their keys
         and values."""
-        kept = max(self._kept, key=lambda one: _common(ids, one.ids), default=None)
-        growing = max(self._growing, key=lambda place: _common(ids, self._growing[place].ids), default=None)
-        in_kept = _common(ids, kept.ids) if kept else 0
-        in_growing = 0 if growing is None else _common(ids, self._growing[growing].ids)
-        known = min(max(in_kept, in_growing), len(ids) - 1)
-        if not known:
+        ids = ids[:-1]
+        growing = {place: _common(ids, one.ids) for place, one in self._growing.items()}
+        kept = [_common(ids, one.ids) for one in self._kept]
+        most = max([*growing.values(), *kept], default=0)
+        if not most:
             return 0, self._virtual_pieces()
-        if in_growing >= in_kept and growing is not None:
-            return known, self._held(growing, self.virtual + known)
-        assert kept
-        self._kept.remove(kept)
-        if known < len(kept.ids):  # else the new one is more of the same
-            self._kept.append(kept)
-        return known, [
-            part and (part[0][:, :, : self.virtual + known], part[1][:, :, : self.virtual + known])
-            for part in kept.pieces
-        ]
+        length = self.virtual + most
+        if most in growing.values():
+            return most, self._held(next(place for place, known in growing.items() if known == most), length)
+        found = self._kept.pop(kept.index(most))
+        if most < len(found.ids):  # else the new one is more of the same
+            self._kept.append(found)
+        return most, [part and (part[0][:, :, :length], part[1][:, :, :length]) for part in found.pieces]
 
     def _held(self, place: int, length: int) -> Pieces:
         return (self._growing[place].alone or self._together).take(place, length)
@@ -209,9 +241,17 @@ class TorchDecoder(TorchBase):
             self._kept.pop(0)
 
 
-def _common(ids: Sequence[int], others: Sequence[int]) -> int:
-    """How many ids two sequences begin with alike."""
-    return next(
-        (at for at, (one, other) in enumerate(zip(ids, others, strict=False)) if one != other),
-        min(len(ids), len(others)),
-    )
+def _copied(pieces: Pieces) -> Pieces:
+    return [part and (part[0].clone(), part[1].clone()) for part in pieces]
+
+
+def _common(ids: list[int], others: list[int]) -> int:
+    """How many ids two sequences begin with alike; by halves, since whole lists are compared in no time."""
+    low, high = 0, min(len(ids), len(others))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if ids[low:middle] == others[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low

@@ -78,6 +78,10 @@ class Rows(DynamicCache):
         for layer in self._own:
             layer.written = 0
 
+    def cut(self, count: int) -> None:
+        """Takes the last tokens of all rows back."""
+        self.advance(-count)
+
     def bytes_per_token(self) -> int:
         """Of a token of a row, in all layers."""
         return sum(layer.bytes_per_token() for layer in self._own)
