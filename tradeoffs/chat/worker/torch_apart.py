@@ -110,7 +110,7 @@ class ApartDecoder(TorchBase):
         cache = growing.cache
         ids, before = growing.ids[growing.done :], self.virtual + growing.done
         found = list[np.ndarray]()
-        if not fits(lambda: found.append(self._logits([ids], cache, [before], last, **growing.more))):
+        if not fits(lambda: found.append(self._logits([ids], cache, [before + len(ids)], last, **growing.more))):
             return None
         growing.done += len(ids)
         return found[0][0]

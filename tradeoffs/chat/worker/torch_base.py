@@ -1,7 +1,6 @@
 """What every decoder of transformers has: how much it keeps, and one pass through the model."""
 
 import inspect
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,7 @@ from tradeoffs.plumbing.errors import UserError
 from tradeoffs.transformers_runtime import TransformersRuntime
 
 PLACES = 64  # answers that grow at a time
-# Of a prompt in one step, beside the answers that grow: of a CPU such a piece takes as long as some ten tokens of one
-# answer, of a GPU no longer than one.
-STEP_TOKENS = {"cpu": 128, "cuda": 512}
+STEP_TOKENS = {"cpu": 512, "cuda": 2048}  # of prompts in one step: more at once are read no faster
 
 
 class TorchBase(TransformersRuntime):
@@ -39,17 +36,19 @@ class TorchBase(TransformersRuntime):
         return self.batch_tokens
 
     def _logits(
-        self, ids: list[Sequence[int]], cache: DynamicCache, lengths: list[int], last: int = 1, **more: Any
+        self, ids: list[list[int]], cache: DynamicCache, lengths: list[int], last: int = 1, **more: Any
     ) -> np.ndarray:
         """After each of the `last` ids of each row, float32 (rows, last, vocabulary). There are as many `ids` of each
-        row, which the cache then holds too; `lengths` are the tokens of each that it held before."""
-        before, count = torch.tensor(lengths, device=self.on)[:, None], len(ids[0])
-        width = max(lengths) + count
-        if min(lengths) < max(lengths):
-            more["attention_mask"] = (torch.arange(width, device=self.on) >= width - count - before).long()
+        row; with them it has `lengths` tokens, those in the cache counted, or fewer than stand there: then the first
+        ones are none of it."""
+        count, columns = len(ids[0]), cache.get_seq_length() + len(ids[0])
+        first = columns - torch.tensor(lengths, device=self.on)[:, None]  # column of each row
+        column = torch.arange(columns, device=self.on)
+        if min(lengths) < columns:
+            more["attention_mask"] = (column >= first).long()
         if self._takes_positions:
-            more["position_ids"] = before + torch.arange(count, device=self.on)
-        fed = torch.tensor([list(row) for row in ids], device=self.on)
+            more["position_ids"] = (column[-count:] - first).clamp(min=0)
+        fed = torch.tensor(ids, device=self.on)
         out = self.model(input_ids=fed, past_key_values=cache, use_cache=True, logits_to_keep=last, **more)
         logits: np.ndarray = out.logits[:, -last:].float().cpu().numpy()
         return logits

@@ -95,12 +95,11 @@ class TorchDecoder(TorchBase):
         found = dict[int, np.ndarray]()
 
         def work() -> None:
-            steps = {place: ids for place, ids in parts.items() if self._growing[place].read and len(ids) == 1}
-            found.update(self._step(steps))
-            for place, ids in parts.items():
-                if place not in steps:
-                    self._set_apart(place)
-                    found[place] = self._read(place, ids)
+            steps = [place for place, ids in parts.items() if self._growing[place].read and len(ids) == 1]
+            found.update(self._step({place: parts[place] for place in steps}))
+            prompts = {place: list(ids) for place, ids in parts.items() if place not in steps}
+            for group in self._alike(prompts):
+                found.update(self._prompts({place: prompts[place] for place in group}))
 
         self._whole_or_not_at_all(work)
         for place, ids in parts.items():
@@ -116,7 +115,7 @@ class TorchDecoder(TorchBase):
         def work() -> None:
             self._set_apart(place)
             alone = self._growing[place].alone
-            logits = self._pass(alone, [ids], len(ids)) if alone else None
+            logits = self._pass(alone, [list(ids)], len(ids)) if alone else None
             if logits is None:
                 raise NoRoomError
             found.append(logits[0])
@@ -161,16 +160,55 @@ class TorchDecoder(TorchBase):
         places = list(self._together.places)
         if not places:
             return {}
-        logits = self._pass(self._together, [parts[place] for place in places])
+        logits = self._pass(self._together, [list(parts[place]) for place in places])
         if logits is not None:
             return dict(zip(places, logits[:, 0], strict=True))
         # No more together from here on than half of what was too much.
         self.cells = max(1, len(places) * self._together.width // 2)
         for place in places:
             self._set_apart(place)
-        return {place: self._read(place, parts[place]) for place in places}
+        return {place: self._read(place, list(parts[place])) for place in places}
 
-    def _read(self, place: int, ids: Sequence[int]) -> np.ndarray:
+    def _alike(self, parts: dict[int, list[int]]) -> list[list[int]]:
+        """The places in groups: those that have about as many new ids, and are about as long, are little padding."""
+        groups = list[list[int]]()
+        wholes = {place: len(self._growing[place].ids) + len(ids) for place, ids in parts.items()}
+        for place in sorted(parts, key=lambda place: (-len(parts[place]), -wholes[place])):
+            first = groups[-1][0] if groups else place
+            as_many = 4 * len(parts[place]) >= 3 * len(parts[first])
+            if groups and as_many and wholes[first] <= 2 * wholes[place] <= 4 * wholes[first]:
+                groups[-1].append(place)
+            else:
+                groups.append([place])
+        return groups
+
+    def _prompts(self, parts: dict[int, list[int]]) -> dict[int, np.ndarray]:
+        """Ids of prompts, in one pass where that can be; the logits after the last of each.
+
+        As many ids of each go through: before the fewer ones of a row stand some that it has read already, once more,
+        and only a row that has not so many is padded. So nothing stands between the tokens of a row.
+        """
+        for place in parts:
+            self._set_apart(place)
+        count, rows = max(map(len, parts.values())), Rows(self._like(), step=len(parts))
+        fed, lengths = list[list[int]](), list[int]()
+        for place, ids in parts.items():
+            growing = self._growing[place]
+            known = max(len(growing.ids) + len(ids) - count, 0)
+            new = [*growing.ids[known:], *ids]
+            if growing.alone:
+                rows.join(place, self.virtual + known, growing.alone.take(place, self.virtual + known))
+            fed.append([self.pad_id] * (count - len(new)) + new)
+            lengths.append(self.virtual + known + len(new))
+        between = self.virtual and min(lengths) < self.virtual + count
+        logits = None if between or len(parts) == 1 else self._pass(rows, fed, lengths=lengths)
+        if logits is None:
+            return {place: self._read(place, ids) for place, ids in parts.items()}
+        for place, length in zip(parts, lengths, strict=True):
+            self._growing[place].alone = self._alone(place, length - self.virtual, rows.take(place, length))
+        return dict(zip(parts, logits[:, 0], strict=True))
+
+    def _read(self, place: int, ids: list[int]) -> np.ndarray:
         """Appends ids to what is alone; the logits after the last one. Where memory runs out, half of them at a
         time."""
         alone = self._growing[place].alone
@@ -182,20 +220,23 @@ class TorchDecoder(TorchBase):
         self._read(place, ids[: len(ids) // 2])
         return self._read(place, ids[len(ids) // 2 :])
 
-    def _pass(self, rows: Rows, ids: list[Sequence[int]], last: int = 1) -> np.ndarray | None:
-        """Appends ids, as many to each row, and gives the logits after each of the `last`; None if there is no memory
-        for it, even with all forgotten that has ended."""
-        found = list[np.ndarray]()
+    def _pass(
+        self, rows: Rows, ids: list[list[int]], last: int = 1, lengths: list[int] | None = None
+    ) -> np.ndarray | None:
+        """Appends ids, as many to each row, or so many that it has these lengths; the logits after each of the `last`.
+        None if there is no memory for it, even with all forgotten that has ended."""
+        found, count = list[np.ndarray](), len(ids[0])
+        lengths = lengths or [length + count for length in rows.lengths]
 
         def work() -> None:
-            rows.prepare(len(ids[0]))
-            found.append(self._logits(ids, rows, rows.lengths, last))
+            rows.prepare(count)
+            found.append(self._logits(ids, rows, lengths, last))
 
         if not fits(work):
             self._kept.clear()
             if not fits(work):
                 return None
-        rows.advance(len(ids[0]))
+        rows.advance(count, lengths)
         return found[0]
 
     def _alone(self, place: int, known: int, pieces: Pieces) -> Rows:

@@ -71,10 +71,10 @@ class Rows(DynamicCache):
         for layer in self._own:
             layer.written = 0
 
-    def advance(self, count: int) -> None:
-        """The tokens of a pass are there."""
+    def advance(self, count: int, lengths: list[int] | None = None) -> None:
+        """The tokens of a pass are there: `count` of each row, or fewer, so that it has these lengths."""
         self.end += count
-        self.lengths = [length + count for length in self.lengths]
+        self.lengths = lengths or [length + count for length in self.lengths]
         for layer in self._own:
             layer.written = 0
 
