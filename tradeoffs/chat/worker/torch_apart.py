@@ -34,17 +34,24 @@ def why_apart(model: Any) -> str | None:
 
 @dataclass
 class _Apart:
-    """`ids` of which the first `done` are in the cache; `more`: what each pass of it is told besides."""
+    """`ids` of which the first `done` are in the cache; `ends`: how many they were after each pass; `more`: what each
+    pass is told besides."""
 
     most: int
     ids: list[int] = field(default_factory=list)
     done: int = 0
+    ends: list[int] = field(default_factory=list)
     cache: DynamicCache | None = None
     more: dict[str, Any] = field(default_factory=dict)
 
     def go_back(self, count: int) -> None:
-        """Leaves the first ids; they are to be read anew, since what was kept of them cannot be cut."""
-        self.ids, self.done, self.cache = self.ids[:count], 0, None
+        """Leaves the first ids, to be read anew in the same passes: what was kept of them cannot be cut."""
+        self.ids, self.ends = self.ids[:count], [end for end in self.ends if end <= count]
+        self.done, self.cache = 0, None
+
+    def begin_anew(self) -> None:
+        """All that is there is to be read in one pass."""
+        self.ends, self.done, self.cache = [], 0, None
 
 
 class ApartDecoder(TorchBase):
@@ -90,7 +97,7 @@ class ApartDecoder(TorchBase):
     def every(self, place: int, ids: Sequence[int]) -> np.ndarray:
         growing = self._growing[place]
         known = len(growing.ids)
-        growing.go_back(known)  # to its beginning: all that is there now goes through in one pass
+        growing.begin_anew()
         growing.ids += ids
         logits = self._read(growing, len(ids))
         if logits is None:
@@ -104,15 +111,22 @@ class ApartDecoder(TorchBase):
     def _read(self, growing: _Apart, last: int) -> np.ndarray | None:
         """The logits after each of the last ids, once all are read; None if there is no memory for it."""
         if self._scaled_from and growing.done <= self._scaled_from < len(growing.ids):
-            growing.go_back(len(growing.ids))
+            growing.begin_anew()
+        logits = None
+        while growing.done < len(growing.ids):
+            end = next((end for end in growing.ends if end > growing.done), len(growing.ids))
+            if (logits := self._pass(growing, end, last)) is None:
+                return None
+            growing.done = end
+            growing.ends = sorted({*growing.ends, end})
+        return logits
+
+    def _pass(self, growing: _Apart, end: int, last: int) -> np.ndarray | None:
         if growing.cache is None:
-            growing.cache, growing.more = self._cache(1), self._beginning(growing.ids)
-        cache = growing.cache
-        ids, before = growing.ids[growing.done :], self.virtual + growing.done
-        found = list[np.ndarray]()
-        if not fits(lambda: found.append(self._logits([ids], cache, [before + len(ids)], last, **growing.more))):
+            growing.cache, growing.more = self._cache(1), self._beginning(growing.ids[:end])
+        ids, cache, found = growing.ids[growing.done : end], growing.cache, list[np.ndarray]()
+        if not fits(lambda: found.append(self._logits([ids], cache, [self.virtual + end], last, **growing.more))):
             return None
-        growing.done += len(ids)
         return found[0][0]
 
     def _beginning(self, prompt: list[int]) -> dict[str, Any]:

@@ -190,6 +190,8 @@ class TorchDecoder(TorchBase):
         """
         for place in parts:
             self._set_apart(place)
+        if len(parts) == 1:
+            return {place: self._read(place, ids) for place, ids in parts.items()}
         count, rows = max(map(len, parts.values())), Rows(self._like(), step=len(parts))
         fed, lengths = list[list[int]](), list[int]()
         for place, ids in parts.items():
@@ -201,7 +203,7 @@ class TorchDecoder(TorchBase):
             fed.append([self.pad_id] * (count - len(new)) + new)
             lengths.append(self.virtual + known + len(new))
         between = self.virtual and min(lengths) < self.virtual + count
-        logits = None if between or len(parts) == 1 else self._pass(rows, fed, lengths=lengths)
+        logits = None if between else self._pass(rows, fed, lengths=lengths)
         if logits is None:
             return {place: self._read(place, ids) for place, ids in parts.items()}
         for place, length in zip(parts, lengths, strict=True):
