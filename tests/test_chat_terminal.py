@@ -256,6 +256,7 @@ def test_the_further_lines_of_one_of_two_stand_below_its_first():
         ('{"day": "Friday"}', '{"day": "Monday"}', 'differ: {"day": "[-Friday-]{+Monday+}"}'),
         ("a b c d e f", "a b c d e f g", "differ: a b c d e f{+ g+}"),
         ("this one", "entirely something else", "the answers differ"),
+        ("a loan for buying a house", "a general rise in prices", "the answers differ"),
         ("w " * 3000, "w " * 3001 + "x", "the answers differ"),
         ("\x1b[2J a b c", "a b c", "\\x1b"),
     ],

@@ -2,7 +2,7 @@
 
     python -m tradeoffs.chat                                        the recommended one
     python -m tradeoffs.chat demo-demo-full-q8_0 demo-demo-full-q2_k
-    printf 'Which category and urgency?\\\\n\\\\nMy bag is late.\\n' | python -m tradeoffs.chat --json
+    printf 'What is a bond?\\nAnd a share?\\n' | python -m tradeoffs.chat --json
     python -m tradeoffs.chat --serve                                a page in the browser, and OpenAI's API
 
 Each line is a question, after those before it; /help lists what else can be typed. An answer is made of the most

@@ -23,10 +23,12 @@ def parser() -> argparse.ArgumentParser:
     )
     talking.add_argument("--system", metavar="TEXT", help="a system message, which stays")
     talking.add_argument(
-        "--temperature", type=_from_0, metavar="T", default=0.0, help="0, the default: most likely ones"
+        "--temperature", type=_from_0, metavar="T", default=0.0, help="of a draw of tokens; 0: the likeliest"
     )
-    talking.add_argument("--top-p", type=_share, metavar="P", default=1.0, help="draw of tokens that have P together")
-    talking.add_argument("--seed", type=_seed, metavar="S", help="the same answers again, where tokens are drawn")
+    talking.add_argument(
+        "--top-p", type=_share, metavar="P", default=1.0, help="of it: of the likeliest that have P together"
+    )
+    talking.add_argument("--seed", type=_seed, metavar="S", help="of it: the same seed, the same answer")
     talking.add_argument(
         "--max-tokens", type=cli.count, metavar="N", help="of an answer (default: as many as evaluated ones may have)"
     )

@@ -143,19 +143,16 @@ class Screen:
         parts = [PART.findall(text) for text in (ours, theirs)]
         if ours == theirs:
             self.note("   the same answer")
-            return
-        matcher = difflib.SequenceMatcher(None, parts[0], parts[1], autojunk=False)
-        if max(map(len, parts)) > COMPARED or matcher.ratio() < ALIKE:
+        elif max(map(len, parts)) > COMPARED or _likeness(*parts) < ALIKE:
             self.note("   the answers differ")
         else:
-            said = "".join(self._marked(matcher, *parts)).replace("\n", "\n   ")
-            label = self.style("differ:", "dim")
-            print(f"   {label} {said}", file=self._notes, flush=True)
+            said = "".join(self._marked(*parts)).replace("\n", "\n   ")
+            print(f"   {self.style('differ:', 'dim')} {said}", file=self._notes, flush=True)
 
-    def _marked(self, matcher: difflib.SequenceMatcher[str], ours: list[str], theirs: list[str]) -> list[str]:
+    def _marked(self, ours: list[str], theirs: list[str]) -> list[str]:
         """Both in one text, as `git diff --word-diff` writes it: [-of A alone-]{+of B alone+}."""
         found = []
-        for kind, begin, end, other, upto in matcher.get_opcodes():
+        for kind, begin, end, other, upto in difflib.SequenceMatcher(None, ours, theirs, False).get_opcodes():
             gone, new = (harmless("".join(part)) for part in (ours[begin:end], theirs[other:upto]))
             if kind == "equal":
                 found.append(gone)
@@ -163,6 +160,12 @@ class Screen:
             found += [self.style(f"[-{gone}-]", "red")] if gone else []
             found += [self.style(f"{{+{new}+}}", "green")] if new else []
         return found
+
+
+def _likeness(ours: list[str], theirs: list[str]) -> float:
+    """How many words two texts have in common, of those that they have: from 0 to 1."""
+    words = [[part for part in parts if not part.isspace()] for parts in (ours, theirs)]
+    return difflib.SequenceMatcher(None, words[0], words[1], autojunk=False).ratio()
 
 
 class Lines:

@@ -21,7 +21,7 @@ const UNITS = {
 function facts(model) {
   const { label, recommended, runtime, numbers = {}, metric, cost } = model.tradeoffs;
   const found = [make("span", { className: "label", textContent: label })];
-  if (recommended) found.push(make("span", { className: "label recommended", textContent: "recommended" }));
+  if (recommended) found.push(" ", make("span", { className: "label recommended", textContent: "recommended" }));
   const words = [runtime];
   if (numbers[metric] !== undefined) {
     const ends = [numbers[`${metric}_low`], numbers[`${metric}_high`]];
@@ -31,7 +31,7 @@ function facts(model) {
   if (numbers[cost] !== undefined) words.push(`${short(numbers[cost])} ${UNITS[cost] ?? cost.replaceAll("_", " ")}`);
   if (!Object.keys(numbers).length) words.push("not measured");
   if (label === "completion") words.push("goes on with the text as it is; no conversation, no system message");
-  return [...found, words.filter(Boolean).join(" · ")];
+  return [...found, ` ${words.filter(Boolean).join(" · ")}`];
 }
 
 function drawPicks() {
@@ -153,7 +153,8 @@ function status() {
   const words = { asked: "is asked", queued: "waits in the queue", begun: "reads", writing: "answers" };
   const now = all.filter((answer) => words[answer.state]);
   if (now.length) return `${now.map((answer) => `${name(answer)} ${words[answer.state]}`).join("; ")}.`;
-  if (all.some((answer) => answer.state === "failed")) return "There is no answer; it says why.";
+  const failed = all.find((answer) => answer.state === "failed");
+  if (failed) return `${failed.variant} has not answered; why stands in its place.`;
   if (all.some((answer) => answer.state === "stopped")) return "Stopped.";
   return all.length === 2 ? "Both have answered." : `${name(all[0])} has answered.`;
 }
@@ -251,4 +252,4 @@ addEventListener("hashchange", () => {
 api.adopt();
 by("settings").open = !matchMedia("(max-width: 60rem)").matches;
 await start();
-performance.mark("ready");
+document.querySelector("main").removeAttribute("aria-busy");

@@ -10,7 +10,7 @@ export function make(tag, properties = {}, ...inside) {
     else if (name.includes("-") || name === "for" || name === "role") found.setAttribute(name, value);
     else found[name] = value;
   }
-  fill(found, ...inside);
+  found.append(...inside.filter((part) => part !== null && part !== undefined));
   return found;
 }
 

@@ -4,7 +4,13 @@ import { counted, fill, make, short } from "./dom.js";
 import { differences } from "./differences.js";
 import { hidden, settled, sides, votable } from "./talk.js";
 
-const BETTER = { left: "Left", right: "Right", tie: "Tie" };
+// What the two are called: on a narrow screen one stands below the other.
+const SIDES = [
+  ["Left", "Upper"],
+  ["Right", "Lower"],
+];
+const sideName = (side) =>
+  ["beside", "below"].map((className, place) => make("span", { className, textContent: SIDES[side][place] }));
 
 // The element of a turn. `actions`: edit(turn, question), again(turn, place), vote(turn, better), reveal(turn).
 export function element(turn, number, actions) {
@@ -50,11 +56,11 @@ export function draw(drawn, turn, marked) {
   const secret = hidden(turn);
   const complete = all.every(([, answer]) => settled(answer));
   drawn.answers.classList.toggle("two", all.length === 2);
-  const marks = marked && complete && all.length === 2 ? differences(...all.map(([, answer]) => answer.text)) : null;
+  const texts = all.map(([, answer]) => answer.text);
+  const marks = marked && complete && texts.length === 2 && texts.every(Boolean) ? differences(...texts) : null;
   const sections = all.map(([place, answer], side) => {
-    const label = secret ? Object.values(BETTER)[side] : answer.variant;
     const shown = secret && !complete ? { ...answer, text: "", state: "hidden" } : answer;
-    const what = { place, answer: shown, label, secret, marks: marks?.[side] };
+    const what = { place, side, answer: shown, secret, marks: marks?.[side] };
     return kept(drawn, side, what, () => section(drawn, turn, what));
   });
   if (sections.some((one, side) => drawn.answers.children[side] !== one)) fill(drawn.answers, ...sections);
@@ -68,11 +74,13 @@ function kept(drawn, name, what, made) {
   return drawn.kept.get(name).element;
 }
 
-function section(drawn, turn, { place, answer, label, secret, marks }) {
+function section(drawn, turn, { place, side, answer, secret, marks }) {
+  const label = secret ? SIDES[side][0] : answer.variant;
   const said = make("p", { className: "said", dir: "auto" });
   if (marks) fill(said, ...marks.map(([text, own]) => (own ? make("mark", {}, text) : text)));
   else said.textContent = answer.text;
-  const parts = [make("h4", { textContent: label }), said, state(answer)];
+  const title = make("h4", {}, ...(secret ? sideName(side) : [label]));
+  const parts = [title, said, state(answer)];
   if (answer.state === "failed") {
     const click = () => drawn.actions.again(turn, place);
     parts.push(make("p", {}, make("button", { type: "button", textContent: "Ask again", onclick: click })));
@@ -115,10 +123,10 @@ function costs(answer) {
   const steps = answer.tokens - (answer.reason === "stop" ? 0 : 1);
   const speed = answer.tokens && steps > 0 && seconds > first ? steps / (seconds - first) : null;
   const items = [
-    answer.tokens ? ["first", `${short(first)} s`, "to the first token"] : null,
+    answer.tokens ? ["first", `${short(first)} s`, "to first token"] : null,
     speed === null ? null : ["speed", short(speed), "tokens/s"],
     ["tokens", answer.tokens.toLocaleString("en-US"), answer.tokens === 1 ? "token" : "tokens"],
-    ended ? ["memory", short(ended.memory_mb), "MB of memory"] : null,
+    ended ? ["memory", short(ended.memory_mb), "MB memory"] : null,
     ended?.seconds_waited >= 0.01 ? ["waited", `${short(ended.seconds_waited)} s`, "of them in the queue"] : null,
   ];
   const item = ([name, value, unit]) => make("li", { className: name }, make("b", { textContent: value }), ` ${unit}`);
@@ -131,11 +139,12 @@ function filling(answer) {
   if (!begun) return null;
   const left = (begun.left_out ?? 0) + cut;
   const gone = left ? make("p", { className: "careful gone", textContent: `${counted(left, "question")} left out` }) : null;
-  const known = begun.cached_tokens ? `; ${begun.cached_tokens} were known` : "";
-  const read = `${counted(begun.prompt_tokens, "token")} read`;
-  if (!begun.context) return make("div", { className: "window" }, make("p", { className: "text", textContent: read + known }), gone);
+  const known = begun.cached_tokens ? ` (${begun.cached_tokens} of them kept)` : "";
+  const read = `${begun.prompt_tokens} read${known}`;
   const most = begun.max_tokens ?? 0;
-  const words = `${read} and at most ${most} answered, of ${begun.context}`;
+  const words = begun.context ? `${read} + ${most} reserved of ${begun.context} tokens` : `${counted(begun.prompt_tokens, "token")} read`;
+  const shown = make("p", { className: "text", textContent: words });
+  if (!begun.context) return make("div", { className: "window" }, shown, gone);
   const bar = make("div", {
     ...{ className: "bar", role: "meter", "aria-label": "Window" },
     ...{ "aria-valuemin": 0, "aria-valuemax": begun.context, "aria-valuetext": words },
@@ -146,7 +155,7 @@ function filling(answer) {
     part.style.width = `${Math.min(100, (100 * tokens) / begun.context)}%`;
     bar.append(part);
   }
-  return make("div", { className: "window" }, bar, make("p", { className: "text", textContent: words + known }), gone);
+  return make("div", { className: "window" }, bar, shown, gone);
 }
 
 function drawVote(drawn, turn, secret) {
@@ -158,14 +167,16 @@ function drawVote(drawn, turn, secret) {
 
 function votes(drawn, turn, secret) {
   const same = new Set(sides(turn).map(([, answer]) => answer.text)).size === 1;
-  const button = ([better, name]) =>
-    make("button", {
-      ...{ type: "button", className: better, textContent: name, disabled: turn.vote !== null },
-      ...{ "aria-pressed": String(turn.vote === better), onclick: () => drawn.actions.vote(turn, better) },
-    });
+  const button = (better, ...name) => {
+    const properties = { type: "button", className: better, disabled: turn.vote !== null };
+    const onclick = () => drawn.actions.vote(turn, better);
+    return make("button", { ...properties, "aria-pressed": String(turn.vote === better), onclick }, ...name);
+  };
   const inside = [
     make("span", { className: "text", textContent: same ? "Both answers are the same. Better:" : "Better:" }),
-    ...["left", "tie", "right"].map((better) => button([better, BETTER[better]])),
+    button("left", ...sideName(0)),
+    button("tie", "Tie"),
+    button("right", ...sideName(1)),
   ];
   if (secret && turn.vote === null) {
     const onclick = () => drawn.actions.reveal(turn);
