@@ -50,6 +50,7 @@ class _Served:
     def __init__(self, engine: Engine, known: Mapping[str, Talker], picked: Collection[str]) -> None:
         self._engine, self._known, self._picked = engine, known, picked
         self._since = int(time.time())
+        self._contexts = {name: talker.context for name, talker in known.items()}  # files are read once
 
     async def models(self, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [self._entry(name) for name in self._known]})
@@ -77,7 +78,7 @@ class _Served:
             "recommended": talker.recommended,
             "picked": name in self._picked,
             "loaded": ready is not None,
-            "context": ready.context if ready else talker.context,
+            "context": ready.context if ready else self._contexts[name],
             "numbers": talker.numbers,
             "metric": talker.metric,
             "cost": talker.cost,
