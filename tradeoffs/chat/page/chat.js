@@ -19,7 +19,7 @@ const UNITS = {
 };
 
 function facts(model) {
-  const { label, recommended, runtime, numbers = {}, metric, cost } = model.tradeoffs;
+  const { label, text, recommended, runtime, numbers, metric, cost } = model.tradeoffs;
   const found = [make("span", { className: "label", textContent: label })];
   if (recommended) found.push(make("span", { className: "label recommended", textContent: "recommended" }));
   const words = [runtime];
@@ -30,7 +30,8 @@ function facts(model) {
   }
   if (numbers[cost] !== undefined) words.push(`${short(numbers[cost])} ${UNITS[cost] ?? cost.replaceAll("_", " ")}`);
   if (!Object.keys(numbers).length) words.push("not measured");
-  if (label === "completion") words.push("goes on with the text as it is; no conversation, no system message");
+  if (text) words.push("goes on with plain text: no conversation, no system message");
+  else if (label === "completion") words.push("not tuned: each question stands alone");
   const parts = words.map((word, place) => make("span", { className: "fact", textContent: (place ? "· " : "") + word }));
   return [...found, ...parts].flatMap((part) => [part, " "]);
 }
@@ -58,7 +59,9 @@ async function start() {
     return;
   }
   trouble("");
-  talk.completing = new Set(known.filter((one) => one.tradeoffs.label === "completion").map((one) => one.id));
+  const names = (wanted) => new Set(known.filter(({ tradeoffs }) => wanted(tradeoffs)).map((one) => one.id));
+  talk.alone = names((one) => one.label === "completion");
+  talk.plain = names((one) => one.text);
   const there = (name) => known.some((one) => one.id === name);
   const picked = known.filter((one) => one.tradeoffs.picked).map((one) => one.id);
   const first = [picked[0] ?? known[0]?.id ?? "", picked[1] ?? ""];
