@@ -195,7 +195,8 @@ const actions = {
     talk.changed(turn);
   },
   async vote(turn, better) {
-    turn.trouble = "";
+    if (turn.voting || turn.vote) return; // a second click before the first one is kept
+    [turn.voting, turn.trouble] = [true, ""];
     try {
       await api.vote(ballot(turn, better));
       turn.vote = better;
@@ -205,6 +206,7 @@ const actions = {
     } catch (error) {
       turn.trouble = error.message;
     }
+    turn.voting = false;
     talk.changed(turn);
   },
 };
@@ -231,7 +233,7 @@ by("question").addEventListener("keydown", (event) => {
   submit();
 });
 addEventListener("keydown", (event) => {
-  if (event.key === "Escape") stop();
+  if (event.key === "Escape" && !event.isComposing) stop();
 });
 by("stop").addEventListener("click", () => {
   stop();
