@@ -26,6 +26,8 @@ HEADERS = [
 ]
 CHECKED = (b"host", b"origin", b"sec-fetch-site", b"upgrade", b"authorization", b"content-type", b"content-encoding")
 
+BUG = "a bug of the server; where it is stands on its terminal"
+
 
 class Guard:
     """Before every other code of the server. `hosts`: what it may be called by, `name:port` each, in small letters;
@@ -58,9 +60,7 @@ class Guard:
             say(error)
             if begun:
                 raise  # uvicorn ends the connection: what was sent until now is not taken for the whole
-            await RequestError(500, "a bug of the server; where it is stands on its terminal").response()(
-                scope, receive, guarded
-            )
+            await RequestError(500, BUG).response()(scope, receive, guarded)
         return None
 
     def _check(self, scope: Scope) -> None:
@@ -126,6 +126,9 @@ def bracketed(address: str) -> str:
 
 
 def say(error: BaseException) -> None:
-    """Which bug it was and where, on stderr; not its message, which can hold a part of a conversation."""
+    """Which bug it was and where, once, on stderr; not its message, which can hold a part of a conversation."""
+    if getattr(error, "__notes__", None):
+        return
+    error.add_note("said")
     frame = traceback.extract_tb(error.__traceback__)[-1]
     print(f"error: {type(error).__name__} in {frame.filename}:{frame.lineno}", file=sys.stderr, flush=True)
