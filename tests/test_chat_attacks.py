@@ -13,6 +13,8 @@ from tradeoffs.chat.server.bodies import MOST
 
 SECURITY = Path(__file__).parents[1] / "docs" / "security.md"
 ASKED = json.dumps(QUESTION).encode()
+CHUNKED = b"%x\r\n%b\r\n0\r\n\r\n" % (len(ASKED), ASKED)
+TRAILER = f"Authorization: Bearer {TOKEN}\r\n\r\n".encode()
 SMUGGLED = b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
@@ -90,8 +92,13 @@ ATTACKS = {
         401,
     ),
     "the token in a cookie": (lambda s: s.head("GET /v1/models HTTP/1.1", f"Cookie: token={TOKEN}", token=None), 401),
+    "the token behind the body": (
+        lambda s: s.post(CHUNKED[:-2] + TRAILER, "Transfer-Encoding: chunked").replace(b"Authorization", b"X", 1),
+        401,
+    ),
     "the token in the query": (lambda s: s.head(f"GET /v1/models?token={TOKEN} HTTP/1.1", token=None), 400),
     "the token in the query of the page": (lambda s: s.head(f"GET /?token={TOKEN} HTTP/1.1", token=None), 400),
+    "the token behind the path": (lambda s: s.head(f"GET /v1/models#token={TOKEN} HTTP/1.1", token=None), 400),
     # Files that are not the page's.
     "a way out of the page's folder": (lambda s: s.head("GET /../guard.py HTTP/1.1"), 404),
     "a way out, written as %2e%2e": (lambda s: s.head("GET /%2e%2e/%2e%2e/etc/passwd HTTP/1.1"), 404),
@@ -109,6 +116,12 @@ ATTACKS = {
     "a length below nothing": (lambda s: s.post(ASKED, "Content-Length: -5"), 400),
     "a transfer encoding that is none": (lambda s: s.post(ASKED, "Transfer-Encoding: xchunked"), 400),
     "a transfer encoding behind another": (lambda s: s.post(ASKED, "Transfer-Encoding: chunked, identity"), 400),
+    "a transfer encoding beside another": (lambda s: s.post(CHUNKED, "Transfer-Encoding: gzip, chunked"), 400),
+    "a transfer encoding in HTTP/1.0": (
+        lambda s: s.post(CHUNKED, "Transfer-Encoding: chunked").replace(b"HTTP/1.1", b"HTTP/1.0", 1),
+        400,
+    ),
+    "line ends of one byte": (lambda s: s.head().replace(b"\r\n", b"\n"), 400),
     "a space before the colon": (lambda s: s.post(ASKED, f"Content-Length : {len(ASKED)}"), 400),
     "a chunk whose length is none": (lambda s: s.post(b"zz\r\n{}\r\n0\r\n\r\n", "Transfer-Encoding: chunked"), 400),
     "a chunk longer than any number": (lambda s: s.post(b"f" * 17 + b"\r\n", "Transfer-Encoding: chunked"), 400),

@@ -24,7 +24,10 @@ HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-CHECKED = (b"host", b"origin", b"sec-fetch-site", b"upgrade", b"authorization", b"content-type", b"content-encoding")
+CHECKED = (
+    *(b"host", b"origin", b"sec-fetch-site", b"upgrade", b"authorization"),
+    *(b"content-type", b"content-encoding", b"transfer-encoding"),
+)
 
 BUG = "a bug of the server; where it is stands on its terminal"
 
@@ -73,6 +76,7 @@ class Guard:
         host = self._checked_host(scope, found[b"host"])
         if found[b"upgrade"]:
             raise RequestError(400, "this server changes to no other protocol (Upgrade)")
+        _check_encoding(found[b"transfer-encoding"], scope["http_version"])
         if scope["method"] == "OPTIONS":
             raise RequestError(403, "no other site may ask here, so there is nothing to find out before (OPTIONS)")
         _check_origin(host, found[b"origin"], found[b"sec-fetch-site"])
@@ -109,6 +113,12 @@ def _check_origin(host: str, origins: list[bytes], sites: list[bytes]) -> None:
         raise RequestError(403, "a page of another origin may not ask here")
     if any(site not in (b"same-origin", b"none") for site in sites):
         raise RequestError(403, "a page of another site may not ask here; open the printed address by itself")
+
+
+def _check_encoding(found: list[bytes], version: str) -> None:
+    """Proxies and servers do not agree on what else means."""
+    if found and (found != [b"chunked"] or version != "1.1"):
+        raise RequestError(400, "a body is sent as it is, or in chunks of HTTP/1.1 (Transfer-Encoding)")
 
 
 def _check_type(kinds: list[bytes], encodings: list[bytes]) -> None:
