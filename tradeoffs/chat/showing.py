@@ -21,6 +21,7 @@ ALIKE = 0.5  # part of them that two have in common, from which on their differe
 PLACES = "AB"
 STYLES = {"dim": "2", "bold": "1", "red": "31", "green": "32"}
 ENDINGS = {"left": "stopped", "length": "cut at its longest", "time": "cut: it took too long"}
+GAP = re.compile(r"(?<=\S) {3,}")  # between the columns of a table, for which there is no room
 PART = re.compile(r"\w+|\s+|[^\w\s]")
 
 
@@ -82,6 +83,7 @@ class Screen:
         self.clear()
         for line in lines:
             text = harmless(line)
+            text = text if len(text) <= self.width else GAP.sub("  ", text)
             inner = " " * (len(text) - len(text.lstrip()) + 2)
             found = textwrap.wrap(text, self.width, subsequent_indent=inner, break_on_hyphens=False) or [""]
             print("\n".join(self.style(part, "dim") for part in found), file=self._notes, flush=True)
