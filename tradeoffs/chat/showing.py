@@ -125,8 +125,11 @@ class Screen:
 
     def end(self, side: Side, question: str, answer: Answer) -> None:
         self._write(self._held)
-        print("" if not self._empty or not self._indent else self.style("(empty)", "dim"), file=self._out, flush=True)
-        if answer.reason == "failed":
+        failed = answer.reason == "failed"
+        if not (self._empty and failed and not self._indent):
+            nothing = self._empty and self._indent and not failed
+            print(self.style("(empty)", "dim") if nothing else "", file=self._out, flush=True)
+        if failed:
             self.note(f"{self._indent}{side.name}: no answer: {answer.message}")
             return
         if answer.left_out:
