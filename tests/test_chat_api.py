@@ -376,7 +376,14 @@ def test_the_list_of_models(client):
     models = {model.id: model.model_extra["tradeoffs"] for model in client.models.list()}  # type: ignore[index]
     assert list(models) == list(KNOWN)
     assert models[NAME] == {
-        **{"runtime": "llama.cpp", "label": "chat", "recommended": True, "picked": True, "loaded": False},
+        **{
+            "runtime": "llama.cpp",
+            "label": "chat",
+            "text": False,
+            "recommended": True,
+            "picked": True,
+            "loaded": False,
+        },
         **{"context": None, "numbers": {"size_mb": 4.2}, "metric": "test_f1", "cost": "size_mb"},
     }
     assert (models[OTHER]["label"], models[OTHER]["picked"]) == ("completion", False)

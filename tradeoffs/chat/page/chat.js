@@ -19,9 +19,9 @@ const UNITS = {
 };
 
 function facts(model) {
-  const { label, recommended, runtime, numbers = {}, metric, cost } = model.tradeoffs;
+  const { label, text, recommended, runtime, numbers, metric, cost } = model.tradeoffs;
   const found = [make("span", { className: "label", textContent: label })];
-  if (recommended) found.push(" ", make("span", { className: "label recommended", textContent: "recommended" }));
+  if (recommended) found.push(make("span", { className: "label recommended", textContent: "recommended" }));
   const words = [runtime];
   if (numbers[metric] !== undefined) {
     const ends = [numbers[`${metric}_low`], numbers[`${metric}_high`]];
@@ -30,8 +30,10 @@ function facts(model) {
   }
   if (numbers[cost] !== undefined) words.push(`${short(numbers[cost])} ${UNITS[cost] ?? cost.replaceAll("_", " ")}`);
   if (!Object.keys(numbers).length) words.push("not measured");
-  if (label === "completion") words.push("goes on with the text as it is; no conversation, no system message");
-  return [...found, ` ${words.filter(Boolean).join(" · ")}`];
+  if (text) words.push("goes on with plain text: no conversation, no system message");
+  else if (label === "completion") words.push("not tuned: each question stands alone");
+  const parts = words.map((word, place) => make("span", { className: "fact", textContent: (place ? "· " : "") + word }));
+  return [...found, ...parts].flatMap((part) => [part, " "]);
 }
 
 function drawPicks() {
@@ -57,7 +59,9 @@ async function start() {
     return;
   }
   trouble("");
-  talk.completing = new Set(known.filter((one) => one.tradeoffs.label === "completion").map((one) => one.id));
+  const names = (wanted) => new Set(known.filter(({ tradeoffs }) => wanted(tradeoffs)).map((one) => one.id));
+  talk.alone = names((one) => one.label === "completion");
+  talk.plain = names((one) => one.text);
   const there = (name) => known.some((one) => one.id === name);
   const picked = known.filter((one) => one.tradeoffs.picked).map((one) => one.id);
   const first = [picked[0] ?? known[0]?.id ?? "", picked[1] ?? ""];
@@ -130,7 +134,8 @@ function drawTurn(turn) {
 
 function drawBusy() {
   const busy = Boolean(talk.asking);
-  by("send").disabled = busy;
+  if (!busy && document.activeElement === by("stop")) by("question").focus();
+  by("send").hidden = busy;
   by("stop").hidden = !busy;
   by("nothing").hidden = talk.turns.length > 0;
   for (const one of document.querySelectorAll("#turns .edit, #picks select")) one.disabled = busy;
@@ -211,6 +216,7 @@ function submit() {
   const text = box.value;
   if (talk.asking || !text.trim() || !settings()) return;
   box.value = "";
+  box.focus();
   send(text);
 }
 

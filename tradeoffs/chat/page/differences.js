@@ -1,6 +1,7 @@
 // Where two texts differ, word by word: the longest common subsequence of their words (Wagner and Fischer 1974).
 
 const MOST = 4_000_000; // pairs of words that are compared; longer texts are not marked
+const ALIKE = 0.5; // part of their words that two have in common, from which on differences say something
 
 const segmenter = "Segmenter" in Intl ? new Intl.Segmenter(undefined, { granularity: "word" }) : null;
 
@@ -10,7 +11,7 @@ function words(text) {
   return text.split(/(\s+|[^\p{L}\p{N}\s])/u).filter(Boolean);
 }
 
-// Both texts as parts [text, whether the other lacks it]; null where they are too long.
+// Both texts as parts [text, whether the other lacks it]; null where they are too long, or have little in common.
 export function differences(left, right) {
   const [a, b] = [words(left), words(right)];
   let begin = 0;
@@ -31,6 +32,9 @@ export function differences(left, right) {
     else if (j >= n || (i < m && common[i + 1][j] >= common[i][j + 1])) own[0][begin + i++] = true;
     else own[1][begin + j++] = true;
   }
+  const lacked = [a, b].flatMap((all, text) => all.flatMap((word, place) => (/\S/.test(word) ? [own[text][place]] : [])));
+  const shared = lacked.filter((mine) => !mine).length;
+  if (shared < ALIKE * lacked.length) return null;
   return [joined(a, own[0]), joined(b, own[1])];
 }
 

@@ -24,6 +24,8 @@ export function short(value) {
   return String(Number(value.toPrecision(3)));
 }
 
+export const seconds = (value) => (value < 1 ? [String(Math.round(1000 * value)), "ms"] : [short(value), "s"]);
+
 export const counted = (count, what) => `${count.toLocaleString("en-US")} ${what}${count === 1 ? "" : "s"}`;
 
 export const percent = (share) => `${(100 * share).toFixed(0)} %`;

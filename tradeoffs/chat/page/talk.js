@@ -8,7 +8,8 @@ const sizer = new TextEncoder();
 
 export const talk = {
   picks: ["", ""], // names of the first and the second variant; "": none
-  completing: new Set(), // names of those that know of no conversation, and go on with a text
+  alone: new Set(), // names of those that know of no conversation: each question by itself
+  plain: new Set(), // of these the ones that were evaluated on plain text, with which they go on as it is
   turns: [],
   asking: null, // an AbortController while answers come
   changed: () => {}, // called with a turn that has changed
@@ -77,7 +78,7 @@ async function one(turn, place, signal) {
   const answer = turn.answers[place];
   const { settings } = turn;
   [answer.messages, answer.cut] = conversation(turn, place);
-  const asked = talk.completing.has(answer.variant)
+  const asked = talk.plain.has(answer.variant)
     ? { prompt: turn.question }
     : { messages: answer.messages, tradeoffs: { window: settings.window } };
   const body = { model: answer.variant, ...asked, ...settings.sampling };
@@ -119,8 +120,9 @@ function conversation(turn, place) {
   const { system, stateless } = turn.settings;
   const head = system.trim() ? [{ role: "system", content: system }] : [];
   const last = { role: "user", content: turn.question };
-  if (talk.completing.has(turn.answers[place].variant)) return [[last], 0];
-  if (stateless) return [[...head, last], 0];
+  const { variant } = turn.answers[place];
+  if (talk.plain.has(variant)) return [[last], 0];
+  if (stateless || talk.alone.has(variant)) return [[...head, last], 0];
   const before = talk.turns
     .slice(0, talk.turns.indexOf(turn))
     .filter((one) => one.answers[place]?.text)

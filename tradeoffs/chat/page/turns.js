@@ -1,6 +1,6 @@
 // How a question and its answers are drawn. Answers are text, whatever is in them.
 
-import { counted, fill, make, short } from "./dom.js";
+import { counted, fill, make, seconds, short } from "./dom.js";
 import { differences } from "./differences.js";
 import { hidden, settled, sides, votable } from "./talk.js";
 
@@ -118,18 +118,20 @@ function costs(answer) {
   const { ended } = answer;
   if (!answer.first && !ended) return null;
   const first = ended ? ended.seconds_to_first : (answer.first - answer.asked) / 1000;
-  const seconds = ended ? ended.seconds : (performance.now() - answer.asked) / 1000;
+  const all = ended ? ended.seconds : (performance.now() - answer.asked) / 1000;
   // Steps of the model after the first token: what ends an answer takes one, too.
   const steps = answer.tokens - (answer.reason === "stop" ? 0 : 1);
-  const speed = answer.tokens && steps > 0 && seconds > first ? steps / (seconds - first) : null;
+  const speed = answer.tokens && steps > 0 && all > first ? steps / (all - first) : null;
+  const waited = ended?.seconds_waited ?? 0;
   const items = [
-    answer.tokens ? ["first", `${short(first)} s`, "to first token"] : null,
+    answer.tokens ? ["first", ...seconds(first), "to first token"] : null,
     speed === null ? null : ["speed", short(speed), "tokens/s"],
     ["tokens", answer.tokens.toLocaleString("en-US"), answer.tokens === 1 ? "token" : "tokens"],
     ended ? ["memory", short(ended.memory_mb), "MB memory"] : null,
-    ended?.seconds_waited >= 0.01 ? ["waited", `${short(ended.seconds_waited)} s`, "of them in the queue"] : null,
+    waited >= 0.1 ? ["waited", ...seconds(waited), "of waiting"] : null,
   ];
-  const item = ([name, value, unit]) => make("li", { className: name }, make("b", { textContent: value }), ` ${unit}`);
+  const item = ([name, value, ...unit]) =>
+    make("li", { className: name }, make("b", { textContent: value }), ` ${unit.join(" ")}`);
   return make("ul", { className: "costs" }, ...items.filter(Boolean).map(item));
 }
 
@@ -139,7 +141,7 @@ function filling(answer) {
   if (!begun) return null;
   const left = (begun.left_out ?? 0) + cut;
   const gone = left ? make("p", { className: "careful gone", textContent: `${counted(left, "question")} left out` }) : null;
-  const known = begun.cached_tokens ? ` (${begun.cached_tokens} of them kept)` : "";
+  const known = begun.cached_tokens ? ` (${begun.cached_tokens} kept)` : "";
   const read = `${begun.prompt_tokens} read${known}`;
   const most = begun.max_tokens ?? 0;
   const words = begun.context ? `${read} + ${most} reserved of ${begun.context} tokens` : `${counted(begun.prompt_tokens, "token")} read`;

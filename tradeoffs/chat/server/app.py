@@ -75,6 +75,7 @@ class _Served:
         facts = {
             "runtime": talker.runtime,
             "label": talker.label,
+            "text": talker.text,
             "recommended": talker.recommended,
             "picked": name in self._picked,
             "loaded": ready is not None,
