@@ -17,7 +17,7 @@ from chat_server import KNOWN, NAME, OTHER, QUESTION, TOKEN, Script, events, run
 from benchmarks import chat_models, chat_servers, ggufs
 from tradeoffs.chat import page
 from tradeoffs.chat.messages import Asked, Ended, Failed, Logprob, Queued, Said, Turn
-from tradeoffs.chat.server import app, asks, serving
+from tradeoffs.chat.server import app, asks, serving, streams
 from tradeoffs.chat.server.errors import RequestError
 from tradeoffs.chat.server.streams import Answers
 from tradeoffs.plumbing.errors import UserError
@@ -339,6 +339,18 @@ def test_a_client_that_leaves_ends_its_answer(server, stream):
         connection.sendall(server.post(json.dumps(QUESTION | {"stream": stream}).encode()))
         server.script.wait_for(server.script.asked, 1)
     server.script.wait_for(server.script.left, 1)
+
+
+def test_who_gets_no_end_in_time_is_told_so(server, monkeypatch):
+    """Whatever became of the engine."""
+    monkeypatch.setattr(streams, "SLACK_SECONDS", -299.9)
+    server.script.says = [None]
+    assert server.ask().status == 408
+    server.script.says = ["It ", None]
+    *_, said, error = events(server.ask(stream=True).body)
+    assert said["choices"][0]["delta"] == {"content": "It "}
+    assert error["error"]["code"] == "late"
+    server.script.wait_for(server.script.left, 2)
 
 
 def test_what_is_ready_together_is_one_write():

@@ -13,6 +13,8 @@ from tradeoffs.chat.server.bodies import MOST
 
 SECURITY = Path(__file__).parents[1] / "docs" / "security.md"
 ASKED = json.dumps(QUESTION).encode()
+CHUNKED = b"%x\r\n%b\r\n0\r\n\r\n" % (len(ASKED), ASKED)
+TRAILER = f"Authorization: Bearer {TOKEN}\r\n\r\n".encode()
 SMUGGLED = b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
 
@@ -33,6 +35,11 @@ def hasty(monkeypatch):
 
 def lines(server: Server, first: str, *more: str) -> bytes:
     return "\r\n".join([first, *more, f"Authorization: Bearer {TOKEN}", "Connection: close", "", ""]).encode("latin-1")
+
+
+def beside(found: bytes) -> bytes:
+    """In a place whose content is passed over."""
+    return ASKED[:-1] + b', "metadata": ' + found + b"}"
 
 
 def with_token_twice(server: Server) -> bytes:
@@ -85,8 +92,13 @@ ATTACKS = {
         401,
     ),
     "the token in a cookie": (lambda s: s.head("GET /v1/models HTTP/1.1", f"Cookie: token={TOKEN}", token=None), 401),
+    "the token behind the body": (
+        lambda s: s.post(CHUNKED[:-2] + TRAILER, "Transfer-Encoding: chunked").replace(b"Authorization", b"X", 1),
+        401,
+    ),
     "the token in the query": (lambda s: s.head(f"GET /v1/models?token={TOKEN} HTTP/1.1", token=None), 400),
     "the token in the query of the page": (lambda s: s.head(f"GET /?token={TOKEN} HTTP/1.1", token=None), 400),
+    "the token behind the path": (lambda s: s.head(f"GET /v1/models#token={TOKEN} HTTP/1.1", token=None), 400),
     # Files that are not the page's.
     "a way out of the page's folder": (lambda s: s.head("GET /../guard.py HTTP/1.1"), 404),
     "a way out, written as %2e%2e": (lambda s: s.head("GET /%2e%2e/%2e%2e/etc/passwd HTTP/1.1"), 404),
@@ -104,6 +116,12 @@ ATTACKS = {
     "a length below nothing": (lambda s: s.post(ASKED, "Content-Length: -5"), 400),
     "a transfer encoding that is none": (lambda s: s.post(ASKED, "Transfer-Encoding: xchunked"), 400),
     "a transfer encoding behind another": (lambda s: s.post(ASKED, "Transfer-Encoding: chunked, identity"), 400),
+    "a transfer encoding beside another": (lambda s: s.post(CHUNKED, "Transfer-Encoding: gzip, chunked"), 400),
+    "a transfer encoding in HTTP/1.0": (
+        lambda s: s.post(CHUNKED, "Transfer-Encoding: chunked").replace(b"HTTP/1.1", b"HTTP/1.0", 1),
+        400,
+    ),
+    "line ends of one byte": (lambda s: s.head().replace(b"\r\n", b"\n"), 400),
     "a space before the colon": (lambda s: s.post(ASKED, f"Content-Length : {len(ASKED)}"), 400),
     "a chunk whose length is none": (lambda s: s.post(b"zz\r\n{}\r\n0\r\n\r\n", "Transfer-Encoding: chunked"), 400),
     "a chunk longer than any number": (lambda s: s.post(b"f" * 17 + b"\r\n", "Transfer-Encoding: chunked"), 400),
@@ -131,14 +149,14 @@ ATTACKS = {
         413,
     ),
     "a compressed body": (lambda s: s.post(ASKED, "Content-Encoding: gzip"), 415),
-    "lists within lists": (lambda s: s.post(b"[" * 100_000 + b"]" * 100_000), 400),
-    "objects within objects": (lambda s: s.post(b'{"a":' * 1000 + b"1" + b"}" * 1000), 400),
-    "NaN": (lambda s: s.post(ASKED[:-1] + b', "temperature": NaN}'), 400),
-    "a number beyond all": (lambda s: s.post(ASKED[:-1] + b', "temperature": 1e999}'), 400),
-    "a number of a million digits": (lambda s: s.post(ASKED[:-1] + b', "seed": ' + b"9" * 900_000 + b"}"), 400),
+    "lists within lists": (lambda s: s.post(beside(b"[" * 100_000 + b"]" * 100_000)), 400),
+    "objects within objects": (lambda s: s.post(beside(b'{"a":' * 50 + b"1" + b"}" * 50)), 400),
+    "NaN": (lambda s: s.post(beside(b"NaN")), 400),
+    "a number beyond all": (lambda s: s.post(beside(b"1e999")), 400),
+    "a number of a million digits": (lambda s: s.post(beside(b"9" * 900_000)), 400),
     "half a character": (lambda s: s.post(ASKED.replace(b"What", b"\\ud800")), 400),
     "bytes that are no UTF-8": (lambda s: s.post(ASKED.replace(b"What", b"\xff\xfe")), 400),
-    "a key that stands twice": (lambda s: s.post(ASKED[:-1] + b', "model": "x"}'), 400),
+    "a key that stands twice": (lambda s: s.post(beside(b'{"a": 1, "a": 2}')), 400),
     "a model that is a path": (lambda s: s.post(ASKED.replace(NAME.encode(), b"../../etc/passwd")), 404),
 }
 

@@ -316,6 +316,25 @@ def test_a_model_that_cannot_be_loaded_says_why_to_all_who_asked_and_is_tried_on
     ask_all(work)
 
 
+def test_a_model_that_does_not_stay_loaded_is_given_up_by_all_who_wait(ask_all, monkeypatch):
+    loads = []
+
+    async def load(self: models.Models, model: models.Model) -> None:
+        """Its process has ended by the time that it is looked at."""
+        loads.append(model)
+
+    monkeypatch.setattr(models.Models, "_load", load)
+
+    async def work(engine):
+        found = await asyncio.gather(*(end(engine, question("hi 3")) for _ in range(5)))
+        assert {(one.fault, one.message) for one in found} == {
+            ("unloaded", "one: its process ends as soon as it is loaded")
+        }
+        assert len(loads) == models.TRIES
+
+    ask_all(work)
+
+
 def test_a_process_that_cannot_be_started_is_an_error(ask_all):
     async def work(engine):
         failed = await end(engine, question("hi 3"))

@@ -298,7 +298,7 @@ def test_notes_keep_to_the_width_of_the_terminal(columns, monkeypatch):
 def test_a_question_without_an_answer_is_said_and_the_next_one_asked():
     model = Model(refuses=["Two?"])
     out, code, chat = talk(model, ["One?", "Two?", "Three?"])
-    assert "no answer: the question has 600 tokens" in out and code == 0
+    assert f"MB\n{A}: no answer: the question has 600 tokens\nThree?" in out and code == 0
     assert [turn.content for turn in chat.sides[0].turns[::2]] == ["One?", "Three?"]
     assert talk(Model(refuses=["Two?"]), ["One?", "Two?"], interactive=False)[1] == 1
 

@@ -56,6 +56,7 @@ CONFIGS = {
     ),
 }
 APART = {"state", "scaled", "alora", "LILY"}
+QUICK = {"llama", "alibi", "state", "PREFIX_TUNING"}  # one of each way; the others are many, and take long together
 ADAPTERS = {
     "PROMPT_TUNING": {"num_virtual_tokens": 5},
     "P_TUNING": {"num_virtual_tokens": 5, "encoder_hidden_size": 16},
@@ -79,7 +80,10 @@ def llama():
     return random_model(CONFIGS["llama"])
 
 
-@pytest.fixture(scope="module", params=[*CONFIGS, *ADAPTERS])
+@pytest.fixture(
+    scope="module",
+    params=[name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in (*CONFIGS, *ADAPTERS)],
+)
 def model(request, llama, tmp_path_factory):
     """A model with random weights, or one with a random adapter, saved and read again."""
     if request.param in CONFIGS:
@@ -319,6 +323,13 @@ def test_a_model_that_keeps_what_it_reads_in_its_own_way_is_refused():
     config = MambaConfig(vocab_size=VOCABULARY, hidden_size=16, num_hidden_layers=1, state_size=4)
     with pytest.raises(UserError, match="type mamba keeps what it has read in a form of its own"):
         decoder(AutoModelForCausalLM.from_config(config), pad_id=0)
+
+
+def test_what_an_evaluation_asks_of_it_is_answered_as_before(model, prompts):
+    made, runtime = decoder(model, pad_id=0), TransformersRuntime(model, 100, pad_id=0)
+    some = [np.array(prompt) for prompt in prompts[:2]]
+    assert made.generate(some, 5, [VOCABULARY]) == runtime.generate(some, 5, [VOCABULARY])
+    assert len(made.decode(some[0], 3, sequences=2)) == 3
 
 
 def test_nothing_stays_when_it_is_closed(llama, prompts):

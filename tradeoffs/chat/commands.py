@@ -59,8 +59,9 @@ def asks(chat: Chat) -> str:
     found, drawn = chat.settings, chat.settings.temperature > 0
     said = f"temperature {found.temperature:g}, top-p {found.top_p:g}" if drawn else "most likely tokens, as evaluated"
     said += f", seed {found.seed}" if drawn and found.seed is not None else ""
-    window = {None: "as much of the conversation as fits", 1: "each question alone (stateless)"}
-    return f"{said}; {window.get(found.window, f'the last {found.window} questions')}"
+    if all(side.alone(found) for side in chat.sides):
+        return f"{said}; each line alone"
+    return f"{said}; {f'the last {found.window} questions' if found.window else 'as much of the conversation as fits'}"
 
 
 def _help(chat: Chat, rest: str) -> None:

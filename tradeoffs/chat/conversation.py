@@ -73,8 +73,12 @@ class Side:
     def plain(self, settings: Settings) -> bool:
         return self.talker.text if settings.plain is None else settings.plain
 
+    def alone(self, settings: Settings) -> bool:
+        """Whether each question stands alone: where that is wanted, and of what completes texts."""
+        return settings.window == 1 or self.talker.label == "completion" or self.plain(settings)
+
     def asked(self, question: str, settings: Settings) -> Asked:
-        """The question after what was said before, or by itself: where that is wanted, and of what completes texts."""
+        """The question, alone or after what was said before."""
         asked = Asked(
             "terminal",
             self.name,
@@ -87,7 +91,7 @@ class Side:
         if self.plain(settings):
             return replace(asked, text=question)
         system = [Turn("system", settings.system)] if settings.system else []
-        before = [] if settings.window == 1 or self.talker.label == "completion" else self.turns
+        before = [] if self.alone(settings) else self.turns
         return replace(asked, turns=(*system, *before, Turn("user", question)))
 
     def add(self, question: str, answer: Answer) -> None:

@@ -107,15 +107,16 @@ class Models:
         model.wanted += 1
         try:
             for _ in range(TRIES):
-                if not model.loading or model.loading.done():
+                loading = model.loading
+                if not loading or loading.done():
                     if model.process and model.ready and not model.leaving:
                         return model.process
-                    model.loading = asyncio.create_task(self._load(model))
-                    model.loading.add_done_callback(lambda task: task.cancelled() or task.exception())  # all may leave
-                await asyncio.wait([model.loading])
+                    loading = model.loading = asyncio.create_task(self._load(model))
+                    loading.add_done_callback(lambda task: task.cancelled() or task.exception())  # all may leave
+                await asyncio.wait([loading])
                 if self.closed:
                     raise UserError(CLOSED)
-                model.loading.result()
+                loading.result()
                 if model.process and model.ready:
                     return model.process
             raise UserError(f"{model.variant}: its process ends as soon as it is loaded")

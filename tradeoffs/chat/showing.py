@@ -21,6 +21,7 @@ ALIKE = 0.5  # part of them that two have in common, from which on their differe
 PLACES = "AB"
 STYLES = {"dim": "2", "bold": "1", "red": "31", "green": "32"}
 ENDINGS = {"left": "stopped", "length": "cut at its longest", "time": "cut: it took too long"}
+GAP = re.compile(r"(?<=\S) {3,}")  # between the columns of a table, for which there is no room
 PART = re.compile(r"\w+|\s+|[^\w\s]")
 
 
@@ -82,6 +83,7 @@ class Screen:
         self.clear()
         for line in lines:
             text = harmless(line)
+            text = text if len(text) <= self.width else GAP.sub("  ", text)
             inner = " " * (len(text) - len(text.lstrip()) + 2)
             found = textwrap.wrap(text, self.width, subsequent_indent=inner, break_on_hyphens=False) or [""]
             print("\n".join(self.style(part, "dim") for part in found), file=self._notes, flush=True)
@@ -123,8 +125,11 @@ class Screen:
 
     def end(self, side: Side, question: str, answer: Answer) -> None:
         self._write(self._held)
-        print("" if not self._empty or not self._indent else self.style("(empty)", "dim"), file=self._out, flush=True)
-        if answer.reason == "failed":
+        failed = answer.reason == "failed"
+        if not (self._empty and failed and not self._indent):
+            nothing = self._empty and self._indent and not failed
+            print(self.style("(empty)", "dim") if nothing else "", file=self._out, flush=True)
+        if failed:
             self.note(f"{self._indent}{side.name}: no answer: {answer.message}")
             return
         if answer.left_out:

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
@@ -16,7 +16,7 @@ from tradeoffs.chat import page, votes
 from tradeoffs.chat.engine import Engine
 from tradeoffs.chat.server import asks, bodies
 from tradeoffs.chat.server.errors import RequestError
-from tradeoffs.chat.server.guard import Guard
+from tradeoffs.chat.server.guard import BUG, Guard, say
 from tradeoffs.chat.server.streams import Answers
 from tradeoffs.chat.variants import Talker
 from tradeoffs.plumbing.errors import UserError, near
@@ -131,4 +131,6 @@ async def _no_such(request: Request, error: HTTPException) -> Response:
 
 
 async def _bug(request: Request, error: Exception) -> Response:
-    return RequestError(500, "a bug of the server; where it is stands on its terminal").response()
+    if not isinstance(error, ClientDisconnect):  # nobody is there to read this
+        say(error)
+    return RequestError(500, BUG).response()

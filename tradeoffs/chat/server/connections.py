@@ -54,11 +54,12 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        if not self.url.startswith(b"/"):
-            raise ValueError  # a request to a proxy: the host that it names is none that was checked
+        if not self.url.startswith(b"/") or b"#" in self.url:
+            raise ValueError  # a request to a proxy, which names a host of its own, or what no client sends
         self._in_head = False
         self._limit(BODY_SECONDS)
         super().on_headers_complete()
+        self.headers = []  # what stands behind the body (trailers) is not taken for what stood before it
 
     def on_message_complete(self) -> None:
         self._bytes = 0

@@ -24,7 +24,12 @@ HEADERS = [
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
-CHECKED = (b"host", b"origin", b"sec-fetch-site", b"upgrade", b"authorization", b"content-type", b"content-encoding")
+CHECKED = (
+    *(b"host", b"origin", b"sec-fetch-site", b"upgrade", b"authorization"),
+    *(b"content-type", b"content-encoding", b"transfer-encoding"),
+)
+
+BUG = "a bug of the server; where it is stands on its terminal"
 
 
 class Guard:
@@ -58,9 +63,7 @@ class Guard:
             say(error)
             if begun:
                 raise  # uvicorn ends the connection: what was sent until now is not taken for the whole
-            await RequestError(500, "a bug of the server; where it is stands on its terminal").response()(
-                scope, receive, guarded
-            )
+            await RequestError(500, BUG).response()(scope, receive, guarded)
         return None
 
     def _check(self, scope: Scope) -> None:
@@ -73,6 +76,7 @@ class Guard:
         host = self._checked_host(scope, found[b"host"])
         if found[b"upgrade"]:
             raise RequestError(400, "this server changes to no other protocol (Upgrade)")
+        _check_encoding(found[b"transfer-encoding"], scope["http_version"])
         if scope["method"] == "OPTIONS":
             raise RequestError(403, "no other site may ask here, so there is nothing to find out before (OPTIONS)")
         _check_origin(host, found[b"origin"], found[b"sec-fetch-site"])
@@ -111,6 +115,12 @@ def _check_origin(host: str, origins: list[bytes], sites: list[bytes]) -> None:
         raise RequestError(403, "a page of another site may not ask here; open the printed address by itself")
 
 
+def _check_encoding(found: list[bytes], version: str) -> None:
+    """Proxies and servers do not agree on what else means."""
+    if found and (found != [b"chunked"] or version != "1.1"):
+        raise RequestError(400, "a body is sent as it is, or in chunks of HTTP/1.1 (Transfer-Encoding)")
+
+
 def _check_type(kinds: list[bytes], encodings: list[bytes]) -> None:
     """A form of another site can send any text, but not as this type."""
     said = [kind.lower().replace(b" ", b"").replace(b'"', b"") for kind in kinds]
@@ -126,6 +136,9 @@ def bracketed(address: str) -> str:
 
 
 def say(error: BaseException) -> None:
-    """Which bug it was and where, on stderr; not its message, which can hold a part of a conversation."""
+    """Which bug it was and where, once, on stderr; not its message, which can hold a part of a conversation."""
+    if getattr(error, "__notes__", None):
+        return
+    error.add_note("said")
     frame = traceback.extract_tb(error.__traceback__)[-1]
     print(f"error: {type(error).__name__} in {frame.filename}:{frame.lineno}", file=sys.stderr, flush=True)

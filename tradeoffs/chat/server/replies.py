@@ -4,7 +4,6 @@ import json
 import secrets
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
@@ -70,6 +69,10 @@ class Reply:
             if event.reason == "time" and not event.tokens:
                 raise RequestError(408, f"there was no answer in {event.seconds:.0f} seconds", code="late")
             self._ended[at] = event
+
+    @property
+    def complete(self) -> bool:
+        return all(self._ended)
 
     def end(self) -> str:
         """Of a stream."""
@@ -151,7 +154,7 @@ def _event(found: dict[str, Any]) -> str:
 
 def facts(event: Any) -> dict[str, Any]:
     """Its fields, without whose it is, and without what stands elsewhere in the reply."""
-    return {key: value for key, value in asdict(event).items() if key not in ("id", "prompt_logprobs")}
+    return {key: value for key, value in vars(event).items() if key not in ("id", "prompt_logprobs")}
 
 
 def _in_chat(one: Logprob) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from tradeoffs.chat.server.errors import RequestError
 from tradeoffs.chat.server.replies import Reply
 from tradeoffs.plumbing.errors import UserError
 
+Lot = list[tuple[int, Event]]  # events of several answers, each with the number of its answer
 SLACK_SECONDS = 60.0  # more than an answer may take, for a model that is loaded, or that does not keep its time
 JSON = [(b"content-type", b"application/json")]
 # Proxies that gather what is written would keep the words back.
@@ -33,11 +34,13 @@ class Answers:
         async with aclosing(lots(self._engine, self._wanted.asked, receive)) as events:
             await (self._streamed if self._wanted.stream else self._whole)(events, send)
 
-    async def _whole(self, events: AsyncIterator[list[tuple[int, Event]]], send: Send) -> None:
+    async def _whole(self, events: AsyncIterator[Lot], send: Send) -> None:
         reply = Reply(self._wanted)
         async for lot in events:
             for at, event in lot:
                 reply.add(at, event)
+            if reply.complete:
+                break
         body = json.dumps(reply.whole()).encode()
         await send(
             {
@@ -48,39 +51,40 @@ class Answers:
         )
         await send({"type": "http.response.body", "body": body})
 
-    async def _streamed(self, events: AsyncIterator[list[tuple[int, Event]]], send: Send) -> None:
-        reply, begun, failed = Reply(self._wanted), False, None
-        try:
-            async for lot in events:
-                said: list[str] = []
-                try:
-                    for at, event in lot:
-                        said.append(reply.chunk(at, event))
-                except RequestError as error:
-                    failed = error
-                if not begun:
-                    if failed and not any(said):
-                        break
-                    await send({"type": "http.response.start", "status": 200, "headers": STREAM})
-                    begun = True
-                if text := "".join(said):
-                    await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
-                if failed:
-                    break
-        except RequestError as error:  # no end in time
-            failed = error
-        if failed and not begun:
-            raise failed  # with a status of its own
-        await send({"type": "http.response.body", "body": (replies.error(failed) if failed else reply.end()).encode()})
+    async def _streamed(self, events: AsyncIterator[Lot], send: Send) -> None:
+        reply, begun = Reply(self._wanted), False
+        async for lot in events:
+            said, failed = _said(reply, lot)
+            if failed and not (begun or said):
+                raise failed  # with a status of its own
+            if not begun:
+                await send({"type": "http.response.start", "status": 200, "headers": STREAM})
+                begun = True
+            if ended := failed is not None or reply.complete:
+                said += replies.error(failed) if failed else reply.end()
+            if said:
+                await send({"type": "http.response.body", "body": said.encode(), "more_body": not ended})
+            if ended:
+                return
+        raise RuntimeError("an answer without an end")
 
 
-async def lots(
-    engine: Engine, asked: Sequence[Asked], receive: Receive
-) -> AsyncGenerator[list[tuple[int, Event]], None]:
+def _said(reply: Reply, lot: Lot) -> tuple[str, RequestError | None]:
+    """What is sent of these events, and what failed after it."""
+    said = ""
+    try:
+        for at, event in lot:
+            said += reply.chunk(at, event)
+    except RequestError as error:
+        return said, error
+    return said, None
+
+
+async def lots(engine: Engine, asked: Sequence[Asked], receive: Receive) -> AsyncGenerator[Lot, None]:
     """Events of all answers, each with its number; together those that came while the last ones were written, so a
-    client that reads slowly holds up nobody. Raises ClientDisconnect once the client is gone, and RequestError where
-    there is no end in time."""
-    ready: list[tuple[int, Event]] = []
+    client that reads slowly holds up nobody. The last one has failed where there is no end in time. Raises
+    ClientDisconnect once the client is gone."""
+    ready: Lot = []
     more = asyncio.Event()
     seconds = asked[0].seconds + SLACK_SECONDS
     end = asyncio.get_running_loop().time() + seconds
@@ -108,7 +112,8 @@ async def lots(
             await more.wait()
             more.clear()
             if gone.done() and asyncio.get_running_loop().time() >= end:
-                raise RequestError(408, f"there was no answer in {seconds:.0f} seconds", code="late")
+                yield [(0, Failed(asked[0].id, "late", f"there was no answer in {seconds:.0f} seconds"))]
+                return
             if gone.done():
                 raise ClientDisconnect
             if ready:

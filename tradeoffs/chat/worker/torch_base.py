@@ -20,7 +20,9 @@ class TorchBase(TransformersRuntime):
     places = PLACES
 
     def __init__(self, model: PreTrainedModel, pad_id: int, cells: int | None) -> None:
-        base: Any = model.get_base_model() if getattr(model, "active_peft_config", None) else model
+        base: Any = model
+        if getattr(model, "active_peft_config", None):
+            base = base.get_base_model()
         accepted = inspect.signature(base.forward).parameters
         if "past_key_values" not in accepted:
             raise UserError(

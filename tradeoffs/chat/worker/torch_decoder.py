@@ -7,6 +7,7 @@ count a row's own tokens.
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,7 +97,7 @@ class TorchDecoder(TorchBase):
 
         def work() -> None:
             steps = [place for place, ids in parts.items() if self._growing[place].read and len(ids) == 1]
-            found.update(self._step({place: parts[place] for place in steps}))
+            found.update(self._tokens({place: parts[place] for place in steps}))
             prompts = {place: list(ids) for place, ids in parts.items() if place not in steps}
             for group in self._alike(prompts):
                 found.update(self._prompts({place: prompts[place] for place in group}))
@@ -147,7 +148,7 @@ class TorchDecoder(TorchBase):
                 rows.cut(rows.lengths[0] - self.virtual - len(self._growing[rows.places[0]].ids))
         raise NoRoomError
 
-    def _step(self, parts: dict[int, Sequence[int]]) -> dict[int, np.ndarray]:
+    def _tokens(self, parts: dict[int, Sequence[int]]) -> dict[int, np.ndarray]:
         """A token of each of these, which the batch then is made of."""
         for place in list(self._together.places):
             if place not in parts:
@@ -276,7 +277,7 @@ class TorchDecoder(TorchBase):
         return (self._growing[place].alone or self._together).take(place, length)
 
     def _virtual_pieces(self) -> Pieces:
-        layers = self._first.layers if self._first else []
+        layers: Any = self._first.layers if self._first else []
         return [(layer.keys, layer.values) for layer in layers if not isinstance(layer, DummyLayer)]
 
     def _forget_down_to(self, tokens: int) -> None:
