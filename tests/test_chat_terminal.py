@@ -12,6 +12,7 @@ import subprocess
 import sys
 import termios
 import time
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -712,6 +713,61 @@ def test_in_a_terminal_lines_are_edited_and_ctrl_c_ends_only_what_it_should(tmp_
     os.close(typed.ours)
     history = tmp_path / "history"
     assert "/reset" in history.read_text() and history.stat().st_mode & 0o777 == 0o600
+
+
+# --- with a real model
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A folder with a variant of llama.cpp that answers at random, and its name."""
+    import small_run
+    from tiny_gguf import CONTEXT, make_checkpoint
+
+    from tradeoffs.convert.gguf_converter import convert
+
+    variant = Variant.parse("tiny-sums-base-f16")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder := tmp_path_factory.mktemp("made"))
+        small_run.set_up({"tiny": {"path": "x", "prompt": "own"}}, ["base"], [], ["f16"], small_run.sums(5))
+        make_checkpoint(variant.cell.base)
+        variant.gguf.parent.mkdir(parents=True)
+        convert(variant.cell.base, variant.gguf)
+        files.write_json(variant.gguf.with_suffix(".json"), {"sha256": files.sha256(variant.gguf)})
+        files.write_json(variant.cell.tokens / "info.json", {"stop_ids": [2], "context": CONTEXT})
+        files.write_json(variant.facts, {"max_new_tokens": 12})
+    return folder, str(variant), CONTEXT
+
+
+def through_a_pipe(made, lines, *arguments):
+    folder, name, _ = made
+    command = [sys.executable, "-m", "tradeoffs.chat", name, "--json", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(REPO)}
+    given = {"cwd": folder, "env": environment, "capture_output": True, "text": True}
+    ran = subprocess.run(command, input="".join(f"{line}\n" for line in lines), **given)
+    assert ran.returncode == 0 and not ran.stderr, ran.stderr
+    return [json.loads(line) for line in ran.stdout.splitlines()]
+
+
+@pytest.mark.slow
+def test_two_hundred_turns_have_two_hundred_answers_and_little_is_read_twice(made):
+    lines = [f"What is {number} and {number % 7}? " + "A loan. " * (number % 5) for number in range(200)]
+    found = through_a_pipe(made, lines)
+    assert [row["question"] for row in found] == lines
+    assert {row["reason"] for row in found} <= {"stop", "length"} and all(row["tokens"] <= 12 for row in found)
+    assert all(row["prompt_tokens"] + 12 <= made[2] for row in found)
+    left_out = [row["left_out"] for row in found]
+    assert left_out == sorted(left_out) and 100 < left_out[-1] < 200
+    stayed = [after for before, after in pairwise(found) if before["left_out"] == after["left_out"]]
+    assert len(stayed) > 100 and all(row["cached_tokens"] > row["prompt_tokens"] / 2 for row in stayed[3:])
+
+
+@pytest.mark.slow
+def test_each_question_alone_has_the_answer_that_it_has_as_the_first(made):
+    lines = ["What is a bond?", "What is 7 and 5?", "The rate?"]
+    alone = [through_a_pipe(made, [line])[0]["answer"] for line in lines]
+    assert [row["answer"] for row in through_a_pipe(made, lines, "--stateless")] == alone
+    assert len(set(alone)) == 3
 
 
 # --- what there is to talk with
