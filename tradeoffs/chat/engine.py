@@ -1,101 +1,142 @@
 """All models that are talked with: a process for each, which loads on first use; what is asked goes there, and what it
-says comes back."""
+says comes back.
+
+    engine = Engine(max_memory_mb=8000)
+    async for event in engine.ask(Asked("1", "demo-demo-lora-q4_0", (Turn("user", "What is 7 and 1?"),))):
+        ...                     # Queued, Begun, Said, ..., and at last Ended or Failed
+    await engine.close()
+
+All of it belongs to one event loop. Who stops reading (`aclose()` of the iterator, a cancelled task) ends the answer.
+"""
 
 import asyncio
-import json
-import socket
-import sys
-from collections.abc import AsyncIterator
-from contextlib import suppress
-from dataclasses import asdict, replace
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 
-from tradeoffs.chat.messages import Asked, Begun, Ended, Event, Failed, Queued, Ready, Said, events
+from tradeoffs.chat import room, variants
+from tradeoffs.chat.inbox import Inbox
+from tradeoffs.chat.messages import Asked, Begun, Ended, Failed, Queued, Ready, Said
+from tradeoffs.chat.models import CLOSED, Model, Models
+from tradeoffs.chat.process import COMMAND, Process
 from tradeoffs.plumbing.errors import UserError
 
-LINE = 64 << 20  # bytes of a line of events at most
+WAITING = 256  # questions of a model that wait at most
+LATE = 5.0  # seconds after its time is up in which an answer has to end by itself: a step of a large model takes some
 
 
-class Model:
-    """The process of one variant."""
+@dataclass(frozen=True)
+class State:
+    """Of a model: `ready` None: not loaded, or not yet. `memory_mb` resident now. Answers that run and that wait."""
 
-    def __init__(self, variant: str) -> None:
-        self.variant = variant
-        self.ready: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
-        self._waiting: dict[str, asyncio.Queue[Event]] = {}
-
-    async def start(self) -> None:
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-m", "tradeoffs.chat.worker", self.variant, "--fd", str(theirs.fileno())]
-        self.process = await asyncio.create_subprocess_exec(
-            *command, pass_fds=[theirs.fileno()], stdin=asyncio.subprocess.DEVNULL, start_new_session=True
-        )
-        theirs.close()
-        self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=LINE)
-        self._task = asyncio.create_task(self._read())
-
-    async def ask(self, asked: Asked) -> AsyncIterator[Event]:
-        queue = self._waiting[asked.id] = asyncio.Queue()
-        self._send(asdict(asked))
-        ended = False
-        try:
-            while not ended:
-                event = await queue.get()
-                ended = isinstance(event, (Ended, Failed))
-                yield event
-        finally:
-            self._waiting.pop(asked.id, None)
-            if not ended:
-                self._send({"leave": asked.id})
-
-    def leave(self, name: str) -> None:
-        """Ends an answer; what it has until then still comes."""
-        self._send({"leave": name})
-
-    async def close(self) -> None:
-        self._writer.close()
-        await self.process.wait()
-
-    def _send(self, message: dict) -> None:
-        self._writer.write(json.dumps(message).encode() + b"\n")
-
-    async def _read(self) -> None:
-        while text := await self._reader.readline():
-            for event in events(text):
-                if isinstance(event, Ready):
-                    self.ready.set_result(event)
-                elif queue := self._waiting.get(event.id):
-                    queue.put_nowait(event)
-        await self.process.wait()
-        said = f"{self.variant}: its process ended with {self.process.returncode}"
-        if not self.ready.done():
-            self.ready.set_exception(UserError(said))
-        for name, queue in self._waiting.items():
-            queue.put_nowait(Failed(name, "died", said))
+    variant: str
+    ready: Ready | None
+    memory_mb: float
+    running: int
+    waiting: int
+    pid: int | None
 
 
 class Engine:
-    """`ask` is all that most need: models start when they are asked for the first time."""
+    """`ask` is all that most need: models start when they are asked for the first time.
 
-    def __init__(self) -> None:
-        self._models: dict[str, Model] = {}
+    `max_memory_mb`: of all models' processes together, in 1e6 bytes; None: a share of the machine's. `waiting`:
+    questions of a model that wait at most. `command` starts a model's process, and `estimate` says what it will take;
+    the defaults are for variants of the run list.
+    """
+
+    def __init__(
+        self,
+        max_memory_mb: float | None = None,
+        waiting: int = WAITING,
+        command: Sequence[str] = COMMAND,
+        estimate: Callable[[str], float] | None = None,
+    ) -> None:
+        most_mb = room.limit_mb() if max_memory_mb is None else max_memory_mb
+        self._models = Models(most_mb, command, estimate or _estimate)
+        self._waiting = waiting
+        self._inboxes: dict[str, Inbox] = {}  # of all answers that have not ended
         self._numbers = count()
 
     async def ask(self, asked: Asked) -> AsyncIterator[Queued | Begun | Said | Ended | Failed]:
-        """Events of an answer; the last one is Ended or Failed. Who leaves the iterator early ends the answer."""
-        model = await self.model(asked.variant)
-        async for event in model.ask(replace(asked, id=f"{asked.id}-{next(self._numbers)}")):
-            yield event  # type: ignore[misc]
+        """Events of an answer; the last one is Ended or Failed, whatever happens. Their `id` is the engine's own."""
+        name, since = f"{asked.id}-{next(self._numbers)}", time.monotonic()
+        model = self._models[asked.variant]
+        if refused := self._refused(model, name):
+            yield refused
+            return
+        inbox, process = self._inboxes.setdefault(name, Inbox()), None
+        late = Failed(name, "late", f"{asked.variant}: no answer within {asked.seconds:g} s")
+        timer = asyncio.get_running_loop().call_later(asked.seconds + LATE, inbox.put, late)
+        model.answers += 1
+        try:
+            async with asyncio.timeout(asked.seconds):
+                process = await self._models.loaded(model)
+            process.ask(replace(asked, id=name), since, inbox)
+            while True:
+                for event in await inbox.get():
+                    if isinstance(event, Ended):
+                        model.ends.append(time.monotonic())
+                    elif event is late:
+                        process.end_if_hung()
+                    yield event  # type: ignore[misc]
+                    if isinstance(event, Ended | Failed):
+                        return
+        except TimeoutError:
+            yield replace(late, message=f"{late.message}: it could not be loaded in that time")
+        except UserError as error:
+            yield Failed(name, "stopped" if self._models.closed else "unloaded", str(error))
+        finally:
+            timer.cancel()
+            model.answers -= 1
+            del self._inboxes[name]
+            if process:
+                process.forget(name)
+                model.used = time.monotonic()
+            self._models.changed()
 
-    async def model(self, variant: str) -> Model:
-        """That of a variant, loaded. Raises UserError where it cannot be."""
-        if variant not in self._models or self._models[variant].process.returncode is not None:
-            model = self._models[variant] = Model(variant)
-            await model.start()
-        await self._models[variant].ready
-        return self._models[variant]
+    def leave(self, name: str) -> None:
+        """Ends the answer whose events have this id; what it has until then still comes, with Ended."""
+        for model in self._models:
+            if model.process and name in model.process.answers:
+                model.process.leave(name)
+
+    async def model(self, variant: str) -> Process:
+        """That of a variant, loaded: `ready.result()` says what it is. Raises UserError where it cannot be."""
+        return await self._models.loaded(self._models[variant])
+
+    def states(self) -> dict[str, State]:
+        """Of the models that were asked for, by variant."""
+        return {
+            model.variant: State(
+                model.variant,
+                model.ready,
+                model.process.memory_mb if model.process and model.alive else 0.0,
+                model.running,
+                model.waiting,
+                model.process.pid if model.process and model.alive else None,
+            )
+            for model in self._models
+        }
 
     async def close(self) -> None:
-        for model in self._models.values():
-            with suppress(ProcessLookupError):
-                await model.close()
+        """Ends all answers and all processes. Nothing can be asked afterwards."""
+        for name, inbox in self._inboxes.items():
+            inbox.put(Failed(name, "stopped", CLOSED))
+        await self._models.close()
+
+    def _refused(self, model: Model, name: str) -> Failed | None:
+        if self._models.closed:
+            return Failed(name, "stopped", CLOSED)
+        if model.waiting < self._waiting:
+            return None
+        retry = model.patience()
+        said = f"{model.variant}: {model.waiting} questions wait already; try again in {retry} seconds"
+        return Failed(name, "busy", said, retry)
+
+
+def _estimate(variant: str) -> float:
+    """Raises UserError for what is no variant of the run list."""
+    (known,) = variants.chosen([variant])
+    return room.estimate_mb(known.variant, known.numbers.get("peak_memory_mb"))

@@ -6,6 +6,10 @@ from typing import Protocol
 import numpy as np
 
 
+class NoRoomError(Exception):
+    """The cache has no room for what is fed, although `begin` promised it; nothing of it was taken in."""
+
+
 class Decoder(Protocol):
     """Sequences of token ids in a cache of keys and values, each in a place of its own."""
 
@@ -24,7 +28,12 @@ class Decoder(Protocol):
 
     def feed(self, parts: Mapping[int, Sequence[int]], wanted: set[int]) -> dict[int, np.ndarray]:
         """Appends ids to the sequences of these places, all in one step; of each of the `wanted` places the logits
-        after its last id, float32 (vocabulary,), which hold until the next call."""
+        after its last id, float32 (vocabulary,), which hold until the next call. Raises NoRoomError."""
+        ...
+
+    def every(self, place: int, ids: Sequence[int]) -> np.ndarray:
+        """Appends ids to one sequence; the logits after each of them, float32 (ids, vocabulary), which hold until the
+        next call. Raises NoRoomError."""
         ...
 
     def end(self, place: int) -> None:

@@ -2,106 +2,113 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 
+from tradeoffs.chat import room
+from tradeoffs.chat.worker.decoder import NoRoomError
+from tradeoffs.chat.worker.llama_apart import Apart
+from tradeoffs.chat.worker.llama_cache import Held, Kept
+from tradeoffs.chat.worker.llama_shared import Shared
 from tradeoffs.common import cores
-from tradeoffs.llama_cpp.context import DECODE_TOKENS, SEQUENCES, Context, last
+from tradeoffs.llama_cpp.context import DECODE_TOKENS
 from tradeoffs.llama_cpp.native import llama_cpp
 from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
 
+PLACES = (32, 16, 8)  # answers that grow at a time: as many of these as have room for a whole context each
+APART_BYTES = 2e9  # of keys and values at most, if each has such room
+APART_SHARE = 1 / 8  # and of the memory that models may have together
+SHARED_BYTES = 2e9  # if all share one: a model whose context takes more gets a shorter one
+ROW = 256  # llama.cpp rounds a cache up to as many tokens
 
-class Kept(Context):
-    """A context whose sequences are cut and copied while others grow."""
 
-    def cut(self, slot: int, length: int) -> bool:
-        """Leaves the first `length` tokens of a sequence. False where the model's memory cannot go back (recurrent)."""
-        return bool(llama_cpp.llama_memory_seq_rm(self._memory, slot, length, -1))
+class Sequences(Protocol):
+    """Which sequences are where in the cache."""
 
-    def copy(self, slot: int, other: int, length: int) -> None:
-        """Lets the sequence in `other` begin with the first `length` tokens of that in `slot`: stored once."""
-        llama_cpp.llama_memory_seq_cp(self._memory, slot, other, 0, length)
+    held: dict[int, Held]  # by place
+
+    def begin(self, ids: np.ndarray, length: int) -> tuple[int, int] | None:
+        """See `Decoder.begin`."""
+        ...
+
+    def grown(self, parts: Mapping[int, Sequence[int]]) -> None:
+        """Ids that the cache has taken in."""
+        ...
+
+    def end(self, place: int) -> None:
+        """See `Decoder.end`."""
+        ...
+
+    def drop_ended(self) -> bool:
+        """Whether there is more room in the cache, since what has ended is gone from it."""
+        ...
 
 
 class LlamaDecoder(LlamaCppRuntime):
-    """See `Decoder`. Slots are the places; what has ended stays in its slot until room is needed, the oldest first."""
+    """See `Decoder`."""
 
     step_tokens = DECODE_TOKENS
 
     def __init__(self, path: Path, cells: int | None = None) -> None:
-        """`cells`: tokens of all sequences together that are kept; None: as many as an evaluation's batch."""
+        """`cells`: tokens that all sequences share. None: each has a whole context for itself, where there is
+        memory for that; else they share as many as an evaluation's batch has, or a whole context where that is more
+        and fits into SHARED_BYTES."""
         super().__init__(path, "auto")
-        self._kept = Kept(self._model, path, cores.threads())
-        self._cells = cells or max(self.context, self.batch_tokens)
-        self._kept.reserve(self._cells)
-        self.places = SEQUENCES
-        self._ids: dict[int, list[int]] = {}  # of each slot that holds something, the longest unused first
-        self._growing: dict[int, int] = {}  # to how many tokens at most
+        token = _bytes_per_token(self._model)
+        recurrent = llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
+        window = llama_cpp.llama_model_n_swa(self._model)
+        context = -(-self.context // ROW) * ROW
+        self._cache = Kept(self._model, path, cores.threads())
+        self._sequences: Sequences
+        most = min(APART_BYTES, APART_SHARE * room.limit_mb() * 1e6) / (context * token)
+        places = next((places for places in PLACES if places <= most), None)
+        self.places = places or PLACES[0]
+        if cells is None and not recurrent and places:
+            self._sequences = Apart(self._cache, places, context, window)
+        else:
+            count = cells or max(self.batch_tokens, min(self.context, int(SHARED_BYTES / token)))
+            self.context = min(self.context, count)
+            self._sequences = Shared(self._cache, count, recurrent, window)
 
     def close(self) -> None:
-        self._kept.free()
+        self._cache.free()
         super().close()
 
     def begin(self, ids: Sequence[int], length: int) -> tuple[int, int] | None:
-        best, known = self._longest_prefix(ids)
-        if not self._make_room(length, keep=best):
-            return None
-        if best is not None and best not in self._growing:
-            place = best
-            if len(self._ids[place]) > known and not self._kept.cut(place, known):
-                self._kept.forget(place)
-                known = 0
-        else:
-            place = next(slot for slot in range(SEQUENCES) if slot not in self._ids)
-            if best is not None and known:
-                self._kept.copy(best, place, known)
-        self._ids.pop(place, None)
-        self._ids[place] = list(ids[:known])
-        self._growing[place] = length
-        return place, known
+        """See `Decoder`."""
+        return self._sequences.begin(np.asarray(ids, np.int32), length)
 
     def feed(self, parts: Mapping[int, Sequence[int]], wanted: set[int]) -> dict[int, np.ndarray]:
-        places = list(parts)
-        fed = [np.asarray(parts[place], np.int32) for place in places]
-        starts = [len(self._ids[place]) for place in places]
-        at = [
-            last(ids) if place in wanted else np.zeros(len(ids), bool) for place, ids in zip(places, fed, strict=True)
-        ]
-        found = {}
-        for rows, logits in self._kept.decode(fed, places, starts, at):
-            for row, one in zip(rows, logits, strict=True):
-                found[places[row]] = one.copy()
-        for place, ids in parts.items():
-            self._ids[place] += ids
-        return found
+        """See `Decoder`."""
+        logits = self._append(parts, every=False, wanted=wanted)
+        return dict(zip((place for place in parts if place in wanted), logits, strict=True))
+
+    def every(self, place: int, ids: Sequence[int]) -> np.ndarray:
+        """See `Decoder`."""
+        return self._append({place: ids}, every=True, wanted={place})
 
     def end(self, place: int) -> None:
-        del self._growing[place]
-        self._ids[place] = self._ids.pop(place)  # the last one used
+        """See `Decoder`."""
+        self._sequences.end(place)
 
-    def _longest_prefix(self, ids: Sequence[int]) -> tuple[int | None, int]:
-        best, most = None, 0
-        for place, held in self._ids.items():
-            count = 0
-            for ours, theirs in zip(ids[: len(ids) - 1], held, strict=False):
-                if ours != theirs:
-                    break
-                count += 1
-            if count > most:
-                best, most = place, count
-        return best, most
+    def _append(self, parts: Mapping[int, Sequence[int]], every: bool, wanted: set[int]) -> np.ndarray:
+        given = [(place, self._sequences.held[place].count, ids) for place, ids in parts.items()]
+        try:
+            logits = self._cache.append(given, every, wanted)
+        except NoRoomError:
+            for place in parts:  # what was taken in before the cache was full
+                if not self._cache.cut(place, self._sequences.held[place].count):
+                    raise RuntimeError(f"{self.path}: its cache is full, and cannot go back") from None
+            if not self._sequences.drop_ended():
+                raise
+            return self._append(parts, every, wanted)
+        self._sequences.grown(parts)
+        return logits
 
-    def _make_room(self, length: int, keep: int | None) -> bool:
-        """Whether a sequence of this length has room, once some that have ended are gone."""
-        idle = [place for place in self._ids if place not in self._growing and place != keep]
-        while len(self._ids) >= SEQUENCES or self._used(keep) + length > self._cells:
-            if not idle:
-                return False
-            gone = idle.pop(0)
-            self._kept.forget(gone)
-            del self._ids[gone]
-        return True
 
-    def _used(self, without: int | None) -> int:
-        """Tokens of what is kept, and of what grows at most."""
-        return sum(self._growing.get(place, len(ids)) for place, ids in self._ids.items() if place != without)
+def _bytes_per_token(model: Any) -> float:
+    """Of float16 keys and values in all layers, all heads counted as those of the first."""
+    heads, kv_heads = llama_cpp.llama_model_n_head(model), llama_cpp.llama_model_n_head_kv(model)
+    shared = kv_heads / heads if heads and kv_heads else 1
+    return 2 * 2 * llama_cpp.llama_model_n_layer(model) * llama_cpp.llama_model_n_embd(model) * shared

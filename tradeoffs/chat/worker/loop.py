@@ -2,52 +2,48 @@
 
 import threading
 import time
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from tradeoffs.chat.messages import Asked, Begun, Ended, Event, Logprob, Queued, Reason, Said
-from tradeoffs.chat.worker.decoder import Decoder
-from tradeoffs.chat.worker.prompts import Prompt
-from tradeoffs.chat.worker.sampling import Sampler, logprobs
-from tradeoffs.chat.worker.text import Text
-from tradeoffs.common import memory
+from tradeoffs.chat.messages import Event, Failed, Fault, Queued
+from tradeoffs.chat.worker.answer import Answer
+from tradeoffs.chat.worker.decoder import Decoder, NoRoomError
+from tradeoffs.chat.worker.sampling import BrokenError
 
-
-@dataclass
-class Answer:
-    """One that is worked on, or waits."""
-
-    asked: Asked
-    prompt: Prompt
-    since: float  # time.monotonic() when it was asked
-    text: Text
-    sampler: Sampler
-    place: int = -1
-    waiting: list[int] = field(default_factory=list)  # ids that the model has not read yet
-    cached: int = 0
-    began: float = 0.0
-    first: float = 0.0
-    reason: Reason | None = None
+STEP = 0.1  # seconds that a step takes at most while answers grow: a longer prompt is read in several
+PIECE = 32  # tokens of prompts that a step takes all the same
+ECHO = 128  # tokens of a prompt whose logits are wanted, in a step: 80 MB of them with a vocabulary of 150,000
+SHARED = 32  # tokens that are worth to wait for until another prompt has read them
+TELL = 0.5  # seconds after which those who wait are told their new places
 
 
 class Loop:
     """Works on answers in the thread that calls `run`; other threads add them and take them back. `send` gets the
     events of a step."""
 
-    def __init__(self, decoder: Decoder, stop_ids: Sequence[int], send: Callable[[list[Event]], None]) -> None:
-        self._decoder, self._stop_ids, self._send = decoder, set(stop_ids), send
-        self._queue: deque[Answer] = deque()
-        self._running: list[Answer] = []
+    def __init__(
+        self,
+        decoder: Decoder,
+        stop_ids: Sequence[int],
+        send: Callable[[list[Event]], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._decoder, self._stop_ids, self._send, self._clock = decoder, set(stop_ids), send, clock
+        self._changed = threading.Condition()  # guards what other threads write: these three
+        self._added: list[Answer] = []
         self._left: set[str] = set()
-        self._changed = threading.Condition()
         self._closed = False
+        self._queue: OrderedDict[str, Answer] = OrderedDict()
+        self._running: list[Answer] = []
+        self._looked = self._told = 0.0  # when the queue was last looked through for what is late, and for its places
+        self._full = False  # until an answer ends
+        self._seconds = 0.0  # of a token of a prompt
 
     def add(self, answer: Answer) -> None:
         with self._changed:
-            self._queue.append(answer)
+            self._added.append(answer)
             self._changed.notify()
 
     def leave(self, name: str) -> None:
@@ -65,105 +61,185 @@ class Loop:
         """Until it is closed."""
         while True:
             with self._changed:
-                while not (self._queue or self._running or self._closed):
-                    self._left.clear()
+                while not (self._added or self._left or self._queue or self._running or self._closed):
                     self._changed.wait()
                 if self._closed:
                     return
-            self._send(self._step())
+            if said := self.step():
+                self._send(said)
 
-    def _step(self) -> list[Event]:
-        said = [*self._drop(), *self._admit()]
-        if not self._running:
-            return said
-        parts, wanted = self._parts()
-        logits = self._decoder.feed(parts, wanted)
+    def step(self) -> list[Event]:
+        """A token more of each answer that grows; what came of it."""
+        with self._changed:
+            (added, self._added), (left, self._left) = (self._added, []), (self._left, set())
+        self._queue.update((answer.id, answer) for answer in added)
+        said = [*self._drop(left), *self._admit(), *self._places()]
+        if self._running:
+            said += self._read()
+        return said
+
+    def _drop(self, left: set[str]) -> list[Event]:
+        """Ends what nobody waits for any more, or has had its time."""
+        now = self._clock()
+        dropped = [answer for answer in self._running if answer.id in left or _late(answer, now)]
+        dropped += [self._queue[name] for name in left if name in self._queue]
+        if now - self._looked >= TELL:  # with thousands of them not in each step
+            dropped += [answer for answer in self._queue.values() if answer.id not in left and _late(answer, now)]
+            self._looked = now
+        said = list[Event]()
+        for answer in dropped:
+            self._queue.pop(answer.id, None)
+            answer.reason = "left" if answer.id in left else "time"
+            said += self._end(answer)
+        return said
+
+    def _admit(self) -> list[Event]:
+        said = list[Event]()
+        while self._queue and not self._full and len(self._running) < self._decoder.places:
+            answer = next(iter(self._queue.values()))
+            ids, most = answer.prompt.ids, answer.prompt.max_tokens
+            if wrong := self._wrong(ids, most):
+                self._queue.popitem(last=False)
+                said.append(Failed(answer.id, *wrong))
+                continue
+            if self._being_read(ids):
+                break
+            # What is to be echoed is computed anew from its first token on.
+            found = self._decoder.begin(ids[:1] if answer.asked.echo else ids, len(ids) + most)
+            if not found:
+                if self._running:
+                    self._full = True
+                    break
+                self._queue.popitem(last=False)
+                said.append(Failed(answer.id, "too_long", f"no room for {len(ids)} tokens and {most} of an answer"))
+                continue
+            self._queue.popitem(last=False)
+            self._running.append(answer)
+            said.append(answer.begin(*found, self._decoder.context, self._clock()))
+        return said
+
+    def _being_read(self, ids: Sequence[int]) -> bool:
+        """Whether a prompt goes on like this one behind what the model has read of it: that is shared once it is read.
+        So many who ask at once after the same long instructions cost what one does."""
+        for other in self._running:
+            end = len(other.prompt.ids) - len(other.unread) + SHARED
+            if other.reads and end < min(len(ids), len(other.prompt.ids)) and ids[:end] == other.prompt.ids[:end]:
+                return True
+        return False
+
+    def _wrong(self, ids: Sequence[int], most: int) -> tuple[Fault, str] | None:
+        """Why a prompt cannot be read: one that fails in the model would end the answers beside it too."""
+        if not len(ids):
+            return "invalid", "the prompt is empty"
+        if len(ids) + most > self._decoder.context:
+            lengths = f"the prompt has {len(ids)} tokens and its answer may have {most}"
+            return "too_long", f"{lengths}; together that is more than the model's context of {self._decoder.context}"
+        if min(ids) < 0 or max(ids) >= self._decoder.vocabulary:
+            return "invalid", f"the prompt has token ids that are not in the vocabulary of {self._decoder.vocabulary}"
+        return None
+
+    def _places(self) -> list[Event]:
+        """Those that wait and have not been told their place, or not this one."""
+        waiting = list[Answer]()
+        now = self._clock()
+        if now - self._told >= TELL:
+            waiting, self._told = list(self._queue.values()), now
+        else:  # the new ones stand at the end
+            for answer in reversed(self._queue.values()):
+                if answer.told:
+                    break
+                waiting.insert(0, answer)
+        said = list[Event]()
+        for place, answer in enumerate(waiting, len(self._queue) - len(waiting) + 1):
+            if answer.told != place:
+                answer.told = place
+                said.append(Queued(answer.id, place))
+        return said
+
+    def _read(self) -> list[Event]:
+        """A step of the model."""
+        parts = self._parts()
+        wanted = {answer.place for answer in self._running if not answer.unread and answer.place in parts}
+        said, begun = list[Event](), self._clock()
+        try:
+            said += self._echo()
+            logits = self._decoder.feed(parts, wanted) if parts else {}
+        except NoRoomError:
+            return said + self._give_way(parts)
+        growing = sum(not answer.reads for answer in self._running)
+        tokens = sum(map(len, parts.values()))
+        if tokens - growing >= PIECE // 2:
+            self._seconds = (self._clock() - begun) / tokens
         for answer in list(self._running):
             if answer.place in logits:
                 said += self._grow(answer, logits[answer.place])
         return said
 
-    def _drop(self) -> list[Event]:
-        """What nobody waits for any more, or has had its time."""
-        with self._changed:
-            left, self._left = self._left, set()
-            waiting = list(self._queue)
-        now, said = time.monotonic(), list[Event]()
-        for answer in [*self._running, *waiting]:
-            if answer.asked.id in left or now - answer.since > answer.asked.seconds:
-                answer.reason = "left" if answer.asked.id in left else "time"
-                if answer.place < 0:
-                    self._queue.remove(answer)
-                said.append(self._end(answer))
-        return said
+    def _parts(self) -> dict[int, Sequence[int]]:
+        """What is read in this step: a token of each answer that grows, and of prompts what else a step can take.
 
-    def _admit(self) -> list[Event]:
-        said = list[Event]()
-        while self._queue and len(self._running) < self._decoder.places:
-            answer = self._queue[0]
-            ids = answer.prompt.ids
-            if not (found := self._decoder.begin(ids, len(ids) + answer.prompt.max_tokens)):
-                break
-            self._queue.popleft()
-            answer.place, answer.cached = found
-            answer.waiting, answer.began = ids[answer.cached :], time.monotonic()
-            self._running.append(answer)
-            said.append(Begun(answer.asked.id, len(ids), answer.cached, answer.prompt.left_out))
-        return said + [Queued(answer.asked.id, place) for place, answer in enumerate(self._queue, 1)]
+        Half of that is for the prompt that came first, and short ones go before long ones: none waits for ever, and
+        none waits long for a long one.
+        """
+        growing = [answer for answer in self._running if not answer.reads]
+        reading = [answer for answer in self._running if answer.reads and not answer.asked.echo]
+        parts: dict[int, Sequence[int]] = {answer.place: answer.take(1) for answer in growing}
+        if not reading:
+            return parts
+        room = max(self._decoder.step_tokens - len(growing), 1)
+        if growing and self._seconds:
+            room = min(room, max(int(STEP / self._seconds), PIECE))
+        counts = dict.fromkeys((answer.place for answer in reading), 0)
+        shortest = sorted(reading, key=lambda answer: len(answer.unread))
+        for answer, most in [(reading[0], (room + 1) // 2), *((answer, room) for answer in shortest)]:
+            count = min(len(answer.unread) - counts[answer.place], most, room)
+            counts[answer.place] += count
+            room -= count
+        return parts | {answer.place: answer.take(counts[answer.place]) for answer in reading if counts[answer.place]}
 
-    def _parts(self) -> tuple[dict[int, Sequence[int]], set[int]]:
-        """What is read in this step: a token of each answer that grows, and of prompts what else a step can take."""
-        parts, wanted = dict[int, Sequence[int]](), set[int]()
-        room = self._decoder.step_tokens - sum(len(answer.waiting) == 1 for answer in self._running)
-        for answer in self._running:
-            count = 1 if len(answer.waiting) == 1 else min(len(answer.waiting), max(room, 0))
-            if not count:
-                continue
-            room -= count if len(answer.waiting) > 1 else 0
-            parts[answer.place], answer.waiting = answer.waiting[:count], answer.waiting[count:]
-            if not answer.waiting:
-                wanted.add(answer.place)
-        return parts, wanted
+    def _echo(self) -> list[Event]:
+        """A piece of the first prompt whose log-probabilities are wanted, and its answer's first token after the last
+        piece."""
+        answer = next((answer for answer in self._running if answer.echoes), None)
+        if not answer:
+            return []
+        try:
+            logits = self._decoder.every(answer.place, answer.take(ECHO))
+        except NoRoomError:
+            return self._fail(answer)
+        answer.echo(logits)
+        return [] if answer.unread else self._grow(answer, logits[-1])
 
     def _grow(self, answer: Answer, logits: np.ndarray) -> list[Event]:
-        token = answer.sampler.pick(logits)
-        answer.first = answer.first or time.monotonic()
-        if token in self._stop_ids:
-            answer.reason = "stop"
-            return [self._end(answer)]
-        text = answer.text.add(token)
-        if answer.text.stopped:
-            answer.reason = "stop"
-        elif len(answer.text.ids) == answer.prompt.max_tokens:
-            answer.reason = "length"
-            text += answer.text.rest()
-        answer.waiting = [token]
-        said: list[Event] = [Said(answer.asked.id, text, len(answer.text.ids), self._logprobs(answer, logits, token))]
-        return [*said, self._end(answer)] if answer.reason else said
+        try:
+            said = answer.grow(logits, self._stop_ids, self._clock())
+        except BrokenError:
+            self._free(answer)
+            return [Failed(answer.id, "broken", "the model computes no numbers for this text")]
+        return [*([said] if said else []), *(self._end(answer) if answer.reason else [])]
 
-    def _logprobs(self, answer: Answer, logits: np.ndarray, token: int) -> tuple[Logprob, ...]:
-        if answer.asked.logprobs is None:
-            return ()
-        top = np.argsort(-logits, kind="stable")[: answer.asked.logprobs].tolist()
-        own, *others = logprobs(logits, [token, *top])
-        named = [(answer.text.piece(one), value) for one, value in zip(top, others, strict=True)]
-        return (Logprob(answer.text.piece(token), own, tuple(named)),)
+    def _give_way(self, parts: dict[int, Sequence[int]]) -> list[Event]:
+        """The cache has no room although it was promised: the answer that came last ends, the others go on."""
+        for answer in self._running:
+            if answer.place in parts:
+                answer.unread = [*parts[answer.place], *answer.unread]
+        return self._fail(self._running[-1])
 
-    def _end(self, answer: Answer) -> Ended:
-        now = time.monotonic()
+    def _fail(self, answer: Answer) -> list[Event]:
+        self._free(answer)
+        return [Failed(answer.id, "broken", "the model's cache has no room for it")]
+
+    def _end(self, answer: Answer) -> list[Event]:
+        rest = answer.rest()
+        self._free(answer)
+        return [*([rest] if rest else []), answer.end(self._clock())]
+
+    def _free(self, answer: Answer) -> None:
         if answer.place >= 0:
+            self._full = False
             self._decoder.end(answer.place)
             self._running.remove(answer)
-        assert answer.reason
-        return Ended(
-            answer.asked.id,
-            answer.reason,
-            answer.text.whole,
-            len(answer.prompt.ids),
-            answer.cached,
-            len(answer.text.ids),
-            (answer.began or now) - answer.since,
-            (answer.first or now) - answer.since,
-            now - answer.since,
-            memory.resident_mb(),
-        )
+
+
+def _late(answer: Answer, now: float) -> bool:
+    return now - answer.since > answer.asked.seconds
