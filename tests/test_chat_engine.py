@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import chat_stand_in
@@ -19,6 +20,8 @@ from tradeoffs.chat import messages, models, process, room
 from tradeoffs.chat.engine import Engine
 from tradeoffs.chat.inbox import MOST, Inbox
 from tradeoffs.chat.messages import Asked, Begun, Ended, Event, Failed, Logprob, Queued, Ready, Said, Turn
+from tradeoffs.chat.worker import lifetime
+from tradeoffs.chat.worker.pipe import Pipe
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
 
@@ -176,6 +179,24 @@ def test_who_reads_slowly_holds_up_nobody_and_is_kept_little_for(ask_all):
         assert len(said) < 3000
 
     ask_all(work)
+
+
+def test_who_leaves_before_a_question_is_read_is_not_forgotten(monkeypatch):
+    monkeypatch.setattr(lifetime, "end", lambda code: None)  # with the other end of the socket
+    ours, theirs = socket.socketpair()
+    asked, left = question("hi 3"), []
+    other = replace(asked, id="y")
+    with ours:
+        pipe = Pipe(theirs.detach())
+        pipe.leave = left.append
+        ours.sendall(messages.request(asked, 1.5) + messages.leave("x") + messages.request(other, 2.5))
+        questions = pipe.questions()
+        assert [next(questions), next(questions)] == [(asked, 1.5), (other, 2.5)]
+        with pipe.handed_over("x"):
+            assert left == []  # nobody knows of the answer yet
+        assert left == ["x"]
+        ours.sendall(messages.leave("x"))
+    asyncio.run(asyncio.wait_for(until(lambda: left == ["x", "x"]), HANGS))
 
 
 # Time
@@ -524,6 +545,17 @@ def test_no_log_holds_what_was_asked(ask_all, capfd, fails):
     assert SECRET not in said
     if fails != "abort":  # but where it failed is there
         assert "Traceback" in said and "chat_stand_in.py" in said and said.rstrip().endswith("Error")
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").is_file(), reason="only Linux says what limits a process has")
+def test_a_process_leaves_no_image_of_its_memory_and_gives_way_where_there_is_none(ask_all):
+    async def work(engine):
+        about = Path("/proc", str((await engine.model("one")).pid))
+        limits = about.joinpath("limits").read_text().splitlines()
+        assert next(line.split()[4:6] for line in limits if line.startswith("Max core file size")) == ["0", "0"]
+        assert about.joinpath("oom_score_adj").read_text() == "500\n"
+
+    ask_all(work)
 
 
 def test_nothing_that_was_said_shows_in_what_is_printed_of_an_object():

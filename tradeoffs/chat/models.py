@@ -25,7 +25,7 @@ class Model:
         self.estimate_mb: float | None = None  # what it takes, as far as that is known
         self.wanted = 0  # how many wait for it to be loaded
         self.leaving = False  # others need its memory: it takes no more questions
-        self.used = 0.0  # when it was asked last
+        self.used = 0.0  # when it was loaded, or its last answer ended
         self.answers = 0  # that have not ended, those that wait for it to be loaded among them
         self.ends: deque[float] = deque(maxlen=64)  # when answers ended
 

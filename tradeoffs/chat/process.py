@@ -18,7 +18,7 @@ import psutil
 from tradeoffs.chat import messages
 from tradeoffs.chat.inbox import Inbox
 from tradeoffs.chat.messages import Asked, Failed, Ready
-from tradeoffs.common.texts import on_a_line
+from tradeoffs.common.texts import harmless, on_a_line
 from tradeoffs.plumbing.errors import UserError
 
 COMMAND = (sys.executable, "-m", "tradeoffs.chat.worker")
@@ -163,7 +163,7 @@ class Process:
         while found := await self._process.stderr.read(SAID):
             self._said = (self._said + found.decode(errors="replace"))[-SAID:]
         if "Traceback" in self._said:
-            print(self._said, file=sys.stderr, end="")
+            print(harmless(self._said), file=sys.stderr, end="")
 
 
 def explained(variant: str, code: int, said: str) -> str:

@@ -9,7 +9,7 @@ from tradeoffs.common.cells import TRAINED, Variant
 from tradeoffs.formats.names import QUANTS
 
 # MB of a process that has imported what it needs, and has no model yet.
-LLAMA_CPP, TRANSFORMERS = 150.0, 500.0
+LLAMA_CPP, TRANSFORMERS = 200.0, 500.0
 SHARE = 0.8  # of the machine's memory is for models; the rest for what they do not say, and for whoever works here
 LIMITS = ("memory.max", "memory.limit_in_bytes")  # of cgroups, 2 and 1
 
