@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import chat_stand_in
@@ -19,6 +20,8 @@ from tradeoffs.chat import messages, models, process, room
 from tradeoffs.chat.engine import Engine
 from tradeoffs.chat.inbox import MOST, Inbox
 from tradeoffs.chat.messages import Asked, Begun, Ended, Event, Failed, Logprob, Queued, Ready, Said, Turn
+from tradeoffs.chat.worker import lifetime
+from tradeoffs.chat.worker.pipe import Pipe
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
 
@@ -178,6 +181,24 @@ def test_who_reads_slowly_holds_up_nobody_and_is_kept_little_for(ask_all):
     ask_all(work)
 
 
+def test_who_leaves_before_a_question_is_read_is_not_forgotten(monkeypatch):
+    monkeypatch.setattr(lifetime, "end", lambda code: None)  # with the other end of the socket
+    ours, theirs = socket.socketpair()
+    asked, left = question("hi 3"), []
+    other = replace(asked, id="y")
+    with ours:
+        pipe = Pipe(theirs.detach())
+        pipe.leave = left.append
+        ours.sendall(messages.request(asked, 1.5) + messages.leave("x") + messages.request(other, 2.5))
+        questions = pipe.questions()
+        assert [next(questions), next(questions)] == [(asked, 1.5), (other, 2.5)]
+        with pipe.handed_over("x"):
+            assert left == []  # nobody knows of the answer yet
+        assert left == ["x"]
+        ours.sendall(messages.leave("x"))
+    asyncio.run(asyncio.wait_for(until(lambda: left == ["x", "x"]), HANGS))
+
+
 # Time
 
 
@@ -218,6 +239,23 @@ def test_a_model_that_hangs_keeps_nobody(ask_all, tmp_path, monkeypatch):
     ask_all(work)
 
 
+def test_a_model_that_hangs_for_long_is_started_again(ask_all, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_module, "LATE", 0.05)
+    monkeypatch.setattr(process, "HUNG", 0.5)
+
+    async def work(engine):
+        await engine.model("one")
+        (tmp_path / "steps").write_text("0")
+        others = asyncio.create_task(end(engine, question("others 5")))
+        assert (await end(engine, question(ENDLESS, seconds=1))).fault == "late"
+        assert (await others).fault == "died"
+        (tmp_path / "steps").unlink()
+        assert (await end(engine, question("hi 3"))).reason == "stop"
+        assert started(tmp_path) == 2
+
+    ask_all(work)
+
+
 def test_a_full_queue_says_when_to_come_again(ask_all, tmp_path):
     async def work(engine):
         (tmp_path / "steps").write_text("0")
@@ -250,10 +288,11 @@ def test_patience_is_the_time_that_the_queue_takes_by_the_recent_pace(monkeypatc
 def test_a_process_that_is_killed_ends_its_answers_at_once_and_no_others(ask_all):
     async def work(engine):
         tasks = [(await begin(engine, question(f"{number} 100000")))[0] for number in range(chat_stand_in.PLACES)]
-        tasks += [asyncio.create_task(end(engine, question(f"waits {number}"))) for number in range(28)]
         other, _ = await begin(engine, question(ENDLESS, "other"))
-        await until(lambda: waiting(engine) == 28)
         pid = engine.states()["one"].pid
+        os.kill(pid, signal.SIGSTOP)  # so that it reads no more: the end of its socket is an error then
+        tasks += [asyncio.create_task(end(engine, question(f"waits {number}"))) for number in range(28)]
+        await until(lambda: waiting(engine) == 28)
         os.kill(pid, signal.SIGKILL)
         async with asyncio.timeout(AT_ONCE):
             found = await asyncio.gather(*tasks)
@@ -295,6 +334,25 @@ def test_a_model_that_cannot_be_loaded_says_why_to_all_who_asked_and_is_tried_on
         assert started(tmp_path) == 1
         (tmp_path / "fails-one").unlink()
         assert (await end(engine, question("hi 3"))).reason == "stop"
+
+    ask_all(work)
+
+
+def test_a_model_that_does_not_stay_loaded_is_given_up_by_all_who_wait(ask_all, monkeypatch):
+    loads = []
+
+    async def load(self: models.Models, model: models.Model) -> None:
+        """Its process has ended by the time that it is looked at."""
+        loads.append(model)
+
+    monkeypatch.setattr(models.Models, "_load", load)
+
+    async def work(engine):
+        found = await asyncio.gather(*(end(engine, question("hi 3")) for _ in range(5)))
+        assert {(one.fault, one.message) for one in found} == {
+            ("unloaded", "one: its process ends as soon as it is loaded")
+        }
+        assert len(loads) == models.TRIES
 
     ask_all(work)
 
@@ -400,6 +458,20 @@ def test_a_model_that_answers_stays_and_each_has_its_turn(ask_all, tmp_path):
     ask_all(work, max_memory_mb=120.0, estimate=lambda variant: 100.0)
 
 
+def test_who_waited_for_a_model_has_its_answer_before_others_take_the_memory(ask_all, tmp_path):
+    async def work(engine):
+        (tmp_path / "loading").touch()
+        first = asyncio.create_task(end(engine, question("first 20", "a")))
+        await until(lambda: started(tmp_path, "a"))
+        second = asyncio.create_task(end(engine, question("second 20", "b")))
+        await until(lambda: engine._models["a"].leaving)
+        (tmp_path / "loading").unlink()
+        assert [(await one).reason for one in (first, second)] == ["stop"] * 2
+        assert [started(tmp_path, name) for name in "ab"] == [1, 1]
+
+    ask_all(work, max_memory_mb=120.0, estimate=lambda variant: 100.0)
+
+
 def test_who_gives_up_waiting_for_room_makes_none(ask_all):
     async def work(engine):
         running, _ = await begin(engine, question(ENDLESS, "a"))
@@ -449,9 +521,10 @@ def test_an_estimate_is_what_was_measured_or_the_files(elsewhere):
         path.parent.mkdir(parents=True)
         with path.open("wb") as file:
             file.truncate(3_000_000_000)
-    assert room.estimate_mb(gguf, None) == room.estimate_mb(bf16, None) == room.LIBRARIES + 3000
+    assert room.estimate_mb(gguf, None) == room.LLAMA_CPP + 3000
+    assert room.estimate_mb(bf16, None) == room.TRANSFORMERS + 3000
     assert room.estimate_mb(gguf, 9000.0) == 9000
-    assert room.estimate_mb(Variant.parse("m-d-lora-trained"), None) == room.LIBRARIES
+    assert room.estimate_mb(Variant.parse("m-d-lora-trained"), None) == room.TRANSFORMERS
 
 
 def test_the_limit_is_a_share_of_what_a_container_has(tmp_path):
@@ -487,6 +560,17 @@ def test_no_log_holds_what_was_asked(ask_all, capfd, fails):
     assert SECRET not in said
     if fails != "abort":  # but where it failed is there
         assert "Traceback" in said and "chat_stand_in.py" in said and said.rstrip().endswith("Error")
+
+
+@pytest.mark.skipif(not Path("/proc/self/limits").is_file(), reason="only Linux says what limits a process has")
+def test_a_process_leaves_no_image_of_its_memory_and_gives_way_where_there_is_none(ask_all):
+    async def work(engine):
+        about = Path("/proc", str((await engine.model("one")).pid))
+        limits = about.joinpath("limits").read_text().splitlines()
+        assert next(line.split()[4:6] for line in limits if line.startswith("Max core file size")) == ["0", "0"]
+        assert about.joinpath("oom_score_adj").read_text() == "500\n"
+
+    ask_all(work)
 
 
 def test_nothing_that_was_said_shows_in_what_is_printed_of_an_object():
@@ -610,7 +694,7 @@ def test_a_real_model_answers_many_is_killed_and_answers_again(ask_all, talker, 
         assert all(len(found.ids) == 40 or found.reason == "stop" for found in alone)
         ready = engine.states()[str(variant)].ready
         assert (ready.runtime, ready.device, ready.context, ready.max_tokens) == ("llama.cpp", "cpu", 600, 40)
-        assert ready.seconds > 0 and 20 < ready.memory_mb < room.estimate_mb(variant, None)
+        assert ready.seconds > 0 and 20 < ready.memory_mb < 1000
         long = [asyncio.create_task(end(engine, asked(number, max_tokens=500))) for number in range(32)]
         await until(lambda: engine.states()[str(variant)].running >= 8)
         os.kill(engine.states()[str(variant)].pid, signal.SIGKILL)

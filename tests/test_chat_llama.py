@@ -6,10 +6,12 @@ from tiny_gguf import CONTEXT, VOCABULARY, make_checkpoint
 
 from benchmarks.ties import Difference, first_difference
 from tradeoffs.chat.messages import Asked, Ended
-from tradeoffs.chat.worker import llama
+from tradeoffs.chat.worker import llama, llama_apart
 from tradeoffs.chat.worker.answer import Answer
 from tradeoffs.chat.worker.decoder import NoRoomError
-from tradeoffs.chat.worker.llama import Cells, LlamaDecoder
+from tradeoffs.chat.worker.llama import LlamaDecoder
+from tradeoffs.chat.worker.llama_apart import PAGE, Pages
+from tradeoffs.chat.worker.llama_shared import Cells, Shared
 from tradeoffs.chat.worker.loop import Loop
 from tradeoffs.chat.worker.prompts import Prompt
 from tradeoffs.chat.worker.sampling import Sampler
@@ -22,6 +24,8 @@ from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
 
 CLOSE = 0.02  # see test_llama_cpp_runtime
 STOP = 2
+
+BOTH = pytest.mark.parametrize("cells", [4096, None], ids=["shared", "apart"])
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,7 +48,7 @@ def runtime(gguf):
 def opened(gguf):
     made = []
 
-    def open_(cells=None):
+    def open_(cells=4096):
         made.append(LlamaDecoder(gguf, cells))
         return made[-1]
 
@@ -80,8 +84,9 @@ def read(decoder, sequence, length=None, known=None):
     return place, log_softmax(logits)
 
 
-def test_sequences_that_grow_beside_each_other_say_what_each_says_alone(opened, runtime):
-    decoder, random = opened(), np.random.default_rng(0)
+@BOTH
+def test_sequences_that_grow_beside_each_other_say_what_each_says_alone(opened, runtime, cells):
+    decoder, random = opened(cells), np.random.default_rng(0)
     sequences = [ids(at, length) for at, length in enumerate((30, 4, 61, 12, 5, 300))]
     places = [decoder.begin(one, 400)[0] for one in sequences]
     fed = [0] * len(sequences)
@@ -102,27 +107,28 @@ def test_sequences_that_grow_beside_each_other_say_what_each_says_alone(opened, 
     assert checked > 10
 
 
-def test_what_begins_like_another_one_is_not_computed_again(opened, runtime):
-    decoder = opened()
+@BOTH
+def test_a_conversation_goes_on_from_what_is_kept_of_it(opened, runtime, cells):
+    decoder = opened(cells)
     first = ids(1, 40)
     place, _ = read(decoder, first)
-    # Beside one that grows: copied.
-    beside, found = read(decoder, [*first[:30], *ids(2, 5)], known=30)
-    assert beside != place
+    _, found = read(decoder, [*first[:30], *ids(2, 5)], known=30)  # beside one that grows
     np.testing.assert_allclose(found, alone(runtime, [*first[:30], *ids(2, 5)]), atol=CLOSE)
     decoder.end(place)
-    # From one that has ended: taken over where most of it stays.
-    after, found = read(decoder, [*first, *ids(3, 9)], known=40)
-    assert after == place
-    np.testing.assert_allclose(found, alone(runtime, [*first, *ids(3, 9)]), atol=CLOSE)
-    # The same text once more: all but the last id, whose logits are asked for.
-    decoder.end(after)
-    _, found = read(decoder, [*first, *ids(3, 9)], known=48)
-    np.testing.assert_allclose(found, alone(runtime, [*first, *ids(3, 9)]), atol=CLOSE)
+    for sequence, known in [
+        ([*first, *ids(3, 9)], 40),  # the next turn
+        ([*first, *ids(3, 9)], 48),  # the same once more: all but the last id, whose logits are asked for
+        ([*first[:35], *ids(4, 3)], 35),  # another question in place of the last one
+        ([*first, *ids(3, 9), *ids(5, 60)], 35),  # that one is gone: it was gone on from
+    ]:
+        place, found = read(decoder, sequence, known=known)
+        np.testing.assert_allclose(found, alone(runtime, sequence), atol=CLOSE)
+        decoder.end(place)
 
 
-def test_a_conversation_is_kept_while_others_begin_with_its_first_words(opened, runtime):
-    decoder = opened()
+@BOTH
+def test_a_conversation_is_kept_while_others_begin_with_its_first_words(opened, runtime, cells):
+    decoder = opened(cells)
     system = ids(1, 10)
     conversation = [*system, *ids(2, 60)]
     decoder.end(read(decoder, conversation)[0])
@@ -171,13 +177,15 @@ def test_a_sequence_may_take_the_whole_cache_although_one_that_ended_is_worth_ke
     np.testing.assert_allclose(found, alone(runtime, sequence), atol=CLOSE)
 
 
-def test_hundreds_of_sequences_come_and_go(opened, runtime):
-    """More than there are slots, in any order, most going on from others: what llama.cpp holds is what is counted."""
-    decoder, random = opened(cells=2048), np.random.default_rng(0)
+@BOTH
+def test_hundreds_of_sequences_come_and_go(opened, runtime, cells, monkeypatch):
+    """More than there is room for, in any order, most going on from others."""
+    monkeypatch.setattr(llama_apart, "KEPT_BYTES", 40 * PAGE)
+    decoder, random = opened(cells and 2048), np.random.default_rng(0)
     texts, growing = [ids(at, 150) for at in range(6)], {}
-    checked = 0
-    for turn in range(400):
-        if growing and (random.random() < 0.5 or len(growing) == decoder.places):
+    checked = reused = 0
+    for turn in range(300):
+        while growing and (random.random() < 0.5 or len(growing) == decoder.places):
             decoder.end(place := random.choice(list(growing)))
             del growing[place]
         text = texts[random.integers(6)]
@@ -185,23 +193,28 @@ def test_hundreds_of_sequences_come_and_go(opened, runtime):
         if not (found := decoder.begin(sequence, len(sequence) + 30)):
             continue
         place, known = found
+        reused += known
         growing[place] = [*sequence]
         logits = decoder.feed({place: sequence[known:]}, {place})[place]
         if turn % 10 == 0:
             np.testing.assert_allclose(log_softmax(logits), alone(runtime, sequence), atol=CLOSE)
             checked += 1
         for other in list(growing):  # a token more of each
-            if len(growing[other]) < len(decoder._held[other].ids):
+            if len(growing[other]) < len(decoder._sequences.held[other].ids):
                 token = int(random.integers(3, VOCABULARY))
                 decoder.feed({other: [token]}, set())
                 growing[other].append(token)
-        used = {int(cell) for held in decoder._held.values() for cell in held.cells[: held.count]}
-        assert len(used) == 2048 - decoder._cells.free
-    assert checked > 20 and len(decoder._held) <= SEQUENCES
+        if isinstance(decoder._sequences, Shared):
+            held = decoder._sequences.held.values()
+            used = {int(cell) for one in held for cell in one.cells[: one.count]}
+            assert len(used) == 2048 - decoder._sequences._cells.free  # what llama.cpp holds is what is counted
+            assert len(held) <= SEQUENCES
+    assert checked > 20 and reused > 300 * 20
 
 
-def test_log_probabilities_of_a_prompt_are_those_of_evaluation(opened, runtime):
-    decoder = opened()
+@BOTH
+def test_log_probabilities_of_a_prompt_are_those_of_evaluation(opened, runtime, cells):
+    decoder = opened(cells)
     sequence = ids(1, 300)
     place, _ = decoder.begin(sequence[:1], 310)
     rows = np.concatenate([decoder.every(place, sequence[at : at + 128]).copy() for at in range(0, 300, 128)])
@@ -216,7 +229,7 @@ def test_log_probabilities_of_a_prompt_are_those_of_evaluation(opened, runtime):
 
 def test_a_full_cache_takes_nothing_in_and_drops_what_is_only_kept_first(opened, runtime, monkeypatch):
     decoder = opened(cells=512)
-    monkeypatch.setattr(decoder, "_make_room", lambda *_: True)  # as if it counted wrongly
+    monkeypatch.setattr(decoder._sequences, "_make_room", lambda *_: True)  # as if it counted wrongly
     kept = ids(0, 200)
     decoder.end(read(decoder, kept, length=200)[0])
     place, _ = read(decoder, ids(1, 100), length=600)
@@ -229,9 +242,10 @@ def test_a_full_cache_takes_nothing_in_and_drops_what_is_only_kept_first(opened,
     np.testing.assert_allclose(log_softmax(logits), alone(runtime, [*ids(1, 100), *more, 9]), atol=CLOSE)
 
 
-def test_answers_all_at_once_are_those_of_evaluation(opened, runtime):
+@BOTH
+def test_answers_all_at_once_are_those_of_evaluation(opened, runtime, cells):
     """Where one differs, it is a tie of two tokens."""
-    decoder, told = opened(), []
+    decoder, told = opened(cells), []
     loop = Loop(decoder, [STOP], told.extend)
     prompts = [ids(at, 3 + at * 5 % 90) for at in range(60)]
     for at, prompt in enumerate(prompts):
@@ -261,11 +275,13 @@ def test_answers_that_differ_by_more_than_rounding_are_no_tie(opened, runtime):
 
 
 def test_a_context_that_memory_does_not_hold_is_shortened(monkeypatch, opened):
-    assert opened().context == CONTEXT
+    assert opened(None).context == CONTEXT
+    monkeypatch.setattr(llama, "APART_BYTES", 0)
+    assert opened(None).context == CONTEXT
     monkeypatch.setattr(llama_cpp_runtime, "HOST_BATCH", 1)
     token = 2 * 2 * 2 * 128  # bytes of float16 keys and values in two layers with two heads of 64 numbers
-    monkeypatch.setattr(llama, "CACHE_BYTES", 550 * token)
-    assert opened().context == 550
+    monkeypatch.setattr(llama, "SHARED_BYTES", 550 * token)
+    assert opened(None).context == 550
 
 
 def test_cells_are_counted_once_for_all_that_share_them():
@@ -279,6 +295,17 @@ def test_cells_are_counted_once_for_all_that_share_them():
     assert cells.free == 0 and not set(second) & set(first[:4])
     cells.give(first[:4])
     assert cells.free == 4
+
+
+def test_pages_hold_states_of_any_size():
+    pages, random = Pages(10 * PAGE), np.random.default_rng(0)
+    states = [random.integers(0, 255, size, np.uint8) for size in (1, PAGE, PAGE + 1, 4 * PAGE)]
+    put = [pages.put(state) for state in states]
+    assert [len(one) for one in put] == [1, 1, 2, 4]
+    pages.free(put[1])
+    assert pages.fits(3 * PAGE) and not pages.fits(3 * PAGE + 1)
+    for at in (0, 2, 3):
+        np.testing.assert_array_equal(pages.get(put[at], len(states[at])), states[at])
 
 
 class NoText:
