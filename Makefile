@@ -9,7 +9,7 @@ READY := .venv/requirements.lock
 # Stages call `python`: this makes it the one of .venv, also where nobody activated it. Not exported to every recipe:
 # the one that makes .venv must not run the python that it is about to replace.
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
-BENCHMARKS := gguf_scoring gguf_kld decode generation mmlu mmlu_agreement zoo memory preparation methods train_lora train_full cost_noise coverage scaling kills faults beside_load runner cluster
+BENCHMARKS := gguf_scoring gguf_kld decode generation mmlu mmlu_agreement zoo memory preparation methods train_lora train_full cost_noise coverage scaling kills faults beside_load chat runner cluster
 
 .PHONY: run install test lint audit bench clean help
 .DEFAULT_GOAL := help

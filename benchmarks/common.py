@@ -198,6 +198,7 @@ def write(
     at_least: Mapping[str, float] | None = None,
     at_most: Mapping[str, float] | None = None,
     stages: Iterable[str] = (),
+    scripts: Iterable[str] = (),
     **facts: Any,
 ) -> Path:
     """Writes `results/<name>.json`, or the scratch copy of a quick run; prints its head. The file.
@@ -205,7 +206,8 @@ def write(
     `ratio` is the peer in its best setting / ours: above 1, ours is faster; `ratio_defaults` the same of its defaults.
     What is None is left out. `at_least` and `at_most` (of the absolute value) are the targets, of `agreement` (or of
     parts of it by name), of the ratios and of `facts`. `facts` say what was compared. `stages` are the names of those
-    that ran as processes. Paths in the checkout become relative ones, so that the file holds for any machine.
+    that ran as processes, `scripts` other files that did. Paths in the checkout become relative ones, so that the file
+    holds for any machine.
 
     Raises UserError, once the file is written, if a target of `agreement` is missed: the other figures then mean
     nothing. Any other one, a speed, that is missed is printed: it depends on the machine.
@@ -222,7 +224,7 @@ def write(
     at_least, at_most = at_least or {}, at_most or {}
     head = {key: value for key, value in head.items() if value is not None} | {"target": {**at_least, **at_most}}
     path = (SCRATCH if quick else RESULTS) / f"{name}.json"
-    code = {"code": measured.facts(f"benchmarks/{name}.py", *(f"stages/{stage}.py" for stage in stages))}
+    code = {"code": measured.facts(f"benchmarks/{name}.py", *(f"stages/{stage}.py" for stage in stages), *scripts)}
     files.write_json(path, json.loads(_relative(json.dumps(head | facts | code | machine(), default=str))))
     print(f"{name}: {json.dumps(files.rounded(head))}\n{path.relative_to(ROOT)}")
 

@@ -21,14 +21,14 @@ from tradeoffs.llama_cpp.native import llama_cpp
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
 
-TOOLS = ("llama-perplexity", "llama-bench")
+TOOLS = ("llama-perplexity", "llama-bench", "llama-server")
 VERSION = metadata.version("llama-cpp-python")
 FOLDER = ROOT / ".scratch" / f"llama.cpp-{VERSION}"
 OPTIONS = (
     "-DCMAKE_BUILD_TYPE=Release",
     "-DBUILD_SHARED_LIBS=OFF",
-    *(f"-DLLAMA_{part}=OFF" for part in ("CURL", "OPENSSL")),
-    *(f"-DLLAMA_BUILD_{part}=OFF" for part in ("TESTS", "EXAMPLES", "SERVER", "UI")),
+    *(f"-DLLAMA_{part}=OFF" for part in ("CURL", "OPENSSL", "USE_PREBUILT_UI")),
+    *(f"-DLLAMA_BUILD_{part}=OFF" for part in ("TESTS", "EXAMPLES", "APP", "UI")),
 )
 
 
@@ -46,7 +46,7 @@ def build() -> None:
     """Downloads the source archive and builds TOOLS into FOLDER; some minutes."""
     if not shutil.which("cmake"):
         raise UserError("cmake: not found; llama.cpp's own tools are built with it (Debian: apt install cmake)")
-    print(f"building {' and '.join(TOOLS)} of llama-cpp-python {VERSION}; this takes some minutes", flush=True)
+    print(f"building {', '.join(TOOLS)} of llama-cpp-python {VERSION}; this takes some minutes", flush=True)
     with tempfile.TemporaryDirectory() as temporary, files.new_folder(FOLDER) as unfinished:
         source, made = Path(temporary, "source"), Path(temporary, "build")
         with tarfile.open(fetch_converter.download(VERSION, Path(temporary))) as archive:

@@ -50,7 +50,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
             "committed",
         ),
     ),
-    ("what reviewers are told of what a gate says", ("comment",)),
+    ("what reviewers are told of what a gate says; what people say of answers", ("comment", "votes")),
     ("what make run calls, which ends with some of these", ("repro",)),
 )
 # Of the rooms of one stage, by whose scripts each is used; score fills the columns that a metric is made of, copying

@@ -4,13 +4,12 @@ Skipped only where there is no Chromium; Playwright's library drives it, and dow
 """
 
 import argparse
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import chromium
 import fake_results
 import hostile
 import numpy as np
@@ -26,13 +25,9 @@ from tradeoffs.explore import making, packing, writing
 from tradeoffs.report.formatting import cost_of, guard_label, quality_of
 from tradeoffs.results import decision, limits
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SETTINGS = 20
 WAIT = 20_000  # ms until something that must come is taken for missing
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine (Debian: apt install chromium)"),
-]
+pytestmark = [pytest.mark.slow, chromium.NEEDED]
 
 
 @pytest.fixture(scope="module")
@@ -58,14 +53,8 @@ def page_file(run):
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
-    from playwright.sync_api import sync_playwright
-
-    # Chromium's sandbox cannot be set up by root, as whom tests in containers run.
-    options = ["--no-sandbox"] if os.geteuid() == 0 else []
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+    with chromium.launched() as found:
         yield found
-        found.close()
 
 
 class Tab:
@@ -475,27 +464,8 @@ SIZES = [
 @pytest.mark.parametrize("tab", SIZES, indirect=True)
 def test_nothing_is_wider_than_the_screen_and_all_is_legible_in_both_schemes(tab):
     assert tab.page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-    contrasts = tab.page.evaluate(CONTRASTS)
+    contrasts = tab.page.evaluate(chromium.CONTRASTS)
     assert min(contrasts.values()) >= 4.5, contrasts  # WCAG 2.2, 1.4.3
-
-
-# Of each pair of colours that a text with letters in it is written in, how much the two differ.
-CONTRASTS = """() => {
-  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-  const linear = (c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4);
-  const bright = (color) => color.slice(0, 3).map((c) => linear(c / 255))
-    .reduce((sum, c, place) => sum + c * [0.2126, 0.7152, 0.0722][place], 0);
-  const behind = (one) => { const found = rgb(getComputedStyle(one).backgroundColor);
-    return found.length < 4 || found[3] ? found : one.parentElement ? behind(one.parentElement) : [255, 255, 255]; };
-  const found = {};
-  for (const one of document.querySelectorAll('main *, header *')) {
-    const own = [...one.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-    if (!own || one.closest('svg, option') || one.disabled || !one.checkVisibility()) continue;
-    const [a, b] = [bright(rgb(getComputedStyle(one).color)), bright(behind(one))].sort((x, y) => y - x);
-    found[`${one.tagName}.${one.className} ${getComputedStyle(one).color} on ${behind(one)}`] = (a + 0.05) / (b + 0.05);
-  }
-  return found;
-}"""
 
 
 def test_the_limits_of_params_yaml_come_first_and_can_be_lifted(browser, run, tmp_path):

@@ -67,18 +67,19 @@ class Engine:
             yield refused
             return
         inbox, process = self._inboxes.setdefault(name, Inbox()), None
-        late = Failed(name, "late", f"{asked.variant}: no answer within {asked.seconds:g} seconds")
+        late = Failed(name, "late", f"{asked.variant}: no answer within {asked.seconds:g} s")
         timer = asyncio.get_running_loop().call_later(asked.seconds + LATE, inbox.put, late)
         model.answers += 1
         try:
             async with asyncio.timeout(asked.seconds):
                 process = await self._models.loaded(model)
-            model.used = time.monotonic()
             process.ask(replace(asked, id=name), since, inbox)
             while True:
                 for event in await inbox.get():
                     if isinstance(event, Ended):
                         model.ends.append(time.monotonic())
+                    elif event is late:
+                        process.end_if_hung()
                     yield event  # type: ignore[misc]
                     if isinstance(event, Ended | Failed):
                         return
@@ -92,6 +93,7 @@ class Engine:
             del self._inboxes[name]
             if process:
                 process.forget(name)
+                model.used = time.monotonic()
             self._models.changed()
 
     def leave(self, name: str) -> None:

@@ -8,7 +8,7 @@ What people wrote and models said is in no `repr`: a traceback, or a note of asy
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 Reason = Literal["stop", "length", "left", "time"]  # why an answer ended; left: nobody waits for it any more
@@ -178,8 +178,8 @@ def _said(name: str, text: str, tokens: int, logprobs: list[dict[str, Any]]) -> 
 
 
 def _ended(*values: Any) -> Ended:
-    *first, ids, logprobs = values
-    return Ended(*first, tuple(ids), _logprobs(logprobs))
+    found = Ended(*values)
+    return replace(found, ids=tuple(found.ids), prompt_logprobs=_logprobs(values[-1]))
 
 
 def _logprobs(found: list[dict[str, Any]]) -> tuple[Logprob, ...]:

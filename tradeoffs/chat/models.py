@@ -25,7 +25,7 @@ class Model:
         self.estimate_mb: float | None = None  # what it takes, as far as that is known
         self.wanted = 0  # how many wait for it to be loaded
         self.leaving = False  # others need its memory: it takes no more questions
-        self.used = 0.0  # when it was asked last
+        self.used = 0.0  # when it was loaded, or its last answer ended
         self.answers = 0  # that have not ended, those that wait for it to be loaded among them
         self.ends: deque[float] = deque(maxlen=64)  # when answers ended
 
@@ -107,15 +107,16 @@ class Models:
         model.wanted += 1
         try:
             for _ in range(TRIES):
-                if not model.loading or model.loading.done():
+                loading = model.loading
+                if not loading or loading.done():
                     if model.process and model.ready and not model.leaving:
                         return model.process
-                    model.loading = asyncio.create_task(self._load(model))
-                    model.loading.add_done_callback(lambda task: task.cancelled() or task.exception())  # all may leave
-                await asyncio.wait([model.loading])
+                    loading = model.loading = asyncio.create_task(self._load(model))
+                    loading.add_done_callback(lambda task: task.cancelled() or task.exception())  # all may leave
+                await asyncio.wait([loading])
                 if self.closed:
                     raise UserError(CLOSED)
-                model.loading.result()
+                loading.result()
                 if model.process and model.ready:
                     return model.process
             raise UserError(f"{model.variant}: its process ends as soon as it is loaded")

@@ -18,17 +18,19 @@ import psutil
 from tradeoffs.chat import messages
 from tradeoffs.chat.inbox import Inbox
 from tradeoffs.chat.messages import Asked, Failed, Ready
-from tradeoffs.common.texts import on_a_line
+from tradeoffs.common.texts import harmless, on_a_line
 from tradeoffs.plumbing.errors import UserError
 
 COMMAND = (sys.executable, "-m", "tradeoffs.chat.worker")
 LINE = 64 << 20  # bytes of a line of events at most
 SAID = 20_000  # characters of what it said on stderr that are kept
+HUNG = 60.0  # seconds: no step of a model takes so long
 ENDING = 2.0  # seconds that a process may take to end, once nothing can come from it any more
 # What a model's process needs to know of its surroundings: by how its name begins. Not what else may stand there:
 # tokens, passwords, addresses of databases.
 NEEDED = (
-    *("PATH", "HOME", "LANG", "LC_", "TMP", "TEMP", "TZ", "PYTHON", "VIRTUAL_ENV", "XDG_CACHE", "LD_", "DYLD_"),
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_", "TMP", "TEMP", "TZ", "PYTHON", "VIRTUAL_ENV", "XDG_CACHE"),
+    *("LD_", "DYLD_", "MALLOC_", "GLIBC_", "HF_HOME"),
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "RAYON_", "TOKENIZERS_", "TORCH", "PYTORCH_", "TRANSFORMERS_"),
     *("CUDA_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "BNB_", "TRITON_", "GGML_", "LLAMA_"),
 )
@@ -45,6 +47,7 @@ class Process:
         self.alive = False  # it may have memory
         self.open = False  # it can be asked
         self._watched: psutil.Process | None = None
+        self._heard = time.monotonic()  # when it last said something
         self.answers: dict[str, Inbox] = {}  # by id, of those that it has not ended
 
     async def start(self, command: Sequence[str]) -> None:
@@ -104,6 +107,12 @@ class Process:
         if self.answers.pop(name, None):
             self.leave(name)
 
+    def end_if_hung(self) -> None:
+        """To be called where an answer has not ended in its time: one that has said nothing for very long is ended."""
+        if self.alive and time.monotonic() - self._heard > HUNG:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+
     async def close(self) -> None:
         """Ends it, and waits until its memory is free."""
         if self.alive:
@@ -118,6 +127,7 @@ class Process:
     async def _read(self) -> None:
         try:
             while text := await self._events.readline():
+                self._heard = time.monotonic()
                 for event in messages.events(text):
                     if isinstance(event, Ready):
                         self.ready.set_result(replace(event, seconds=time.monotonic() - self._begun))
@@ -154,7 +164,7 @@ class Process:
         while found := await self._process.stderr.read(SAID):
             self._said = (self._said + found.decode(errors="replace"))[-SAID:]
         if "Traceback" in self._said:
-            print(self._said, file=sys.stderr, end="")
+            print(harmless(self._said), file=sys.stderr, end="")
 
 
 def explained(variant: str, code: int, said: str) -> str:

@@ -8,7 +8,8 @@ from tradeoffs.common import cores
 from tradeoffs.common.cells import TRAINED, Variant
 from tradeoffs.formats.names import QUANTS
 
-LIBRARIES = 500.0  # MB of a process that has imported torch and transformers, and has no model yet
+# MB of a process that has imported what it needs, and has no model yet.
+LLAMA_CPP, TRANSFORMERS = 200.0, 500.0
 SHARE = 0.8  # of the machine's memory is for models; the rest for what they do not say, and for whoever works here
 LIMITS = ("memory.max", "memory.limit_in_bytes")  # of cgroups, 2 and 1
 
@@ -16,7 +17,8 @@ LIMITS = ("memory.max", "memory.limit_in_bytes")  # of cgroups, 2 and 1
 def estimate_mb(variant: Variant, measured: float | None) -> float:
     """What a variant takes in a process of its own: `measured`, its `peak_memory_mb` of metrics/summary.csv, if that is
     known, else by the size of its files. Without any it cannot be loaded: what is missing, the process says itself."""
-    return max(measured or 0.0, LIBRARIES + _files_mb(variant))
+    libraries = LLAMA_CPP if variant.format in QUANTS else TRANSFORMERS
+    return max(measured or 0.0, libraries + _files_mb(variant))
 
 
 def limit_mb(root: Path = Path("/")) -> float:

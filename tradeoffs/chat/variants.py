@@ -19,31 +19,49 @@ NAMES = ("variant", "model", "dataset", "method", "format")  # columns of the su
 @dataclass(frozen=True)
 class Talker:
     """`label`: a base that was not tuned to a template that is not its own only goes on with a text: a completion.
-    `numbers`: its row of metrics/summary.csv; empty where it was not measured."""
+    `numbers`: its row of metrics/summary.csv; empty where it was not measured. `metric` and `cost`: the columns there
+    by which the recommended one was chosen; "" where nothing was yet. `text`: its evaluation was of plain text, and
+    asked no questions, as it does of an untuned base.
+    """
 
     variant: Variant
     runtime: Literal["transformers", "llama.cpp"]
     label: Literal["chat", "completion"]
     recommended: bool
     numbers: dict[str, float]
+    metric: str = ""
+    cost: str = ""
+    text: bool = False
+
+    def __str__(self) -> str:
+        return str(self.variant)
+
+    @property
+    def context(self) -> int | None:
+        """Tokens of a conversation and its answer at most, as its tokenizer's folder says; None where there is none."""
+        info = self.variant.pair.tokens / "info.json"
+        return files.read_facts(info).get("context") if info.is_file() else None
 
 
 def known() -> dict[str, Talker]:
     """All of the run list by name, in its order."""
     cfg = params.load_all()
-    decided = files.read_json(DECISION) if DECISION.is_file() else {}
-    recommended = {found["recommended"] for found in decided.values()}
+    decided = files.read_facts(DECISION) if DECISION.is_file() else {}
     numbers = _numbers()
     found = {}
     for variant in cells.variants(cfg.run):
+        decision = decided.get(str(variant.pair), {})
         text = cfg.datasets[variant.dataset].kind == "text"
         untuned = not cfg.methods[variant.method].trains and cfg.models[variant.model].prompt != "own"
         found[str(variant)] = Talker(
             variant,
             "llama.cpp" if variant.format in QUANTS else "transformers",
             "completion" if text or untuned else "chat",
-            str(variant) in recommended,
+            str(variant) == decision.get("recommended"),
             numbers.get(str(variant), {}),
+            decision.get("metric", ""),
+            decision.get("cost", ""),
+            text,
         )
     return found
 

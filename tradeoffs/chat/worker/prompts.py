@@ -64,6 +64,8 @@ class Prompts:
     def of(self, asked: Asked) -> Prompt:
         """Raises TooLongError where even the last question does not fit by itself, with both lengths, and UserError
         for what can be asked of no model, or not by this one's template."""
+        if asked.ids is not None:
+            return self._alone(self._known(asked.ids), asked.max_tokens, 0, "the prompt")
         if asked.text is not None:
             return self._alone(self._opened(asked.text), asked.max_tokens, 0, "the text")
         system, rest = split_system(asked.turns)
@@ -74,7 +76,7 @@ class Prompts:
         if system and self._rendered([*system, *last]) == self._rendered(last):
             raise UserError(f"{self._where}: the model's chat template leaves a system message out; {INSTEAD}")
         begins = [0, *questions[1:]]  # an answer that nobody asked for goes with the first question
-        room = self._context - (asked.max_tokens or self.max_tokens)
+        room = self._context - (self.max_tokens if asked.max_tokens is None else asked.max_tokens)
         first = max(len(begins) - asked.window, 0) if asked.window else 0
         if first < len(begins) - 1 and (found := self._longest(system, rest, begins, first, room)):
             ids, left_out = found
@@ -111,16 +113,22 @@ class Prompts:
         if not ids:
             raise UserError(f"no token of {what} is left for the model to go on from")
         left = self._context - len(ids)
-        most = min(self.max_tokens, left) if max_tokens is None else max_tokens
-        if most > left or left < 1:
-            verb = "have" if " and " in what else "has"
-            allowed = max_tokens or self.max_tokens
+        wanted = self.max_tokens if max_tokens is None else max_tokens
+        most = min(wanted, max(left, 1)) if max_tokens is None else wanted
+        if most > left:
             way_out = f"allow an answer of at most {left}" if left > 0 else "shorten it"
             raise TooLongError(
-                f"{what} {verb} {len(ids)} tokens and the answer may have {allowed}: together more than the model's "
-                f"context of {self._context}; {way_out}"
+                f"{what} {'have' if ' and ' in what else 'has'} {len(ids)} tokens and the answer may have {wanted}: "
+                f"together more than the model's context of {self._context}; {way_out}"
             )
         return Prompt(ids, left_out, most)
+
+    def _known(self, ids: Sequence[int]) -> list[int]:
+        """Raises UserError for what is no token of the model."""
+        count = self.tokenizer.get_vocab_size()
+        if wrong := [token for token in ids if not 0 <= token < count]:
+            raise UserError(f"{wrong[0]} is no token of this model, which has 0 to {count - 1}")
+        return list(ids)
 
     def _ids(self, conversation: Sequence[Turn]) -> list[int]:
         """As tokenize makes them, of all in one or, in a tokenizer that wants it, of prompts and answers each apart."""
