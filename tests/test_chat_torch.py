@@ -384,6 +384,16 @@ def test_a_precision_is_the_merged_checkpoint_in_it(pipeline, form, layer):
     assert np.isfinite(first_logits(made)).all()
 
 
+@pytest.mark.parametrize(("form", "known"), [("bf16", 5), ("nf4", 5), ("int8", 0)])
+def test_a_prompt_in_int8_is_read_whole_since_its_rounding_depends_on_all_that_goes_through(pipeline, form, known):
+    made = loading.load(pipeline.variant(form))
+    for expected in (0, known):
+        place, cached = made.begin([5, 6, 7, 8, 9, 10], 10)
+        assert cached == expected
+        made.feed({place: [5, 6, 7, 8, 9, 10][cached:]}, {place})
+        made.end(place)
+
+
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
