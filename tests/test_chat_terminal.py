@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -50,9 +51,10 @@ TALKERS = {name: talker(name) for name in (A, B, BASE, STORIES)}
 class Model:
     """An engine whose models say what stands in `says` by question, else the question itself; `log` is what was asked
     and what became of it. A question of `refuses` has no answer; one that begins with `wait` has no end, unless it is
-    left, and one with `stop` presses Ctrl-C in its middle, so many times as it says."""
+    left, and one with `stop` presses Ctrl-C in its middle, so many times as it says. `ousted` ones had to leave."""
 
-    def __init__(self, says=(), refuses=(), unloadable=()):
+    def __init__(self, says=(), refuses=(), unloadable=(), ousted=()):
+        self.ousted = ousted
         self.says, self.refuses, self.unloadable = dict(says), refuses, unloadable
         self.asked, self.log, self.closed, self._left, self._count = [], [], False, {}, 0
 
@@ -93,6 +95,9 @@ class Model:
     def leave(self, name):
         self._left[name].set()
 
+    def states(self):
+        return {name: SimpleNamespace(ready=name not in self.ousted or None) for name in TALKERS}
+
     async def close(self):
         self.closed = True
 
@@ -102,6 +107,9 @@ def known(monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(variants, "known", lambda: TALKERS)
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def screen(interactive=True):
@@ -195,7 +203,7 @@ def test_a_pipe_gets_answers_alone_and_a_terminal_what_they_cost():
     out, code, _ = talk(Model({"One?": "1.", "Two?": "2 lines\nof it"}), ["One?", "Two?"], interactive=False)
     assert (out, code) == ("1.\n2 lines\nof it\n", 0)
     out, _, _ = talk(Model({"One?": "1."}), ["One?"])
-    assert "1.\n" in out and "first token 250 ms · 4 tokens/s · 2 tokens · 91 MB\n" in out
+    assert "1.\n" in out and "first token 250 ms · 2 tokens · 91 MB\n" in out
 
 
 def test_json_is_one_line_per_answer_with_all_that_is_known_of_it(capsys):
@@ -214,7 +222,7 @@ def test_json_is_one_line_per_answer_with_all_that_is_known_of_it(capsys):
             "prompt_tokens": 10,
         },
         **{"cached_tokens": 4, "left_out": 0, "seconds_waited": 0.0, "seconds_to_first_token": 0.25, "seconds": 0.75},
-        **{"tokens_per_second": 4.0, "memory_mb": 91.0},
+        **{"tokens_per_second": None, "memory_mb": 91.0},
     }
     assert rows[2]["reason"] == "failed" and rows[2]["error"] == "the question has 600 tokens"
     assert "the last 3 questions" in captured.err and "\x1b" not in captured.out
@@ -230,7 +238,7 @@ def test_a_full_context_and_an_answer_that_was_cut_are_said():
     side = Side(TALKERS[A], context=512)
     answer = Answer("x", "length", 48, 400, 0, 0, 0.0, 0.1, 0.5, 90.0)
     assert showing.costs(side, answer)[-2:] == ["cut at its longest", "context 448 of 512 tokens"]
-    assert len(showing.costs(side, Answer("x", "stop", 4, 40, 0, 0, 0.0, 0.1, 0.5, 90.0))) == 4
+    assert len(showing.costs(side, Answer("x", "stop", 4, 40, 0, 0, 0.0, 0.1, 0.5, 90.0))) == 3
 
 
 @pytest.mark.parametrize("text", hostile.EVERY)
@@ -355,7 +363,19 @@ def test_ctrl_c_while_a_model_loads_ends_the_chat():
             os.kill(os.getpid(), signal.SIGINT)
             await asyncio.Event().wait()
 
-    assert talk(Slow(), ["One?"])[1] == INTERRUPTED
+    out, code, _ = talk(Slow(), ["One?"])
+    assert code == INTERRUPTED and "stopped while loading" in out
+
+
+def test_ctrl_c_while_the_chat_closes_is_passed_over():
+    class Closing(Model):
+        async def close(self):
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGINT)
+                await asyncio.sleep(0)
+            await Model.close(self)
+
+    assert talk(Closing(), ["One?"])[1] == 0
 
 
 def test_what_takes_more_than_a_moment_is_said_and_gone_again(monkeypatch):
@@ -381,6 +401,7 @@ def test_settings_change_from_the_next_question_on():
         "/window 2",
         "Two?",
         "/stateless",
+        "/stateless",
         "Three?",
         "/stateless off",
         "/system -",
@@ -405,6 +426,55 @@ def test_what_a_command_cannot_take_is_said_with_what_it_can(wrong):
     assert "expected" in out
 
 
+def test_a_variant_that_is_none_ends_a_pipe_with_1_and_so_does_a_failure_before_quit():
+    _, code, _ = talk(model := Model(), ["One?", "/variant nosuch", "Two?"], interactive=False)
+    assert code == 1 and [said(one) for one in model.asked] == [[("user", "One?")]]
+    assert talk(Model(refuses=["One?"]), ["One?", "/quit"], interactive=False)[1] == 1
+    assert talk(Model(refuses=["One?"]), ["One?", "/quit"])[1] == 0
+
+
+def test_of_what_may_have_been_meant_a_few_are_named(monkeypatch):
+    names = [f"demo-demo-full-q{number}_k" for number in range(9)]
+    monkeypatch.setattr(variants, "known", lambda: dict.fromkeys(names))
+    with pytest.raises(UserError, match=r"^full-q: no .*list \(did you mean (\S+ ){4}\S+\?\); /variant"):
+        variants.chosen(["full-q"])
+    with pytest.raises(UserError, match=r"^xyz: no variant of the run list; /variant in a chat lists all$"):
+        variants.chosen(["xyz"])
+
+
+def test_that_two_have_no_room_together_is_said_once():
+    out, _, _ = talk(Model(ousted=[A]), ["One?", "Two?"], A, B)
+    assert out.count(f"{A} and {B} have no room together") == 1
+    assert "no room" not in talk(Model(), ["One?"], A, B)[0]
+
+
+def test_that_one_of_two_is_asked_alone_is_said():
+    note = f"{BASE} was asked this question alone, {A} after those before it"
+    out, _, _ = talk(Model(), ["One?", "Two?"], A, BASE)
+    assert out.count(note) == 1 and out.index(note) > out.index("Two?")
+    assert note not in talk(Model(), ["One?", "Two?"], A, BASE, window=1)[0]
+
+
+def test_a_chat_is_greedy_as_evaluated_where_it_asks_single_questions(monkeypatch):
+    single = {name: replace(one, single=True) for name, one in TALKERS.items()}
+    monkeypatch.setitem(globals(), "TALKERS", single)
+    monkeypatch.setenv("COLUMNS", "200")
+    hint = "evaluated on single questions: /stateless asks as evaluated"
+    assert f"greedy, as evaluated; the last 2 questions; {hint}\n" in talk(Model(), ["/window 2"])[0]
+    assert "greedy, as evaluated; each line alone\n" in talk(Model(), ["/stateless"])[0]
+
+
+def test_what_an_answer_cost_is_without_what_it_waited_and_its_speed_of_many_steps():
+    def costs(tokens):
+        return showing.costs(Side(TALKERS[A]), Answer("x", "stop", tokens, 40, 0, 0, 3.0, 3.25, 4.25, 90.0))
+
+    assert costs(20) == ["first token 250 ms", "20 tokens/s", "20 tokens", "90 MB", "waited 3.0 s"]
+    assert costs(15)[1] == "15 tokens" and costs(16)[1] == "16 tokens/s"
+    assert showing.per_second(1234.5) == "1,200 tokens/s" and showing.per_second(1.26) == "1.3 tokens/s"
+    row = showing.fields(Side(TALKERS[A]), "One?", Answer("x", "stop", 20, 40, 0, 0, 3.0, 3.25, 4.25, 90.0))
+    assert (row["seconds_waited"], row["seconds_to_first_token"], row["tokens_per_second"]) == (3.0, 0.25, 20.0)
+
+
 def test_reset_forgets_and_quit_leaves():
     talk(model := Model(), ["One?", "/reset", "Two?", "/quit", "Three?"])
     assert [said(one) for one in model.asked] == [[("user", "One?")], [("user", "Two?")]]
@@ -426,7 +496,7 @@ def test_what_each_costs_is_what_was_measured_and_what_was_seen():
     out, _, _ = talk(Model(), ["One?", "Two?", "/cost"], A, B)
     rows = {line.split("  ")[0]: line.split("  ", 1)[1].split() for line in out.splitlines() if ": " in line}
     assert rows["measured: test f1"] == ["0.8", "0.8"] and rows["measured: weights"] == ["2", "MB", "2", "MB"]
-    assert rows["here: tokens written"] == ["4", "4"] and rows["here: speed, mean"][:2] == ["4", "tokens/s"]
+    assert rows["here: tokens written"] == ["4", "4"] and rows["here: speed, median"] == ["-", "-"]
 
 
 def test_help_names_every_command():
@@ -467,6 +537,11 @@ def test_a_saved_chat_goes_on_where_it_was(tmp_path, monkeypatch):
     assert len(model.asked[1].turns) == 6 and chat.settings.system == "Be brief."
     assert "loaded chats/x.jsonl: 2 questions and 2 questions, a system message" in out
     assert [path.name for path in Path("chats").iterdir()] == ["x.jsonl"]
+
+
+def test_a_chat_in_which_nothing_was_said_is_not_saved(tmp_path):
+    out, _, _ = talk(Model(), [f"/save {tmp_path / 'chat.jsonl'}"])
+    assert "nothing to save" in out and not list(tmp_path.iterdir())
 
 
 def test_a_file_that_is_not_of_this_chat_is_left_alone(tmp_path):
@@ -696,7 +771,7 @@ def test_in_a_terminal_lines_are_edited_and_ctrl_c_ends_only_what_it_should(tmp_
     typed.type("first\\\r")
     typed.until(". ")
     typed.type("second\r")
-    assert "first\r\nsecond\r\n" in typed.until("tokens/s")
+    assert "first\r\nsecond\r\n" in typed.until(" tokens · ")
     typed.until("> ")
     typed.type("half a line")
     typed.until("half a line")
@@ -709,7 +784,7 @@ def test_in_a_terminal_lines_are_edited_and_ctrl_c_ends_only_what_it_should(tmp_
     typed.until("a new conversation")
     typed.until("> ")
     typed.type("\x1b[200~pasted\nlines\x1b[201~\r")
-    assert "pasted\r\nlines\r\n" in typed.until("tokens/s")
+    assert "pasted\r\nlines\r\n" in typed.until(" tokens · ")
     typed.until("> ")
     typed.interrupt()  # nothing is typed
     assert typed.process.wait(20) == 0

@@ -1,7 +1,8 @@
 """Which variants there are to talk with, and what is known of each: what it is, how good, how dear."""
 
 import csv
-from collections.abc import Sequence
+import difflib
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,9 +11,10 @@ from tradeoffs import params
 from tradeoffs.common import cells, files
 from tradeoffs.common.cells import Variant
 from tradeoffs.formats.names import QUANTS
-from tradeoffs.plumbing.errors import UserError, near
+from tradeoffs.plumbing.errors import UserError
 
 SUMMARY, DECISION = Path("metrics/summary.csv"), Path("metrics/decision.json")
+NEAR = 5  # names that are said of those that may have been meant
 NAMES = ("variant", "model", "dataset", "method", "format")  # columns of the summary that are no numbers
 
 
@@ -21,7 +23,7 @@ class Talker:
     """`label`: a base that was not tuned to a template that is not its own only goes on with a text: a completion.
     `numbers`: its row of metrics/summary.csv; empty where it was not measured. `metric` and `cost`: the columns there
     by which the recommended one was chosen; "" where nothing was yet. `text`: its evaluation was of plain text, and
-    asked no questions, as it does of an untuned base.
+    asked no questions, as it does of an untuned base. `single`: it was of questions that stand alone.
     """
 
     variant: Variant
@@ -32,6 +34,7 @@ class Talker:
     metric: str = ""
     cost: str = ""
     text: bool = False
+    single: bool = False
 
     def __str__(self) -> str:
         return str(self.variant)
@@ -51,7 +54,8 @@ def known() -> dict[str, Talker]:
     found = {}
     for variant in cells.variants(cfg.run):
         decision = decided.get(str(variant.pair), {})
-        text = cfg.datasets[variant.dataset].kind == "text"
+        kind = cfg.datasets[variant.dataset].kind
+        text = kind == "text"
         untuned = not cfg.methods[variant.method].trains and cfg.models[variant.model].prompt != "own"
         found[str(variant)] = Talker(
             variant,
@@ -62,6 +66,7 @@ def known() -> dict[str, Talker]:
             decision.get("metric", ""),
             decision.get("cost", ""),
             text,
+            kind == "instruction",
         )
     return found
 
@@ -71,7 +76,9 @@ def chosen(names: Sequence[str]) -> list[Talker]:
     nothing is recommended, or more than one for several data sets."""
     there = known()
     if unknown := [name for name in names if name not in there]:
-        raise UserError(f"{unknown[0]}: no variant of the run list{near(unknown[0], there)}")
+        raise UserError(
+            f"{unknown[0]}: no variant of the run list{_near(unknown[0], there)}; /variant in a chat lists all"
+        )
     if names:
         return [there[name] for name in names]
     found = [one for one in there.values() if one.recommended]
@@ -79,6 +86,11 @@ def chosen(names: Sequence[str]) -> list[Talker]:
         named = ", ".join(str(one.variant) for one in found) or f"none: {DECISION} says so after `make run`"
         raise UserError(f"name the variant to talk with; recommended is {named}")
     return found
+
+
+def _near(word: str, known: Collection[str]) -> str:
+    found = [name for name in known if word in name] or difflib.get_close_matches(word, known, NEAR)
+    return f" (did you mean {', '.join(found[:NEAR])}?)" if found else ""
 
 
 def _numbers() -> dict[str, dict[str, float]]:

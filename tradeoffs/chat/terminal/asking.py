@@ -17,13 +17,13 @@ PATIENCE = 2.0  # seconds that an answer may take to end, once the user has stop
 
 async def answer(engine: "Engine", asked: Asked, show: Callable[[Event], None], stop: asyncio.Event) -> Answer:
     """The answer; `show` gets its events as they come. Once `stop` is set it ends with what it has."""
-    since, begun, parts, tokens, first = time.monotonic(), None, list[str](), 0, 0.0
+    since, begun, parts, tokens, waited, first = time.monotonic(), None, list[str](), 0, 0.0, 0.0
     async with aclosing(_events(engine, asked, stop)) as events:
         async for event in events:
             show(event)
             match event:
                 case Begun():
-                    begun = event
+                    begun, waited = event, time.monotonic() - since
                 case Said():
                     first = first or time.monotonic() - since
                     parts.append(event.text)
@@ -45,7 +45,7 @@ async def answer(engine: "Engine", asked: Asked, show: Callable[[Event], None], 
                     )
     read, known, left_out = (begun.prompt_tokens, begun.cached_tokens, begun.left_out) if begun else (0, 0, 0)
     took = time.monotonic() - since
-    return Answer("".join(parts), "left", tokens, read, known, left_out, 0.0, first or took, took)
+    return Answer("".join(parts), "left", tokens, read, known, left_out, waited if begun else took, first or took, took)
 
 
 async def _events(engine: "Engine", asked: Asked, stop: asyncio.Event) -> AsyncGenerator[Event, None]:

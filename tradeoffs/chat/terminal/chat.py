@@ -46,7 +46,7 @@ class Chat:
 
     def run(self, lines: Iterable[str]) -> int:
         """Answers line by line. The exit code: 1 where a line of a pipe had no answer. Raises UserError where a model
-        cannot be loaded."""
+        cannot be loaded. From its end on Ctrl-C does nothing."""
         with asyncio.Runner() as runner:
             self._runner, self._engine = runner, runner.run(self._made())
             try:
@@ -54,10 +54,12 @@ class Chat:
                 for line in lines:
                     self._do(line)
             except OverError as over:
-                return over.code
+                if over.code:
+                    return over.code
             except KeyboardInterrupt:
                 return INTERRUPTED
             finally:
+                signal.signal(signal.SIGINT, signal.SIG_IGN)  # it ends already
                 runner.run(self._engine.close())
         return int(self._failed and not self.shown.interactive)
 
@@ -102,19 +104,35 @@ class Chat:
                 stopped.cancel()
                 if not loading.done():
                     loading.cancel()
+                    self.shown.note("stopped while loading")
                     raise OverError(INTERRUPTED)
                 side.context = loading.result().ready.result().context
+        states = self._engine.states()
+        if any(states[side.name].ready is None for side in self.sides):
+            names = " and ".join(side.name for side in self.sides)
+            self.shown.note(f"{names} have no room together (--max-memory): each is loaded anew whenever it is asked")
 
     async def _ask(self, question: str) -> None:
         """Asks all sides. Ctrl-C ends the answer; a second one, or one where lines come through a pipe, the chat."""
+        unequal = self._unequal()
         async with _interrupts() as stop:
             asks = self._together if self.settings.together else self._in_turn
             answers = await asks(question, stop)
         if len(answers) > 1:
             self.shown.both(answers)
+            if unequal and self.shown.interactive:
+                self.shown.note(f"   {unequal}")
         self._failed = self._failed or any(answer.reason == "failed" for answer in answers)
         if stop.count > 1 or (stop.count and not self.shown.interactive):
             raise OverError(INTERRUPTED)
+
+    def _unequal(self) -> str:
+        """That one of two is asked the next question alone, and the other after what was said."""
+        alone = [side.name for side in self.sides if side.alone(self.settings)]
+        others = [side.name for side in self.sides if side.name not in alone and side.turns]
+        return (
+            f"{alone[0]} was asked this question alone, {others[0]} after those before it" if alone and others else ""
+        )
 
     async def _in_turn(self, question: str, stop: "Interrupts") -> list[Answer]:
         """Neither is slowed by the other. Where the first is stopped, the second is not asked."""

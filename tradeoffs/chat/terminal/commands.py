@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean
+from statistics import median
 
 from tradeoffs.chat import variants
 from tradeoffs.chat.terminal import conversation
 from tradeoffs.chat.terminal.chat import Chat, OverError
 from tradeoffs.chat.terminal.conversation import Side
-from tradeoffs.chat.terminal.showing import seconds
+from tradeoffs.chat.terminal.showing import per_second, seconds
 from tradeoffs.chat.variants import Talker
 from tradeoffs.plumbing.errors import UserError, near
 
@@ -58,11 +58,13 @@ def described(talker: Talker) -> str:
 def asks(chat: Chat) -> str:
     """How a chat asks, in a sentence."""
     found, drawn = chat.settings, chat.settings.temperature > 0
-    said = f"temperature {found.temperature:g}, top-p {found.top_p:g}" if drawn else "most likely tokens, as evaluated"
+    said = f"temperature {found.temperature:g}, top-p {found.top_p:g}" if drawn else "greedy, as evaluated"
     said += f", seed {found.seed}" if drawn and found.seed is not None else ""
     if all(side.alone(found) for side in chat.sides):
         return f"{said}; each line alone"
-    return f"{said}; {f'the last {found.window} questions' if found.window else 'as much of the conversation as fits'}"
+    said += f"; {f'the last {found.window} questions' if found.window else 'as much of the conversation as fits'}"
+    single = any(side.talker.single for side in chat.sides)
+    return f"{said}; evaluated on single questions: /stateless asks as evaluated" if single else said
 
 
 def _help(chat: Chat, rest: str) -> None:
@@ -102,13 +104,13 @@ def _window(chat: Chat, rest: str) -> None:
 
 
 def _stateless(chat: Chat, rest: str) -> None:
-    alone = chat.settings.window != 1 if not rest else _switch("/stateless", rest)
+    alone = _switch("/stateless", rest or "on")
     chat.settings = replace(chat.settings, window=1 if alone else None)
     chat.shown.note(asks(chat))
 
 
 def _text(chat: Chat, rest: str) -> None:
-    plain = not chat.sides[0].plain(chat.settings) if not rest else _switch("/text", rest)
+    plain = _switch("/text", rest or "on")
     chat.settings = replace(chat.settings, plain=plain)
     chat.shown.note(
         "what is typed goes to the model as it is, each line alone, without its prompt template"
@@ -127,6 +129,8 @@ def _save(chat: Chat, rest: str) -> None:
     path = _path("/save", rest)
     if path.exists() and str(path.resolve()) not in chat.written:
         raise UserError(f"{path}: is there already, and not from this chat; give another name")
+    if not any(side.turns for side in chat.sides):
+        raise UserError("nothing was said yet, so there is nothing to save")
     conversation.save(path, chat.sides, chat.settings.system)
     chat.written.add(str(path.resolve()))
     chat.shown.note(f"saved {path}: {_counted(chat.sides)}")
@@ -161,7 +165,13 @@ def _variant(chat: Chat, rest: str) -> None:
     if len(names) > MOST:
         raise UserError(f"/variant: {len(names)} names; expected one, or two to compare")
     if names:
-        chat.replace(variants.chosen(names))
+        try:
+            chat.replace(variants.chosen(names))
+        except UserError as error:
+            if chat.shown.interactive:
+                raise
+            chat.shown.note(str(error))
+            raise OverError(1) from error  # rather than answers of the one before
         introduce(chat)
         return
     known = variants.known()
@@ -208,8 +218,8 @@ def _session(side: Side) -> dict[str, str]:
         "tokens read": f"{sum(answer.prompt_tokens for answer in said):,}",
         "of these known already": f"{sum(answer.cached_tokens for answer in said):,}",
         "tokens written": f"{sum(answer.tokens for answer in said):,}",
-        "first token, mean": seconds(fmean(answer.seconds_to_first for answer in said)) if said else "",
-        "speed, mean": f"{fmean(speeds):,.0f} tokens/s" if speeds else "",
+        "first token, median": seconds(median(answer.first_token for answer in said)) if said else "",
+        "speed, median": per_second(median(speeds)) if speeds else "-",
         "memory of the process": f"{memory[-1]:,.0f} MB" if memory else "",
     }
 

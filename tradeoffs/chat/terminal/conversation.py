@@ -13,6 +13,7 @@ from tradeoffs.plumbing.errors import UserError
 
 LONGEST = 64 << 20  # bytes of a file that is loaded
 PATIENCE = 3600.0  # seconds of an answer: who sits there can end it
+STEPS = 16  # of the model after the first token, below which its speed says nothing
 ROLES = ("system", "user", "assistant")
 
 # Why an answer ended: those of messages.Reason, and what the terminal itself knows.
@@ -36,7 +37,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of a question. Times are seconds since it was asked. `message`: why there is none."""
+    """What came of a question. Times are seconds since it was asked; `seconds_waited` is what passed until the model
+    began: it was loaded, or answered others. `message`: why there is none."""
 
     text: str
     reason: Reason
@@ -52,10 +54,16 @@ class Answer:
 
     @property
     def tokens_per_second(self) -> float | None:
-        """After the first token, by the steps of the model that followed; what ends an answer takes one, too."""
+        """After the first token, by the steps of the model that followed; what ends an answer takes one, too. None
+        where they are too few to tell."""
         steps = self.tokens - (self.reason != "stop")
         took = self.seconds - self.seconds_to_first
-        return steps / took if steps > 0 and took > 0 else None
+        return steps / took if steps >= STEPS and took > 0 else None
+
+    @property
+    def first_token(self) -> float:
+        """Seconds until the first token since the model began, as the run measured them too: without the waiting."""
+        return self.seconds_to_first - self.seconds_waited
 
 
 @dataclass(eq=False)  # two of them are two, whatever they hold

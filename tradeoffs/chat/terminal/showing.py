@@ -199,7 +199,7 @@ class Lines:
 
 
 def fields(side: Side, question: str, answer: Answer) -> dict[str, Any]:
-    """What is known of an answer; times are in seconds since it was asked, memory in 1e6 bytes."""
+    """What is known of an answer, as docs/chat.md lists it; memory in 1e6 bytes."""
     found = {"variant": side.name, "question": question, "answer": answer.text, "reason": answer.reason}
     if answer.reason == "failed":
         return found | {"error": answer.message}
@@ -210,9 +210,9 @@ def fields(side: Side, question: str, answer: Answer) -> dict[str, Any]:
         "cached_tokens": answer.cached_tokens,
         "left_out": answer.left_out,
         "seconds_waited": round(answer.seconds_waited, 6),
-        "seconds_to_first_token": round(answer.seconds_to_first, 6),
+        "seconds_to_first_token": round(answer.first_token, 6),
         "seconds": round(answer.seconds, 6),
-        "tokens_per_second": round(speed, 3) if speed else None,
+        "tokens_per_second": two_digits(speed) if speed else None,
         "memory_mb": answer.memory_mb and round(answer.memory_mb, 1),
     }
 
@@ -221,8 +221,8 @@ def costs(side: Side, answer: Answer) -> list[str]:
     """What an answer cost, how it ended, and how full the context is, where that matters."""
     speed, full = answer.tokens_per_second, answer.prompt_tokens + answer.tokens
     found = [
-        f"first token {seconds(answer.seconds_to_first)}" if answer.tokens else "",
-        f"{speed:,.0f} tokens/s" if speed else "",
+        f"first token {seconds(answer.first_token)}" if answer.tokens else "",
+        per_second(speed) if speed else "",
         f"{answer.tokens} token{'s' if answer.tokens != 1 else ''}",
         f"{answer.memory_mb:,.0f} MB" if answer.memory_mb else "",
         f"waited {seconds(answer.seconds_waited)}" if answer.seconds_waited > 0.1 else "",
@@ -235,6 +235,15 @@ def costs(side: Side, answer: Answer) -> list[str]:
 def left_out(count: int) -> str:
     """That a conversation does not begin where it began."""
     return f"{count} question{'s' if count != 1 else ''} left out, the oldest, with their answers"
+
+
+def two_digits(value: float) -> float:
+    """What is known of a speed by one answer."""
+    return float(f"{value:.2g}")
+
+
+def per_second(speed: float) -> str:
+    return f"{two_digits(speed):,g} tokens/s"
 
 
 def seconds(value: float) -> str:
