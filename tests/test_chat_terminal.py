@@ -735,7 +735,7 @@ def made(tmp_path_factory):
         convert(variant.cell.base, variant.gguf)
         files.write_json(variant.gguf.with_suffix(".json"), {"sha256": files.sha256(variant.gguf)})
         files.write_json(variant.cell.tokens / "info.json", {"stop_ids": [2], "context": CONTEXT})
-        files.write_json(variant.facts, {"max_new_tokens": 12})
+        files.write_json(variant.facts, {"max_new_tokens": 6})
     return folder, str(variant), CONTEXT
 
 
@@ -754,8 +754,8 @@ def test_two_hundred_turns_have_two_hundred_answers_and_little_is_read_twice(mad
     lines = [f"What is {number} and {number % 7}? " + "A loan. " * (number % 5) for number in range(200)]
     found = through_a_pipe(made, lines)
     assert [row["question"] for row in found] == lines
-    assert {row["reason"] for row in found} <= {"stop", "length"} and all(row["tokens"] <= 12 for row in found)
-    assert all(row["prompt_tokens"] + 12 <= made[2] for row in found)
+    assert {row["reason"] for row in found} <= {"stop", "length"} and all(row["tokens"] <= 6 for row in found)
+    assert all(row["prompt_tokens"] + 6 <= made[2] for row in found)
     left_out = [row["left_out"] for row in found]
     assert left_out == sorted(left_out) and 100 < left_out[-1] < 200
     stayed = [after for before, after in pairwise(found) if before["left_out"] == after["left_out"]]
@@ -763,11 +763,10 @@ def test_two_hundred_turns_have_two_hundred_answers_and_little_is_read_twice(mad
 
 
 @pytest.mark.slow
-def test_each_question_alone_has_the_answer_that_it_has_as_the_first(made):
-    lines = ["What is a bond?", "What is 7 and 5?", "The rate?"]
-    alone = [through_a_pipe(made, [line])[0]["answer"] for line in lines]
-    assert [row["answer"] for row in through_a_pipe(made, lines, "--stateless")] == alone
-    assert len(set(alone)) == 3
+def test_a_question_that_stands_alone_has_its_answer_whatever_came_before(made):
+    first, _, again = through_a_pipe(made, ["What is a bond?", "The rate?", "What is a bond?"], "--stateless")
+    assert (again["answer"], again["prompt_tokens"]) == (first["answer"], first["prompt_tokens"])
+    assert again["cached_tokens"] > first["cached_tokens"]
 
 
 # --- what there is to talk with
