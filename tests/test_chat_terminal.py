@@ -1,6 +1,7 @@
 """`python -m tradeoffs.chat`: lines in, answers out; two side by side, commands, Ctrl-C, pipes, files."""
 
 import asyncio
+import codecs
 import fcntl
 import io
 import json
@@ -20,11 +21,12 @@ import hostile
 import pytest
 
 from tradeoffs.chat import __main__ as command
-from tradeoffs.chat import commands, conversation, options, reading, showing, terminal, variants
-from tradeoffs.chat.conversation import Answer, Settings, Side
+from tradeoffs.chat import variants
 from tradeoffs.chat.messages import Begun, Ended, Failed, Queued, Ready, Said, Turn
-from tradeoffs.chat.showing import Lines, Screen
-from tradeoffs.chat.terminal import INTERRUPTED, Chat
+from tradeoffs.chat.terminal import asking, chat, commands, conversation, options, reading, showing
+from tradeoffs.chat.terminal.chat import INTERRUPTED, Chat
+from tradeoffs.chat.terminal.conversation import Answer, Settings, Side
+from tradeoffs.chat.terminal.showing import Lines, Screen
 from tradeoffs.chat.variants import Talker
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
@@ -342,7 +344,7 @@ def test_ctrl_c_twice_ends_the_chat_and_the_second_of_two_is_not_asked():
 
 def test_ctrl_c_ends_what_does_not_listen(monkeypatch):
     monkeypatch.setattr(Model, "leave", lambda self, name: None)
-    monkeypatch.setattr(terminal.asking, "PATIENCE", 0.01)
+    monkeypatch.setattr(asking, "PATIENCE", 0.01)
     _, code, chat = talk(model := Model(), ["stop 1 " + LONG, "Two?"])
     assert code == 0 and model.log[1].startswith("end") and chat.sides[0].answers[0].reason == "left"
 
@@ -362,7 +364,7 @@ def test_what_takes_more_than_a_moment_is_said_and_gone_again(monkeypatch):
             await asyncio.sleep(0.05)
             return await Model.model(self, variant)
 
-    monkeypatch.setattr(terminal, "MOMENT", 0.0)
+    monkeypatch.setattr(chat, "MOMENT", 0.0)
     monkeypatch.setenv("COLUMNS", "60")
     out, _, _ = talk(Slow(), [])
     assert out.startswith(f"\rloading {A} ...") and out.endswith("\r" + " " * 59 + "\r")
@@ -635,8 +637,9 @@ import sys
 sys.path[:0] = {[str(REPO), str(REPO / "tests")]!r}
 import test_chat_terminal as tests
 from pathlib import Path
-from tradeoffs.chat import commands, reading, variants
-from tradeoffs.chat.showing import Screen
+from tradeoffs.chat import variants
+from tradeoffs.chat.terminal import commands, reading
+from tradeoffs.chat.terminal.showing import Screen
 variants.known = lambda: tests.TALKERS
 screen = Screen.of_this_process()
 reading.edited(commands.completed, Path("history"))
@@ -658,7 +661,7 @@ class Typed:
             preexec_fn=controlling,
         )
         os.close(theirs)
-        self.seen, self.place = "", 0
+        self.seen, self.place, self.decoder = "", 0, codecs.getincrementaldecoder("utf-8")()
 
     def until(self, text):
         """What came after what was waited for before, until this text did."""
@@ -666,7 +669,7 @@ class Typed:
         while (found := self.seen.find(text, begin)) < 0:
             assert time.monotonic() < deadline, self.seen
             if select.select([self.ours], [], [], 0.1)[0]:
-                self.seen += os.read(self.ours, 4096).decode()
+                self.seen += self.decoder.decode(os.read(self.ours, 4096))
         self.place = found + len(text)
         return self.seen[begin : self.place]
 

@@ -14,10 +14,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from tradeoffs.chat import commands, options, reading, variants
-from tradeoffs.chat.conversation import Settings
-from tradeoffs.chat.showing import Lines, Screen
-from tradeoffs.chat.terminal import Chat
+from tradeoffs.chat import variants
+from tradeoffs.chat.terminal import commands, options, reading
+from tradeoffs.chat.terminal.chat import Chat
+from tradeoffs.chat.terminal.conversation import Settings
+from tradeoffs.chat.terminal.showing import Lines, Screen
 from tradeoffs.plumbing import cli
 
 

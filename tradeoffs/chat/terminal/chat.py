@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequenc
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from tradeoffs.chat import asking
-from tradeoffs.chat.conversation import Answer, Settings, Side
 from tradeoffs.chat.messages import Event, Queued
-from tradeoffs.chat.showing import PLACES, Shown
+from tradeoffs.chat.terminal import asking
+from tradeoffs.chat.terminal.conversation import Answer, Settings, Side
+from tradeoffs.chat.terminal.showing import PLACES, Shown
 from tradeoffs.chat.variants import Talker
 from tradeoffs.plumbing.errors import UserError
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tradeoffs.chat.conversation import Settings
+from tradeoffs.chat.terminal.conversation import Settings
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
-from tradeoffs.chat.conversation import Answer
 from tradeoffs.chat.messages import Asked, Begun, Ended, Event, Failed, Said
+from tradeoffs.chat.terminal.conversation import Answer
 
 if TYPE_CHECKING:
     from tradeoffs.chat.engine import Engine

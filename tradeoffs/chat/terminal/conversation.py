@@ -12,6 +12,7 @@ from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
 
 LONGEST = 64 << 20  # bytes of a file that is loaded
+PATIENCE = 3600.0  # seconds of an answer: who sits there can end it
 ROLES = ("system", "user", "assistant")
 
 # Why an answer ended: those of messages.Reason, and what the terminal itself knows.
@@ -87,6 +88,7 @@ class Side:
             temperature=settings.temperature,
             top_p=settings.top_p,
             seed=settings.seed,
+            seconds=PATIENCE,
         )
         if self.plain(settings):
             return replace(asked, text=question)

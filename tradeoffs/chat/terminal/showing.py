@@ -11,8 +11,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, Protocol, TextIO
 
-from tradeoffs.chat.conversation import Answer, Side
 from tradeoffs.chat.messages import Event, Said
+from tradeoffs.chat.terminal.conversation import Answer, Side
 from tradeoffs.common.texts import harmless
 
 FULL = 0.75  # of the context, from which on it is said how full it is

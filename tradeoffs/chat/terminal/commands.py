@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 
-from tradeoffs.chat import conversation, variants
-from tradeoffs.chat.conversation import Side
-from tradeoffs.chat.showing import seconds
-from tradeoffs.chat.terminal import Chat, OverError
+from tradeoffs.chat import variants
+from tradeoffs.chat.terminal import conversation
+from tradeoffs.chat.terminal.chat import Chat, OverError
+from tradeoffs.chat.terminal.conversation import Side
+from tradeoffs.chat.terminal.showing import seconds
 from tradeoffs.chat.variants import Talker
 from tradeoffs.plumbing.errors import UserError, near
 
