@@ -7,25 +7,28 @@ from dataclasses import dataclass
 import numpy as np
 
 from tradeoffs.chat.worker.decoder import Decoder
+from tradeoffs.evaluate.runtime import Target
+from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
 
 BESIDE = 8  # sequences that are computed at the same time in one of the ways
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first token at which answers differ, `at` from 0 on; `gap`: of its two logits in a single run, that of `ours`
-    less that of `theirs`. `rounding`: how far any logit at this place moves between ways to compute the same text."""
+    """The first token at which answers differ, `at` from 0 on. `gaps`: the logit of `ours` less that of `theirs`, by
+    each way to compute the same text; the first one is that of a single run."""
 
     at: int
     ours: int
     theirs: int
-    gap: float
-    rounding: float
+    gaps: tuple[float, ...]
 
     @property
     def tie(self) -> bool:
-        """Whether both logits can change places by rounding alone."""
-        return abs(self.gap) <= 2 * self.rounding
+        """Whether rounding alone can make the other token the likelier one: it does in one of the ways, or the gap is
+        no more than twice what it moves by."""
+        moves = max(self.gaps) - min(self.gaps)
+        return min(self.gaps) <= 0 <= max(self.gaps) or abs(self.gaps[0]) <= 2 * moves
 
 
 def first_difference(
@@ -34,8 +37,9 @@ def first_difference(
     """Of two answers, their stop token not among their ids; None where they are the same. An answer that goes on where
     the other ends differs from it by `stop_id`.
 
-    The place is computed anew three times, from the first token of the prompt on: the prompt at once and then token by
-    token, as a single answer is; all at once; token by token beside others.
+    The place is computed anew, from the first token of the prompt on: the prompt at once and then token by token, as a
+    single answer is; all at once; token by token, and so beside others; and where the decoder can score as evaluation
+    does, in its batches.
     """
     if list(ours) == list(theirs):
         return None
@@ -43,14 +47,25 @@ def first_difference(
     at = next(at for at, (one, other) in enumerate(pairs) if one != other)
     one, other = ([*ids, stop_id][at] for ids in (ours, theirs))
     prompt, known = list(prompt), list(ours[:at])
-    single = _logits(decoder, [prompt, *([token] for token in known)])
-    others = (
+    ways = (
+        _logits(decoder, [prompt, *([token] for token in known)]),
         _logits(decoder, [[*prompt, *known]]),
         _logits(decoder, [prompt, *([token] for token in known)], beside=BESIDE),
         _logits(decoder, [[token] for token in [*prompt, *known]], beside=BESIDE),
     )
-    rounding = max(float(np.abs(logits - single).max()) for logits in others)
-    return Difference(at, one, other, float(single[one] - single[other]), rounding)
+    gaps = [float(logits[one] - logits[other]) for logits in ways]
+    if isinstance(decoder, LlamaCppRuntime):
+        gaps += [_scored(decoder, [*prompt, *known], one, other, copies) for copies in (1, 2, BESIDE)]
+    return Difference(at, one, other, tuple(gaps))
+
+
+def _scored(runtime: LlamaCppRuntime, ids: Sequence[int], one: int, other: int, copies: int) -> float:
+    """The gap by evaluation's own code, the same text so many times in a batch."""
+    scored = np.arange(len(ids) + 1) == len(ids)
+    target = Target(np.array([*ids, one], np.int32), scored, at=np.array([[one, other]], np.int32))
+    found = runtime.score([target] * copies)[0].at_logprob
+    assert found is not None
+    return float(found[0, 0] - found[0, 1])
 
 
 def _logits(decoder: Decoder, pieces: Sequence[Sequence[int]], beside: int = 0) -> np.ndarray:
@@ -59,10 +74,10 @@ def _logits(decoder: Decoder, pieces: Sequence[Sequence[int]], beside: int = 0) 
     places = []
     for _ in range(1 + min(beside, decoder.places - 1)):
         # Only the first token is named, so that nothing that is kept is gone on from.
-        if found := decoder.begin(pieces[0][:1], length):
-            places.append(found[0])
+        if begun := decoder.begin(pieces[0][:1], length):
+            places.append(begun[0])
     try:
-        found = {}
+        found = dict[int, np.ndarray]()
         for piece in pieces:
             for begin in range(0, len(piece), decoder.step_tokens // len(places)):
                 part = piece[begin : begin + decoder.step_tokens // len(places)]

@@ -288,10 +288,11 @@ def test_patience_is_the_time_that_the_queue_takes_by_the_recent_pace(monkeypatc
 def test_a_process_that_is_killed_ends_its_answers_at_once_and_no_others(ask_all):
     async def work(engine):
         tasks = [(await begin(engine, question(f"{number} 100000")))[0] for number in range(chat_stand_in.PLACES)]
-        tasks += [asyncio.create_task(end(engine, question(f"waits {number}"))) for number in range(28)]
         other, _ = await begin(engine, question(ENDLESS, "other"))
-        await until(lambda: waiting(engine) == 28)
         pid = engine.states()["one"].pid
+        os.kill(pid, signal.SIGSTOP)  # so that it reads no more: the end of its socket is an error then
+        tasks += [asyncio.create_task(end(engine, question(f"waits {number}"))) for number in range(28)]
+        await until(lambda: waiting(engine) == 28)
         os.kill(pid, signal.SIGKILL)
         async with asyncio.timeout(AT_ONCE):
             found = await asyncio.gather(*tasks)
@@ -453,6 +454,20 @@ def test_a_model_that_answers_stays_and_each_has_its_turn(ask_all, tmp_path):
         (tmp_path / "steps").write_text("100")
         assert [(await one).reason for one in (running, waits, again)] == ["stop"] * 3
         assert [started(tmp_path, name) for name in "ab"] == [2, 1]
+
+    ask_all(work, max_memory_mb=120.0, estimate=lambda variant: 100.0)
+
+
+def test_who_waited_for_a_model_has_its_answer_before_others_take_the_memory(ask_all, tmp_path):
+    async def work(engine):
+        (tmp_path / "loading").touch()
+        first = asyncio.create_task(end(engine, question("first 20", "a")))
+        await until(lambda: started(tmp_path, "a"))
+        second = asyncio.create_task(end(engine, question("second 20", "b")))
+        await until(lambda: engine._models["a"].leaving)
+        (tmp_path / "loading").unlink()
+        assert [(await one).reason for one in (first, second)] == ["stop"] * 2
+        assert [started(tmp_path, name) for name in "ab"] == [1, 1]
 
     ask_all(work, max_memory_mb=120.0, estimate=lambda variant: 100.0)
 

@@ -29,7 +29,8 @@ ENDING = 2.0  # seconds that a process may take to end, once nothing can come fr
 # What a model's process needs to know of its surroundings: by how its name begins. Not what else may stand there:
 # tokens, passwords, addresses of databases.
 NEEDED = (
-    *("PATH", "HOME", "LANG", "LC_", "TMP", "TEMP", "TZ", "PYTHON", "VIRTUAL_ENV", "XDG_CACHE", "LD_", "DYLD_"),
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LC_", "TMP", "TEMP", "TZ", "PYTHON", "VIRTUAL_ENV", "XDG_CACHE"),
+    *("LD_", "DYLD_", "MALLOC_", "GLIBC_", "HF_HOME"),
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "RAYON_", "TOKENIZERS_", "TORCH", "PYTORCH_", "TRANSFORMERS_"),
     *("CUDA_", "NVIDIA_", "HIP_", "ROCR_", "HSA_", "BNB_", "TRITON_", "GGML_", "LLAMA_"),
 )
