@@ -342,11 +342,11 @@ def test_blind_nothing_tells_the_two_apart_until_the_vote(tab, script):
         tab.page.wait_for_selector("#turns > li:last-child .answer.hidden")
         turn = tab.page.locator("#turns > li:last-child")
         for _ in range(2):
-            assert turn.locator("h4").all_inner_texts() == ["Left", "Right"]
+            expect(turn.locator("h4")).to_have_text(["Left", "Right"], use_inner_text=True)
             assert not any(name in turn.inner_html() for name in (A, B, "of A", "of B", "costs", "window"))
             script.held.set()
         tab.ended()
-        assert turn.locator("h4").all_inner_texts() == ["Left", "Right"]
+        expect(turn.locator("h4")).to_have_text(["Left", "Right"], use_inner_text=True)
         assert not any(name in turn.inner_html() for name in (A, B, "costs", "window"))
         assert A not in tab.page.text_content("#status") and B not in tab.page.text_content("#status")
         said = tab.answers()

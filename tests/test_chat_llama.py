@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 from tiny_gguf import CONTEXT, VOCABULARY, make_checkpoint
+from transformers import Gemma2Config, Gemma2ForCausalLM, MambaConfig, MambaForCausalLM
 
 from benchmarks.ties import Difference, first_difference
 from tradeoffs.chat.messages import Asked, Ended
@@ -296,6 +298,67 @@ def test_cells_are_counted_once_for_all_that_share_them():
     assert cells.free == 0 and not set(second) & set(first[:4])
     cells.give(first[:4])
     assert cells.free == 4
+
+
+FAMILIES = {
+    "a sliding window of 16": (
+        Gemma2ForCausalLM,
+        Gemma2Config(
+            vocab_size=VOCABULARY,
+            hidden_size=256,
+            intermediate_size=512,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            head_dim=64,
+            sliding_window=16,
+            max_position_embeddings=CONTEXT,
+            initializer_range=0.06,
+        ),
+    ),
+    "recurrent": (
+        MambaForCausalLM,
+        MambaConfig(vocab_size=VOCABULARY, hidden_size=256, num_hidden_layers=2, initializer_range=0.06),
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request, tmp_path_factory):
+    """A GGUF of a model whose cache cannot always go back, or does not hold all that was read."""
+    folder = tmp_path_factory.mktemp("family")
+    make_checkpoint(folder / "checkpoint")  # for its tokenizer
+    (folder / "checkpoint" / "tokenizer.json").unlink()  # the converter looks for one of GPT-NeoX in it
+    kind, config = FAMILIES[request.param]
+    torch.manual_seed(0)
+    kind(config).save_pretrained(folder / "checkpoint")
+    convert(folder / "checkpoint", folder / "tiny.gguf")
+    return folder / "tiny.gguf"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cells", [2048, None])
+def test_what_was_left_behind_is_computed_again(family, cells):
+    random, reused = np.random.default_rng(0), 0
+    with LlamaDecoder(family, cells) as decoder, LlamaDecoder(family, 2048) as other:
+        conversation, growing = ids(0, 60), []
+        for turn in range(60):
+            cut = int(random.choice([len(conversation), 40, 20, len(conversation) - 3]))
+            conversation = [*conversation[:cut], *ids(turn, 30)][:300]
+            place, known = decoder.begin(conversation, 400)
+            reused += known
+            found = decoder.feed({place: conversation[known:]}, {place})[place].copy()
+            fresh, none = other.begin(conversation[:1], 400)
+            assert none == 0
+            expected = other.feed({fresh: conversation}, {fresh})[fresh]
+            np.testing.assert_allclose(log_softmax(found), log_softmax(expected), atol=2 * CLOSE)
+            other.end(fresh)
+            growing.append(place)
+            if turn % 3:
+                decoder.end(growing.pop(int(random.integers(len(growing)))))
+            if len(growing) > 4:
+                decoder.end(growing.pop(0))
+    assert reused > 100
 
 
 def test_pages_hold_states_of_any_size():

@@ -32,7 +32,7 @@ function facts(model) {
   if (!Object.keys(numbers).length) words.push("not measured");
   if (text) words.push("goes on with plain text: no conversation, no system message");
   else if (label === "completion") words.push("not tuned: each question stands alone");
-  const parts = words.map((word, place) => make("span", { className: "fact", textContent: (place ? "· " : "") + word }));
+  const parts = words.map((word, place) => make("span", { className: "fact", textContent: word + (place < words.length - 1 ? " ·" : "") }));
   return [...found, ...parts].flatMap((part) => [part, " "]);
 }
 

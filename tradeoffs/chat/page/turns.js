@@ -11,6 +11,7 @@ const SIDES = [
 ];
 const sideName = (side) =>
   ["beside", "below"].map((className, place) => make("span", { className, textContent: SIDES[side][place] }));
+const HIDDEN = { state: "hidden", text: "" }; // of an answer that is not shown yet, whatever is known of it
 
 // The element of a turn. `actions`: edit(turn, question), again(turn, place), vote(turn, better), reveal(turn).
 export function element(turn, number, actions) {
@@ -59,7 +60,7 @@ export function draw(drawn, turn, marked) {
   const texts = all.map(([, answer]) => answer.text);
   const marks = marked && complete && texts.length === 2 && texts.every(Boolean) ? differences(...texts) : null;
   const sections = all.map(([place, answer], side) => {
-    const shown = secret && !complete ? { ...answer, text: "", state: "hidden" } : answer;
+    const shown = secret && !complete ? HIDDEN : answer;
     const what = { place, side, answer: shown, secret, marks: marks?.[side] };
     return kept(drawn, side, what, () => section(drawn, turn, what));
   });

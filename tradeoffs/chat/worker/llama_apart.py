@@ -46,7 +46,6 @@ class Ended(Held):
 
     pages: list[int]
     size: int
-    first: int  # position whose keys and values are still there
 
 
 class Apart:
@@ -67,7 +66,7 @@ class Apart:
             return None
         best, known = None, 0
         for name, held in chain(self.ended.items(), self.held.items()):
-            if (common := self._usable(name, held, held.common(ids))) > known:
+            if (common := held.common(ids)) > known:
                 best, known = (name, held), common
         if best and not self._go_on(place, *best, known):
             self._cache.forget(place)
@@ -85,19 +84,11 @@ class Apart:
     def end(self, place: int) -> None:
         held = self.held.pop(place)
         if held.count:
-            self._keep(held, self._cache.state(place), self._cache.first(place))
+            self._keep(held, self._cache.state(place))
         self._cache.forget(place)
 
     def drop_ended(self) -> bool:
         return False  # it takes no room from what grows
-
-    def _usable(self, name: int, held: Held, known: int) -> int:
-        """How much of a common beginning can be gone on from: nothing, where of what the next token sees something was
-        left behind."""
-        if known and self._window:
-            first = held.first if isinstance(held, Ended) else self._cache.first(name)
-            return 0 if first > max(0, known - self._window) else known
-        return known
 
     def _go_on(self, place: int, name: int, held: Held, known: int) -> bool:
         """Whether the first tokens of a sequence are in another place now."""
@@ -108,15 +99,20 @@ class Apart:
                 self._drop(name)
         else:
             state = self._cache.state(name)
-        return self._cache.restore(place, state) and (known == held.count or self._cache.cut(place, known))
+        if not self._cache.restore(place, state):
+            return False
+        # A state holds no more than its window: of what the next token sees, all must be there.
+        if self._window and self._cache.first(place) > max(0, known - self._window):
+            return False
+        return known == held.count or self._cache.cut(place, known)
 
-    def _keep(self, held: Held, state: np.ndarray, first: int) -> None:
+    def _keep(self, held: Held, state: np.ndarray) -> None:
         while not self._pages.fits(len(state)):
             if not self.ended:
                 return
             self._drop(next(iter(self.ended)))
         kept = Ended(held.ids[: held.count].copy(), held.count, False)
-        kept.pages, kept.size, kept.first = self._pages.put(state), len(state), first
+        kept.pages, kept.size = self._pages.put(state), len(state)
         self.ended[next(self._numbers)] = kept
 
     def _drop(self, name: int) -> None:
