@@ -10,7 +10,7 @@ import sys
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import accumulate, pairwise
 from typing import Any
@@ -26,6 +26,7 @@ from tradeoffs.plumbing.errors import UserError
 # Nothing here imports transformers before a tokenizer is loaded: see `spare_torch`.
 
 STEP = 4  # questions go by this part of the room that all have
+CHARACTERS = 8  # that a token stands for at most, in most texts
 REMEMBERED = 4096  # texts whose number of tokens is kept
 INSTEAD = "put it into the question instead"
 
@@ -89,13 +90,16 @@ class Prompts:
     ) -> tuple[list[int], int] | None:
         """Ids of the conversation from one of its questions on, the `first` or a later one, which have `room`, and
         which question that is; None if no more than the last one would be left, and that does not fit."""
+        made = cache(lambda at: self._ids([*system, *rest[begins[at] :]]))
+        characters = sum(len(turn.content) for turn in (*system, *rest[begins[first] :]))
+        if characters <= CHARACTERS * room and len(made(first)) <= room:  # mostly all fits, and nothing need be counted
+            return made(first), first
         before, each = self._around
         sizes = [
             sum(self._count(turn.content) + each for turn in rest[begin:end])
             for begin, end in pairwise([*begins, len(rest)])
         ]
         ahead = before + sum(self._count(turn.content) + each for turn in system)
-        made = cache(lambda at: self._ids([*system, *rest[begins[at] :]]))
         if ahead + sum(sizes[first:]) <= room * 1.25 and len(made(first)) <= room:
             return made(first), first
         at = max(first, window_begin(sizes, room - ahead))
@@ -146,7 +150,9 @@ class Prompts:
         from jinja2 import TemplateError
 
         try:
-            return chat_templates.rendered(self._tokenizer, [asdict(turn) for turn in conversation], asks)
+            return chat_templates.rendered(
+                self._tokenizer, [{"role": turn.role, "content": turn.content} for turn in conversation], asks
+            )
         except (TemplateError, UserError) as error:
             roles = ", ".join(turn.role for turn in conversation[:6]) + (", ..." if len(conversation) > 6 else "")
             system = conversation[0].role == "system"
