@@ -75,7 +75,8 @@ def talker(name: str, label: str = "chat", recommended: bool = False, **numbers:
     return Talker(variant, "llama.cpp", label, recommended, numbers, "test_exact_match", "size_mb", name == TEXT)
 
 
-MEASURED = {"test_exact_match_low": 0.93, "test_exact_match_high": 0.98, "size_mb": 4.21}
+MEASURED = {"test_exact_match_low": 0.93, "test_exact_match_high": 0.98, "size_mb": 4.21, "model_memory_mb": 13.5}
+MEASURED["decode_tokens_per_second"] = 3515.2
 KNOWN = {
     BASE: talker(BASE, "completion"),
     TEXT: talker(TEXT, "completion"),
@@ -174,11 +175,14 @@ def test_two_columns_stream_each_with_its_costs_and_its_part_of_the_window(tab, 
     tab.ended()
     assert tab.answers() == ["a b c", "d e"]
     assert tab.page.text_content("#status") == "Both have answered."
-    costs = ["120 ms to first token", "4 tokens/s", "2 tokens", "143 MB memory"]
+    costs = ["120 ms to first token", "2 tokens", "143 MB memory"]
     assert tab.texts(".answer:nth-child(2) .costs li") == costs
     bar = tab.page.locator(".answer:nth-child(2) [role=meter]")
     assert (bar.get_attribute("aria-valuenow"), bar.get_attribute("aria-valuemax")) == ("170", "512")
-    assert bar.get_attribute("aria-valuetext") == "42 read (30 kept) + 128 reserved of 512 tokens"
+    assert (
+        bar.get_attribute("aria-valuetext")
+        == "42 tokens of prompt, 30 of them known already; 128 reserved for the answer, of 512"
+    )
 
 
 def test_together_both_are_asked_at_once_and_a_place_in_the_queue_is_said(tab, script):
@@ -269,7 +273,9 @@ def test_variants_are_shown_with_what_they_are_and_what_is_known_of_them(tab):
     options = tab.texts("#pick-0 option")
     assert options == [f"{BASE} (completion)", f"{TEXT} (completion)", A, f"{B} (recommended)"]
     assert tab.page.input_value("#pick-0") == A and tab.page.input_value("#pick-1") == B
-    assert tab.page.inner_text("#facts-1") == "chat recommended llama.cpp · exact match 0.99 [0.93, 0.98] · 4.21 MB"
+    assert tab.page.inner_text("#facts-1") == (
+        "chat recommended llama.cpp · exact match 0.990 [0.930, 0.980] · 4.21 MB · 13.5 MB of memory · 3,515 tokens/s alone"
+    )
     tab.page.select_option("#pick-0", BASE)
     assert (
         tab.page.inner_text("#facts-0") == "completion llama.cpp · not measured · not tuned: each question stands alone"
@@ -302,6 +308,22 @@ def test_differences_are_marked_word_by_word_and_no_text_is_lost(tab, script):
         tab.ask("who?")
         assert tab.answers() == [ours, theirs]
         assert tab.page.locator("#turns > li:last-child mark").count() == 0
+        assert tab.page.inner_text("#turns > li:last-child .vote .text") == "The answers differ. Better:"
+
+
+def test_first_token_is_without_waiting_and_a_speed_is_of_many_steps(tab, script):
+    script.says = {A: ["a", Ended("", "stop", "a", 40, 30, 20, 3.0, 3.25, 4.35, 142.6)], B: ["b"]}
+    tab.ask("who?")
+    costs = ["250 ms to first token", "18 tokens/s", "20 tokens", "143 MB memory", "3 s of waiting"]
+    assert tab.texts(".answer:nth-child(1) .costs li") == costs
+
+
+def test_that_one_of_two_knew_less_is_said_beside_the_vote(tab):
+    tab.page.select_option("#pick-1", BASE)
+    tab.ask("one?")
+    tab.ask("two?")
+    seen = ["asked this question alone" in text for text in tab.texts(".vote")]
+    assert seen == [False, True]
 
 
 def test_a_vote_is_kept_and_counted(tab, script):

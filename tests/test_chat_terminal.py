@@ -617,7 +617,7 @@ def message(role, content="a"):
     ("content", "problem"),
     [
         (b"", "holds 0 conversations, and 1 can be loaded"),
-        (b'{"messages": []}\n' * 2, "holds 2 conversations, and 1 can be loaded"),
+        (b'{"messages": []}\n' * 2, "holds 2 conversations, and 1 can be loaded; start with two variants"),
         (b"\xff\xfe", "no text in UTF-8"),
         (b"{", "line 1: no JSON"),
         (b"[" * 100_000, "line 1: no JSON"),

@@ -21,6 +21,8 @@ from tradeoffs.common import cells
 from tradeoffs.plumbing import cli
 from tradeoffs.report.formatting import code, table
 
+FEW = 10  # votes with a winner, below which nothing is said of the sides
+
 
 def shown(found: list[dict], known: set[str]) -> list[str]:
     """A line for each pair; a name that the run list lacks has a star."""
@@ -41,12 +43,13 @@ def shown(found: list[dict], known: set[str]) -> list[str]:
 def sides(cast: Sequence[Vote]) -> list[str]:
     """Whether people judged the side, too: how often the left answer was the better one."""
     left, right = (sum(vote.better == side for vote in cast) for side in (votes.LEFT, votes.RIGHT))
-    if not left + right:
+    if left + right < FEW:
         return []
     found = "{win_rate:.1%} [{win_rate_low:.1%}, {win_rate_high:.1%}]".format(**votes.rate(left, right))
     return [
         "",
-        f"The left answer won {found} of all votes with a winner: where that leaves out 50 %, its place counted, too.",
+        f"Of {left + right} votes with a winner the left answer won {found}.",
+        "Where that interval leaves out 50 %, people judged the side, too.",
     ]
 
 

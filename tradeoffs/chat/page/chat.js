@@ -1,7 +1,7 @@
 // The page: what is picked and set, what is typed, and what happens then.
 
 import * as api from "./api.js";
-import { by, fill, make, short } from "./dom.js";
+import { by, fill, make, short, within } from "./dom.js";
 import { again, ask, ballot, settled, sides, stop, talk } from "./talk.js";
 import { draw, element } from "./turns.js";
 import { drawVotes } from "./votes.js";
@@ -11,24 +11,25 @@ let known = []; // what /v1/models says
 
 // Variants
 
+// What it costs, as the run measured it.
 const UNITS = {
   size_mb: "MB",
   model_memory_mb: "MB of memory",
-  peak_memory_mb: "MB of memory",
   decode_tokens_per_second: "tokens/s alone",
 };
 
 function facts(model) {
-  const { label, text, recommended, runtime, numbers, metric, cost } = model.tradeoffs;
+  const { label, text, recommended, runtime, numbers, metric } = model.tradeoffs;
   const found = [make("span", { className: "label", textContent: label })];
   if (recommended) found.push(make("span", { className: "label recommended", textContent: "recommended" }));
   const words = [runtime];
   if (numbers[metric] !== undefined) {
     const ends = [numbers[`${metric}_low`], numbers[`${metric}_high`]];
-    const interval = ends.includes(undefined) ? "" : ` [${ends.map((end) => short(end)).join(", ")}]`;
-    words.push(`${metric.replace(/^test_/, "").replaceAll("_", " ")} ${short(numbers[metric])}${interval}`);
+    const value = ends.includes(undefined) ? short(numbers[metric]) : within(numbers[metric], ...ends);
+    words.push(`${metric.replace(/^test_/, "").replaceAll("_", " ")} ${value}`);
   }
-  if (numbers[cost] !== undefined) words.push(`${short(numbers[cost])} ${UNITS[cost] ?? cost.replaceAll("_", " ")}`);
+  for (const [cost, unit] of Object.entries(UNITS))
+    if (numbers[cost] !== undefined) words.push(`${short(numbers[cost])} ${unit}`);
   if (!Object.keys(numbers).length) words.push("not measured");
   if (text) words.push("goes on with plain text: no conversation, no system message");
   else if (label === "completion") words.push("not tuned: each question stands alone");

@@ -24,6 +24,13 @@ export function short(value) {
   return String(Number(value.toPrecision(3)));
 }
 
+// A value and its interval: so many decimals as give its width two digits, for further ones say nothing.
+export function within(value, low, high) {
+  const decimals = high > low ? Math.min(6, Math.max(0, 1 - Math.floor(Math.log10(high - low)))) : 3;
+  const [shown, ...ends] = [value, low, high].map((one) => one.toFixed(decimals));
+  return `${shown} [${ends.join(", ")}]`;
+}
+
 export const seconds = (value) => (value < 1 ? [String(Math.round(1000 * value)), "ms"] : [short(value), "s"]);
 
 export const counted = (count, what) => `${count.toLocaleString("en-US")} ${what}${count === 1 ? "" : "s"}`;

@@ -49,7 +49,7 @@ export async function again(turn, place) {
 
 const fresh = (variant) => ({
   ...{ variant, state: "waiting", text: "", tokens: 0, place: null, begun: null, ended: null, reason: null, error: "" },
-  ...{ asked: 0, first: 0, cut: 0, messages: [] },
+  ...{ began: 0, first: 0, cut: 0, messages: [] },
 });
 
 async function answered(turn, places) {
@@ -80,7 +80,6 @@ async function one(turn, place, signal) {
     ? { prompt: turn.question }
     : { messages: answer.messages, tradeoffs: { window: settings.window } };
   const body = { model: answer.variant, ...asked, ...settings.sampling };
-  answer.asked = performance.now();
   answer.state = "asked";
   try {
     signal.throwIfAborted();
@@ -95,7 +94,7 @@ async function one(turn, place, signal) {
 
 function take(turn, answer, event) {
   if (event.queued) [answer.state, answer.place] = ["queued", event.queued];
-  if (event.begun) [answer.state, answer.begun] = ["begun", event.begun];
+  if (event.begun) [answer.state, answer.begun, answer.began] = ["begun", event.begun, performance.now()];
   if (event.text) {
     if (!answer.first) answer.first = performance.now();
     answer.state = "writing";

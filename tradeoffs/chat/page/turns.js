@@ -58,14 +58,15 @@ export function draw(drawn, turn, marked) {
   const complete = all.every(([, answer]) => settled(answer));
   drawn.answers.classList.toggle("two", all.length === 2);
   const texts = all.map(([, answer]) => answer.text);
-  const marks = marked && complete && texts.length === 2 && texts.every(Boolean) ? differences(...texts) : null;
+  const compared = marked && complete && texts.length === 2 && texts.every(Boolean);
+  const marks = compared ? differences(...texts) : null;
   const sections = all.map(([place, answer], side) => {
     const shown = secret && !complete ? HIDDEN : answer;
     const what = { place, side, answer: shown, secret, marks: marks?.[side] };
     return kept(drawn, side, what, () => section(drawn, turn, what));
   });
   if (sections.some((one, side) => drawn.answers.children[side] !== one)) fill(drawn.answers, ...sections);
-  drawVote(drawn, turn, secret);
+  drawVote(drawn, turn, secret, compared && !marks);
 }
 
 // What has not changed stays the same element, so that a selection or the focus in it stays, too.
@@ -114,19 +115,22 @@ function state(answer) {
   return make("p", { className: answer.state === "failed" ? "careful" : "text state", textContent: text });
 }
 
-// Time to the first token, speed, tokens, memory: as the server has measured them, and until then by this page's clock.
+const STEPS = 16; // of the model after the first token, below which its speed says nothing
+
+// Time to the first token since the model began, speed, tokens, memory, and how long it waited until then: as the server
+// has measured them, and meanwhile by this page's clock.
 function costs(answer) {
   const { ended } = answer;
   if (!answer.first && !ended) return null;
-  const first = ended ? ended.seconds_to_first : (answer.first - answer.asked) / 1000;
-  const all = ended ? ended.seconds : (performance.now() - answer.asked) / 1000;
+  const waited = ended?.seconds_waited ?? 0;
+  const first = ended ? ended.seconds_to_first - waited : (answer.first - answer.began) / 1000;
+  const all = ended ? ended.seconds - waited : (performance.now() - answer.began) / 1000;
   // Steps of the model after the first token: what ends an answer takes one, too.
   const steps = answer.tokens - (answer.reason === "stop" ? 0 : 1);
-  const speed = answer.tokens && steps > 0 && all > first ? steps / (all - first) : null;
-  const waited = ended?.seconds_waited ?? 0;
+  const speed = steps >= STEPS && all > first ? steps / (all - first) : null;
   const items = [
     answer.tokens ? ["first", ...seconds(first), "to first token"] : null,
-    speed === null ? null : ["speed", short(speed), "tokens/s"],
+    speed === null ? null : ["speed", short(Number(speed.toPrecision(2))), "tokens/s"],
     ["tokens", answer.tokens.toLocaleString("en-US"), answer.tokens === 1 ? "token" : "tokens"],
     ended ? ["memory", short(ended.memory_mb), "MB memory"] : null,
     waited >= 0.1 ? ["waited", ...seconds(waited), "of waiting"] : null,
@@ -142,10 +146,10 @@ function filling(answer) {
   if (!begun) return null;
   const left = (begun.left_out ?? 0) + cut;
   const gone = left ? make("p", { className: "careful gone", textContent: `${counted(left, "question")} left out` }) : null;
-  const known = begun.cached_tokens ? ` (${begun.cached_tokens} kept)` : "";
-  const read = `${begun.prompt_tokens} read${known}`;
+  const known = begun.cached_tokens ? `, ${begun.cached_tokens} of them known already` : "";
+  const read = `${counted(begun.prompt_tokens, "token")} of prompt${known}`;
   const most = begun.max_tokens ?? 0;
-  const words = begun.context ? `${read} + ${most} reserved of ${begun.context} tokens` : `${counted(begun.prompt_tokens, "token")} read`;
+  const words = begun.context ? `${read}; ${most} reserved for the answer, of ${begun.context}` : read;
   const shown = make("p", { className: "text", textContent: words });
   if (!begun.context) return make("div", { className: "window" }, shown, gone);
   const bar = make("div", {
@@ -161,22 +165,27 @@ function filling(answer) {
   return make("div", { className: "window" }, bar, shown, gone);
 }
 
-function drawVote(drawn, turn, secret) {
+function drawVote(drawn, turn, secret, differ) {
   drawn.vote.hidden = !votable(turn);
   if (drawn.vote.hidden) return;
-  const inside = kept(drawn, "vote", [secret, turn.vote, turn.trouble], () => votes(drawn, turn, secret));
+  const inside = kept(drawn, "vote", [secret, turn.vote, turn.trouble, differ], () => votes(drawn, turn, secret, differ));
   if (drawn.vote.firstChild !== inside) fill(drawn.vote, inside);
 }
 
-function votes(drawn, turn, secret) {
-  const same = new Set(sides(turn).map(([, answer]) => answer.text)).size === 1;
+const questions = (answer) => answer.messages.filter((one) => one.role === "user").length;
+
+function votes(drawn, turn, secret, differ) {
+  const answers = sides(turn).map(([, answer]) => answer);
+  const [same, equal] = [(answer) => answer.text, questions].map((of) => new Set(answers.map(of)).size === 1);
+  const found = [same ? "Both answers are the same." : differ ? "The answers differ." : ""];
+  if (!equal) found.push("One of the two was asked this question alone, the other after those before it.");
   const button = (better, ...name) => {
     const properties = { type: "button", className: better, disabled: turn.vote !== null };
     const onclick = () => drawn.actions.vote(turn, better);
     return make("button", { ...properties, "aria-pressed": String(turn.vote === better), onclick }, ...name);
   };
   const inside = [
-    make("span", { className: "text", textContent: same ? "Both answers are the same. Better:" : "Better:" }),
+    make("span", { className: "text", textContent: [...found, "Better:"].filter(Boolean).join(" ") }),
     button("left", ...sideName(0)),
     button("tie", "Tie"),
     button("right", ...sideName(1)),

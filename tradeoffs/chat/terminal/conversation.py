@@ -158,7 +158,8 @@ def load(path: Path, names: Sequence[str]) -> tuple[str | None, list[list[Exchan
     lines = [(number, line) for number, line in enumerate(_text(path).split("\n"), 1) if line.strip()]
     found = [_conversation(line, f"{path} line {number}") for number, line in lines]
     if len(found) not in (1, len(names)):
-        raise UserError(f"{path}: holds {len(found)} conversations, and {len(names)} can be loaded")
+        two = "; start with two variants" if len(found) == 2 else ""
+        raise UserError(f"{path}: holds {len(found)} conversations, and {len(names)} can be loaded{two}")
     systems = {system for system, *_ in found}
     if len(systems) > 1:
         raise UserError(f"{path}: its conversations begin with different system messages; a chat has one")
