@@ -20,6 +20,8 @@ from tradeoffs.chat.messages import Asked, Ended, Failed, Logprob, Queued, Said,
 from tradeoffs.chat.server import app, asks, serving, streams
 from tradeoffs.chat.server.errors import RequestError
 from tradeoffs.chat.server.streams import Answers
+from tradeoffs.chat.variants import Talker
+from tradeoffs.common.cells import Variant
 from tradeoffs.plumbing.errors import UserError
 
 MESSAGES: Any = QUESTION["messages"]
@@ -428,6 +430,15 @@ def key(folder: Path, text: str = TOKEN, mode: int = 0o600) -> Path:
     path.write_text(text)
     path.chmod(mode)
     return path
+
+
+def test_what_has_no_room_together_is_said_at_the_start(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # no files: a process alone
+    names = ["demo-demo-full-q8_0", "demo-demo-lora-q4_0"]
+    two = [Talker(Variant.parse(name), "llama.cpp", "chat", False, {}) for name in names]
+    said = serving.crowded(two, 399)
+    assert said.startswith(f"{names[0]}, {names[1]} take about 400 MB, and all models may have 399 MB together")
+    assert not serving.crowded(two, 400) and not serving.crowded(two[:1], 100) and not serving.crowded(two, None)
 
 
 def test_a_token_of_a_file(tmp_path):

@@ -19,7 +19,7 @@ from types import FrameType
 import uvicorn
 from starlette.types import ASGIApp
 
-from tradeoffs.chat import variants
+from tradeoffs.chat import room, variants
 from tradeoffs.chat.engine import Engine
 from tradeoffs.chat.server import app
 from tradeoffs.chat.server.connections import IDLE_SECONDS, Connection
@@ -51,6 +51,8 @@ def serve(
         )
     name = socket.gethostname() if ip.is_unspecified else host
     token = read_token(token_file) if token_file else secrets.token_urlsafe(32)
+    if said := crowded(talkers, max_memory_mb):
+        print(said, file=sys.stderr)
     with _listening(address, port, family) as listener:
         port = listener.getsockname()[1]
         if not ip.is_loopback:
@@ -64,6 +66,19 @@ def serve(
         asyncio.run(
             _run(listener, hosts(name, port, ip.is_loopback or ip.is_unspecified), token, talkers, max_memory_mb, shown)
         )
+
+
+def crowded(talkers: Sequence[Talker], max_memory_mb: float | None) -> str:
+    """That those who were named have no room together, where that is so."""
+    most_mb = room.limit_mb() if max_memory_mb is None else max_memory_mb
+    needed = sum(room.estimate_mb(one.variant, one.numbers.get("peak_memory_mb")) for one in talkers)
+    if len(talkers) < 2 or needed <= most_mb:
+        return ""
+    names = ", ".join(str(one) for one in talkers)
+    return (
+        f"{names} take about {needed:,.0f} MB, and all models may have {most_mb:,.0f} MB together (--max-memory): one "
+        "leaves for another, and is loaded anew when it is asked again"
+    )
 
 
 def read_token(path: Path) -> str:
