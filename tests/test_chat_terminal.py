@@ -770,18 +770,18 @@ from tradeoffs.chat.terminal.showing import Screen
 variants.known = lambda: tests.TALKERS
 screen = Screen.of_this_process()
 reading.edited(commands.completed, Path("history"))
-sys.exit(tests.chat_of(tests.Model(), tests.A, shown=screen).run(reading.typed(screen.prompt)))
+sys.exit(tests.chat_of(tests.{{model}}(), tests.A, shown=screen).run(reading.typed(screen.prompt)))
 """
 
 
 class Typed:
     """A chat in a terminal of its own."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, model="Model"):
         self.ours, theirs = pty.openpty()
         environment = os.environ | {"TERM": "xterm", "NO_COLOR": "1", "INPUTRC": "/dev/null"}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", SCRIPT],
+            [sys.executable, "-c", SCRIPT.format(model=model)],
             **dict.fromkeys(("stdin", "stdout", "stderr"), theirs),
             cwd=folder,
             env=environment,
@@ -809,6 +809,15 @@ class Typed:
 
     def type(self, text):
         os.write(self.ours, text.encode())
+
+
+class Slow(Model):
+    """Loads until there is a file that says so."""
+
+    async def model(self, variant):
+        while not Path("loaded").exists():
+            await asyncio.sleep(0.01)
+        return await Model.model(self, variant)
 
 
 def controlling():
@@ -843,6 +852,20 @@ def test_in_a_terminal_lines_are_edited_and_ctrl_c_ends_only_what_it_should(tmp_
     os.close(typed.ours)
     history = tmp_path / "history"
     assert "/reset" in history.read_text() and history.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_typed_while_a_model_loads_shows_when_a_line_is_asked_for(tmp_path):
+    typed = Typed(tmp_path, "Slow")
+    typed.until("loading ")
+    typed.type("early\r")
+    (tmp_path / "loaded").touch()
+    assert "early" not in typed.until("> ")
+    typed.until(" tokens · ")
+    assert "early" in typed.seen
+    typed.until("> ")
+    typed.interrupt()
+    assert typed.process.wait(20) == 0
+    os.close(typed.ours)
 
 
 # --- with a real model

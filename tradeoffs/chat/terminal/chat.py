@@ -3,12 +3,13 @@
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from tradeoffs.chat.messages import Event, Queued
 from tradeoffs.chat.terminal import asking
 from tradeoffs.chat.terminal.conversation import Answer, Settings, Side
+from tradeoffs.chat.terminal.reading import unseen
 from tradeoffs.chat.terminal.showing import PLACES, Shown
 from tradeoffs.chat.variants import Talker
 from tradeoffs.plumbing.errors import UserError
@@ -194,7 +195,8 @@ class Chat:
         """Says what is waited for, once it has taken more than a moment."""
         timer = asyncio.get_running_loop().call_later(MOMENT, self.shown.transient, f"{what} ...")
         try:
-            yield
+            with unseen() if self.shown.interactive else nullcontext():
+                yield
         finally:
             timer.cancel()
             self.shown.clear()

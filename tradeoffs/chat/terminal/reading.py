@@ -3,8 +3,9 @@
 import atexit
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,23 @@ def _line(prompt: str) -> str:
         return input(prompt)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def unseen() -> Iterator[None]:
+    """What is typed meanwhile shows when a line is asked for, not on what is shown now."""
+    if not sys.stdin.isatty():
+        yield
+        return
+    import termios
+
+    before = termios.tcgetattr(sys.stdin)
+    flags = [*before[:3], before[3] & ~termios.ECHO, *before[4:]]
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, flags)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSANOW, before)
 
 
 def edited(words: Callable[[str], Sequence[str]], history: Path | None) -> None:
