@@ -218,7 +218,7 @@ def _session(side: Side) -> dict[str, str]:
     memory = [answer.memory_mb for answer in said if answer.memory_mb]
     return {
         "answers": str(len(said)),
-        "tokens read": f"{sum(answer.prompt_tokens for answer in said):,}",
+        "tokens of prompts": f"{sum(answer.prompt_tokens for answer in said):,}",
         "of these known already": f"{sum(answer.cached_tokens for answer in said):,}",
         "tokens written": f"{sum(answer.tokens for answer in said):,}",
         "first token, median": seconds(median(answer.first_token for answer in said)) if said else "",
