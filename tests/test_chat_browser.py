@@ -23,6 +23,8 @@ from playwright.sync_api import expect
 from tradeoffs.chat import votes
 from tradeoffs.chat.messages import Asked, Begun, Ended, Event, Failed, Queued, Said, Turn
 from tradeoffs.chat.server import app, serving
+from tradeoffs.chat.terminal import conversation
+from tradeoffs.chat.terminal.conversation import Exchange
 from tradeoffs.chat.variants import Talker
 from tradeoffs.common.cells import Variant
 
@@ -316,6 +318,23 @@ def test_first_token_is_without_waiting_and_a_speed_is_of_many_steps(tab, script
     tab.ask("who?")
     costs = ["250 ms to first token", "18 tokens/s", "20 tokens", "143 MB memory", "3 s of waiting"]
     assert tab.texts(".answer:nth-child(1) .costs li") == costs
+
+
+def test_a_conversation_is_saved_as_the_terminal_saves_it(tab, script, tmp_path):
+    expect(tab.page.locator("#save")).to_be_disabled()
+    script.says = {A: ["<b>1\u2028</b>"], B: ["2"]}
+    tab.page.fill("#system", "Be brief.")
+    tab.ask("one?")
+    with tab.page.expect_download() as found:
+        tab.page.click("#save")
+    found.value.save_as(tmp_path / "chat.jsonl")
+    said = [[Exchange("one?", "<b>1\u2028</b>", A)], [Exchange("one?", "2", B)]]
+    assert conversation.load(tmp_path / "chat.jsonl", [A, B]) == ("Be brief.", said)
+    tab.page.check("#blind")
+    tab.ask("two?")
+    expect(tab.page.locator("#save")).to_be_disabled()  # the names would be in it
+    tab.page.click("#turns > li:last-child .vote .tie")
+    expect(tab.page.locator("#save")).to_be_enabled()
 
 
 def test_that_one_of_two_knew_less_is_said_beside_the_vote(tab):

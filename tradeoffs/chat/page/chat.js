@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { by, fill, make, short, within } from "./dom.js";
-import { again, ask, ballot, settled, sides, stop, talk } from "./talk.js";
+import { again, ask, ballot, saved, settled, sides, stop, talk } from "./talk.js";
 import { draw, element } from "./turns.js";
 import { drawVotes } from "./votes.js";
 
@@ -142,6 +142,7 @@ function drawBusy() {
   if (!busy && document.activeElement === by("stop")) by("question").focus();
   by("send").hidden = busy;
   by("stop").hidden = !busy;
+  by("save").disabled = busy || !talk.turns.length || talk.turns.some((turn) => turn.blind); // it holds the names
   by("nothing").hidden = talk.turns.length > 0;
   for (const one of document.querySelectorAll("#turns .edit, #picks select")) one.disabled = busy;
   say(status());
@@ -243,6 +244,11 @@ addEventListener("keydown", (event) => {
 by("stop").addEventListener("click", () => {
   stop();
   by("question").focus();
+});
+by("save").addEventListener("click", () => {
+  const href = URL.createObjectURL(new Blob([saved(by("system").value)]));
+  make("a", { href, download: "chat.jsonl" }).click();
+  URL.revokeObjectURL(href);
 });
 by("reset").addEventListener("click", () => {
   stop();

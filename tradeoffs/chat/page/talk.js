@@ -114,19 +114,13 @@ function take(turn, answer, event) {
 // The messages of one of two conversations up to a turn, and how many of its oldest questions are not among them
 // because that would be too much to send. A question that this place has not answered is not part of it.
 function conversation(turn, place) {
-  const { system, stateless } = turn.settings;
-  const head = system.trim() ? [{ role: "system", content: system }] : [];
+  const { stateless } = turn.settings;
+  const head = beginning(turn.settings.system);
   const last = { role: "user", content: turn.question };
   const { variant } = turn.answers[place];
   if (talk.plain.has(variant)) return [[last], 0];
   if (stateless || talk.alone.has(variant)) return [[...head, last], 0];
-  const before = talk.turns
-    .slice(0, talk.turns.indexOf(turn))
-    .filter((one) => one.answers[place]?.text)
-    .map((one) => [
-      { role: "user", content: one.question },
-      { role: "assistant", content: one.answers[place].text },
-    ]);
+  const before = exchanges(talk.turns.slice(0, talk.turns.indexOf(turn)), place);
   const kept = [];
   let left = BYTES - size([...head, last]);
   for (const pair of before.toReversed()) {
@@ -135,6 +129,26 @@ function conversation(turn, place) {
     kept.unshift(pair);
   }
   return [[...head, ...kept.flat(), last], before.length - kept.length];
+}
+
+const beginning = (system) => (system.trim() ? [{ role: "system", content: system }] : []);
+
+const exchanges = (turns, place) =>
+  turns
+    .filter((one) => one.answers[place]?.text)
+    .map((one) => [
+      { role: "user", content: one.question },
+      { role: "assistant", content: one.answers[place].text },
+    ]);
+
+// What was said, as /save of the terminal writes it: a line of JSON for each variant.
+export function saved(system) {
+  const by = (place) => talk.turns.flatMap(({ answers }) => (answers[place]?.text ? [answers[place].variant] : []));
+  const lines = talk.picks.map((variant, place) => {
+    const said = exchanges(talk.turns, place).flatMap(([asked, answer], at) => [asked, { ...answer, variant: by(place)[at] }]);
+    return variant && said.length ? `${JSON.stringify({ variant, messages: [...beginning(system), ...said] })}\n` : "";
+  });
+  return lines.join("");
 }
 
 const size = (messages) => sizer.encode(JSON.stringify(messages)).length;
