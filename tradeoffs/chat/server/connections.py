@@ -60,7 +60,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if not self.idle:
             # uvicorn would keep it until then, and not notice that the client of the first one has left.
-            raise ValueError("a request before the answer to the one before it")
+            raise ValueError
         self._in_head, self._bytes = True, 0
         super().on_message_begin()
 
@@ -95,7 +95,9 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """What httptools calls no request, a length that is given twice among it."""
-        self._refuse(RequestError(400, "that is no request of HTTP/1.1, or comes before the answer to the last one"))
+        early = not self.idle and not self.cycle.more_body
+        said = "a request comes after the answer to the one before it" if early else "that is no request of HTTP/1.1"
+        self._refuse(RequestError(400, said))
 
     def _limit(self, seconds: float | None) -> None:
         if self._late:
