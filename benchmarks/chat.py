@@ -161,7 +161,7 @@ def held(talked: Talked, server: Server, held: list[list[str]], max_tokens: int)
         "lost": expected - len(whole),
         "other_than_alone": same["different"],
         "rounding_ties": len(same["ties"]),
-        "widest_tie_nats": max((tie["apart"] for tie in same["ties"]), default=0.0),
+        "widest_tie": max((abs(tie["gaps"][0]) for tie in same["ties"]), default=0.0),  # of logits
     }
 
 

@@ -4,24 +4,28 @@
 
 `asked`: {"answers": [{"history": a conversation that ends with a question, "said": token ids}], "max_tokens": of an
 answer}, or {"sample": a question, "sequences": at the same time}. Where an answer is another one than the model gives
-alone, it is told whether rounding decided: at the first token that differs, both were as likely.
+alone, it is told whether rounding decided (benchmarks/ties.py).
 """
 
 import json
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
 from benchmarks import common
+from benchmarks.ties import first_difference
 from tradeoffs.chat.messages import Asked, Turn
+from tradeoffs.chat.worker.llama import LlamaDecoder
+from tradeoffs.chat.worker.loading import load
 from tradeoffs.chat.worker.prompts import Prompts
 from tradeoffs.common import cores
 from tradeoffs.common.cells import Variant
 from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
 from tradeoffs.measure.speed import undisturbed
+from tradeoffs.plumbing import cli
 
-ROUNDING = 0.05  # nats
 STEPS = 24  # of a batch, as many as `evaluate.cost.decode_tokens` of the default
 
 
@@ -29,46 +33,30 @@ def main(name: str) -> None:
     asked = json.load(sys.stdin)
     cores.wait_politely()
     variant = Variant.parse(name)
-    with LlamaCppRuntime(variant.gguf, batch_tokens="auto") as runtime:
-        prompts = Prompts(variant, runtime.context)
+    decoder = load(variant)
+    assert isinstance(decoder, LlamaDecoder)
+    with decoder:
+        prompts = Prompts(variant, decoder.context)
         if "sequences" in asked:
             sample = prompts.of(Asked("", name, (Turn("user", asked["sample"]),))).ids
-            common.say(speeds(runtime, sample, asked["sequences"]))
+            common.say(speeds(decoder, sample, asked["sequences"]))
         else:
-            common.say(compared(runtime, prompts, name, asked["answers"], asked["max_tokens"]))
+            common.say(compared(decoder, prompts, name, asked["answers"], asked["max_tokens"]))
 
 
 def compared(
-    runtime: LlamaCppRuntime, prompts: Prompts, name: str, answers: list[dict[str, Any]], max_tokens: int
+    decoder: LlamaDecoder, prompts: Prompts, name: str, answers: list[dict[str, Any]], max_tokens: int
 ) -> dict[str, list[dict[str, Any]]]:
-    """Answers that are other ones than the model gives alone, by whether rounding explains it."""
+    """Answers that are other ones than evaluation gets of the model alone, by whether rounding explains it."""
     found: dict[str, list[dict[str, Any]]] = {"different": [], "ties": []}
     for answer in answers:
         turns = tuple(Turn(**turn) for turn in answer["history"])
         ids = prompts.of(Asked("", name, turns, max_tokens=max_tokens)).ids
-        alone = runtime.stream(np.asarray(ids, np.int32), max_tokens, prompts.stop_ids)[0]
-        if alone != answer["said"]:
-            apart = nats_apart(runtime, ids, alone, answer["said"], prompts.stop_ids)
-            found["ties" if apart < ROUNDING else "different"].append(answer | {"alone": alone, "apart": apart})
+        alone = decoder.stream(np.asarray(ids, np.int32), max_tokens, prompts.stop_ids)[0]
+        if difference := first_difference(decoder, ids, answer["said"], alone, prompts.stop_ids[0]):
+            kind = "ties" if difference.tie else "different"
+            found[kind].append({"question": answer["history"][-1]["content"], **asdict(difference)})
     return found
-
-
-def nats_apart(
-    runtime: LlamaCppRuntime, ids: list[int], alone: list[int], said: list[int], stop_ids: list[int]
-) -> float:
-    """How much likelier one of the two tokens is at which two answers part.
-
-    Both come of the same step of the model, which adds up in another order in a batch of other sequences, or after a
-    prompt that was read in other pieces.
-    """
-    same = next(
-        (at for at, (one, other) in enumerate(zip(alone, said, strict=False)) if one != other),
-        min(len(alone), len(said)),
-    )
-    options = [answer[same] if same < len(answer) else stop_ids[0] for answer in (alone, said)]
-    prompt = np.asarray([*ids, *alone[:same]], np.int32)
-    one, other = runtime.choose([prompt], [np.asarray(options, np.int64)])[0].tolist()
-    return abs(float(one - other))
 
 
 def speeds(runtime: LlamaCppRuntime, ids: list[int], sequences: int) -> dict[str, float]:
@@ -83,4 +71,6 @@ def speeds(runtime: LlamaCppRuntime, ids: list[int], sequences: int) -> dict[str
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    options = cli.parser()
+    options.add_argument("variant", metavar="VARIANT")
+    cli.command(main, options)

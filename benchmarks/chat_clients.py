@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import cycle
 from typing import Any
 
+from tradeoffs.plumbing import cli
+
 # Of a chunk that holds text, and not only a role.
 FIRST = re.compile(rb'"(?:content|text)": ?"(?!")')
 LAST = b"\r\n0\r\n\r\n"  # a body in chunks ends (RFC 9112, 7.1)
@@ -28,7 +30,8 @@ class Load:
     """What is asked: `conversations`, each the questions of its turns.
 
     `clients` share them. Without `seconds` each conversation is held once; with it they are held over and over, and
-    none begins after that time. `leave`: who has so many bytes of an answer closes the connection.
+    none begins after that time. `leave`: who has so many bytes of an answer closes the connection. `ends_count`: this
+    server counts the token that ends an answer among those of the answer.
     """
 
     port: int
@@ -39,6 +42,7 @@ class Load:
     headers: dict[str, str] = field(default_factory=dict)
     seconds: float | None = None
     leave: int | None = None
+    ends_count: bool = False
 
 
 @dataclass
@@ -164,8 +168,11 @@ class Client:
         body |= {"temperature": 0, "stream": True, "stream_options": {"include_usage": True}}
         while True:
             try:
+                used = self._connection
                 connection = await self._connected()
                 raw = await connection.ask(self._request(body), self._load.leave)
+                if not raw and connection is used:  # the server has closed what it does not keep
+                    continue
             except OSError as error:
                 answer.problem = f"no connection: {error}"
                 break
@@ -173,6 +180,7 @@ class Client:
             answer.first = connection.first - self._begun if connection.first else 0.0
             if not raw.startswith(b"HTTP/1.1 429"):
                 read(raw, answer)
+                answer.tokens -= self._load.ends_count and answer.finish == "stop"
                 break
             answer.refused += 1
             wait = re.search(rb"\r\nretry-after: *(\d+)", raw, re.IGNORECASE)
@@ -259,4 +267,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.command(main)

@@ -43,10 +43,11 @@ class Server:
     port: int
     model: str
     headers: dict[str, str] = field(default_factory=dict)
+    ends_count: bool = False  # see benchmarks.chat_clients
 
     def begin(self, **load: Any) -> subprocess.Popen:
         """Clients who begin to ask; `load` as of benchmarks.chat_clients. `answers` waits for them."""
-        asked = Load(port=self.port, model=self.model, headers=self.headers, **load)
+        asked = Load(port=self.port, model=self.model, headers=self.headers, ends_count=self.ends_count, **load)
         process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.chat_clients"],
             cwd=ROOT,
@@ -150,7 +151,7 @@ def llama_server(talked: Talked, places: int, *options: object, **environment: s
     command += ["--alias", talked.variant, "-np", places, "-c", places * talked.context, "-t", peers.threads()]
     with running([*command, "--no-ui", *options], talked.folder, environment) as (process, log):
         _wait(process, log, lambda: _answers(port, "/health"))
-        yield Server(process, port, talked.variant)
+        yield Server(process, port, talked.variant, ends_count=True)
 
 
 @contextmanager

@@ -424,12 +424,12 @@ def test_the_list_of_models(client):
             "label": "chat",
             "text": False,
             "recommended": True,
-            "picked": True,
+            "picked": 1,
             "loaded": False,
         },
         **{"context": None, "numbers": {"size_mb": 4.2}, "metric": "test_f1", "cost": "size_mb"},
     }
-    assert (models[OTHER]["label"], models[OTHER]["picked"]) == ("completion", False)
+    assert (models[OTHER]["label"], models[OTHER]["picked"]) == ("completion", None)
     assert client.models.retrieve(OTHER).id == OTHER
 
 
@@ -459,6 +459,8 @@ def test_votes_are_kept_and_counted(server):
     wrong = server.send(server.post(json.dumps(vote | {"better": "both"}).encode(), path="/votes"))
     assert wrong.status == 400
     assert "better" in wrong.json()["error"]["message"]
+    unknown = server.send(server.post(json.dumps(vote | {"left": "x-y-z-w"}).encode(), path="/votes"))
+    assert unknown.status == 400 and "no variant of the run list" in unknown.json()["error"]["message"]
 
 
 # Start and end

@@ -31,8 +31,9 @@ WHOLE = chunks(piece("Good "), piece("day"), piece("", "stop"), USAGE, "[DONE]")
 
 
 @asynccontextmanager
-async def server(*replies: bytes, apart: int | None = None):
-    """Gives one reply after the other, `apart` bytes at a time, and then none. Yields its port, and what was asked."""
+async def server(*replies: bytes, apart: int | None = None, closing: bool = False):
+    """Gives one reply after the other, `apart` bytes at a time, and then none; `closing`: each on a connection of its
+    own. Yields its port, and what was asked."""
     left, asked = list(replies), []
 
     async def answer(reader, writer):
@@ -45,7 +46,7 @@ async def server(*replies: bytes, apart: int | None = None):
                 for at in range(0, len(reply), apart or len(reply)):
                     writer.write(reply[at : at + (apart or len(reply))])
                     await writer.drain()
-                if not reply.endswith(b"\r\n\r\n") and b"Content-Length" not in reply:
+                if closing or (not reply.endswith(b"\r\n\r\n") and b"Content-Length" not in reply):
                     break
         except asyncio.IncompleteReadError:
             pass
@@ -100,6 +101,16 @@ def test_a_turn_is_asked_with_what_was_said_before():
 def test_what_is_no_whole_answer_is_a_problem_and_ends_the_conversation(reply, problem):
     found, _ = answers(reply, WHOLE, turns=2)
     assert [answer.problem for answer in found] == [problem]
+
+
+def test_a_connection_that_the_server_has_closed_is_opened_anew():
+    async def run():
+        async with server(WHOLE, WHOLE, WHOLE, closing=True) as (port, _):
+            load = Load(port, "m", [["question"] * 3], clients=1, max_tokens=9)
+            return await chat_clients.held(load, 0.0)
+
+    found = asyncio.run(run())
+    assert [answer.problem for answer in found] == [None] * 3
 
 
 def test_who_is_refused_comes_back_when_it_was_told_to():

@@ -130,7 +130,7 @@ async def _run(
 ) -> None:
     engine = Engine(max_memory_mb)
     known: Mapping[str, Talker] = variants.known()
-    picked = {str(talker.variant) for talker in talkers}
+    picked = [str(talker.variant) for talker in talkers]
     await _Server(configured(app.made(engine, known, picked, names, token)), engine, shown).serve([listener])
 
 

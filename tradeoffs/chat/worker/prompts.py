@@ -10,7 +10,7 @@ import sys
 from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import accumulate, pairwise
 from typing import Any
@@ -26,8 +26,9 @@ from tradeoffs.plumbing.errors import UserError
 # Nothing here imports transformers before a tokenizer is loaded: see `spare_torch`.
 
 STEP = 4  # questions go by this part of the room that all have
+CHARACTERS = 8  # that a token stands for at most, in most texts
 REMEMBERED = 4096  # texts whose number of tokens is kept
-BEGINNING, TOO_MANY = 8, 1.5  # characters and tokens, for each token of the context: see `_read`
+TOO_MANY = 1.5  # so many times the context is too much, whatever else is in a text: see `_read`
 INSTEAD = "put it into the question instead"
 
 
@@ -90,13 +91,16 @@ class Prompts:
     ) -> tuple[list[int], int] | None:
         """Ids of the conversation from one of its questions on, the `first` or a later one, which have `room`, and
         which question that is; None if no more than the last one would be left, and that does not fit."""
+        made = cache(lambda at: self._ids([*system, *rest[begins[at] :]]))
+        characters = sum(len(turn.content) for turn in (*system, *rest[begins[first] :]))
+        if characters <= CHARACTERS * room and len(made(first)) <= room:  # mostly all fits, and nothing need be counted
+            return made(first), first
         before, each = self._around
         sizes = [
             sum(self._count(turn.content) + each for turn in rest[begin:end])
             for begin, end in pairwise([*begins, len(rest)])
         ]
         ahead = before + sum(self._count(turn.content) + each for turn in system)
-        made = cache(lambda at: self._ids([*system, *rest[begins[at] :]]))
         if ahead + sum(sizes[first:]) <= room * 1.25 and len(made(first)) <= room:
             return made(first), first
         at = max(first, window_begin(sizes, room - ahead))
@@ -148,7 +152,9 @@ class Prompts:
         from jinja2 import TemplateError
 
         try:
-            return chat_templates.rendered(self._tokenizer, [asdict(turn) for turn in conversation], asks)
+            return chat_templates.rendered(
+                self._tokenizer, [{"role": turn.role, "content": turn.content} for turn in conversation], asks
+            )
         except (TemplateError, UserError) as error:
             roles = ", ".join(turn.role for turn in conversation[:6]) + (", ..." if len(conversation) > 6 else "")
             system = conversation[0].role == "system"
@@ -171,7 +177,7 @@ class Prompts:
     def _read(self, text: str, how: Callable[[Any, str], list[int]]) -> list[int]:
         """The ids of a text; of one far above the context those of its beginning, which are too many by themselves. To
         read a megabyte takes a second, in which nobody else gets an answer."""
-        begin = BEGINNING * self._context
+        begin = CHARACTERS * self._context
         if len(text) > begin and len(ids := how(self._tokenizer, text[:begin])) > TOO_MANY * self._context:
             return ids
         return how(self._tokenizer, text)

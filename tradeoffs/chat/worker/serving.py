@@ -7,6 +7,7 @@ import time
 from tradeoffs.chat.messages import Asked, Failed, Ready
 from tradeoffs.chat.worker import lifetime
 from tradeoffs.chat.worker.decoder import Decoder
+from tradeoffs.chat.worker.gathered import Gathered
 from tradeoffs.chat.worker.loop import Answer, Loop
 from tradeoffs.chat.worker.pipe import Pipe
 from tradeoffs.chat.worker.prompts import Prompts, TooLongError
@@ -21,12 +22,14 @@ TURN = 0.0005  # seconds that a thread keeps the interpreter while another waits
 def serve(pipe: Pipe, decoder: Decoder, prompts: Prompts, begun: float) -> None:
     """Without an end: the process ends when nobody can ask any more. `begun`: time.monotonic() at which it started."""
     sys.setswitchinterval(TURN)
-    loop = Loop(decoder, prompts.stop_ids, pipe.send)
+    said = Gathered(pipe.send)
+    loop = Loop(decoder, prompts.stop_ids, said.send)
     pipe.leave = loop.leave
     took, has = time.monotonic() - begun, memory.resident_mb()
     ready = Ready(decoder.name, decoder.device, decoder.context, decoder.places, prompts.max_tokens, took, has)
     pipe.send([ready])
-    threading.Thread(target=lifetime.or_end(loop.run), daemon=True).start()
+    for work in (loop.run, said.run):
+        threading.Thread(target=lifetime.or_end(work), daemon=True).start()
     # Templates are rendered here, in the main thread: only here one that takes for ever can be stopped.
     for asked, since in pipe.questions():
         made = _answer(asked, since, prompts)
