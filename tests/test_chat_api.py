@@ -278,6 +278,7 @@ def test_echo_as_a_harness_reads_it(client, server, ends_at_once):
     [
         ("too_long", openai.BadRequestError, "context_length_exceeded"),
         ("invalid", openai.BadRequestError, "invalid"),
+        ("too_large", openai.BadRequestError, "too_large"),
         ("busy", openai.RateLimitError, "busy"),
         ("died", openai.InternalServerError, "died"),
         ("unloaded", openai.InternalServerError, "unloaded"),
