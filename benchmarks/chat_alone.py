@@ -72,5 +72,5 @@ def speeds(runtime: LlamaCppRuntime, ids: list[int], sequences: int) -> dict[str
 
 if __name__ == "__main__":
     options = cli.parser()
-    options.add_argument("variant", metavar="VARIANT")
+    options.add_argument("name", metavar="VARIANT")
     cli.command(main, options)
