@@ -97,6 +97,13 @@ def test_a_prompt_is_a_text_or_token_ids_or_several(prompt, asked):
     assert len({one.id for one in wanted.asked}) == len(asked)
 
 
+def test_a_prompt_is_scored_without_an_answer():
+    body = {"model": NAME, "prompt": "One", "max_tokens": 0}
+    assert [one.max_tokens for one in asks.completion(body | {"echo": True}, KNOWN).asked] == [0]
+    with pytest.raises(RequestError, match="max_tokens: expected a whole number from 1 on, as the context allows"):
+        asks.completion(body, KNOWN)
+
+
 def test_what_clients_send_unasked_is_let_through():
     unasked = {"n": 1, "user": "me", "store": False, "metadata": {"a": "b"}, "frequency_penalty": 0, "logit_bias": None}
     unasked |= {"presence_penalty": 0.0, "tools": [], "response_format": {"type": "text"}, "service_tier": "auto"}
@@ -288,6 +295,7 @@ def test_echo_as_a_harness_reads_it(client, server, ends_at_once):
     [
         ("too_long", openai.BadRequestError, "context_length_exceeded"),
         ("invalid", openai.BadRequestError, "invalid"),
+        ("too_large", openai.BadRequestError, "too_large"),
         ("busy", openai.RateLimitError, "busy"),
         ("died", openai.InternalServerError, "died"),
         ("unloaded", openai.InternalServerError, "unloaded"),
@@ -582,6 +590,10 @@ def test_a_prompts_own_log_probabilities_as_a_harness_asks_for_them(real):
         assert len(long.token_logprobs) == 7 and len(short.token_logprobs) == 5
         assert long.token_logprobs[1:4] == pytest.approx(short.token_logprobs[1:4], abs=2e-3)
         assert all(-20 < one < 0 for one in long.token_logprobs[1:-1])
+        reply = client.completions.create(model=real.model, prompt=[ids], echo=True, logprobs=1, max_tokens=0)
+        scored = reply.choices[0].logprobs
+        assert scored.tokens == long.tokens[:-1] and reply.usage.completion_tokens == 0
+        assert scored.token_logprobs == pytest.approx([None, *long.token_logprobs[1:-1]], abs=2e-3)
 
 
 def test_many_clients_of_a_real_model_get_what_one_gets(real):

@@ -15,15 +15,18 @@ import chat_stand_in
 import psutil
 import pytest
 
+from tradeoffs.chat import __main__ as chat
 from tradeoffs.chat import engine as engine_module
-from tradeoffs.chat import messages, models, process, room
+from tradeoffs.chat import messages, models, process, room, variants
 from tradeoffs.chat.engine import Engine
 from tradeoffs.chat.inbox import MOST, Inbox
 from tradeoffs.chat.messages import Asked, Begun, Ended, Event, Failed, Logprob, Queued, Ready, Said, Turn
+from tradeoffs.chat.terminal import options
 from tradeoffs.chat.worker import lifetime
 from tradeoffs.chat.worker.pipe import Pipe
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
+from tradeoffs.plumbing import cli
 
 REPO = Path(__file__).parents[1]
 STAND_IN = (sys.executable, str(REPO / "tests/chat_stand_in.py"))
@@ -273,12 +276,12 @@ def test_a_full_queue_says_when_to_come_again(ask_all, tmp_path):
 
 def test_patience_is_the_time_that_the_queue_takes_by_the_recent_pace(monkeypatch):
     model = models.Model("one")
-    model.answers = 100
+    model.inboxes = {f"{at}": Inbox() for at in range(100)}
     assert model.patience() == 10
     monkeypatch.setattr(models.time, "monotonic", lambda: 1000.0)
     model.ends.extend([10.0, 990.0, 995.0])  # one is no news any more
     assert model.patience() == models.RECENT
-    model.answers = 4
+    model.inboxes = dict(list(model.inboxes.items())[:4])
     assert model.patience() == 20
 
 
@@ -487,9 +490,9 @@ def test_what_does_not_fit_is_not_started(ask_all, tmp_path):
     async def work(engine):
         failed = await end(engine, question("hi 3"))
         assert (failed.fault, failed.message) == (
-            "unloaded",
-            "one takes 500 MB, and all models may have 400 MB together; allow more (--max-memory), or take a smaller "
-            "variant",
+            "too_large",
+            "one takes about 500 MB (estimated), and all models may have 400 MB together; allow more "
+            "(--max-memory), or take a smaller variant",
         )
         assert started(tmp_path) == 0
 
@@ -508,7 +511,8 @@ def test_what_a_model_really_takes_counts_once_it_is_loaded(ask_all, tmp_path):
         assert engine.states()["large"].ready is None
         (tmp_path / "memory-huge").write_text("500")
         failed = await end(engine, question("hi 3", "huge"))
-        assert failed.fault == "unloaded" and "all models may have 370 MB together" in failed.message
+        assert failed.fault == "too_large" and "all models may have 370 MB together" in failed.message
+        assert "estimated" not in failed.message
         assert (await end(engine, question("hi 3", "huge"))).message.split(" MB")[0] == failed.message.split(" MB")[0]
         assert started(tmp_path, "huge") == 1
 
@@ -521,10 +525,84 @@ def test_an_estimate_is_what_was_measured_or_the_files(elsewhere):
         path.parent.mkdir(parents=True)
         with path.open("wb") as file:
             file.truncate(3_000_000_000)
-    assert room.estimate_mb(gguf, None) == room.LLAMA_CPP + 3000
-    assert room.estimate_mb(bf16, None) == room.TRANSFORMERS + 3000
-    assert room.estimate_mb(gguf, 9000.0) == 9000
-    assert room.estimate_mb(Variant.parse("m-d-lora-trained"), None) == room.TRANSFORMERS
+    assert room.estimate_mb(gguf, None, 1e6) == room.LLAMA_CPP + 3000
+    assert room.estimate_mb(bf16, None, 1e6) == room.TRANSFORMERS + 3000
+    assert room.estimate_mb(gguf, 9000.0, 1e6) == 9000
+    assert room.estimate_mb(Variant.parse("m-d-lora-trained"), None, 1e6) == room.TRANSFORMERS
+    gguf.cell.base.mkdir(parents=True)
+    shape = {"num_hidden_layers": 3, "hidden_size": 256, "num_attention_heads": 8, "num_key_value_heads": 4}
+    whole = 512 * 2 * 2 * 3 * 128 / 1e6  # MB of the keys and values of a whole context
+    found = {"text_config": shape | {"max_position_embeddings": 512}}
+    files.write_json(gguf.cell.base / "config.json", found)
+    assert room.estimate_mb(gguf, None, 1e6) == pytest.approx(room.LLAMA_CPP + 3000 + (32 + 64) * whole)
+    assert room.estimate_mb(gguf, None, 128) == pytest.approx(room.LLAMA_CPP + 3000 + 32 * whole + 16)
+    found["text_config"]["max_position_embeddings"] = 1 << 20  # too long for each to have one of its own
+    files.write_json(gguf.cell.base / "config.json", found)
+    assert room.estimate_mb(gguf, None, 1e6) == pytest.approx(room.LLAMA_CPP + 3000 + 0.001536 * (1 << 20))
+
+
+def test_who_waits_for_room_is_told_when_an_idle_process_ends(ask_all):
+    async def work(engine):
+        assert (await end(engine, question("hi 3", "a"))).reason == "stop"
+        process = engine._models["a"].process
+        process.open = False  # it takes no more questions, and is not gone yet
+        waits = asyncio.create_task(end(engine, question("hi 3", "b")))
+        await until(lambda: engine._models["a"].leaving)
+        os.kill(process.pid, signal.SIGKILL)
+        assert (await waits).reason == "stop"
+
+    ask_all(work, max_memory_mb=120.0, estimate=lambda variant: 100.0)
+
+
+def test_whatever_is_wrong_with_an_estimate_is_told(ask_all):
+    async def work(engine):
+        failed = await end(engine, question("hi 3"))
+        assert (failed.fault, failed.message) == ("unloaded", "one: what it takes cannot be told (ValueError: of 'x')")
+
+    def estimate(variant):
+        raise ValueError("of 'x'")
+
+    ask_all(work, estimate=estimate)
+
+
+def test_a_model_that_hangs_while_it_loads_is_ended(ask_all, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "LOADING", 0.2)
+    (tmp_path / "loading").touch()
+
+    async def work(engine):
+        failed = await end(engine, question("hi 3"))
+        assert failed.fault == "unloaded" and "it was not loaded in" in failed.message
+        assert not engine._models["one"].alive
+        monkeypatch.setattr(models, "LOADING", 900)
+        (tmp_path / "loading").unlink()
+        assert (await end(engine, question("hi 3"))).reason == "stop"
+
+    ask_all(work)
+
+
+def test_answers_that_nobody_has_read_yet_do_not_wait(ask_all):
+    async def work(engine):
+        unread = [engine.ask(question(f"{at} 20")) for at in range(3)]
+        for one in unread:
+            await anext(one)
+        await until(lambda: all(inbox.ended for inbox in engine._inboxes.values()))
+        assert waiting(engine) == 0
+        assert (await end(engine, question("hi 3"))).reason == "stop"
+        for one in unread:
+            await one.aclose()
+
+    ask_all(work, waiting=1)
+
+
+def test_a_variant_without_room_is_told_at_the_start(monkeypatch):
+    monkeypatch.chdir(REPO)
+    (talker,) = variants.chosen(["demo-demo-lora-q4_0"])
+    engine_module.require_room([talker], None)
+    for arguments in (["--serve"], []):
+        monkeypatch.setattr(sys, "argv", ["chat", str(talker), *arguments, "--max-memory", "10"])
+        with pytest.raises(SystemExit) as ended:
+            cli.command(chat.main, options.parser())
+        assert f"{ended.value.code}".startswith(f"error: {talker} takes about ")
 
 
 def test_the_limit_is_a_share_of_what_a_container_has(tmp_path):
@@ -567,7 +645,7 @@ def test_a_process_leaves_no_image_of_its_memory_and_gives_way_where_there_is_no
     async def work(engine):
         about = Path("/proc", str((await engine.model("one")).pid))
         limits = about.joinpath("limits").read_text().splitlines()
-        assert next(line.split()[4:6] for line in limits if line.startswith("Max core file size")) == ["0", "0"]
+        assert next(line.split()[4:6] for line in limits if line.startswith("Max core file size")) == ["1", "1"]
         assert about.joinpath("oom_score_adj").read_text() == "500\n"
 
     ask_all(work)
@@ -705,6 +783,24 @@ def test_a_real_model_answers_many_is_killed_and_answers_again(ask_all, talker, 
         assert [(await end(engine, asked(number))).ids for number in range(3)] == [one.ids for one in alone]
 
     ask_all(work, command=process.COMMAND, estimate=None)
+
+
+def test_a_process_takes_what_was_estimated_and_heeds_what_all_may_have(ask_all, talker, monkeypatch):
+    folder, variant = talker
+    monkeypatch.chdir(folder)
+
+    def work(most_mb):
+        async def load(engine):
+            process = await engine.model(str(variant))
+            found.append(process.ready.result().memory_mb)
+            assert found[-1] == pytest.approx(room.estimate_mb(variant, None, most_mb), rel=0.2)
+
+        return load
+
+    found = list[float]()
+    for most_mb in (1e6, 200):
+        ask_all(work(most_mb), command=None, estimate=None, max_memory_mb=most_mb)
+    assert found[1] < found[0]
 
 
 def test_a_damaged_model_is_told_by_its_process_in_one_line(ask_all, talker, monkeypatch):

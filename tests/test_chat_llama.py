@@ -7,8 +7,8 @@ from tiny_gguf import CONTEXT, VOCABULARY, make_checkpoint
 from transformers import Gemma2Config, Gemma2ForCausalLM, MambaConfig, MambaForCausalLM
 
 from benchmarks.ties import Difference, first_difference
+from tradeoffs.chat import room
 from tradeoffs.chat.messages import Asked, Ended
-from tradeoffs.chat.worker import llama, llama_apart
 from tradeoffs.chat.worker.answer import Answer
 from tradeoffs.chat.worker.decoder import NoRoomError
 from tradeoffs.chat.worker.llama import LlamaDecoder
@@ -20,7 +20,6 @@ from tradeoffs.chat.worker.sampling import Sampler
 from tradeoffs.chat.worker.text import Text
 from tradeoffs.convert.gguf_converter import convert
 from tradeoffs.evaluate.runtime import Target
-from tradeoffs.llama_cpp import runtime as llama_cpp_runtime
 from tradeoffs.llama_cpp.context import SEQUENCES
 from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
 
@@ -182,7 +181,7 @@ def test_a_sequence_may_take_the_whole_cache_although_one_that_ended_is_worth_ke
 @BOTH
 def test_hundreds_of_sequences_come_and_go(opened, runtime, cells, monkeypatch):
     """More than there is room for, in any order, most going on from others."""
-    monkeypatch.setattr(llama_apart, "KEPT_BYTES", 40 * PAGE)
+    monkeypatch.setattr(room, "KEPT_BYTES", 40 * PAGE)
     decoder, random = opened(cells and 2048), np.random.default_rng(0)
     texts, growing = [ids(at, 150) for at in range(6)], {}
     checked = reused = 0
@@ -279,11 +278,11 @@ def test_answers_that_differ_by_more_than_rounding_are_no_tie(opened, runtime):
 
 def test_a_context_that_memory_does_not_hold_is_shortened(monkeypatch, opened):
     assert opened(None).context == CONTEXT
-    monkeypatch.setattr(llama, "APART_BYTES", 0)
+    monkeypatch.setattr(room, "APART_BYTES", 0)
     assert opened(None).context == CONTEXT
-    monkeypatch.setattr(llama_cpp_runtime, "HOST_BATCH", 1)
+    monkeypatch.setattr(room, "HOST_BATCH", 1)
     token = 2 * 2 * 2 * 128  # bytes of float16 keys and values in two layers with two heads of 64 numbers
-    monkeypatch.setattr(llama, "SHARED_BYTES", 550 * token)
+    monkeypatch.setattr(room, "SHARED_BYTES", 550 * token)
     assert opened(None).context == 550
 
 

@@ -3,9 +3,12 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tradeoffs.base.demo_model import train_tokenizer
@@ -351,3 +354,17 @@ def test_llama_cpps_process_reads_a_tokenizer_without_torch(made):
         files.write_json(variant.facts, {"max_new_tokens": LIMIT})
         ran = subprocess.run(command, capture_output=True, text=True, check=True)
         assert json.loads(ran.stdout) == [made().of(asked("A bond?")).ids, torch] and not ran.stderr
+
+
+@pytest.mark.parametrize(("form", "fails"), [("q4_0", True), ("bf16", False)])
+def test_a_template_does_not_take_the_memory_of_torch(monkeypatch, form, fails):
+    monkeypatch.setattr(chat_templates, "MEMORY", 1 << 30)
+    chat_prompts.let_templates_take(Variant.parse(f"m-d-lora-{form}"), 8000)
+
+    class Tokenizer:
+        def apply_chat_template(self, *_, **__):
+            with ThreadPoolExecutor() as beside:  # a thread that computes meanwhile
+                return f"{beside.submit(np.empty, 3 << 29, np.uint8).result().size}"
+
+    with pytest.raises(UserError, match="memory") if fails else nullcontext():
+        assert chat_templates.rendered(Tokenizer(), []) == f"{3 << 29}"

@@ -25,10 +25,13 @@ from tradeoffs.plumbing import cli
 def main(names: Sequence[str], serve: bool, max_memory: float | None, **given: Any) -> None:
     options.check(names, serve, given)
     if serve:
+        from tradeoffs.chat.engine import require_room
         from tradeoffs.chat.server.serving import serve as serve_these
 
         host, port = given["host"] or options.HOST, given["port"] or 0
-        serve_these(variants.chosen(names), host, port, given["token_file"], max_memory)
+        talkers = variants.chosen(names)
+        require_room(talkers, max_memory)
+        serve_these(talkers, host, port, given["token_file"], max_memory)
         return
     settings = options.settings(given)
     code = talk(names, settings, max_memory, given)
@@ -39,8 +42,9 @@ def main(names: Sequence[str], serve: bool, max_memory: float | None, **given: A
 def talk(names: Sequence[str], settings: Settings, max_memory: float | None, given: dict[str, Any]) -> int:
     """The exit code of a chat."""
     talkers = variants.chosen(names)
-    from tradeoffs.chat.engine import Engine
+    from tradeoffs.chat.engine import Engine, require_room
 
+    require_room(talkers, max_memory)
     screen = Screen.of_this_process()
     shown = Lines() if given["json"] else screen
     chat = Chat(talkers, settings, lambda: Engine(max_memory), shown, commands.execute)

@@ -18,8 +18,9 @@ from itertools import count
 from tradeoffs.chat import room, variants
 from tradeoffs.chat.inbox import Inbox
 from tradeoffs.chat.messages import Asked, Begun, Ended, Failed, Queued, Ready, Said
-from tradeoffs.chat.models import CLOSED, Model, Models
+from tradeoffs.chat.models import CLOSED, Model, Models, TooLargeError, check_size
 from tradeoffs.chat.process import COMMAND, Process
+from tradeoffs.chat.variants import Talker
 from tradeoffs.plumbing.errors import UserError
 
 WAITING = 256  # questions of a model that wait at most
@@ -50,11 +51,12 @@ class Engine:
         self,
         max_memory_mb: float | None = None,
         waiting: int = WAITING,
-        command: Sequence[str] = COMMAND,
+        command: Sequence[str] | None = None,
         estimate: Callable[[str], float] | None = None,
     ) -> None:
         most_mb = room.limit_mb() if max_memory_mb is None else max_memory_mb
-        self._models = Models(most_mb, command, estimate or _estimate)
+        command = command or (*COMMAND, "--memory", f"{most_mb:.0f}")
+        self._models = Models(most_mb, command, estimate or (lambda variant: _estimate(variant, most_mb)))
         self._waiting = waiting
         self._inboxes: dict[str, Inbox] = {}  # of all answers that have not ended
         self._numbers = count()
@@ -66,10 +68,10 @@ class Engine:
         if refused := self._refused(model, name):
             yield refused
             return
-        inbox, process = self._inboxes.setdefault(name, Inbox()), None
+        inbox, process = Inbox(), None
+        self._inboxes[name] = model.inboxes[name] = inbox
         late = Failed(name, "late", f"{asked.variant}: no answer within {asked.seconds:g} s")
         timer = asyncio.get_running_loop().call_later(asked.seconds + LATE, inbox.put, late)
-        model.answers += 1
         try:
             async with asyncio.timeout(asked.seconds):
                 process = await self._models.loaded(model)
@@ -85,12 +87,13 @@ class Engine:
                         return
         except TimeoutError:
             yield replace(late, message=f"{late.message}: it could not be loaded in that time")
+        except TooLargeError as error:
+            yield Failed(name, "too_large", str(error))
         except UserError as error:
             yield Failed(name, "stopped" if self._models.closed else "unloaded", str(error))
         finally:
             timer.cancel()
-            model.answers -= 1
-            del self._inboxes[name]
+            del self._inboxes[name], model.inboxes[name]
             if process:
                 process.forget(name)
                 model.used = time.monotonic()
@@ -136,7 +139,18 @@ class Engine:
         return Failed(name, "busy", said, retry)
 
 
-def _estimate(variant: str) -> float:
+def require_room(talkers: Sequence[Talker], max_memory_mb: float | None) -> None:
+    """Raises UserError for one that can never be loaded, as far as that is known before it is."""
+    most_mb = room.limit_mb() if max_memory_mb is None else max_memory_mb
+    for talker in talkers:
+        check_size(str(talker), _size(talker, most_mb), most_mb, estimated=True)
+
+
+def _estimate(variant: str, most_mb: float) -> float:
     """Raises UserError for what is no variant of the run list."""
     (known,) = variants.chosen([variant])
-    return room.estimate_mb(known.variant, known.numbers.get("peak_memory_mb"))
+    return _size(known, most_mb)
+
+
+def _size(talker: Talker, most_mb: float) -> float:
+    return room.estimate_mb(talker.variant, talker.numbers.get("peak_memory_mb"), most_mb)

@@ -13,10 +13,10 @@ from typing import Any, ClassVar, Literal
 
 Reason = Literal["stop", "length", "left", "time"]  # why an answer ended; left: nobody waits for it any more
 # Why there is none. invalid, too_long: what was asked cannot be answered. busy: too many wait. late: not within the
-# seconds that were asked for, be it that the model hangs. unloaded: the model cannot be loaded. broken: it computes no
-# numbers, or its cache has no room although it should. died: its process ended in the middle; the next question starts
-# another. stopped: the engine was closed.
-Fault = Literal["invalid", "too_long", "busy", "late", "unloaded", "broken", "died", "stopped"]
+# seconds that were asked for, be it that the model hangs. unloaded: the model cannot be loaded. too_large: it never can
+# be, in the memory that all models may have. broken: it computes no numbers, or its cache has no room although it
+# should. died: its process ended in the middle; the next question starts another. stopped: the engine was closed.
+Fault = Literal["invalid", "too_long", "busy", "late", "unloaded", "too_large", "broken", "died", "stopped"]
 
 
 @dataclass(frozen=True)

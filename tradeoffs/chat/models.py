@@ -6,13 +6,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
+from tradeoffs.chat.inbox import Inbox
 from tradeoffs.chat.messages import Ready
 from tradeoffs.chat.process import Process
 from tradeoffs.plumbing.errors import UserError
 
 TRIES = 3  # of loading a model, where others take its place at once, or it ends at once
 RECENT = 60.0  # seconds of answers that tell how long a queue takes
+LOADING = 900.0  # seconds that it may take to load: what a disk reads in that time fits in no memory
 CLOSED = "the chat is closed"
+
+
+class TooLargeError(UserError):
+    """A model that can never be loaded in the memory that all may have."""
 
 
 class Model:
@@ -23,10 +29,11 @@ class Model:
         self.process: Process | None = None
         self.loading: asyncio.Task[None] | None = None
         self.estimate_mb: float | None = None  # what it takes, as far as that is known
+        self.estimated = True  # it was never loaded
         self.wanted = 0  # how many wait for it to be loaded
         self.leaving = False  # others need its memory: it takes no more questions
         self.used = 0.0  # when it was loaded, or its last answer ended
-        self.answers = 0  # that have not ended, those that wait for it to be loaded among them
+        self.inboxes: dict[str, Inbox] = {}  # of answers that somebody reads, or waits for it to be loaded
         self.ends: deque[float] = deque(maxlen=64)  # when answers ended
 
     @property
@@ -60,7 +67,7 @@ class Model:
 
     @property
     def waiting(self) -> int:
-        return self.answers - self.running
+        return sum(not (inbox.begun or inbox.ended) for inbox in self.inboxes.values())
 
     def patience(self) -> int:
         """Seconds after which a queue as long as now has been worked off, by the recent pace."""
@@ -129,28 +136,34 @@ class Models:
             if self.closed or model.ready:
                 return
             if model.estimate_mb is None:
-                model.estimate_mb = await asyncio.to_thread(self._estimate, model.variant)
-            self._check(model, model.estimate_mb)
+                model.estimate_mb = await asyncio.to_thread(self._estimated, model.variant)
+            check_size(model.variant, model.estimate_mb, self.most_mb, model.estimated)
             await self._make_room(model, model.estimate_mb)
             process = model.process = Process(model.variant)
             await process.start(self._command)
+            process.ended.add_done_callback(lambda _: self._changed.set())
         try:
-            await asyncio.shield(process.ready)
-            model.used, model.estimate_mb = time.monotonic(), process.memory_mb
-            self._check(model, model.estimate_mb)
-        except UserError:
+            async with asyncio.timeout(LOADING):
+                await asyncio.shield(process.ready)
+            model.used, model.estimate_mb, model.estimated = time.monotonic(), process.memory_mb, False
+            check_size(model.variant, model.estimate_mb, self.most_mb, model.estimated)
+        except (UserError, TimeoutError) as error:
             await process.close()
+            if isinstance(error, TimeoutError):
+                raise UserError(f"{model.variant}: it was not loaded in {LOADING:.0f} seconds") from error
             raise
         finally:
             self._changed.set()
         await self._shrink()
 
-    def _check(self, model: Model, takes_mb: float) -> None:
-        if takes_mb > self.most_mb:
-            raise UserError(
-                f"{model.variant} takes {takes_mb:.0f} MB, and all models may have {self.most_mb:.0f} MB "
-                "together; allow more (--max-memory), or take a smaller variant"
-            )
+    def _estimated(self, variant: str) -> float:
+        """Raises UserError, whatever is wrong with what it reads: who waits is told."""
+        try:
+            return self._estimate(variant)
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(f"{variant}: what it takes cannot be told ({type(error).__name__}: {error})") from error
 
     async def _make_room(self, model: Model, needed: float) -> None:
         """Ends models that were not used for longest until there are `needed` MB. One that answers ends what it has
@@ -188,3 +201,13 @@ class Models:
     def _by_use(self) -> list[Model]:
         """That have a process, the one that was not used for longest first."""
         return sorted((model for model in self if model.alive), key=lambda model: model.used)
+
+
+def check_size(variant: str, takes_mb: float, most_mb: float, estimated: bool) -> None:
+    """Raises TooLargeError."""
+    if takes_mb > most_mb:
+        takes = f"about {takes_mb:.0f} MB (estimated)" if estimated else f"{takes_mb:.0f} MB"
+        raise TooLargeError(
+            f"{variant} takes {takes}, and all models may have {most_mb:.0f} MB together; "
+            "allow more (--max-memory), or take a smaller variant"
+        )

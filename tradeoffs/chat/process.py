@@ -75,7 +75,8 @@ class Process:
             theirs.close()
         self.alive = self.open = True
         self._said = ""
-        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._listen())]
+        self.ended = asyncio.create_task(self._read())  # done once it has no memory any more
+        self._tasks = [self.ended, asyncio.create_task(self._listen())]
 
     @property
     def pid(self) -> int:

@@ -70,7 +70,7 @@ class Fields:
         return self.take(name, default, lambda value: _number(value) and 0 <= value <= most, f"0 to {most:g}")
 
     def count(self, name: str, low: int, high: int) -> int | None:
-        expected = f"a whole number from {low} to {high}"
+        expected = f"a whole number from {low} " + (f"to {high}" if high < 1 << 30 else "on, as the context allows")
         return self.take(name, None, lambda value: _whole(value) and low <= value <= high, expected)
 
     def done(self) -> None:
@@ -120,7 +120,7 @@ def completion(body: dict[str, Any], known: Collection[str]) -> Wanted:
 
 def _asked(fields: Fields, variant: str, logprobs: int | None, most: int | None, **prompt: Any) -> Asked:
     """What both have in common."""
-    tokens = fields.count("max_tokens", 1, 1 << 30)
+    tokens = fields.count("max_tokens", 0 if prompt.get("echo") else 1, 1 << 30)
     if most and tokens and most != tokens:
         raise RequestError(400, "max_tokens: max_completion_tokens says something else", "max_tokens")
     temperature, top_p = fields.number("temperature", 0.0, 2.0), fields.number("top_p", 1.0, 1.0)

@@ -13,6 +13,7 @@ TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_e
 STATUS = {
     "invalid": 400,
     "too_long": 400,
+    "too_large": 400,  # no 5xx, which clients try again
     "late": 408,
     "busy": 429,
     "broken": 500,

@@ -86,7 +86,7 @@ class Reply:
             text = self._prompt(at, ended) + ended.text
             said = {"message": {"role": "assistant", "content": text}} if self._chat else {"text": text}
             found = [*ended.prompt_logprobs, *self._logprobs[at]]
-            if self._asked[at].echo and not self._logprobs[at]:
+            if self._asked[at].echo and not self._logprobs[at] and self._asked[at].max_tokens != 0:
                 found.append(
                     Logprob("", None)
                 )  # clients take the last one for the answer's: none of the prompt is lost

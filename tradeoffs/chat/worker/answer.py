@@ -93,6 +93,8 @@ class Answer:
     def rest(self) -> Said | None:
         """What was held back, where there is some and nothing comes any more."""
         text = self.text.rest()
+        if self.text.stopped and self.reason == "length":
+            self.reason = "stop"
         return Said(self.id, text, len(self.text.ids)) if text else None
 
     def end(self, now: float) -> Ended:

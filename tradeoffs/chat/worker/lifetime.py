@@ -20,7 +20,10 @@ SOONER = "500"  # proc_pid_oom_score_adj(5), of -1000 to 1000: than who started 
 
 def set_up() -> None:
     """To be called first: for the whole life of the process."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an image of its memory would hold what was written
+    # An image of its memory would hold what was written. 1, since where a program gets the image, it does so at 0, too:
+    # core(5), "Piping core dumps to a program".
+    with suppress(ValueError):  # it is 0, and can be no more
+        resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     sys.excepthook = _hook
     threading.excepthook = lambda found: _hook(found.exc_type, found.exc_value, found.exc_traceback)
     with suppress(AttributeError, OSError):  # only Linux has it

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -16,11 +16,13 @@ from tradeoffs.llama_cpp.context import DECODE_TOKENS
 from tradeoffs.llama_cpp.native import llama_cpp
 from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
 
-PLACES = (32, 16, 8)  # answers that grow at a time: as many of these as have room for a whole context each
-APART_BYTES = 2e9  # of keys and values at most, if each has such room
-APART_SHARE = 1 / 8  # and of the memory that models may have together
-SHARED_BYTES = 2e9  # if all share one: a model whose context takes more gets a shorter one
 ROW = 256  # llama.cpp rounds a cache up to as many tokens
+SHAPE = (  # what `room.bytes_per_token` goes by
+    llama_cpp.llama_model_n_layer,
+    llama_cpp.llama_model_n_embd,
+    llama_cpp.llama_model_n_head,
+    llama_cpp.llama_model_n_head_kv,
+)
 
 
 class Sequences(Protocol):
@@ -50,24 +52,24 @@ class LlamaDecoder(LlamaCppRuntime):
 
     step_tokens = DECODE_TOKENS
 
-    def __init__(self, path: Path, cells: int | None = None) -> None:
-        """`cells`: tokens that all sequences share. None: each has a whole context for itself, where there is
-        memory for that; else they share as many as an evaluation's batch has, or a whole context where that is more
-        and fits into SHARED_BYTES."""
+    def __init__(self, path: Path, cells: int | None = None, most_mb: float | None = None) -> None:
+        """`cells`: tokens that all sequences share. None: each has a whole context for itself, where `most_mb`, which
+        all models may have together, has room for that; else they share `room.shared_tokens`."""
         super().__init__(path, "auto")
-        token = _bytes_per_token(self._model)
+        token = room.bytes_per_token(*(read(self._model) for read in SHAPE))
         recurrent = llama_cpp.llama_model_is_recurrent(self._model) or llama_cpp.llama_model_is_hybrid(self._model)
         window = llama_cpp.llama_model_n_swa(self._model)
         context = -(-self.context // ROW) * ROW
+        most_mb = room.limit_mb() if most_mb is None else most_mb
         self._cache = Kept(self._model, path, cores.threads())
         self._sequences: Sequences
-        most = min(APART_BYTES, APART_SHARE * room.limit_mb() * 1e6) / (context * token)
-        places = next((places for places in PLACES if places <= most), None)
-        self.places = places or PLACES[0]
+        places = room.places(context, token, most_mb)
+        self.places = places or room.PLACES[0]
         if cells is None and not recurrent and places:
-            self._sequences = Apart(self._cache, places, context, window)
+            kept = room.kept_bytes(context * token, most_mb)
+            self._sequences = Apart(self._cache, places, context, window, kept)
         else:
-            count = cells or max(self.batch_tokens, min(self.context, int(SHARED_BYTES / token)))
+            count = cells or room.shared_tokens(self.context, token)
             self.context = min(self.context, count)
             self._sequences = Shared(self._cache, count, recurrent, window)
 
@@ -105,10 +107,3 @@ class LlamaDecoder(LlamaCppRuntime):
             return self._append(parts, every, wanted)
         self._sequences.grown(parts)
         return logits
-
-
-def _bytes_per_token(model: Any) -> float:
-    """Of float16 keys and values in all layers, all heads counted as those of the first."""
-    heads, kv_heads = llama_cpp.llama_model_n_head(model), llama_cpp.llama_model_n_head_kv(model)
-    shared = kv_heads / heads if heads and kv_heads else 1
-    return 2 * 2 * llama_cpp.llama_model_n_layer(model) * llama_cpp.llama_model_n_embd(model) * shared

@@ -13,7 +13,6 @@ import numpy as np
 from tradeoffs.chat.worker.llama_cache import Held, Kept
 
 PAGE = 1 << 16  # bytes
-KEPT_BYTES = 256e6  # of what has ended: some hundred conversations of a small model
 
 
 class Pages:
@@ -51,11 +50,11 @@ class Ended(Held):
 class Apart:
     """See `Sequences`. A place is a slot. The lowest ones are taken: llama.cpp computes what lies in a row at once."""
 
-    def __init__(self, cache: Kept, places: int, context: int, window: int) -> None:
-        """`window`: tokens that the model looks back; 0: all."""
+    def __init__(self, cache: Kept, places: int, context: int, window: int, kept: float) -> None:
+        """`window`: tokens that the model looks back; 0: all. `kept`: bytes of what has ended."""
         self._cache, self._places, self._window = cache, places, window
         cache.open(places * context, places, unified=False)
-        self._pages = Pages(KEPT_BYTES)
+        self._pages = Pages(kept)
         self.held: dict[int, Held] = {}  # by slot: what grows
         self.ended: OrderedDict[int, Ended] = OrderedDict()  # the longest unused first
         self._numbers = count()

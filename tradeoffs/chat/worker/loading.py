@@ -12,8 +12,10 @@ from tradeoffs.formats.names import PRECISIONS, QUANTS
 from tradeoffs.plumbing.errors import UserError, near
 
 
-def load(variant: Variant) -> Decoder:
-    """Raises UserError where there is no such variant, where its files are not there, or not what was made."""
+def load(variant: Variant, most_mb: float | None = None) -> Decoder:
+    """`most_mb`: memory of all models together; None: a share of the machine's.
+
+    Raises UserError where there is no such variant, where its files are not there, or not what was made."""
     formats = (TRAINED, *PRECISIONS, *QUANTS)
     if variant.format not in formats:
         raise UserError(f"{variant}: no format {variant.format!r}{near(variant.format, formats)}")
@@ -25,7 +27,7 @@ def load(variant: Variant) -> Decoder:
         from tradeoffs.chat.worker.llama import LlamaDecoder
 
         files.require_unchanged(variant.gguf)
-        return LlamaDecoder(variant.gguf)
+        return LlamaDecoder(variant.gguf, most_mb=most_mb)
     return _of_transformers(variant, facts)
 
 

@@ -232,6 +232,13 @@ def spare_torch(variant: Variant) -> None:
         modules["torch"] = None  # what importlib takes for not to be found
 
 
+def let_templates_take(variant: Variant, most_mb: float) -> None:
+    """A template's limit of memory is one of the whole process: where torch computes beside it, what that takes
+    meanwhile must not fail. So there it is what all models may have, `most_mb`, if that is more."""
+    if variant.format not in QUANTS:
+        chat_templates.MEMORY = max(chat_templates.MEMORY, int(most_mb * 1e6))
+
+
 def _max_tokens(variant: Variant) -> int:
     """As many as an evaluated answer has had at most, or would have."""
     found = files.read_facts(variant.facts) if variant.facts.is_file() else {}

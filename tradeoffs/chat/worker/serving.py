@@ -6,9 +6,10 @@ import time
 
 from tradeoffs.chat.messages import Asked, Failed, Ready
 from tradeoffs.chat.worker import lifetime
+from tradeoffs.chat.worker.answer import Answer
 from tradeoffs.chat.worker.decoder import Decoder
 from tradeoffs.chat.worker.gathered import Gathered
-from tradeoffs.chat.worker.loop import Answer, Loop
+from tradeoffs.chat.worker.loop import Loop
 from tradeoffs.chat.worker.pipe import Pipe
 from tradeoffs.chat.worker.prompts import Prompts, TooLongError
 from tradeoffs.chat.worker.sampling import Sampler

@@ -47,9 +47,12 @@ class Text:
         return self._say(len(self._held) - max((_overlap(self._held, stop) for stop in self._stops), default=0))
 
     def rest(self) -> str:
-        """What was held back, where no more tokens come."""
-        self._held = self.whole[self._said :]
-        return self._say(len(self._held))
+        """What was held back, where no more tokens come; `stopped` if a stop was in it."""
+        text, whole = self._decoded(self.ids), self.whole
+        self._held = whole[self._said :]
+        said = self._say(len(self._held))
+        self.stopped = self.stopped or len(whole) < len(text)
+        return said
 
     def piece(self, token: int) -> str:
         """One token by itself, with the space before it, special ones written out."""
