@@ -24,6 +24,7 @@ from tradeoffs.common import cores
 from tradeoffs.common.cells import Variant
 from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
 from tradeoffs.measure.speed import undisturbed
+from tradeoffs.plumbing import cli
 
 STEPS = 24  # of a batch, as many as `evaluate.cost.decode_tokens` of the default
 
@@ -70,4 +71,6 @@ def speeds(runtime: LlamaCppRuntime, ids: list[int], sequences: int) -> dict[str
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    options = cli.parser()
+    options.add_argument("name", metavar="VARIANT")
+    cli.command(main, options)

@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass, field
 from itertools import cycle
 from typing import Any
 
+from tradeoffs.plumbing import cli
+
 # Of a chunk that holds text, and not only a role.
 FIRST = re.compile(rb'"(?:content|text)": ?"(?!")')
 LAST = b"\r\n0\r\n\r\n"  # a body in chunks ends (RFC 9112, 7.1)
@@ -265,4 +267,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    cli.command(main)

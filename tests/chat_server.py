@@ -1,6 +1,7 @@
 """The chat's server on loopback, with an engine that says what a test wants, and requests byte by byte."""
 
 import asyncio
+import http.client
 import json
 import socket
 import threading
@@ -139,6 +140,14 @@ def read(connection: socket.socket) -> Reply:
     if headers.get("transfer-encoding") == ["chunked"]:
         body = _unchunked(body)
     return Reply(int(first.split()[1]), headers, body)
+
+
+def kept(connection: socket.socket, request: bytes) -> Reply:
+    """What comes back to a request whose connection is kept open; not of a stream."""
+    connection.sendall(request.replace(b"Connection: close\r\n", b"", 1))
+    reply = http.client.HTTPResponse(connection)
+    reply.begin()
+    return Reply(reply.status, {}, reply.read())
 
 
 def _unchunked(body: bytes) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 
 import openai
 import pytest
-from chat_server import KNOWN, NAME, OTHER, QUESTION, TOKEN, Script, events, running
+from chat_server import KNOWN, NAME, OTHER, QUESTION, TOKEN, Script, events, read, running
 
 from benchmarks import chat_models, chat_servers, ggufs
 from tradeoffs.chat import page
@@ -51,7 +51,7 @@ def test_a_conversation_and_all_that_it_can_ask_for():
             {"role": "developer", "content": "Be brief."},
             {"role": "user", "content": [{"type": "text", "text": "What is "}, {"type": "text", "text": "7 and 1?"}]},
             {"role": "assistant", "content": "8", "refusal": None, "tool_calls": []},
-            {"role": "user", "content": "Sure?"},
+            {"role": "user", "content": "Sure?", "name": "me"},
         ],
         "tradeoffs": {"window": 2},
     }
@@ -105,6 +105,8 @@ def test_what_clients_send_unasked_is_let_through():
     ("more", "param"),
     [
         ({"n": 2}, "n"),
+        ({"n": True}, "n"),
+        ({"frequency_penalty": False}, "frequency_penalty"),
         ({"tools": [{"type": "function", "function": {"name": "f"}}]}, "tools"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"response_format": {"type": "json_object"}}, "response_format"),
@@ -141,7 +143,7 @@ def test_what_clients_send_unasked_is_let_through():
         ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
         ({"messages": [{"role": "user"}]}, "messages[0].content"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
-        ({"messages": [{"role": "user", "content": "x", "name": "me"}]}, "messages[0].name"),
+        ({"messages": [{"role": "user", "content": "x", "name": 5}]}, "messages[0].name"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages[0].content[0]"),
     ],
 )
@@ -246,6 +248,19 @@ def test_several_completions(client, server):
     for chunk in client.completions.create(model=NAME, prompt=["One", "two"], stream=True):
         texts[chunk.choices[0].index] += chunk.choices[0].text
     assert set(texts.values()) == {"It is 8."}
+
+
+def test_where_the_tokens_of_a_stream_stand_is_as_in_the_whole(server):
+    """Of a character that has not come to its end, too."""
+    tokens = [("", "\ufffd"), ("\u00e9", "\ufffd"), (" b", " b")]
+    said = [Said("", text, at, (Logprob(token, -0.5),)) for at, (text, token) in enumerate(tokens, 1)]
+    server.script.says = [*said, Ended("", "stop", "\u00e9 b", 5, 0, 3, 0.1, 0.2, 0.3, 1.0)]
+    ask = {"path": "/v1/completions", "messages": None, "prompt": "One", "logprobs": 1}
+    whole = server.ask(**ask).json()["choices"][0]["logprobs"]["text_offset"]
+    chunks = [event["choices"][0] for event in events(server.ask(**ask, stream=True).body)[:-1]]
+    assert (
+        [at for chunk in chunks if chunk["logprobs"] for at in chunk["logprobs"]["text_offset"]] == whole == [0, 1, 2]
+    )
 
 
 @pytest.mark.parametrize("ends_at_once", [True, False])
@@ -353,6 +368,34 @@ def test_who_gets_no_end_in_time_is_told_so(server, monkeypatch):
     server.script.wait_for(server.script.left, 2)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_request_of_many_prompts_leaves_places_to_others(server, stream):
+    server.script.says, most = [None, "8."], streams.AT_ONCE
+    with server.connect() as connection:
+        body = QUESTION | {"messages": None, "prompt": ["One"] * 20, "stream": stream}
+        connection.sendall(server.post(json.dumps(body).encode(), path="/v1/completions"))
+        server.script.wait_for(server.script.asked, most)
+        assert server.send(server.head()).status == 200
+        assert len(server.script.asked) == most
+        server.script.held.set()
+        assert read(connection).status == 200
+    assert len(server.script.asked) == 20
+
+
+def test_a_stream_that_waits_says_so_and_openais_client_passes_over_it(client, server, monkeypatch):
+    monkeypatch.setattr(streams, "ALIVE_SECONDS", 0.01)
+    server.script.says = [None, "8."]
+    with server.connect() as connection:
+        connection.sendall(server.post(json.dumps(QUESTION | {"stream": True}).encode()))
+        said = b""
+        while streams.ALIVE.encode() not in said:
+            said += connection.recv(1 << 16)
+    server.script.wait_for(server.script.left, 1)
+    found = client.chat.completions.create(model=NAME, messages=MESSAGES, stream=True)  # begins with a comment
+    server.script.held.set()
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in found) == "8."
+
+
 def test_what_is_ready_together_is_one_write():
     """An engine that is faster than the network does not pay for each token."""
     script, sent = Script(says=["x"] * 100), []
@@ -381,12 +424,12 @@ def test_the_list_of_models(client):
             "label": "chat",
             "text": False,
             "recommended": True,
-            "picked": True,
+            "picked": 1,
             "loaded": False,
         },
         **{"context": None, "numbers": {"size_mb": 4.2}, "metric": "test_f1", "cost": "size_mb"},
     }
-    assert (models[OTHER]["label"], models[OTHER]["picked"]) == ("completion", False)
+    assert (models[OTHER]["label"], models[OTHER]["picked"]) == ("completion", None)
     assert client.models.retrieve(OTHER).id == OTHER
 
 
@@ -416,6 +459,8 @@ def test_votes_are_kept_and_counted(server):
     wrong = server.send(server.post(json.dumps(vote | {"better": "both"}).encode(), path="/votes"))
     assert wrong.status == 400
     assert "better" in wrong.json()["error"]["message"]
+    unknown = server.send(server.post(json.dumps(vote | {"left": "x-y-z-w"}).encode(), path="/votes"))
+    assert unknown.status == 400 and "no variant of the run list" in unknown.json()["error"]["message"]
 
 
 # Start and end

@@ -2,13 +2,13 @@
 
 import json
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
-from chat_server import NAME, QUESTION, TOKEN, Reply, Server, read, running
+from chat_server import NAME, QUESTION, TOKEN, Reply, Script, Server, kept, read, running
 
-from tradeoffs.chat.server import connections, guard
+from tradeoffs.chat.server import connections, guard, serving
 from tradeoffs.chat.server.bodies import MOST
 
 SECURITY = Path(__file__).parents[1] / "docs" / "security.md"
@@ -165,15 +165,15 @@ ATTACKS = {
 def test_it_is_refused(what, server, capfd):
     request, status = ATTACKS[what]
     reply = server.send(request(server))
-    assert reply.status == status, reply
-    refused(reply)
+    refused(reply, status)
     assert not server.script.asked
     assert capfd.readouterr() == ("", "")
     assert server.send(server.head()).status == 200  # and it serves others as before
 
 
-def refused(reply: Reply) -> None:
+def refused(reply: Reply, status: int) -> None:
     """As clients of OpenAI's API expect it, with the same headers as everything."""
+    assert reply.status == status, reply
     assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
     for name, value in guard.HEADERS:
         assert reply.headers[name.decode()] == [value.decode()]
@@ -182,30 +182,41 @@ def refused(reply: Reply) -> None:
     assert TOKEN.encode() not in reply.body and b"Traceback" not in reply.body
 
 
-def test_a_second_request_in_the_same_bytes_needs_its_own_token(server):
-    first = server.post(ASKED).replace(b"Connection: close\r\n", b"")
-    server.script.says, before = ["8."], len(server.script.asked)
-    with server.connect() as connection:
-        connection.sendall(first + server.head("GET /v1/models HTTP/1.1", token=None))
-        said = b""
-        while piece := connection.recv(1 << 16):
-            said += piece
-    assert said.count(b"HTTP/1.1 ") == 2
-    assert b"HTTP/1.1 200" in said and b"HTTP/1.1 401" in said
-    assert len(server.script.asked) == before + 1
-    server.script.asked.clear()
+@pytest.mark.parametrize("second", [SMUGGLED, b"\0 is no request"])
+def test_a_second_request_before_the_answer_to_the_first_ends_both(second, capfd):
+    """Else nobody would see that the client has left, and a refusal could stand in the middle of an answer."""
+    streamed = json.dumps(QUESTION | {"stream": True}).encode()
+    with running(Script(says=["It ", None, "is"])) as server, server.connect() as connection:
+        first = server.post(streamed).replace(b"Connection: close\r\n", b"")
+        connection.sendall(first)
+        begun = b""
+        while b"It " not in begun:
+            begun += connection.recv(1 << 16)
+        connection.sendall(second)
+        assert not connection.recv(1 << 16)
+        server.script.wait_for(server.script.left, 1)
+        refused(server.send(first + second), 400)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_who_sends_no_more_has_left(capfd):
+    """A client that has closed one direction alone cannot be told from one that is gone."""
+    with running(Script(says=["x"] * 20 + [None])) as server:
+        with server.connect() as connection:
+            connection.sendall(server.post(json.dumps(QUESTION | {"stream": True}).encode()))
+            connection.shutdown(socket.SHUT_WR)
+            read(connection)
+        if server.script.asked:
+            server.script.wait_for(server.script.left, 1)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_body_of_what_is_refused_is_no_request(server):
     """Whatever stands in it is not read as the next one."""
     body = server.head("GET /v1/models HTTP/1.1")
     with server.connect() as connection:
-        connection.sendall(
-            server.post(body, kind="text/plain").replace(b"Connection: close\r\n", b"", 1) + server.head()
-        )
-        said = read(connection)
-    assert said.status == 415
-    assert said.body.count(b"HTTP/1.1 ") == 1  # that of the request behind it
+        assert kept(connection, server.post(body, kind="text/plain")).status == 415
+        assert kept(connection, server.head("GET /health HTTP/1.1")).json() == {"status": "ok"}
 
 
 SLOW = {
@@ -227,7 +238,15 @@ def test_who_is_slow_is_cut_off(what, hasty):
     assert not hasty.script.asked
 
 
-def test_a_long_head_is_cut_off(server):
+def test_a_long_head_is_refused(server):
+    first = b"GET / HTTP/1.1\r\nX: "
+    with server.connect() as connection:
+        connection.sendall(first + b"x" * (connections.HEAD_BYTES + 1 - len(first)))
+        refused(read(connection), 431)
+
+
+def test_who_goes_on_with_a_long_head_is_cut_off(server):
+    """And reads why, or not: what is sent to a closed connection takes away what came from it."""
     with server.connect() as connection:
         connection.sendall(b"GET / HTTP/1.1\r\n")
         with suppress(BrokenPipeError, ConnectionResetError):
@@ -246,26 +265,45 @@ def test_who_takes_nothing_is_cut_off_and_holds_up_nobody(hasty):
         hasty.script.wait_for(hasty.script.left, 1)
 
 
-def test_more_connections_than_there_may_be_are_refused(server, monkeypatch):
+def test_more_answers_at_a_time_than_there_may_be_connections_are_refused(monkeypatch):
     monkeypatch.setattr(connections, "MOST", 3)
-    held = [server.connect() for _ in range(3)]
-    try:
-        for connection in held:
-            connection.sendall(server.head("GET /health HTTP/1.1").replace(b"Connection: close\r\n", b""))
-            assert connection.recv(1 << 16).startswith(b"HTTP/1.1 200")
-        reply = server.send(b"")
-        assert reply.status == 503
-        refused(reply)
-    finally:
-        for connection in held:
-            connection.close()
+    with running(Script(says=[None])) as server, ExitStack() as held:
+        for _ in range(3):
+            held.enter_context(server.connect()).sendall(server.post(ASKED))
+        server.script.wait_for(server.script.asked, 3)
+        refused(server.send(b""), 503)
+
+
+@pytest.mark.parametrize("request_line", ["", "GET /health HTTP/1.1"])
+def test_who_has_no_token_locks_nobody_out(server, monkeypatch, request_line):
+    monkeypatch.setattr(connections, "MOST", 3)
+    with ExitStack() as held:
+        ours = held.enter_context(server.connect())
+        assert kept(ours, server.head()).status == 200
+        for _ in range(10):
+            other = held.enter_context(server.connect())
+            if request_line:
+                assert kept(other, server.head(request_line, token=None)).status == 200
+            assert server.send(server.head()).status == 200  # another connection
+        assert kept(ours, server.head()).status == 200
+
+
+def test_a_connection_that_has_shown_no_token_is_soon_ended(monkeypatch):
+    monkeypatch.setattr(serving, "STRANGER_SECONDS", 0.1)
+    with running() as server, server.connect() as stranger, server.connect() as ours:
+        assert kept(ours, server.head()).status == 200
+        assert kept(stranger, server.head("GET /health HTTP/1.1", token=None)).status == 200
+        assert not stranger.recv(1)
+        assert kept(ours, server.head()).status == 200
 
 
 # Held by the other tests of this file.
 OTHERS = dict.fromkeys(list(SLOW)[:3], "408") | {
-    "a head of any length": "431",
-    "more connections than there may be": "503",
-    **dict.fromkeys((list(SLOW)[3], "a reader who takes nothing"), "the end of the connection"),
+    "a head longer than 64 KB": "431",
+    "a second request before the first answer": "400",
+    "more answers at a time than there may be connections": "503",
+    "more connections than there may be": "the end of the oldest",
+    **dict.fromkeys((list(SLOW)[3], "a reader who takes nothing", "a head that goes on"), "the end of the connection"),
 }
 
 

@@ -29,6 +29,7 @@ from tradeoffs.common.cells import Variant
 WAIT = 10_000  # ms until something that must come is taken for missing
 TOKEN = "token-of-the-test"
 A, B, BASE, TEXT = "demo-demo-lora-q4_0", "demo-demo-full-q8_0", "demo-demo-base-f16", "demo-stories-full-q8_0"
+PICKED = [A, B, BASE]  # in this order, which is not that of the run list; two are shown
 HOLD = object()
 expect.set_options(timeout=WAIT)
 pytestmark = [pytest.mark.slow, chromium.NEEDED]
@@ -61,7 +62,7 @@ class Script:
                     yield Said("", piece, tokens)
                 elif piece is not HOLD:
                     yield piece
-                    if isinstance(piece, Failed):
+                    if isinstance(piece, Failed | Ended):
                         return
             yield Ended("", "stop", text, 40, 30, tokens, 0.0, 0.12, 0.62, 142.6)
         except BaseException:  # the client has left
@@ -101,7 +102,7 @@ def script(engine, tmp_path, monkeypatch) -> Iterator[Script]:
 def server(engine) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         host = f"127.0.0.1:{listener.getsockname()[1]}"
-        served = uvicorn.Server(serving.configured(app.made(engine, KNOWN, [A, B], {host}, TOKEN)))
+        served = uvicorn.Server(serving.configured(app.made(engine, KNOWN, PICKED, {host}, TOKEN)))
         thread = threading.Thread(target=served.run, args=([listener],), daemon=True)
         thread.start()
         yield f"http://{host}"
@@ -323,7 +324,7 @@ def test_a_vote_is_kept_and_counted(tab, script):
     tab.page.wait_for_selector("#turns > li:last-child .vote .left[aria-pressed=true]")
     tab.page.click("#votes summary")
     tab.page.wait_for_selector(".counted")
-    assert tab.texts("#counted p")[1] == "0 better, 1 worse, 1 tie; wins 0 % [0 %, 98 %]"
+    assert tab.texts("#counted p")[1] == "0 better, 1 worse, 1 tie; wins 0.0 % [0.0 %, 97.5 %]"
     with votes.VOTES.open("a") as file:
         file.write("{")
     tab.page.click("#votes summary")
@@ -406,6 +407,33 @@ def test_where_there_is_nothing_to_vote_on_names_are_not_hidden(tab, script):
     assert sorted(tab.texts(".answer h4")) == sorted([A, B])
     assert tab.texts(".answer.failed .careful") == [f"{A}: its process ended with -9"]
     tab.refused(503)
+    script.says = {}
+    tab.page.click("text=Ask again")
+    tab.page.click(".vote .left")
+    tab.page.wait_for_selector(".vote .left[aria-pressed=true]")
+    assert json.loads(votes.VOTES.read_text())["blind"] is False  # the names had been there
+
+
+def test_an_answer_that_was_cut_at_its_longest_can_be_voted_on_and_one_that_took_too_long_not(tab, script):
+    tab.page.check("#blind")
+    cut = lambda reason: Ended("", reason, "cut", 40, 30, 1, 0.0, 0.12, 0.62, 142.6)  # noqa: E731
+    script.says = {A: [cut("length")]}
+    tab.ask("who?")
+    tab.page.wait_for_selector(".vote .left")
+    assert "Cut at 1 token, the most that an answer may have." in "".join(tab.texts(".answer .state"))
+    script.says = {A: [cut("time")]}
+    tab.ask("who?")
+    turn = tab.page.locator("#turns > li:last-child")
+    assert turn.locator(".vote:visible").count() == 0
+    assert sorted(turn.locator("h4").all_inner_texts()) == sorted([A, B])
+
+
+def test_while_it_grows_tokens_are_counted_as_the_model_does(tab, script):
+    script.says = {A: [Said("", "one ", 7), HOLD]}
+    tab.ask("who?", ends=False)
+    expect(tab.page.locator(".costs .tokens")).to_have_text("7 tokens")
+    script.held.set()
+    tab.ended()
 
 
 def test_every_text_of_an_answer_stays_text(tab, script):
@@ -483,7 +511,7 @@ def test_what_can_be_operated_has_a_name_and_only_the_state_is_announced(tab, sc
 
 @pytest.mark.parametrize("tab", [{"token": "wrong"}], indirect=True)
 def test_a_wrong_token_is_said_and_the_right_address_mends_it(tab, server):
-    assert tab.page.inner_text("#trouble").startswith("The token is missing or wrong. Open the address again")
+    assert tab.page.inner_text("#trouble").startswith("The token is missing or wrong: it stands in the address")
     tab.page.goto(f"{server}/#token={TOKEN}")
     tab.page.wait_for_selector("#trouble", state="hidden")
     tab.ask("who?")
@@ -491,9 +519,25 @@ def test_a_wrong_token_is_said_and_the_right_address_mends_it(tab, server):
     tab.refused(401)
 
 
-def test_the_token_is_neither_in_the_address_nor_kept(tab):
+def test_the_token_is_neither_in_the_address_nor_kept_and_can_be_typed(tab, server):
     assert TOKEN not in tab.page.url
     assert tab.page.evaluate("[localStorage.length, sessionStorage.length, document.cookie]") == [0, 0, ""]
+    assert not tab.page.is_visible("#token")
+    tab.page.reload()
+    tab.page.wait_for_selector("#token")
+    assert tab.page.evaluate("document.activeElement.id") == "token"
+    assert tab.page.inner_text("#trouble").startswith("The token is missing or wrong")
+    tab.page.keyboard.type("wrong")
+    tab.page.keyboard.press("Enter")
+    expect(tab.page.locator("#token")).to_have_value("")
+    tab.page.keyboard.type(TOKEN)
+    tab.page.keyboard.press("Enter")
+    tab.page.wait_for_selector("#key", state="hidden")
+    assert not tab.page.is_visible("#trouble") and tab.page.evaluate("document.activeElement.id") == "question"
+    tab.ask("who?")
+    assert tab.answers() == ["one two three"] * 2
+    assert tab.page.url == f"{server}/" and TOKEN not in tab.page.content()
+    tab.refused(401)
 
 
 def test_a_full_queue_is_said_with_how_long_to_wait(tab, script):

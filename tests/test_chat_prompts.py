@@ -16,7 +16,7 @@ from tradeoffs.chat.worker.prompts import Prompts, TooLongError, window_begin
 from tradeoffs.common import chat_templates, files
 from tradeoffs.common.cells import Variant
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.tokenize import chat
+from tradeoffs.tokenize import chat, turns
 from tradeoffs.tokenize.turns import UnsplitError
 
 REPO = Path(__file__).parents[1]
@@ -229,6 +229,25 @@ def test_a_question_that_does_not_fit_by_itself_is_one_line_with_both_lengths(ma
         prompts.of(Asked("a", "", text=many))
     with pytest.raises(TooLongError, match=r"may have 255: .*; allow an answer of at most \d+$"):
         prompts.of(asked("What is a bond?", max_tokens=255))
+
+
+@pytest.mark.parametrize(
+    "question", [{"turns": (Turn("user", "A loan? " * 20_000),)}, {"text": "A loan? " * 20_000}, {}]
+)
+def test_of_what_is_far_too_long_the_beginning_alone_is_read(made, monkeypatch, question):
+    """The rest would hold up everybody else who asks."""
+    read, encoded = [], turns.encoded
+    monkeypatch.setattr(turns, "encoded", lambda tokenizer, text: read.append(len(text)) or encoded(tokenizer, text))
+    prompts = made()
+    with pytest.raises(TooLongError, match=r"has at least \d{3,4} tokens .*; shorten it"):
+        prompts.of(Asked("a", "", **question) if question else asked("A?", "A loan. " * 20_000, "A loan? " * 20_000))
+    assert sum(read) < 10_000
+
+
+def test_a_long_text_of_few_tokens_is_read_whole(made):
+    prompts, word = made(), "x" * 1000
+    prompts._tokenizer.add_tokens([word])
+    assert text(prompts, prompts.of(asked(word * 20)).ids).count(word) == 20
 
 
 def test_an_answer_of_no_length_asked_for_ends_with_the_context_at_the_latest(made):

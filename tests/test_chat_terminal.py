@@ -25,7 +25,7 @@ from tradeoffs.chat import variants
 from tradeoffs.chat.messages import Begun, Ended, Failed, Queued, Ready, Said, Turn
 from tradeoffs.chat.terminal import asking, chat, commands, conversation, options, reading, showing
 from tradeoffs.chat.terminal.chat import INTERRUPTED, Chat
-from tradeoffs.chat.terminal.conversation import Answer, Settings, Side
+from tradeoffs.chat.terminal.conversation import Answer, Exchange, Settings, Side
 from tradeoffs.chat.terminal.showing import Lines, Screen
 from tradeoffs.chat.variants import Talker
 from tradeoffs.common import files
@@ -398,7 +398,17 @@ def test_settings_change_from_the_next_question_on():
 
 
 @pytest.mark.parametrize(
-    "wrong", ["/window 0", "/window two", "/stateless maybe", "/text maybe", "/save", "/load", "/save ."]
+    "wrong",
+    [
+        "/window 0",
+        "/window " + "9" * 4301,
+        "/window two",
+        "/stateless maybe",
+        "/text maybe",
+        "/save",
+        "/load",
+        "/save .",
+    ],
 )
 def test_what_a_command_cannot_take_is_said_with_what_it_can(wrong):
     out, _, _ = talk(Model(), [wrong])
@@ -461,12 +471,42 @@ def test_a_saved_chat_goes_on_where_it_was(tmp_path, monkeypatch):
     assert rows[0]["messages"][:3] == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "One?"},
-        {"role": "assistant", "content": "1 €\n\x1b."},
+        {"role": "assistant", "content": "1 €\n\x1b.", "variant": A},
     ]
     out, _, chat = talk(model := Model(), ["/load chats/x.jsonl", "Three?", "/save chats/x.jsonl"], A, B)
     assert len(model.asked[1].turns) == 6 and chat.settings.system == "Be brief."
     assert "loaded chats/x.jsonl: 2 questions and 2 questions, a system message" in out
     assert [path.name for path in Path("chats").iterdir()] == ["x.jsonl"]
+    assert Path("chats/x.jsonl").stat().st_mode & 0o777 == 0o600  # it holds what people typed
+
+
+@pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r"])
+def test_what_was_saved_is_loaded_whatever_ends_a_line_elsewhere(tmp_path, end):
+    talk(Model({"One?": f"1.{end}2."}), ["One?", f"/save {tmp_path}/x.jsonl"])
+    _, _, chat = talk(Model(), [f"/load {tmp_path}/x.jsonl"])
+    assert chat.sides[0].exchanges == [Exchange("One?", f"1.{end}2.", A)]
+
+
+def test_a_file_says_who_gave_each_answer_and_so_does_what_goes_on_with_it(tmp_path):
+    path = tmp_path / "x.jsonl"
+    talk(Model({"One?": "1.", "Two?": "2."}), ["One?", f"/variant {B}", "Two?", f"/save {path}"], A)
+    (row,) = files.read_jsonl(path)
+    assert (row["variant"], [one.get("variant") for one in row["messages"]]) == (B, [None, A, None, B])
+    out, _, chat = talk(Model(), [f"/load {path}"], B)
+    assert [one.variant for one in chat.sides[0].exchanges] == [A, B]
+    assert f"{B} goes on after answers of {A}\n" in out
+    out, _, _ = talk(Model(), [f"/load {path}"], A)
+    assert f"{A} goes on after answers of {B}\n" in out
+
+
+@pytest.mark.parametrize(("names", "placed"), [([A, B], [A, B]), ([B, A], [B, A]), ([BASE, A], [B, A])])
+def test_each_variant_goes_on_with_its_own_conversation(tmp_path, names, placed):
+    sides = [Side(TALKERS[name], [Exchange("One?", f"of {name}", name)]) for name in (A, B)]
+    conversation.save(tmp_path / "x.jsonl", sides, None)
+    out, _, chat = talk(Model(), [f"/load {tmp_path}/x.jsonl"], *names)
+    assert [side.exchanges for side in chat.sides] == [[Exchange("One?", f"of {name}", name)] for name in placed]
+    assert (f"{BASE} goes on after answers of {B}" in out) is (BASE in names)
+    assert out.count("goes on after") == (BASE in names)
 
 
 def test_a_file_that_is_not_of_this_chat_is_left_alone(tmp_path):
@@ -478,11 +518,11 @@ def test_a_file_that_is_not_of_this_chat_is_left_alone(tmp_path):
 
 def test_a_chat_that_cannot_be_written_leaves_what_was_there(tmp_path):
     path = tmp_path / "x.jsonl"
-    side = Side(TALKERS[A], [Turn("user", "One?"), Turn("assistant", "1.")])
+    side = Side(TALKERS[A], [Exchange("One?", "1.")])
     conversation.save(path, [side], None)
     before = path.read_bytes()
     with pytest.raises(UnicodeEncodeError):
-        conversation.save(path, [side, Side(TALKERS[B], [Turn("user", "\ud800")])], None)
+        conversation.save(path, [side, Side(TALKERS[B], [Exchange("\ud800", "1.")])], None)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
     with pytest.raises(UserError, match="cannot be written: File exists"):
         conversation.save(path / "y.jsonl", [side], None)
@@ -491,7 +531,7 @@ def test_a_chat_that_cannot_be_written_leaves_what_was_there(tmp_path):
 def test_one_conversation_is_loaded_for_two(tmp_path):
     row = {"messages": [{"role": "user", "content": "One?"}, {"role": "assistant", "content": "1."}]}
     files.write_jsonl(tmp_path / "x.jsonl", [row])
-    assert conversation.load(tmp_path / "x.jsonl", 2) == (None, [[Turn("user", "One?"), Turn("assistant", "1.")]] * 2)
+    assert conversation.load(tmp_path / "x.jsonl", [A, B]) == (None, [[Exchange("One?", "1.")]] * 2)
 
 
 def message(role, content="a"):
@@ -511,6 +551,7 @@ def message(role, content="a"):
         ([message("tool")], "message 1: expected a role (system, user, assistant) and a content"),
         ([message("user", None)], "message 1: expected a role"),
         (["text"], "message 1: expected a role"),
+        ([message("user"), message("assistant") | {"variant": 1}], "message 2: its variant is no name"),
         ([message("user"), message("user")], "expected questions (user), each with its answer"),
         ([message("user")], "expected questions (user), each with its answer"),
         ([message("assistant"), message("user")], "expected questions (user), each with its answer"),
@@ -532,7 +573,18 @@ def test_what_cannot_be_read_is_said(tmp_path):
     with big.open("wb") as file:
         file.truncate(conversation.LONGEST + 1)
     with pytest.raises(UserError, match="larger than 64 MB"):
-        conversation.load(big, 1)
+        conversation.load(big, [A])
+    os.mkfifo(tmp_path / "fifo")  # nobody writes to it
+    for path in (tmp_path / "fifo", Path("/dev/zero")):
+        with pytest.raises(UserError, match="no regular file"):
+            conversation.load(path, [A])
+
+
+@pytest.mark.parametrize(("name", "problem"), [(".", "expected a file"), ("none/x", "No such file or directory")])
+def test_a_history_that_cannot_be_kept_is_said(tmp_path, monkeypatch, name, problem):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=f"--history {name}: {problem}"):
+        reading.edited(commands.completed, Path(name))
 
 
 # --- the command line

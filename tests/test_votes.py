@@ -35,6 +35,10 @@ def vote(left=A, right=B, better="left", blind=True, **more):
     }
 
 
+def record(vote):
+    votes.record(vote, {A, B, GONE})
+
+
 def started(capsys, monkeypatch, *options) -> tuple[int | str | None, str]:
     monkeypatch.setattr(sys, "argv", ["votes", *options])
     try:
@@ -45,8 +49,8 @@ def started(capsys, monkeypatch, *options) -> tuple[int | str | None, str]:
 
 
 def test_a_vote_is_a_line_with_all_that_was_said_and_when():
-    votes.record(vote(messages_right=[], answers=["\ud800", "\n"]))
-    votes.record(vote(better="tie"))
+    record(vote(messages_right=[], answers=["\ud800", "\n"]))
+    record(vote(better="tie"))
     first, second = map(json.loads, votes.VOTES.read_text().splitlines())
     assert first.pop("at") <= second.pop("at")
     assert first == vote(messages_right=[], answers=["\ud800", "\n"]) and second == vote(better="tie")
@@ -55,7 +59,7 @@ def test_a_vote_is_a_line_with_all_that_was_said_and_when():
 
 def test_both_orders_of_a_pair_count_together_and_ties_are_for_nobody():
     for left, right, better in ((A, B, "left"), (B, A, "right"), (B, A, "left"), (A, B, "tie"), (B, A, "tie")):
-        votes.record(vote(left, right, better, blind=better != "tie"))
+        record(vote(left, right, better, blind=better != "tie"))
     (found,) = votes.summary()
     assert {key: found[key] for key in ("variant", "other", "votes", "wins", "losses", "ties", "blind")} == {
         **{"variant": A, "other": B, "votes": 5, "wins": 2, "losses": 1, "ties": 2, "blind": 3}
@@ -64,7 +68,7 @@ def test_both_orders_of_a_pair_count_together_and_ties_are_for_nobody():
 
 
 def test_only_ties_have_no_win_rate():
-    votes.record(vote(better="tie"))
+    record(vote(better="tie"))
     assert "win_rate" not in votes.summary()[0] and "win_rate_low" not in votes.summary()[0]
 
 
@@ -80,6 +84,7 @@ WRONG = [
     ({"left": "demo"}, 'left is "demo", no name'),
     ({"left": A + "\n"}, "no name"),
     ({"right": None}, "right is null"),
+    ({"right": "x-y-z-w"}, "right is x-y-z-w, no variant of the run list"),
     ({"right": A}, f"both sides are {A}"),
     ({"better": "both"}, 'better is "both", not left, right or tie'),
     ({"better": ["left"]}, 'better is ["left"]'),
@@ -95,30 +100,30 @@ WRONG = [
 @pytest.mark.parametrize("change, said", WRONG)
 def test_what_is_no_vote_is_refused_and_not_kept(change, said):
     with pytest.raises(UserError, match="no vote: ") as refused:
-        votes.record(vote(**change))
+        record(vote(**change))
     assert said in str(refused.value)
     assert not votes.VOTES.exists()
 
 
 def test_a_field_that_is_not_of_a_vote_is_not_kept():
-    votes.record(vote(token="secret"))
+    record(vote(token="secret"))
     assert "secret" not in votes.VOTES.read_text()
 
 
 @pytest.mark.parametrize("text", hostile.EVERY)
 def test_hostile_texts_stay_one_line_and_come_back(text):
-    votes.record(vote(messages=[{"role": "user", "content": text}], answers=[text, text]))
+    record(vote(messages=[{"role": "user", "content": text}], answers=[text, text]))
     (line,) = votes.VOTES.read_bytes().splitlines()
     assert json.loads(line)["answers"] == [text, text]
     with pytest.raises(UserError) as refused:
-        votes.record(vote(left=text))
+        record(vote(left=text))
     assert not hostile.harm(harmless(str(refused.value)))
     assert len(str(refused.value)) < 150
 
 
 def cast(count: int) -> None:
     for _ in range(count):
-        votes.record(vote(answers=["long " * 20_000, "you"]))
+        record(vote(answers=["long " * 20_000, "you"]))
 
 
 def test_many_at_a_time_do_not_mix():
@@ -133,7 +138,7 @@ def test_many_at_a_time_do_not_mix():
 
 
 def test_a_vote_that_does_not_fit_the_disk_leaves_no_part_of_it(monkeypatch):
-    votes.record(vote())
+    record(vote())
     before, write, room = votes.VOTES.read_bytes(), os.write, [50]
 
     def full(file, data):
@@ -144,15 +149,15 @@ def test_a_vote_that_does_not_fit_the_disk_leaves_no_part_of_it(monkeypatch):
 
     monkeypatch.setattr(os, "write", full)
     with pytest.raises(UserError, match=r"data/votes.jsonl: No space left on device: the vote is not kept"):
-        votes.record(vote())
+        record(vote())
     assert votes.VOTES.read_bytes() == before
 
 
 def test_a_line_that_was_cut_short_does_not_take_the_next_with_it():
-    votes.record(vote())
+    record(vote())
     with votes.VOTES.open("ab") as file:
         file.write(b'{"left": "de')
-    votes.record(vote(better="right"))
+    record(vote(better="right"))
     with pytest.raises(UserError) as refused:
         votes.summary()
     assert str(refused.value).startswith("data/votes.jsonl: line 2: no JSON, or not all of it; mend or delete")
@@ -162,7 +167,7 @@ def test_a_line_that_was_cut_short_does_not_take_the_next_with_it():
 
 
 def test_all_damaged_lines_are_named_at_once_but_not_without_end(folder, capsys, monkeypatch):
-    votes.record(vote())
+    record(vote())
     with votes.VOTES.open("a") as file:
         file.write('[]\n{"left": 1}\n' + "[" * 100_000 + "\n" + "{}\n" * 9)
     code, _ = started(capsys, monkeypatch)
@@ -172,10 +177,18 @@ def test_all_damaged_lines_are_named_at_once_but_not_without_end(folder, capsys,
     assert "line 4: no JSON" in code and "; and 7 more; mend or delete" in code
 
 
+def test_a_line_that_can_be_read_in_two_ways_is_not_counted():
+    record(vote())
+    with votes.VOTES.open("a") as file:
+        file.write(json.dumps(vote())[:-1] + ', "better": "right"}\n')
+    with pytest.raises(UserError, match="line 2: a key stands twice in an object; mend or delete"):
+        votes.summary()
+
+
 def test_the_table_says_what_is_no_longer_in_the_run_list(capsys, monkeypatch):
     for better in ("left", "left", "tie", "right"):
-        votes.record(vote(GONE, A, better, blind=better == "left"))
-    votes.record(vote(A, B, "tie", blind=False))
+        record(vote(GONE, A, better, blind=better == "left"))
+    record(vote(A, B, "tie", blind=False))
     code, out = started(capsys, monkeypatch)
     assert code == 0
     rows = [
@@ -191,7 +204,7 @@ def test_the_table_says_what_is_no_longer_in_the_run_list(capsys, monkeypatch):
 
 def test_blind_only_leaves_out_what_was_seen_with_names(capsys, monkeypatch):
     for better, blind in (("left", True), ("right", False), ("tie", False)):
-        votes.record(vote(better=better, blind=blind))
+        record(vote(better=better, blind=blind))
     code, out = started(capsys, monkeypatch, "--blind-only", "--json")
     assert code == 0
     assert json.loads(out) == [
@@ -205,7 +218,7 @@ def test_without_votes_it_says_where_they_come_from(capsys, monkeypatch):
     code, out = started(capsys, monkeypatch)
     assert code == 0 and out.startswith("no vote in data/votes.jsonl yet: ")
     assert json.loads(started(capsys, monkeypatch, "--json")[1]) == []
-    votes.record(vote(blind=False))
+    record(vote(blind=False))
     assert started(capsys, monkeypatch, "--blind-only")[1].startswith("no blind vote in ")
 
 

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,13 +34,14 @@ class Vote:
     blind: bool
 
 
-def record(vote: dict[str, Any]) -> None:
+def record(vote: dict[str, Any], known: Collection[str]) -> None:
     """Adds one to the file, whole or not at all, and returns when it is on the disk.
 
     `messages` is the conversation that was answered; `messages_right`, if it is there, that of the right side, whose
-    earlier answers were others. Raises UserError for what is no vote, and where it cannot be written.
+    earlier answers were others; `known`: names of variants. Raises UserError for what is no vote, and where it cannot
+    be written.
     """
-    if problem := _problem(vote):
+    if problem := _problem(vote) or _unknown(vote, known):
         raise UserError(f"no vote: {problem}")
     keys = ("left", "right", "better", "blind", "messages", "messages_right", "answers")
     kept = {"at": datetime.now(UTC).isoformat(timespec="seconds")} | {key: vote[key] for key in keys if key in vote}
@@ -116,7 +117,10 @@ def _lines() -> Iterator[tuple[int, Vote | str]]:
         if not line.strip():
             continue
         try:
-            read = json.loads(line)
+            read = json.loads(line, object_pairs_hook=_once)
+        except _TwiceError:
+            yield number, "a key stands twice in an object"
+            continue
         except (ValueError, RecursionError):
             yield number, "no JSON, or not all of it"
             continue
@@ -143,6 +147,22 @@ def _problem(vote: Any) -> str | None:
     if not (isinstance(answers, list) and len(answers) == 2 and all(isinstance(one, str) for one in answers)):
         return "answers are not two texts"
     return None
+
+
+def _unknown(vote: dict[str, Any], known: Collection[str]) -> str | None:
+    names = [f"{side} is {vote[side]}, no variant of the run list" for side in (LEFT, RIGHT) if vote[side] not in known]
+    return names[0][:200] if names else None
+
+
+class _TwiceError(ValueError):
+    pass
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _TwiceError
+    return found
 
 
 def _is_message(found: Any) -> bool:

@@ -1,5 +1,5 @@
 // What is asked of the server that this page is from. The token is in the address behind the #, which no server gets to
-// see, and from there goes into a header; it is kept in memory alone.
+// see, or is typed, and goes into a header. This page keeps it in memory alone; browsers remember the address itself.
 
 let token = "";
 
@@ -11,6 +11,11 @@ export function adopt() {
   history.replaceState(null, "", location.pathname);
 }
 
+// The token as it is typed.
+export function use(typed) {
+  token = typed.trim();
+}
+
 // Why there is no answer. `wait`: seconds until it is worth while to ask again, where that is known.
 export class Refused extends Error {
   constructor(status, message, wait = null) {
@@ -20,13 +25,14 @@ export class Refused extends Error {
 }
 
 const WHY = {
-  401: "The token is missing or wrong. Open the address again that the server has printed: it is needed anew whenever the page is loaded.",
+  401: "The token is missing or wrong: it stands in the address that the server has printed, behind #token=, or in the file of its --token-file.",
   413: "The conversation is too long to be sent. Begin a new one.",
   421: "The server does not know itself by this address. Open the one that it has printed.",
 };
 
 async function call(path, options = {}) {
   const headers = { Authorization: `Bearer ${token}`, "Content-Type": "application/json" };
+  if (!token) throw new Refused(401, WHY[401]);
   let reply;
   try {
     reply = await fetch(path, { headers, cache: "no-store", credentials: "omit", ...options });

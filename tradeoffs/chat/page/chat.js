@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { by, fill, make, short } from "./dom.js";
-import { again, ask, ballot, hidden, settled, sides, stop, talk } from "./talk.js";
+import { again, ask, ballot, settled, sides, stop, talk } from "./talk.js";
 import { draw, element } from "./turns.js";
 import { drawVotes } from "./votes.js";
 
@@ -56,14 +56,18 @@ async function start() {
     known = await api.models();
   } catch (error) {
     trouble(error.message);
+    by("key").hidden = error.status !== 401;
+    by("token").focus();
     return;
   }
   trouble("");
+  by("key").hidden = true;
   const names = (wanted) => new Set(known.filter(({ tradeoffs }) => wanted(tradeoffs)).map((one) => one.id));
   talk.alone = names((one) => one.label === "completion");
   talk.plain = names((one) => one.text);
   const there = (name) => known.some((one) => one.id === name);
-  const picked = known.filter((one) => one.tradeoffs.picked).map((one) => one.id);
+  const place = (one) => one.tradeoffs.picked;
+  const picked = known.filter(place).sort((one, other) => place(one) - place(other)).map((one) => one.id);
   const first = [picked[0] ?? known[0]?.id ?? "", picked[1] ?? ""];
   talk.picks = talk.picks.map((name, place) => (there(name) ? name : first[place]));
   for (const place of [0, 1]) {
@@ -152,7 +156,7 @@ function status() {
   const turn = talk.turns.findLast(open) ?? talk.turns.at(-1);
   if (!turn) return "";
   const all = sides(turn).map(([, answer]) => answer);
-  const secret = hidden(turn);
+  const secret = turn.blind;
   if (secret && !all.every(settled)) return "Both answers are being written.";
   const name = (answer) => (secret ? "An answer" : answer.variant);
   const words = { asked: "is asked", queued: "waits in the queue", begun: "reads", writing: "answers" };
@@ -252,6 +256,13 @@ for (const place of [0, 1])
   });
 by("marked").addEventListener("change", () => talk.turns.forEach(talk.changed));
 by("votes").addEventListener("toggle", drawVotes);
+by("key").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  api.use(by("token").value);
+  by("token").value = "";
+  await start();
+  if (by("key").hidden) by("question").focus();
+});
 addEventListener("hashchange", () => {
   api.adopt();
   start();

@@ -28,4 +28,4 @@ export const seconds = (value) => (value < 1 ? [String(Math.round(1000 * value))
 
 export const counted = (count, what) => `${count.toLocaleString("en-US")} ${what}${count === 1 ? "" : "s"}`;
 
-export const percent = (share) => `${(100 * share).toFixed(0)} %`;
+export const percent = (share) => `${(100 * share).toFixed(1)} %`;

@@ -23,10 +23,7 @@ export function sides(turn) {
   return turn.swapped ? found.reverse() : found;
 }
 
-// Whether names and costs are kept from who reads: not where something went wrong, for then there is no vote.
-export const hidden = (turn) => turn.blind && turn.answers.every((one) => !["failed", "stopped"].includes(one.state));
-
-// Two whole answers of two variants can be compared.
+// Two whole answers of two variants can be compared; the longest that one may be is whole, too.
 export function votable(turn) {
   const found = sides(turn).map(([, answer]) => answer);
   const whole = found.every((one) => one.state === "done" && ["stop", "length"].includes(one.reason));
@@ -64,6 +61,7 @@ async function answered(turn, places) {
     if (turn.settings.together) await Promise.all(places.map((place) => one(turn, place, signal)));
     else for (const place of places) await one(turn, place, signal);
   } finally {
+    if (!votable(turn)) turn.blind = false; // names are shown where there is no vote, and no later vote is blind then
     if (talk.asking === mine) talk.asking = null; // unless it was stopped, and something else is asked
     talk.changed(turn);
   }

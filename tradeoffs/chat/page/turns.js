@@ -2,7 +2,7 @@
 
 import { counted, fill, make, seconds, short } from "./dom.js";
 import { differences } from "./differences.js";
-import { hidden, settled, sides, votable } from "./talk.js";
+import { settled, sides, votable } from "./talk.js";
 
 // What the two are called: on a narrow screen one stands below the other.
 const SIDES = [
@@ -54,7 +54,7 @@ function editing(question, turn, number, actions) {
 // Brings what is drawn of a turn up to what is known of it.
 export function draw(drawn, turn, marked) {
   const all = sides(turn);
-  const secret = hidden(turn);
+  const secret = turn.blind;
   const complete = all.every(([, answer]) => settled(answer));
   drawn.answers.classList.toggle("two", all.length === 2);
   const texts = all.map(([, answer]) => answer.text);

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
@@ -25,9 +25,10 @@ PUBLIC = ("/health", "/favicon.ico", *page.FILES)  # without the token: no secre
 
 
 def made(
-    engine: Engine, known: Mapping[str, Talker], picked: Collection[str], hosts: Collection[str], token: str
+    engine: Engine, known: Mapping[str, Talker], picked: Sequence[str], hosts: Collection[str], token: str
 ) -> ASGIApp:
-    """Everything that is served, of the variants that are `known`. `picked`: those that were named at the start."""
+    """Everything that is served, of the variants that are `known`. `picked`: those that were named at the start, in
+    that order."""
     served = _Served(engine, known, picked)
     routes = [
         Route("/health", _health),
@@ -37,7 +38,7 @@ def made(
         Route("/v1/chat/completions", served.chat, methods=["POST"]),
         Route("/v1/completions", served.completion, methods=["POST"]),
         Route("/votes", _count_votes, methods=["GET"]),
-        Route("/votes", _vote, methods=["POST"]),
+        Route("/votes", served.vote, methods=["POST"]),
         *(Route(path, _file(*found)) for path, found in page.FILES.items()),
     ]
     handlers: Any = {RequestError: _refused, HTTPException: _no_such, Exception: _bug}
@@ -47,7 +48,7 @@ def made(
 
 
 class _Served:
-    def __init__(self, engine: Engine, known: Mapping[str, Talker], picked: Collection[str]) -> None:
+    def __init__(self, engine: Engine, known: Mapping[str, Talker], picked: Sequence[str]) -> None:
         self._engine, self._known, self._picked = engine, known, picked
         self._since = int(time.time())
         self._contexts = {name: talker.context for name, talker in known.items()}  # files are read once
@@ -69,6 +70,14 @@ class _Served:
     async def completion(self, request: Request) -> Answers:
         return Answers(self._engine, asks.completion(await bodies.read(request), self._known))
 
+    async def vote(self, request: Request) -> Response:
+        vote = await bodies.read(request)
+        try:
+            await asyncio.to_thread(votes.record, vote, self._known)
+        except UserError as error:
+            raise RequestError(400, str(error)) from error
+        return JSONResponse({"status": "kept"}, 201)
+
     def _entry(self, name: str) -> dict[str, Any]:
         talker, state = self._known[name], self._engine.states().get(name)
         ready = state.ready if state else None
@@ -77,7 +86,7 @@ class _Served:
             "label": talker.label,
             "text": talker.text,
             "recommended": talker.recommended,
-            "picked": name in self._picked,
+            "picked": self._picked.index(name) + 1 if name in self._picked else None,
             "loaded": ready is not None,
             "context": ready.context if ready else self._contexts[name],
             "numbers": talker.numbers,
@@ -100,15 +109,6 @@ def _file(name: str, kind: str) -> Callable[[Request], Awaitable[Response]]:
         return Response((page.FOLDER / name).read_bytes(), media_type=kind)
 
     return found
-
-
-async def _vote(request: Request) -> Response:
-    vote = await bodies.read(request)
-    try:
-        await asyncio.to_thread(votes.record, vote)
-    except UserError as error:
-        raise RequestError(400, str(error)) from error
-    return JSONResponse({"status": "kept"}, 201)
 
 
 async def _count_votes(request: Request) -> Response:

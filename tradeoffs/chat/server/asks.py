@@ -76,7 +76,7 @@ class Fields:
     def done(self) -> None:
         """Raises RequestError for a field that is left, unless it asks for nothing."""
         for name, value in self._left.items():
-            if name in WITHOUT_MEANING or value in NOT_THERE.get(name, ()):
+            if name in WITHOUT_MEANING or any(_same(value, one) for one in NOT_THERE.get(name, ())):
                 continue
             named = f"{self._within}{name}"
             if name in NOT_THERE:
@@ -185,6 +185,7 @@ def _turn(message: Any, where: str) -> Turn:
     role = fields.needed("role")
     if not isinstance(role, str) or role not in ROLES:
         raise RequestError(400, f"{where}.role: expected one of {', '.join(ROLES)}", f"{where}.role")
+    fields.take("name", None, lambda value: isinstance(value, str), "a text")  # templates here have no place for it
     content = fields.needed("content")
     fields.done()
     if isinstance(content, list):
@@ -220,6 +221,11 @@ def _stops(value: Any) -> bool:
         and len(texts) <= STOPS
         and all(isinstance(text, str) and 1 <= len(text) <= STOP_LENGTH for text in texts)
     )
+
+
+def _same(value: Any, other: Any) -> bool:
+    """As JSON sees it: true is no 1."""
+    return bool(value == other) and isinstance(value, bool) == isinstance(other, bool)
 
 
 def _whole(value: Any) -> bool:

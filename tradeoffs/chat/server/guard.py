@@ -29,6 +29,7 @@ CHECKED = (
     *(b"content-type", b"content-encoding", b"transfer-encoding"),
 )
 
+TRUSTED = "trusted"  # in the state of a request that has shown the token
 BUG = "a bug of the server; where it is stands on its terminal"
 
 
@@ -84,6 +85,7 @@ class Guard:
             raise RequestError(400, "no address here has a query; the token belongs into the header Authorization")
         if scope["path"] not in self._public:
             self._check_token(found[b"authorization"])
+            scope["state"][TRUSTED] = True
         if scope["method"] == "POST":
             _check_type(found[b"content-type"], found[b"content-encoding"])
 

@@ -33,7 +33,7 @@ class Reply:
         count = len(wanted.asked)
         self._begun: list[dict[str, Any]] = [{} for _ in range(count)]
         self._logprobs: list[list[Logprob]] = [[] for _ in range(count)]
-        self._said = [0] * count  # characters of each answer
+        self._offsets = [0] * count  # characters of the tokens of each answer until now
         self._ended: list[Ended | None] = [None] * count
         self._with_logprobs = wanted.asked[0].logprobs is not None
         self._plain = [self._around(at) for at in range(count)]
@@ -46,8 +46,8 @@ class Reply:
         self.add(at, event)
         match event:
             case Said() if event.text or event.logprobs:
-                logprobs = self._probabilities(event.logprobs, self._said[at])
-                self._said[at] += len(event.text)
+                logprobs = self._probabilities(event.logprobs, self._offsets[at])
+                self._offsets[at] += sum(len(one.token) for one in event.logprobs)
                 return self._chunk(at, event.text, logprobs, tokens=event.tokens)
             case Queued():
                 return self._chunk(at, queued=event.place)

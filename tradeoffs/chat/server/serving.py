@@ -22,7 +22,7 @@ from starlette.types import ASGIApp
 from tradeoffs.chat import variants
 from tradeoffs.chat.engine import Engine
 from tradeoffs.chat.server import app
-from tradeoffs.chat.server.connections import IDLE_SECONDS, Connection
+from tradeoffs.chat.server.connections import STRANGER_SECONDS, Connection
 from tradeoffs.chat.server.guard import bracketed
 from tradeoffs.chat.variants import Talker
 from tradeoffs.plumbing.errors import UserError
@@ -130,7 +130,7 @@ async def _run(
 ) -> None:
     engine = Engine(max_memory_mb)
     known: Mapping[str, Talker] = variants.known()
-    picked = {str(talker.variant) for talker in talkers}
+    picked = [str(talker.variant) for talker in talkers]
     await _Server(configured(app.made(engine, known, picked, names, token)), engine, shown).serve([listener])
 
 
@@ -148,7 +148,7 @@ def configured(served: ASGIApp) -> uvicorn.Config:
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        timeout_keep_alive=IDLE_SECONDS,
+        timeout_keep_alive=STRANGER_SECONDS,
         timeout_graceful_shutdown=ENDING_SECONDS,
     )
 

@@ -18,8 +18,11 @@ from tradeoffs.plumbing.errors import UserError
 
 Lot = list[tuple[int, Event]]  # events of several answers, each with the number of its answer
 SLACK_SECONDS = 60.0  # more than an answer may take, for a model that is loaded, or that does not keep its time
+ALIVE_SECONDS = 15.0  # after which a stream says that it still waits: proxies end what is silent
+AT_ONCE = 4  # prompts of one request that are asked at a time: those of others come in between
 JSON = [(b"content-type", b"application/json")]
 # Proxies that gather what is written would keep the words back.
+ALIVE = ": it waits\n\n"  # a comment, which clients pass over
 STREAM = [(b"content-type", b"text/event-stream; charset=utf-8"), (b"x-accel-buffering", b"no")]
 
 
@@ -60,6 +63,8 @@ class Answers:
             if not begun:
                 await send({"type": "http.response.start", "status": 200, "headers": STREAM})
                 begun = True
+            if not lot:
+                said = ALIVE
             if ended := failed is not None or reply.complete:
                 said += replies.error(failed) if failed else reply.end()
             if said:
@@ -82,18 +87,19 @@ def _said(reply: Reply, lot: Lot) -> tuple[str, RequestError | None]:
 
 async def lots(engine: Engine, asked: Sequence[Asked], receive: Receive) -> AsyncGenerator[Lot, None]:
     """Events of all answers, each with its number; together those that came while the last ones were written, so a
-    client that reads slowly holds up nobody. The last one has failed where there is no end in time. Raises
-    ClientDisconnect once the client is gone."""
+    client that reads slowly holds up nobody; none where nothing came for ALIVE_SECONDS. The last one has failed where
+    there is no end in time. Raises ClientDisconnect once the client is gone."""
     ready: Lot = []
-    more = asyncio.Event()
+    more, places = asyncio.Event(), asyncio.Semaphore(AT_ONCE)
     seconds = asked[0].seconds + SLACK_SECONDS
     end = asyncio.get_running_loop().time() + seconds
 
     async def follow(at: int, one: Asked) -> None:
         try:
-            async for event in engine.ask(one):
-                ready.append((at, event))
-                more.set()
+            async with places:
+                async for event in engine.ask(one):
+                    ready.append((at, event))
+                    more.set()
         except UserError as error:
             ready.append((at, Failed(one.id, "unloaded", str(error))))
 
@@ -109,7 +115,11 @@ async def lots(engine: Engine, asked: Sequence[Asked], receive: Receive) -> Asyn
         task.add_done_callback(lambda _: more.set())
     try:
         while ready or not all(task.done() for task in tasks):
-            await more.wait()
+            try:
+                async with asyncio.timeout(ALIVE_SECONDS):
+                    await more.wait()
+            except TimeoutError:
+                yield []
             more.clear()
             if gone.done() and asyncio.get_running_loop().time() >= end:
                 yield [(0, Failed(asked[0].id, "late", f"there was no answer in {seconds:.0f} seconds"))]

@@ -69,7 +69,8 @@ class Chat:
         """Others answer from now on, each after the conversation that stood in its place; a second one that is new,
         after that of the first. Raises UserError, and changes nothing, where one cannot be loaded."""
         before = self.sides
-        self.sides = [Side(talker, list(before[min(at, len(before) - 1)].turns)) for at, talker in enumerate(talkers)]
+        last = len(before) - 1
+        self.sides = [Side(talker, list(before[min(at, last)].exchanges)) for at, talker in enumerate(talkers)]
         try:
             self.load()
         except BaseException:

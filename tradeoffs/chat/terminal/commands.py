@@ -78,7 +78,7 @@ def _help(chat: Chat, rest: str) -> None:
 
 def _reset(chat: Chat, rest: str) -> None:
     for side in chat.sides:
-        side.turns.clear()
+        side.exchanges.clear()
     chat.shown.note("a new conversation")
 
 
@@ -95,8 +95,8 @@ def _window(chat: Chat, rest: str) -> None:
     if rest in ("all", *NOTHING):
         chat.settings = replace(chat.settings, window=None)
     elif rest:
-        if not (rest.isascii() and rest.isdigit() and int(rest)):
-            raise UserError(f"/window {rest}: expected a number of questions from 1 on, or all")
+        if not (rest.isascii() and rest.isdigit() and len(rest) < 10 and int(rest)):
+            raise UserError(f"/window {rest[:20]}: expected a number of questions from 1 to 999999999, or all")
         chat.settings = replace(chat.settings, window=int(rest))
     chat.shown.note(asks(chat))
 
@@ -134,12 +134,15 @@ def _save(chat: Chat, rest: str) -> None:
 
 def _load(chat: Chat, rest: str) -> None:
     path = _path("/load", rest)
-    system, turns = conversation.load(path, len(chat.sides))
+    system, conversations = conversation.load(path, [side.name for side in chat.sides])
     chat.settings = replace(chat.settings, system=system)
-    for side, found in zip(chat.sides, turns, strict=True):
-        side.turns = found
+    for side, found in zip(chat.sides, conversations, strict=True):
+        side.exchanges = found
     chat.written.add(str(path.resolve()))
     chat.shown.note(f"loaded {path}: {_counted(chat.sides)}{', a system message' if system else ''}")
+    for side in chat.sides:
+        if others := sorted({one.variant for one in side.exchanges} - {side.name, ""}):
+            chat.shown.note(f"{side.name} goes on after answers of {', '.join(others)}")
 
 
 def _path(name: str, rest: str) -> Path:
@@ -152,7 +155,7 @@ def _path(name: str, rest: str) -> Path:
 
 
 def _counted(sides: Sequence[Side]) -> str:
-    counts = [len(side.turns) // 2 for side in sides]
+    counts = [len(side.exchanges) for side in sides]
     return " and ".join(f"{count} question{'s' if count != 1 else ''}" for count in counts)
 
 

@@ -1,11 +1,14 @@
 """Lines that are typed, or come through a pipe; one that ends with a backslash goes on in the next."""
 
 import atexit
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+from tradeoffs.plumbing.errors import UserError
 
 PROMPT, FURTHER = "> ", ". "
 REMEMBERED = 1000  # lines in a file of them
@@ -62,7 +65,7 @@ def _line(prompt: str) -> str:
 
 def edited(words: Callable[[str], Sequence[str]], history: Path | None) -> None:
     """Gives typed lines a history, of this session or of a file too, and Tab: `words` says what a line may go on with.
-    What is pasted is one line, however many it has."""
+    What is pasted is one line, however many it has. Raises UserError for a history that cannot be kept."""
     import readline
 
     def complete(text: str, number: int) -> str | None:
@@ -75,10 +78,15 @@ def edited(words: Callable[[str], Sequence[str]], history: Path | None) -> None:
     with suppress(Exception):  # of an editline that does not know it
         readline.parse_and_bind("set enable-bracketed-paste on")
     if history:
-        with suppress(FileNotFoundError):
-            readline.read_history_file(history)
+        try:
+            if history.exists() and not history.is_file():
+                raise UserError(f"--history {history}: expected a file")
+            os.close(os.open(history, os.O_RDWR | os.O_CREAT, 0o600))
+            if history.stat().st_size:
+                readline.read_history_file(history)
+        except OSError as error:
+            raise UserError(f"--history {history}: {error.strerror}") from error
         readline.set_history_length(REMEMBERED)
-        history.touch(mode=0o600)
         atexit.register(readline.write_history_file, history)
 
 

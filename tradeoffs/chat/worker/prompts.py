@@ -9,7 +9,7 @@ import os
 import sys
 from bisect import bisect_left
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import accumulate, pairwise
@@ -28,6 +28,7 @@ from tradeoffs.plumbing.errors import UserError
 STEP = 4  # questions go by this part of the room that all have
 CHARACTERS = 8  # that a token stands for at most, in most texts
 REMEMBERED = 4096  # texts whose number of tokens is kept
+TOO_MANY = 1.5  # so many times the context is too much, whatever else is in a text: see `_read`
 INSTEAD = "put it into the question instead"
 
 
@@ -120,9 +121,10 @@ class Prompts:
         wanted = self.max_tokens if max_tokens is None else max_tokens
         most = min(wanted, max(left, 1)) if max_tokens is None else wanted
         if most > left:
+            count = f"at least {len(ids)}" if len(ids) > TOO_MANY * self._context else len(ids)
             way_out = f"allow an answer of at most {left}" if left > 0 else "shorten it"
             raise TooLongError(
-                f"{what} {'have' if ' and ' in what else 'has'} {len(ids)} tokens and the answer may have {wanted}: "
+                f"{what} {'have' if ' and ' in what else 'has'} {count} tokens and the answer may have {wanted}: "
                 f"together more than the model's context of {self._context}; {way_out}"
             )
         return Prompt(ids, left_out, most)
@@ -165,12 +167,20 @@ class Prompts:
     def _encoded(self, text: str) -> list[int]:
         from tradeoffs.tokenize import turns
 
-        return turns.encoded(self._tokenizer, text)
+        return self._read(text, turns.encoded)
 
     def _opened(self, text: str) -> list[int]:
         from tradeoffs.tokenize import turns
 
-        return turns.opened(self._tokenizer, text)
+        return self._read(text, turns.opened)
+
+    def _read(self, text: str, how: Callable[[Any, str], list[int]]) -> list[int]:
+        """The ids of a text; of one far above the context those of its beginning, which are too many by themselves. To
+        read a megabyte takes a second, in which nobody else gets an answer."""
+        begin = CHARACTERS * self._context
+        if len(text) > begin and len(ids := how(self._tokenizer, text[:begin])) > TOO_MANY * self._context:
+            return ids
+        return how(self._tokenizer, text)
 
     def _count(self, text: str) -> int:
         """How many tokens a text has by itself."""
