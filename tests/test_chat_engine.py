@@ -251,7 +251,8 @@ def test_a_model_that_hangs_for_long_is_started_again(ask_all, tmp_path, monkeyp
         (tmp_path / "steps").write_text("0")
         others = asyncio.create_task(end(engine, question("others 5")))
         assert (await end(engine, question(ENDLESS, seconds=1))).fault == "late"
-        assert (await others).fault == "died"
+        died = await others
+        assert died.fault == "died" and "one: its process did nothing for 0.5 s" in died.message
         (tmp_path / "steps").unlink()
         assert (await end(engine, question("hi 3"))).reason == "stop"
         assert started(tmp_path) == 2

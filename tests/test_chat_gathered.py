@@ -53,6 +53,16 @@ def test_a_model_with_long_steps_is_not_held_up(gathered):
         assert gathered(0.03, Said("a", "x", number)) == [Said("a", "x", number)]
 
 
+def test_steps_that_say_nothing_are_a_sign_of_life_now_and_then():
+    sent = []
+    now = [0.0]
+    gathered = Gathered(sent.append, 0.02, lambda: now[0])
+    for _ in range(30):
+        now[0] += 0.1
+        gathered.send([])
+    assert sent == [[], [], []]
+
+
 def test_what_is_followed_by_nothing_goes_out_all_the_same(gathered):
     gathered(0, Said("a", "Good", 1), Said("b", "Bad", 1))
     gathered(0.001, Said("a", " day", 2), Said("b", " day", 2))

@@ -14,7 +14,7 @@ from benchmarks import families
 from tradeoffs.chat.messages import Asked, Begun, Ended, Failed, Logprob, Queued, Said, events, line
 from tradeoffs.chat.worker.answer import Answer
 from tradeoffs.chat.worker.decoder import NoRoomError
-from tradeoffs.chat.worker.loop import STEP, TELL, Loop
+from tradeoffs.chat.worker.loop import ECHOED, SHARED, STEP, TELL, Loop
 from tradeoffs.chat.worker.prompts import Prompt
 from tradeoffs.chat.worker.sampling import BrokenError, Sampler
 from tradeoffs.chat.worker.text import Text
@@ -259,14 +259,17 @@ def test_those_who_ask_at_once_after_the_same_words_wait_until_one_has_read_them
         talk.ask(name, [*same, *prompt(at, 3)], most=2)
     talk.ask("other", prompt(9, 40), most=2)
     begun = lambda name: any(isinstance(event, Begun) for event in talk.events[name])  # noqa: E731
-    talk.step(2)
-    assert [begun(name) for name in "abc"] == [True, False, False]  # 50 of 120 were read before the second
     talk.step()
-    assert all(map(begun, "abc")) and begun("other")
-    assert [event.cached_tokens for name in "bc" for event in talk.events[name] if isinstance(event, Begun)] == [
-        100,
-        100,
-    ]
+    assert [begun(name) for name in ("a", "b", "c", "other")] == [
+        True,
+        False,
+        False,
+        True,
+    ]  # who shares nothing goes on
+    talk.step(5)
+    assert all(map(begun, "abc"))
+    cached = [event.cached_tokens for name in "bc" for event in talk.events[name] if isinstance(event, Begun)]
+    assert min(cached) >= len(same) - SHARED
     talk.run()
     assert [list(talk.ended(name).ids) for name in "abc"] == [greedy([*same, *prompt(at, 3)], 2) for at in range(3)]
 
@@ -285,6 +288,47 @@ def test_prompts_are_read_in_smaller_pieces_where_a_step_would_take_long():
     talk.ask("long", prompt(8, 2000), most=2, seconds=1e9)
     talk.step(3)
     assert [step[1] for step in talk.decoder.fed[1:]] == pytest.approx([511, STEP / 0.001, STEP / 0.001], abs=1)
+
+
+def slow(talk, *, of_a_step, of_a_token):
+    """Gives the decoder's steps a length."""
+    feed = talk.decoder.feed
+
+    def slow_feed(parts, wanted):
+        talk.now += of_a_step + of_a_token * sum(map(len, parts.values()))
+        return feed(parts, wanted)
+
+    talk.decoder.feed = slow_feed
+
+
+def test_who_asks_beside_many_waits_for_the_first_token_hardly_longer_than_all_prompts_take():
+    talk = Talk(places=32, context=5000, step_tokens=512)
+    slow(talk, of_a_step=0.010, of_a_token=0.0018)  # as measured of a model of 135M parameters on two cores
+    prompts = {f"{at}": prompt(at, 60) for at in range(32)}
+    for name, ids in prompts.items():
+        talk.ask(name, ids, most=64, seconds=1e9)
+    talk.run()
+    all_read = 0.010 + 0.0018 * 32 * 60
+    first = sorted(talk.ended(name).seconds_to_first for name in prompts)
+    assert first[16] < 0.6 * all_read and first[-1] < 1.15 * all_read
+
+
+def test_an_echo_beside_others_does_not_make_their_prompts_be_read_in_smaller_pieces():
+    talk = Talk(places=3, context=5000, step_tokens=512)
+    slow(talk, of_a_step=0.0, of_a_token=0.0001)
+    every = talk.decoder.every
+
+    def slow_every(place, ids):
+        talk.now += 10.0
+        return every(place, ids)
+
+    talk.decoder.every = slow_every
+    talk.ask("a", prompt(5, 2), most=60, seconds=1e9)
+    talk.step()
+    talk.ask("echo", prompt(6, 400), most=1, seconds=1e9, echo=True)
+    talk.ask("long", prompt(8, 1600), most=2, seconds=1e9)
+    talk.step(3)
+    assert [step[2] for step in talk.decoder.fed[1:]] == [511, 511, 511]
 
 
 def test_a_prompt_that_cannot_be_read_fails_alone():
@@ -358,7 +402,7 @@ def test_thousands_in_the_queue_are_not_looked_through_in_each_step():
     said = sum(map(len, talk.events.values()))
     talk.step(20)
     assert sum(map(len, talk.events.values())) - said == 20  # a token each, and nobody's place
-    assert seen["all"] <= 20
+    assert seen["all"] <= 2 * 20  # for the first and the last of them
 
 
 def test_the_loop_runs_in_a_thread_of_its_own_until_it_is_closed():
@@ -378,6 +422,22 @@ def test_the_loop_runs_in_a_thread_of_its_own_until_it_is_closed():
     loop.close()
     thread.join(10)
     assert not thread.is_alive() and told[-1].ids == tuple(greedy(prompt(1, 5), 4))
+
+
+def test_each_step_is_a_sign_of_life_also_where_it_says_nothing():
+    talk = Talk(step_tokens=16)
+    sent = []
+
+    def send(said):
+        sent.append(said)
+        if any(isinstance(event, Ended) for event in said):
+            loop.close()
+
+    loop = Loop(talk.decoder, [STOP], send)
+    asked = Asked("a", "small")
+    loop.add(Answer(asked, Prompt(prompt(1, 80), 0, 1), 1e12, Text(NUMBERS), Sampler(asked)))
+    loop.run()
+    assert len(sent) == 5 and sent[1:4] == [[], [], []]
 
 
 def test_log_probabilities_are_those_of_evaluation():
@@ -422,6 +482,15 @@ def test_an_impossible_token_has_a_log_probability_that_json_can_say():
     talk.run()
     (one,) = next(event for event in talk.events["a"] if isinstance(event, Said)).logprobs
     assert [value for _, value in one.top][4:] == [-9999.0, -9999.0]
+
+
+def test_an_echo_that_one_line_does_not_hold_is_refused():
+    talk = Talk(context=ECHOED)
+    talk.ask("large", [1] * (ECHOED // 21 + 1), most=1, echo=True, logprobs=20)
+    talk.ask("small", prompt(1, 3), most=1)
+    talk.step(3)
+    assert talk.ended("large").fault == "too_long" and "log-probabilities" in talk.ended("large").message
+    assert talk.ended("small").reason == "length"
 
 
 @pytest.mark.parametrize("most", [0, 1, 5])

@@ -384,14 +384,28 @@ def test_a_precision_is_the_merged_checkpoint_in_it(pipeline, form, layer):
     assert np.isfinite(first_logits(made)).all()
 
 
-@pytest.mark.parametrize(("form", "known"), [("bf16", 5), ("nf4", 5), ("int8", 0)])
-def test_a_prompt_in_int8_is_read_whole_since_its_rounding_depends_on_all_that_goes_through(pipeline, form, known):
-    made = loading.load(pipeline.variant(form))
-    for expected in (0, known):
-        place, cached = made.begin([5, 6, 7, 8, 9, 10], 10)
-        assert cached == expected
-        made.feed({place: [5, 6, 7, 8, 9, 10][cached:]}, {place})
+def test_an_answer_in_int8_does_not_depend_on_the_pieces_it_comes_in_nor_on_others(pipeline):
+    made = loading.load(pipeline.variant("int8"))
+    draw = np.random.default_rng(0)
+    prompts = [draw.integers(1, made.vocabulary, 30).tolist() for _ in range(4)]
+
+    def alone(ids):
+        place, cached = made.begin(ids, 40)
+        assert not cached
+        first = made.feed({place: ids}, {place})[place].copy()
+        second = made.feed({place: [7]}, {place})[place].copy()
         made.end(place)
+        return first, second
+
+    expected = [alone(ids) for ids in prompts]
+    places = [made.begin(ids, 40)[0] for ids in prompts]
+    for begin in range(0, 30, 10):
+        pieces = {place: ids[begin : begin + 10] for place, ids in zip(places, prompts, strict=True)}
+        first = made.feed(pieces, set(places) if begin == 20 else set())
+    second = made.feed({place: [7] for place in places}, set(places))
+    for place, logits in zip(places, expected, strict=True):
+        np.testing.assert_array_equal(first[place], logits[0])
+        np.testing.assert_array_equal(second[place], logits[1])
 
 
 @pytest.mark.parametrize(

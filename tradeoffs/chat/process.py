@@ -48,6 +48,7 @@ class Process:
         self.open = False  # it can be asked
         self._watched: psutil.Process | None = None
         self._heard = time.monotonic()  # when it last said something
+        self._hung = False
         self.answers: dict[str, Inbox] = {}  # by id, of those that it has not ended
 
     async def start(self, command: Sequence[str]) -> None:
@@ -111,6 +112,7 @@ class Process:
     def end_if_hung(self) -> None:
         """To be called where an answer has not ended in its time: one that has said nothing for very long is ended."""
         if self.alive and time.monotonic() - self._heard > HUNG:
+            self._hung = True
             with suppress(ProcessLookupError):
                 self._process.kill()
 
@@ -151,7 +153,8 @@ class Process:
         code = await waiting
         self.alive = False
         await asyncio.wait(self._tasks[1:], timeout=ENDING)  # what it still has to say
-        said = explained(self.variant, code, self._said)
+        hung = f"{self.variant}: its process did nothing for {HUNG:g} s and was ended"
+        said = hung if self._hung else explained(self.variant, code, self._said)
         if not self.ready.done():
             self.ready.set_exception(UserError(said))
             self.ready.exception()  # whether anybody waits or not

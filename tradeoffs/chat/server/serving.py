@@ -71,7 +71,7 @@ def serve(
 def crowded(talkers: Sequence[Talker], max_memory_mb: float | None) -> str:
     """That those who were named have no room together, where that is so."""
     most_mb = room.limit_mb() if max_memory_mb is None else max_memory_mb
-    needed = sum(room.estimate_mb(one.variant, one.numbers.get("peak_memory_mb")) for one in talkers)
+    needed = sum(room.estimate_mb(one.variant, one.numbers.get("peak_memory_mb"), most_mb) for one in talkers)
     if len(talkers) < 2 or needed <= most_mb:
         return ""
     names = ", ".join(str(one) for one in talkers)

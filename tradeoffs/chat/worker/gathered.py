@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from tradeoffs.chat.messages import Ended, Event, Failed, Said
 
 SECONDS = 0.02
+ALIVE = 1.0  # seconds after which a step goes out that said nothing, too
 
 
 class Gathered:
@@ -26,10 +27,14 @@ class Gathered:
         self._held: dict[str, Said] = {}  # by the answer's id
         self._sent: dict[str, float] = {}  # when its last words went out
         self._some = threading.Event()  # is held
+        self._spoke = -math.inf  # when something went out
 
     def send(self, events: Sequence[Event]) -> None:
         with self._lock:
-            if ready := [out for event in events for out in self._out(event, self._clock())]:
+            now = self._clock()
+            ready = [out for event in events for out in self._out(event, now)]
+            if ready or now - self._spoke >= ALIVE:
+                self._spoke = now
                 self._send(ready)
             if self._held:
                 self._some.set()

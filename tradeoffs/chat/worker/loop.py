@@ -12,8 +12,9 @@ from tradeoffs.chat.worker.answer import Answer
 from tradeoffs.chat.worker.decoder import Decoder, NoRoomError
 from tradeoffs.chat.worker.sampling import BrokenError
 
-STEP = 0.1  # seconds that a step takes at most while answers grow: a longer prompt is read in several
-PIECE = 32  # tokens of prompts that a step takes all the same
+STEP = 0.25  # seconds that a step takes at most while answers grow: a longer prompt is read in several
+PIECE = 64  # tokens of prompts that a step takes all the same
+ECHOED = 1 << 18  # log-probabilities of a prompt at most: they go out in one line, of some 10 MB
 ECHO = 128  # tokens of a prompt whose logits are wanted, in a step: 80 MB of them with a vocabulary of 150,000
 SHARED = 32  # tokens that are worth to wait for until another prompt has read them
 TELL = 0.5  # seconds after which those who wait are told their new places
@@ -65,8 +66,7 @@ class Loop:
                     self._changed.wait()
                 if self._closed:
                     return
-            if said := self.step():
-                self._send(said)
+            self._send(self.step())  # nothing, too: a prompt may take many steps, in which it is alive
 
     def step(self) -> list[Event]:
         """A token more of each answer that grows; what came of it."""
@@ -94,28 +94,31 @@ class Loop:
         return said
 
     def _admit(self) -> list[Event]:
-        said = list[Event]()
-        while self._queue and not self._full and len(self._running) < self._decoder.places:
-            answer = next(iter(self._queue.values()))
+        said, out = list[Event](), list[Answer]()
+        for answer in self._queue.values():
+            if self._full or len(self._running) == self._decoder.places:
+                break
             ids, most = answer.prompt.ids, answer.prompt.max_tokens
-            if wrong := self._wrong(ids, most):
-                self._queue.popitem(last=False)
+            if wrong := self._wrong(answer):
+                out.append(answer)
                 said.append(Failed(answer.id, *wrong))
                 continue
             if self._being_read(ids):
-                break
+                continue
             # What is to be echoed is computed anew from its first token on.
             found = self._decoder.begin(ids[:1] if answer.asked.echo else ids, len(ids) + most)
             if not found:
                 if self._running:
                     self._full = True
                     break
-                self._queue.popitem(last=False)
+                out.append(answer)
                 said.append(Failed(answer.id, "too_long", f"no room for {len(ids)} tokens and {most} of an answer"))
                 continue
-            self._queue.popitem(last=False)
+            out.append(answer)
             self._running.append(answer)
             said.append(answer.begin(*found, self._decoder.context, self._clock()))
+        for answer in out:
+            del self._queue[answer.id]
         return said
 
     def _being_read(self, ids: Sequence[int]) -> bool:
@@ -127,13 +130,16 @@ class Loop:
                 return True
         return False
 
-    def _wrong(self, ids: Sequence[int], most: int) -> tuple[Fault, str] | None:
+    def _wrong(self, answer: Answer) -> tuple[Fault, str] | None:
         """Why a prompt cannot be read: one that fails in the model would end the answers beside it too."""
+        ids, most, each = answer.prompt.ids, answer.prompt.max_tokens, 1 + (answer.asked.logprobs or 0)
         if not len(ids):
             return "invalid", "the prompt is empty"
         if len(ids) + most > self._decoder.context:
             lengths = f"the prompt has {len(ids)} tokens and its answer may have {most}"
             return "too_long", f"{lengths}; together that is more than the model's context of {self._decoder.context}"
+        if answer.asked.echo and len(ids) * each > ECHOED:
+            return "too_long", f"{each} log-probabilities of {len(ids)} tokens are more than the {ECHOED} of one answer"
         if min(ids) < 0 or max(ids) >= self._decoder.vocabulary:
             return "invalid", f"the prompt has token ids that are not in the vocabulary of {self._decoder.vocabulary}"
         return None
@@ -160,9 +166,9 @@ class Loop:
         """A step of the model."""
         parts = self._parts()
         wanted = {answer.place for answer in self._running if not answer.unread and answer.place in parts}
-        said, begun = list[Event](), self._clock()
+        said = self._echo()
+        begun = self._clock()
         try:
-            said += self._echo()
             logits = self._decoder.feed(parts, wanted) if parts else {}
         except NoRoomError:
             return said + self._give_way(parts)

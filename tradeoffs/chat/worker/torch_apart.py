@@ -24,6 +24,8 @@ def why_apart(model: Any) -> str | None:
         return "where its adapter begins is found in the ids of one pass"
     if adapter is not None and adapter.peft_type in MEAN_OF_ALL:
         return "its adapter mixes by a mean over all that goes through at once"
+    if any(type(module).__name__ == "Linear8bitLt" for module in model.modules()):
+        return "LLM.int8 keeps the columns exact in which any token of a pass has a large number"
     config = model.config.get_text_config()
     if SCALED_BY_LENGTH.intersection(_values(getattr(config, "rope_parameters", None), "rope_type")):
         return "its positions are scaled by the longest row of a pass"

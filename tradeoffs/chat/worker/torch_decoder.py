@@ -58,9 +58,6 @@ class TorchDecoder(TorchBase):
         self._kept: list[_Kept] = []  # the longest unused first
         super().__init__(model, pad_id, cells)
         self._together = Rows(self._like(), step=8)
-        # LLM.int8 keeps the columns exact in which a token of the pass has a large number, most often the first one of
-        # the text: without it the rest of a prompt would be rounded otherwise than in its evaluation.
-        self._begins_anew = any(type(module).__name__ == "Linear8bitLt" for module in model.modules())
 
     def _like(self) -> DynamicCache:
         return DynamicCache(config=self.model.config)
@@ -85,7 +82,7 @@ class TorchDecoder(TorchBase):
         if len(self._growing) == PLACES or (self._growing and needed > self.cells):
             return None
         place = next(number for number in range(PLACES) if number not in self._growing)
-        known, pieces = (0, self._virtual_pieces()) if self._begins_anew else self._longest_prefix(list(ids))
+        known, pieces = self._longest_prefix(list(ids))
         alone = list[Rows]()
         if not fits(lambda: alone.append(self._alone(place, known, pieces))):
             return None
@@ -134,7 +131,7 @@ class TorchDecoder(TorchBase):
         growing = self._growing[place]
         pieces = self._held(place, self.virtual + len(growing.ids))
         known = any(_common(growing.ids, other.ids) == len(growing.ids) for other in self._kept)
-        if not (known or self._begins_anew):
+        if not known:
             fits(lambda: self._kept.append(_Kept(growing.ids, _copied(pieces))))
         if not growing.alone:
             self._together.leave(place)
