@@ -15,6 +15,7 @@ from tradeoffs.common import cells, files
 from tradeoffs.common.cells import Variant
 from tradeoffs.plumbing.errors import UserError
 
+CONTEXT = 2048  # of the drawn model
 SHORT = 120  # characters of a question: five turns fit the context of 512 tokens that the default's model has
 
 
@@ -40,9 +41,10 @@ def default_questions() -> list[str]:
 
 
 def drawn() -> Talked:
-    """SmolLM2-135M's shape with random weights, q8_0: what is computed takes its time, and says nothing."""
-    checkpoint = common.smollm2_135m(SCRATCH / "smollm2-135m")
-    return workspace(SCRATCH / "chat", checkpoint, ggufs.made(checkpoint, "q8_0"), context=2048)
+    """SmolLM2-135M's shape with random weights, q8_0: what is computed takes its time, and says nothing. Its context is
+    2,048 tokens, so that each server has 32 places with room for a whole one."""
+    checkpoint = common.smollm2_135m(SCRATCH / f"smollm2-135m-{CONTEXT}", CONTEXT)
+    return workspace(SCRATCH / "chat", checkpoint, ggufs.made(checkpoint, "q8_0"), CONTEXT)
 
 
 def drawn_questions() -> list[str]:
@@ -52,7 +54,7 @@ def drawn_questions() -> list[str]:
 
 def workspace(folder: Path, checkpoint: Path, gguf: Path, context: int) -> Talked:
     """A checkout after a run of one variant: what the chat reads of it, made in `folder` of a checkpoint with its
-    tokenizer and a GGUF of it. `context`: of a conversation; the model's own may be longer."""
+    tokenizer and a GGUF of it."""
     from transformers import AutoTokenizer
 
     variant = Variant("drawn", "demo", "lora", gguf.stem.rpartition("-")[2])

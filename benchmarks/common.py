@@ -46,7 +46,7 @@ def run(main: Callable[[argparse.Namespace], None], **options: Mapping[str, Any]
         main(arguments)
 
 
-def smollm2_135m(folder: Path) -> Path:
+def smollm2_135m(folder: Path, context: int = 8192) -> Path:
     """A checkpoint of SmolLM2-135M's shape with its real tokenizer, made in `folder` unless it is there; `folder`.
 
     Random weights of a fixed seed, bf16 on disk. Time does not depend on what weights say, and agreement shows on any.
@@ -64,7 +64,7 @@ def smollm2_135m(folder: Path) -> Path:
         num_hidden_layers=30,
         num_attention_heads=9,
         num_key_value_heads=3,
-        max_position_embeddings=8192,
+        max_position_embeddings=context,
         initializer_range=1 / 24,
         rms_norm_eps=1e-5,
         rope_parameters={"rope_type": "default", "rope_theta": 100_000.0},
