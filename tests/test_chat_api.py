@@ -15,7 +15,7 @@ import pytest
 from chat_server import KNOWN, NAME, OTHER, QUESTION, TOKEN, Script, events, read, running
 
 from benchmarks import chat_models, chat_servers, ggufs
-from tradeoffs.chat import page
+from tradeoffs.chat import page, room
 from tradeoffs.chat.messages import Asked, Ended, Failed, Logprob, Queued, Said, Turn
 from tradeoffs.chat.server import app, asks, serving, streams
 from tradeoffs.chat.server.errors import RequestError
@@ -487,9 +487,12 @@ def test_what_has_no_room_together_is_said_at_the_start(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)  # no files: a process alone
     names = ["demo-demo-full-q8_0", "demo-demo-lora-q4_0"]
     two = [Talker(Variant.parse(name), "llama.cpp", "chat", False, {}) for name in names]
-    said = serving.crowded(two, 399)
-    assert said.startswith(f"{names[0]}, {names[1]} take about 400 MB, and all models may have 399 MB together")
-    assert not serving.crowded(two, 400) and not serving.crowded(two[:1], 100) and not serving.crowded(two, None)
+    both = 2 * room.LLAMA_CPP
+    said = serving.crowded(two, both - 1)
+    assert said.startswith(
+        f"{names[0]}, {names[1]} take about {both:.0f} MB, and all models may have {both - 1:.0f} MB together"
+    )
+    assert not serving.crowded(two, both) and not serving.crowded(two[:1], 100) and not serving.crowded(two, None)
 
 
 def test_a_token_of_a_file(tmp_path):
