@@ -72,6 +72,7 @@ __all__ = [
     "load",
     "load_all",
     "paths",
+    "sound",
 ]
 
 PATH = Path("params.yaml")
@@ -119,8 +120,12 @@ def load_all(path: Path | None = None, named: object = None) -> Params:
     """The whole file: `path`, or params.yaml. Raises UserError that lists every problem in it; `named` is what that
     calls the file."""
     path = path or PATH
-    named = named or path
-    found, problems = checked(parsed(path, named))
+    return sound(parsed(path, named or path), named or path)
+
+
+def sound(raw: Any, named: object) -> Params:
+    """What YAML holds as Params. Raises UserError that lists every problem in it; `named` is what that calls it."""
+    found, problems = checked(raw)
     if found is None or problems:
         count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
         listed = [shown(problem) for problem in problems[:MOST_LISTED]]
