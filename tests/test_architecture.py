@@ -46,6 +46,7 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
                 "prompt",
                 "questions",
                 "pin",
+                "preset",
             ),
             "committed",
         ),

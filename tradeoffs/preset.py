@@ -1,4 +1,4 @@
-"""Applies a preset, a file that changes a part of params.yaml for one question; those that come along are in experiments/.
+"""Applies a preset: a file that changes a part of params.yaml for one question. experiments/ has some.
 
     python -m tradeoffs.preset                                    which there are
     python -m tradeoffs.preset experiments/finance_methods.yaml   what it changes, value by value; touches nothing
@@ -12,6 +12,7 @@ be run as an experiment, which leaves params.yaml as it is: python -m tradeoffs.
 import re
 import shutil
 from collections.abc import Iterator, Mapping
+from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -50,7 +51,9 @@ def main(file: Path | None, write: bool) -> None:
     print("\n".join([f"{file} changes of {params.PATH}:", *(f"  {line}" for line in lines)]))
     if write:
         _write(preset)
-        print(f"Written; `git diff {params.PATH}` shows it, `git restore {params.PATH}` takes it back. Run it: make run")
+        print(
+            f"Written; `git diff {params.PATH}` shows it, `git restore {params.PATH}` takes it back. Run it: make run"
+        )
         return
     print(f"As an experiment, {params.PATH} stays as it is:  {RUN.format(file=file)}")
     print(f"To go on from it:  {WRITE.format(file=file)}")
@@ -65,7 +68,9 @@ def read(file: Path) -> Preset:
         raise UserError(f"{file}: no such preset{near(file, known)}")
     values = parsed(file)
     if not isinstance(values, dict) or not values:
-        raise UserError(f"{file}: must hold blocks of {params.PATH} (run, train, ...), with what is to be another value")
+        raise UserError(
+            f"{file}: must hold blocks of {params.PATH} (run, train, ...), with what is to be another value"
+        )
     if problems := list(problems_of(values)):
         raise UserError("\n  ".join([f"{file}: not sound", *map(shown, problems)]))
     after = merged(before, values)
@@ -143,9 +148,9 @@ def _put(lines: Any, values: Mapping[str, Any]) -> None:
             _put(mine, value)
         elif mine != value:
             behind = mine.ca.items.get(len(mine) - 1) if isinstance(mine, list) else None
-            lines[key] = value
+            lines[key] = deepcopy(value)  # lists that the preset shares by an alias are two there
             if behind and value:
-                lines[key] = new = type(mine)(value)
+                lines[key] = new = type(mine)(deepcopy(value))
                 new.ca.items[len(value) - 1] = behind
 
 

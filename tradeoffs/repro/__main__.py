@@ -7,6 +7,7 @@
     python -m tradeoffs.repro --dry              what would run, and for how long
     python -m tradeoffs.repro --ray auto         on the machines of a Ray cluster (docs/cluster.md)
     python -m tradeoffs.repro --exp -S train.lr=0.001,0.002      an experiment for each value, side by side
+    python -m tradeoffs.repro --exp --preset experiments/finance_methods.yaml     one with a preset's values
     python -m tradeoffs.repro --exp              the experiments that `dvc exp run --queue` has queued
 
 The same outputs, the same cache and the same dvc.lock as `dvc repro`, which has nothing to do afterwards. Steps whose
@@ -21,6 +22,7 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 from dvc.exceptions import DvcException
 
@@ -48,16 +50,17 @@ def main(
     exp: bool,
     changes: Sequence[str],
     name: str | None,
+    preset: Path | None,
 ) -> None:
     begun = time.monotonic()
     params.load_all()  # what is wrong in it is said as a stage would say it, not as DVC does
-    if wrong := _no_use(targets, dry, ray, exp, changes, name):
+    if wrong := _no_use(targets, dry, ray, exp, [*changes, *([str(preset)] if preset else [])], name):
         raise UserError(wrong)
     try:
         if exp:
             from tradeoffs.repro import together  # with celery and hydra
 
-            failed = together.run(changes, targets, name, _jobs(jobs), keep_going)
+            failed = together.run(changes, preset, targets, name, _jobs(jobs), keep_going)
         else:
             failed = _run(targets, _jobs(jobs), keep_going, dry, ray, begun)
     except KeyboardInterrupt:
@@ -75,7 +78,7 @@ def _no_use(
 ) -> str:
     """What is wrong with options that do not go together; "" where they do."""
     if not exp and (changes or name):
-        return "-S and --name are of experiments: add --exp"
+        return "-S, --preset and --name are of experiments: add --exp"
     if exp and dry:
         return (
             "--dry: there is none of experiments. To know what one value costs, commit params.yaml, write the value "
@@ -86,7 +89,9 @@ def _no_use(
     if exp and ray:
         return "--ray: experiments run on this machine alone; leave out --exp, or --ray"
     if exp and not changes and (targets or name):
-        return "--exp without -S runs what is queued as it was queued: leave out TARGET and --name, or add -S"
+        return (
+            "--exp without -S or --preset runs what is queued as it was queued: leave out TARGET and --name, or add one"
+        )
     return ""
 
 
@@ -154,6 +159,9 @@ if __name__ == "__main__":
     options.add_argument("--exp", action="store_true", help="experiments: of each combination of -S, or what is queued")
     change = "KEY=VALUE[,VALUE]"
     options.add_argument("-S", dest="changes", action="append", default=[], metavar=change, help="as of dvc exp run")
+    options.add_argument(
+        "--preset", type=Path, metavar="FILE", help="values for all of them, below -S (tradeoffs.preset)"
+    )
     options.add_argument(
         "--name", metavar="NAME", help="NAME-1, NAME-2, ..., or NAME of a single one; by default DVC's own"
     )
