@@ -35,7 +35,7 @@ LEFT_OUT = ("publish",)  # writes the README
 # Over the preset: enough of everything to have every number.
 BUDGET: dict[str, Any] = {
     "launch": {"report_to": []},
-    "train": {"steps": 20, "batch_size": 4, "warmup_steps": 2, "log_every": 4, "save_every": 20},
+    "train": {"batch_size": 4, "warmup_steps": 2, "log_every": 4, "save_every": 20},
     "evaluate": {
         "splits": {"test": 8, "seen": 4, "general": 4},
         "max_new_tokens": 6,
@@ -167,6 +167,8 @@ def run(name: str, folder: Path) -> None:
             subprocess.run(["git", *words], check=True)
         presets.main(preset, write=True)
         raw = presets.merged(quick_yaml.load(Path("params.yaml").read_text(encoding="utf-8")), BUDGET)
+        for model in raw["run"]["models"]:
+            raw["models"][model]["train"] = {"steps": 20, "lr": 0.005}  # over what the preset says of a data set
         if name == "grid":
             raw["run"]["datasets"] = list(GRID)
         files.write_text("params.yaml", quick_yaml.dump(raw))
@@ -201,7 +203,7 @@ def _stand_ins(models: Sequence[str], datasets: Sequence[str]) -> dict[str, Any]
     raw = quick_yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for name in models:
         entry = raw["models"][name]
-        for key in ("hub", "revision", "gated"):
+        for key in ("hub", "revision", "gated", "tokenize"):
             entry.pop(key, None)
         entry["path"] = f"models/raw/{name}"
         make_model(name, Path(entry["path"]))
