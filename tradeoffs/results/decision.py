@@ -174,7 +174,7 @@ def guards(results: Results, variant: Variant, best: Variant) -> list[Guard]:
 
 
 def _unchecked(results: Results, shown: Variant, best: Variant) -> list[str]:
-    """The guards that nothing is known of; an untouched model cannot lose what is measured of models as trained alone."""
+    """Guards that nothing is known of. What is measured as trained alone, an untouched model cannot lose."""
     return [
         name
         for name in results.decide.guards
