@@ -35,6 +35,7 @@ def section(results: Results, drawn: Sequence[str]) -> str:
         "data.md.j2",
         drawn,
         counts=_counts(results),
+        alone=any("mmlu" in found for found in results.lengths.values()),
         leaks={name: rows for name in results.prepared if (rows := _leaks(results, name))},
         lengths=_lengths(results),
         apart=_apart(results),
