@@ -206,12 +206,12 @@ def test_the_report_says_nothing_of_what_was_not_asked(finished):
 
 @pytest.mark.slow
 def test_what_is_printed_while_it_runs_is_what_is_read_afterwards(finished):
-    printed = [line for line in (finished / "printed").read_text().splitlines() if line.startswith("|")]
+    printed = [line for line in (finished / "printed").read_text().splitlines() if line.startswith("?")]
     afterwards = []
     for variant in (f"{model}-mmlu_ten-base-{name}" for model in MODELS for name in ("trained", "bf16", "f16", "q4_0")):
         for one in questions.answered(variant):
             first, *others = asked.shown(one)
-            afterwards += [f"| {line}".rstrip() for line in (f"{variant}  {first}", *others)]
+            afterwards += [f"{asked.BAR}{line}".rstrip() for line in (f"{variant}  {first}", *others)]
     assert len(printed) > 8 * 12 * 6
     assert printed == afterwards
 
@@ -244,8 +244,8 @@ def test_a_question_that_runs_is_one_block_in_which_nothing_passes_for_what_a_st
     monkeypatch.setenv(asked.WANTED, "1")
     asked.print_while_running("a-b-base-q4_0", [QUESTION], [ROW])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:3] == ["| a-b-base-q4_0  law q1  wrong: B, not A", "| Who", "| may?"]
-    assert all(line.startswith("|") for line in lines) and lines[-1] == "|"
+    assert lines[:3] == ["? a-b-base-q4_0  law q1  wrong: B, not A", "? Who", "? may?"]
+    assert all(line.startswith("?") for line in lines) and lines[-1] == "?"
     assert "\x1b" not in "".join(lines) and any("chosen        B. a" in line for line in lines)
 
 
@@ -254,12 +254,12 @@ def test_of_a_log_each_question_is_said_once_and_whole(tmp_path):
     followed = Followed(log)
     assert followed.lines() == []
     with log.open("w") as file:
-        file.write("loading\nmmlu:  10%|#   | 1/10\r      \r| first\n| sec")
+        file.write("loading\nmmlu:  10%|#   | 1/10\r      \r? first\n? sec")
         file.flush()
-        assert followed.lines() == ["| first"]
+        assert followed.lines() == ["? first"]
         file.write("ond\nmmlu: 20%|##  |\n")
         file.flush()
-        assert followed.lines() == ["| second"]
+        assert followed.lines() == ["? second"]
     assert followed.lines() == []
 
 
@@ -268,10 +268,10 @@ def test_the_screen_says_the_questions_of_steps_that_run_side_by_side(monkeypatc
     monkeypatch.setenv(asked.WANTED, wanted)
     screen, log = Screen(["evaluate_cpu@a"], {}, {"evaluate_cpu@a": 1.0}), tmp_path / "a.log"
     screen.starts("evaluate_cpu@a", ["true"], log)
-    log.write_text("loading\n| law q1  right\n|\n")
+    log.write_text("loading\n| a | table |\n? law q1  right\n?\n")
     screen.refresh()
     with log.open("a") as file:
-        file.write("| law q2  right\n")
+        file.write("? law q2  right\n")
     screen.ends("evaluate_cpu@a", 1.0)
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
-    assert lines == (["| law q1  right", "|", "| law q2  right"] if wanted == "1" else [])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("?")]
+    assert lines == (["? law q1  right", "?", "? law q2  right"] if wanted == "1" else [])

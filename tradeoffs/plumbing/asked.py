@@ -16,7 +16,7 @@ from tradeoffs.common.texts import harmless, on_a_line
 
 Row = Mapping[str, Any]
 WANTED = "TRADEOFFS_PRINT_QUESTIONS"
-BAR = "| "  # before each line that is shown while an evaluation runs: what else it writes, a log can tell apart by it
+BAR = "? "  # before each line that is shown while an evaluation runs; no other line of a log begins so
 
 
 @dataclass(frozen=True)
