@@ -113,6 +113,8 @@ def set_up(folder):
             files.write_text(f"data/raw/mmlu/{split}/{subject}_{split}.csv", "".join(rows))
     make_checkpoint(folder / "models/base/one", initializer_range=0.06)
     make_checkpoint(folder / "models/base/two", words=["zz"])
+    for model in MODELS:
+        files.write_json(f"models/base/{model}/run_info.json", {"base_id": model, "seed": 7, "prompt": "own"})
     files.write_text("data/general/one.jsonl", '{"id": "g", "text": "A bond is a loan that can be sold."}\n')
     files.write_text("data/general/two.jsonl", "\n")
 

@@ -46,7 +46,8 @@ def section(results: Results, drawn: Sequence[str]) -> str:
 
 
 def _counts(results: Results) -> Lines:
-    kept = KEPT | (ASKED if any(info["kind"] == "questions" for info in results.prepared.values()) else {})
+    kinds = {info["kind"] for info in results.prepared.values()}
+    kept = (KEPT if kinds != {"questions"} else {}) | (ASKED if "questions" in kinds else {})
     named = {key for info in results.prepared.values() for key in info["dropped"]}
     lost = {key: label for key, label in LOST.items() if key in named}
     rows = []

@@ -20,8 +20,10 @@ from tradeoffs.report.formatting import (
     table,
     verdict,
 )
+from tradeoffs.report.machine import run_on
 from tradeoffs.report.rendering import render
-from tradeoffs.results import ranking, tuning, verdicts
+from tradeoffs.results import ranking, reading, tuning, verdicts
+from tradeoffs.results.costs import COST
 from tradeoffs.results.results import Results
 from tradeoffs.results.verdicts import Standing
 
@@ -72,8 +74,8 @@ def decision(results: Results) -> Lines:
         for name in measures(results, dataset):
             first, *others = best_of_models(results, dataset, name)
             found = standing(results, dataset, name).verdicts
-            behind = [f"{_name(v)}: {verdict(found[v], name)}" for v in others]
-            value = f"{_name(first)}: {quality_of(results, first, name)}"
+            behind = [f"{_name(results, v)}: {verdict(found[v], name)}" for v in others]
+            value = f"{_name(results, first)}: {quality_of(results, first, name)}"
             rows.append([f"`{dataset}`", full_label(results, dataset, name), value, "<br>".join(behind)])
     header = ["data set", "by", "best model, as trained", "the others, against it"]
     return table(header, rows, texts=header[1:])
@@ -103,6 +105,7 @@ def _dataset(results: Results, dataset: str) -> dict[str, object]:
         "by": "has the fewest bits per byte" if by == BITS else "is best for it",
         "best_methods": best,
         "every_method": _cells(results, every),
+        "formats": _formats(results, dataset) if by == CHOICE and results.formats[1:] else None,
         "coverage": _coverage(results, dataset) if len(results.run.models) > 1 and by == BITS else None,
     }
 
@@ -134,6 +137,28 @@ def _cells(results: Results, shown: Sequence[Variant], among: Sequence[Variant] 
         row += [*(short(trained[v].get(key)) for key in costs), cost_of(results, v, "decode_tokens_per_second")]
         rows.append([*row, *decoded, cost_of(results, v, "eval_samples_per_second")])
     return table(header, rows, texts=["method"], keys=2, together=together)
+
+
+def _formats(results: Results, dataset: str) -> Lines:
+    """Of multiple choice alone: every model in every format, right answers beside what they took."""
+    weighed = ("latency_p50_seconds", "size_mb", "model_memory_mb")
+    rows = []
+    for group in (group for group in results.groups() if group.dataset == dataset):
+        for v in results.of(group):
+            asked, took = results.count(v, CHOICE), reading.mmlu_seconds(v)["wall"]
+            method = [f"`{v.method}`"] if len(results.run.methods) > 1 else []
+            row = [f"`{v.model}`", *method, f"`{v.format}`", run_on(results, v), quality_of(results, v, CHOICE)]
+            rows.append([*row, short(took), short(took / asked), *(cost_of(results, v, key) for key in weighed)])
+    keys = ["model", *(["method"] if len(results.run.methods) > 1 else []), "format"]
+    header = [
+        *keys,
+        "runs on",
+        results.label(dataset, CHOICE),
+        "seconds, all questions",
+        "per question",
+        "one alone, s",
+    ]
+    return table([*header, *(COST[key] for key in weighed[1:])], rows, texts=["runs on"], keys=len(keys))
 
 
 def _coverage(results: Results, dataset: str) -> dict[str, object]:
@@ -176,5 +201,6 @@ def _on(results: Results, dataset: str) -> list[Variant]:
     return [v for model in results.run.models for v in results.as_trained(Pair(model, dataset))]
 
 
-def _name(variant: Variant) -> str:
-    return f"`{variant.model}` with `{variant.method}`"
+def _name(results: Results, variant: Variant) -> str:
+    """A model, and which method it is with, where there are several."""
+    return f"`{variant.model}`" + (f" with `{variant.method}`" if len(results.run.methods) > 1 else "")

@@ -18,7 +18,8 @@ MERGED_ONTO = {"trained_base": "the de-quantised base it was trained on", "origi
 def section(results: Results, drawn: Sequence[str]) -> str:
     groups = [_group(results, group) for group in results.groups()]
     labels = " or ".join(dict.fromkeys(str(group["label"]) for group in groups))
-    return render("ladder.md.j2", drawn, groups=groups, labels=labels, nats=any(group["unit"] for group in groups))
+    nats = any(group["unit"] for group in groups)
+    return render("ladder.md.j2", drawn, groups=groups, labels=labels, nats=nats, tuned=results.run.methods != ["base"])
 
 
 def _group(results: Results, group: Pair) -> dict[str, object]:
