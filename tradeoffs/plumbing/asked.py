@@ -76,8 +76,10 @@ def print_while_running(variant: str, questions: Sequence[Row], rows: Sequence[R
         return
     from tqdm import tqdm
 
+    lines: list[str] = []
     for question, row in zip(questions, rows, strict=True):
-        lines = [line for text in shown(Answered.of(question, row)) for line in text.split("\n")]
-        lines[0] = f"{variant}  {lines[0]}"
-        tqdm.write("\n".join(f"{BAR}{line}".rstrip() for line in lines), file=sys.stdout)
+        first, *others = (line for text in shown(Answered.of(question, row)) for line in text.split("\n"))
+        lines += [f"{variant}  {first}", *others]
+    # At once, so that what runs beside it, or the bar below it, comes between no two of them.
+    tqdm.write("\n".join(f"{BAR}{line}".rstrip() for line in lines), file=sys.stdout)
     sys.stdout.flush()  # into a log, too
