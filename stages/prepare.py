@@ -1,8 +1,10 @@
 """Makes one dataset ready: read or generated, cleaned, split by content, de-duplicated; of kind `questions`, its
 multiple choice alone.
 
-IN   datasets.<dataset> in params.yaml; for `path` that file; for `mmlu` that folder, or the hub
-OUT  data/prepared/<dataset>/   train, seen, valid, test, mmlu (jsonl), info.json; a blank line for what has no examples
+IN   datasets.<dataset> (data/settings/datasets/<dataset>.json); for `path` that file; for `mmlu` that folder, or the
+     hub
+OUT  data/prepared/<dataset>/   train, seen, valid, test, mmlu (jsonl), info.json; a blank line for what has no
+     examples
      python -m stages.prepare --dataset demo
 """
 
@@ -20,14 +22,18 @@ from tradeoffs.sources import hub
 @dataclass(frozen=True)
 class Reads:
     seed: int
+
+
+@dataclass(frozen=True)
+class Settings:
     dataset: Annotated[params.Dataset, "datasets.{dataset}"]
 
 
 def main(dataset: str) -> None:
-    cfg = params.load(Reads, dataset=dataset)
-    wanted, where = cfg.dataset, f"datasets.{dataset}"
-    mmlu, mmlu_source = _mmlu(wanted, cfg.seed, where)
-    source = None if wanted.kind == "questions" else _source(wanted, cfg.seed, where)
+    seed, where = params.load(Reads).seed, f"datasets.{dataset}"
+    wanted = params.load_settings(Settings, dataset=dataset).dataset
+    mmlu, mmlu_source = _mmlu(wanted, seed, where)
+    source = None if wanted.kind == "questions" else _source(wanted, seed, where)
     with files.new_folder(cells.prepared(dataset)) as folder:
         counts, dropped = _divided(source, wanted, where, folder) if source else splits.without_examples(folder)
         if wanted.answer_pattern:
