@@ -15,7 +15,7 @@ BENCHMARKS := gguf_scoring gguf_kld decode generation mmlu mmlu_agreement zoo me
 .DEFAULT_GOAL := help
 
 run: $(READY)  ## run what has changed (everything, the first time): how long it will take, step by step, then the decision
-	@$(WITH_VENV) $(BIN)/python -m tradeoffs.repro
+	@$(WITH_VENV) $(BIN)/python -m tradeoffs.repro $(ARGS)
 	@$(BIN)/python -m tradeoffs.repro.ending
 
 install: $(READY)  ## .venv with all that is needed, and nothing else

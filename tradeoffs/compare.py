@@ -176,7 +176,10 @@ def _of_two(first: str, second: str, revs: Sequence[str], cfg: Reads) -> Lines:
     )
     ours, theirs = both
     pairing = Pairing(sides[1], sides[0], other, mine)
-    found = {n: pairing.against(theirs, ours, n) for n in metrics.names("quality") if n.startswith("test_")}
+    names = [n for n in metrics.names("quality") if n.startswith("test_")]
+    if not any(results.has(one, n) for results, one in ((mine, ours), (other, theirs)) for n in names):
+        names = ["mmlu_accuracy"]  # all that was asked
+    found = {n: pairing.against(theirs, ours, n) for n in names}
     shared = {n: why for n, why in found.items() if mine.has(ours, n) and other.has(theirs, n)}
     if all(shared.values()):
         why = next(iter(shared.values()), "no test metric that both have")

@@ -25,6 +25,7 @@ from tradeoffs.evaluate.items import GENERAL, ITEMS, SPLITS, Answering, Chunk, R
 from tradeoffs.evaluate.runtime import Runtime
 from tradeoffs.params import Splits
 from tradeoffs.plumbing import clock
+from tradeoffs.plumbing.asked import print_while_running
 
 Loaded = TypeVar("Loaded", bound=Runtime)
 Facts = dict[str, Any]
@@ -77,7 +78,8 @@ def evaluate_reference(
     asked.answer_prompts()
     asked_as = asdict(cfg)  # of the stage, with what it alone reads
     with files.new_folder(variant.cell.reference) as folder:
-        shutil.copytree(kept, folder, dirs_exist_ok=True)
+        if kept.is_dir():  # not where multiple choice is all that is asked
+            shutil.copytree(kept, folder, dirs_exist_ok=True)
         files.write_json(folder / ASKED, {field.name: asked_as[field.name] for field in fields(Reads)})
     asked.write(known)
     return asked.done
@@ -145,8 +147,10 @@ class _Evaluation:
         for subject in tqdm(questions["subject"].unique().to_pylist(), desc="mmlu", leave=False):
             name = f"mmlu-{subject}"
             asked = questions.filter(pc.equal(questions["subject"], subject)).to_pylist()
-            choose = partial(items.choose, self.runtime, asked)
+            choose, new = partial(items.choose, self.runtime, asked), not self.done.has(name)
             self.seconds.update(self.done.part(name, choose, self.runtime.gpu_clock))
+            if new:
+                print_while_running(str(self.variant), asked, self.done.read(name))
             self.parts.append([name])
 
     def answer_prompts(self) -> None:

@@ -214,10 +214,11 @@ class HubSplits:
 
 @dataclass(frozen=True)
 class Dataset:
-    kind: Literal["instruction", "chat", "preference", "text"]
-    near_duplicate: Annotated[float, Range(0, 1, above=True)]
-    seen: Positive
-    valid: Positive
+    kind: Literal["instruction", "chat", "preference", "text", "questions"]
+    # Needed of every kind but `questions`, which has no examples.
+    near_duplicate: Annotated[float, Range(0, 1, above=True)] | None = None
+    seen: Positive | None = None
+    valid: Positive | None = None
     test_share: Annotated[float, Range(0, 1, above=True)] | None = None
     generate: GeneratedDataset | None = None
     path: str | None = None

@@ -58,7 +58,7 @@ def section(results: Results, drawn: Sequence[str] = ()) -> str:
 
 def overview(results: Results, decisions: Sequence[Decision]) -> Lines:
     """One row per model and data set: what to ship, beside the best, copying and the untouched base."""
-    rows = []
+    rows, copying = [], any(found.floor for found in decisions)
     for found in decisions:
         ours, name, base = found.shown, found.metric, results.untouched(found.pair)
         copied = found.floor
@@ -69,13 +69,18 @@ def overview(results: Results, decisions: Sequence[Decision]) -> Lines:
                 full_label(results, ours.dataset, name),
                 quality_of(results, ours, name),
                 f"{name_of(found.standing.best)}: {quality_of(results, found.standing.best, name)}",
-                _value(copied) + ("" if copied.beaten else ", not beaten") if copied else "",
+                *([_floor(copied)] if copying else []),
                 quality_of(results, base, name) if base else "",
                 *(cost_of(results, ours, key) for key in IN_OVERVIEW),
             ]
         )
-    header = ["model / data set", "ship", "by", "its quality", "best found", "copying", "untouched base"]
+    header = ["model / data set", "ship", "by", "its quality", "best found"]
+    header += ["copying", "untouched base"] if copying else ["untouched base"]
     return table([*header, *(COST[key] for key in IN_OVERVIEW)], rows)
+
+
+def _floor(copied: Floor | None) -> str:
+    return _value(copied) + ("" if copied.beaten else ", not beaten") if copied else ""
 
 
 def _decision(results: Results, found: Decision) -> dict[str, object]:

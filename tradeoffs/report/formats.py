@@ -39,6 +39,7 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
         "matrix": matrix(results, group, results.formats, cells),
         "only_as_trained": why_only_as_trained(results, group),
         "best": best[0].method,
+        "letters": not ranking.has_test(results, group),
         "pooled": _pooled(results, group),
         "cost": _cost_table(results, best),
         "throughput": _throughput(results, best),

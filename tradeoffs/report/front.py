@@ -47,7 +47,7 @@ def section(results: Results, drawn: Sequence[str]) -> str:
     return render(
         "front.md.j2",
         drawn,
-        shown="bits_per_byte" if grid.is_one(results) else PICTURES[cost],
+        shown="bits_per_byte" if grid.is_one(results) and grid.with_bits(results) else PICTURES[cost],
         framed=len(results.run.models) > 1,
         dashed=any(len(one.pareto[cost]) > 1 for one in found),
         seeds=seeds(results),
@@ -100,7 +100,9 @@ def _candidates(results: Results, found: Decision, columns: dict[Variant, str]) 
 
 
 def _methods(results: Results, found: Decision, trained: list[Variant]) -> Lines:
-    """Each method as trained: what it can, what it forgot, and what it took."""
+    """Each method as trained: what it can, what it forgot, and what it took; nothing where nothing was tuned."""
+    if not any(v.method != "base" for v in trained):
+        return []
     name, took = found.metric, [tuning.numbers(results, v) for v in trained]
     beside = {
         "against the best": _words(found, trained),

@@ -12,6 +12,7 @@ from tradeoffs.report.tables import (
     letters,
     quality_table,
     seeds,
+    tuned_or_tested,
     what_was_cut,
     why_only_as_trained,
     with_headline,
@@ -45,9 +46,8 @@ OF_A_SEED = ("test_f1", "test_exact_match", "test_loss", "mmlu_accuracy", "gener
 
 
 def section(results: Results, drawn: Sequence[str]) -> str:
-    return render(
-        "methods.md.j2", drawn, seeds=seeds(results), groups=[_group(results, group) for group in results.groups()]
-    )
+    groups = [_group(results, group) for group in tuned_or_tested(results)]
+    return render("methods.md.j2", drawn, seeds=seeds(results), groups=groups) if groups else ""
 
 
 def _group(results: Results, group: Pair) -> dict[str, object]:

@@ -5,6 +5,7 @@
     python -m tradeoffs.repro --jobs 1           one step at a time
     python -m tradeoffs.repro --keep-going       what does not depend on a step that failed goes on
     python -m tradeoffs.repro --dry              what would run, and for how long
+    python -m tradeoffs.repro --print-questions  each multiple-choice question and its answer, while it is evaluated
     python -m tradeoffs.repro --ray auto         on the machines of a Ray cluster (docs/cluster.md)
     python -m tradeoffs.repro --exp -S train.lr=0.001,0.002      an experiment for each value, side by side
     python -m tradeoffs.repro --exp --preset experiments/finance_methods.yaml     one with a preset's values
@@ -17,6 +18,7 @@ the workspace as it is; `dvc exp show` has them, and `dvc exp apply` brings one.
 """
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -28,7 +30,7 @@ from dvc.exceptions import DvcException
 
 from tradeoffs import params
 from tradeoffs.common import cores
-from tradeoffs.plumbing import cli, clock
+from tradeoffs.plumbing import asked, cli, clock
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro import pipeline, times
 from tradeoffs.repro.cluster import connected
@@ -51,11 +53,16 @@ def main(
     changes: Sequence[str],
     name: str | None,
     preset: Path | None,
+    print_questions: bool,
 ) -> None:
     begun = time.monotonic()
     params.load_all()  # what is wrong in it is said as a stage would say it, not as DVC does
-    if wrong := _no_use(targets, dry, ray, exp, [*changes, *([str(preset)] if preset else [])], name):
+    if wrong := _no_use(targets, dry, ray, exp, bool(changes or preset), name):
         raise UserError(wrong)
+    if print_questions:
+        if ray:
+            raise UserError("--print-questions: steps on other machines write to logs of their own; leave out --ray")
+        os.environ[asked.WANTED] = "1"  # of the steps, too
     try:
         if exp:
             from tradeoffs.repro import together  # with celery and hydra
@@ -73,11 +80,9 @@ def main(
         sys.exit(FAILED)
 
 
-def _no_use(
-    targets: Sequence[str], dry: bool, ray: str | None, exp: bool, changes: Sequence[str], name: str | None
-) -> str:
+def _no_use(targets: Sequence[str], dry: bool, ray: str | None, exp: bool, changed: bool, name: str | None) -> str:
     """What is wrong with options that do not go together; "" where they do."""
-    if not exp and (changes or name):
+    if not exp and (changed or name):
         return "-S, --preset and --name are of experiments: add --exp"
     if exp and dry:
         return (
@@ -88,7 +93,7 @@ def _no_use(
         return "--ray: expected the address of a Ray cluster, auto or HOST:PORT, got nothing"
     if exp and ray:
         return "--ray: experiments run on this machine alone; leave out --exp, or --ray"
-    if exp and not changes and (targets or name):
+    if exp and not changed and (targets or name):
         return (
             "--exp without -S or --preset runs what is queued as it was queued: leave out TARGET and --name, or add one"
         )
@@ -118,9 +123,9 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, ray: st
         cluster = held.enter_context(connected(ray, steps, here)) if ray and not dry else None
         if cluster:
             places, slots, count = cluster.places, cluster.slots, cluster.cores
-        asked = {name: Needs.of(name, steps.meta(name), 0.0) for name in every}
-        share = shares({name: asked[name] for name in planned}, slots)
-        expected = times.estimate(planned, every, share, any(needs.exclusive for needs in asked.values()))
+        wanted = {name: Needs.of(name, steps.meta(name), 0.0) for name in every}
+        share = shares({name: wanted[name] for name in planned}, slots)
+        expected = times.estimate(planned, every, share, any(needs.exclusive for needs in wanted.values()))
         print("\n".join([*times.announcement(expected), ""]), flush=True)
         if dry:
             print("\n".join(planned))
@@ -154,6 +159,9 @@ if __name__ == "__main__":
     options.add_argument("targets", nargs="*", metavar="TARGET", help="a stage or a step of dvc.yaml; all by default")
     options.add_argument("--jobs", default="auto", metavar="N", help="most steps side by side; auto: one for each core")
     options.add_argument("--keep-going", action="store_true", help="go on with what does not depend on what failed")
+    options.add_argument(
+        "--print-questions", action="store_true", help="show each multiple-choice question as it is answered"
+    )
     options.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster, as ray.init has it: auto, or HOST:PORT")
     options.add_argument("--dry", action="store_true", help="say what would run, and run nothing")
     options.add_argument("--exp", action="store_true", help="experiments: of each combination of -S, or what is queued")

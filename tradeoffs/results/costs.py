@@ -83,7 +83,7 @@ def read(facts: Mapping[Variant, dict], columns: Mapping[Variant, dict[str, np.n
         of_pair = _of_prompts(thing) | _latency(variant, thing, known, columns[variant])
         bounds[variant] = shared[thing["shapes"]] | of_pair
         numbers[variant] = {"size_mb": known["size_mb"]} | {key: one.value for key, one in bounds[variant].items()}
-        if thing["prompts"]:
+        if thing["prompts"] and not _letters(thing, columns[variant]):
             numbers[variant]["answer_tokens_p50"] = float(np.median(_answer_tokens(variant, thing, columns[variant])))
         devices[variant] = thing["rounds"][0]["device"]
     return Costs(numbers, bounds, _machine(found) | {"devices": devices})
@@ -155,6 +155,22 @@ def _of_prompts(thing: dict) -> Intervals:
     return found
 
 
+def _letters(thing: dict, columns: dict[str, np.ndarray]) -> bool:
+    """Whether the timed prompts are multiple-choice questions, which are answered by a letter."""
+    return bool(np.isin(thing["prompts"], columns["item"][columns["split"] == "mmlu"]).all())
+
+
+def _further_tokens(variant: Variant, thing: dict, facts: dict, columns: dict[str, np.ndarray]) -> np.ndarray:
+    """How many steps an answer to each timed prompt takes after its first token, which comes with the prompt.
+
+    One that ended by itself took a step more than it has tokens, that which says so; a letter takes none.
+    """
+    if _letters(thing, columns):
+        return np.zeros(len(thing["prompts"]))
+    tokens = _answer_tokens(variant, thing, columns)
+    return np.where(tokens < facts["max_new_tokens"], tokens, tokens - 1)
+
+
 def _answer_tokens(variant: Variant, thing: dict, columns: dict[str, np.ndarray]) -> np.ndarray:
     """How long a variant's answers to the timed prompts are, in tokens. Raises UserError if it lacks one."""
     mine = columns["split"] == "test"
@@ -168,15 +184,13 @@ def _answer_tokens(variant: Variant, thing: dict, columns: dict[str, np.ndarray]
 def _latency(variant: Variant, thing: dict, facts: dict, columns: dict[str, np.ndarray]) -> Intervals:
     """To the end of a variant's own answer: time to its first token, and for each further one what decoding one takes.
 
-    Both are medians over the rounds of all members. An answer that ended by itself took a step more than it
-    has tokens, that which says so; the first token came with the prompt.
+    Both are medians over the rounds of all members.
     """
     if not thing["prompts"]:
         return {}
-    tokens = _answer_tokens(variant, thing, columns)
+    steps = _further_tokens(variant, thing, facts, columns)
     first = np.array([one["prompts_ttft_seconds"] for one in thing["rounds"]])  # (rounds, prompts)
     further = np.array([1 / one["decode_tokens_per_second"] for one in thing["rounds"]])
-    steps = np.where(tokens < facts["max_new_tokens"], tokens, tokens - 1)
     draws = _draws(len(further))
     whole = np.median(first[draws], axis=1) + steps * np.median(further[draws], axis=1)[:, None]
     return {

@@ -152,7 +152,7 @@ def decide(results: Results, pair: Pair) -> Decision:
         passed_over={order[place]: why for place, why in chosen.passed_over.items()} if chosen else {},
         same_cost=[shown, *(v for v in same if not costs.told_apart(results, v, shown, cost))],
         guards={v: guards(results, v, standing.best) for v in order},
-        unchecked=[n for n in results.decide.guards if _held_to(results, shown, standing.best, n) is None],
+        unchecked=_unchecked(results, shown, standing.best),
         floor=floor(results, shown, found.metric),
         pareto={key: [order[place] for place in choice.frontier(table, fits, key)] for key in WEIGHED},
         warnings=list(warnings(results, shown, found.metric)),
@@ -171,6 +171,16 @@ def guards(results: Results, variant: Variant, best: Variant) -> list[Guard]:
         word = KEPT if low > -margin else LOST if high < -margin else UNCLEAR
         found.append(Guard(name, pair[1], difference, margin, word))
     return found
+
+
+def _unchecked(results: Results, shown: Variant, best: Variant) -> list[str]:
+    """Guards that nothing is known of. What is measured as trained alone, an untouched model cannot lose."""
+    return [
+        name
+        for name in results.decide.guards
+        if _held_to(results, shown, best, name) is None
+        and not (shown.method == "base" and name.startswith("general_") and results.decide.guards[name] == "base")
+    ]
 
 
 def _held_to(results: Results, variant: Variant, best: Variant, name: str) -> tuple[Variant, Variant] | None:

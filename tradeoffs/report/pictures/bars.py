@@ -15,9 +15,12 @@ from tradeoffs.results import costs, ranking
 from tradeoffs.results.results import Results
 
 
-def methods(results: Results) -> Figure:
+def methods(results: Results) -> Figure | None:
     """Test and seen quality of each method as trained, and what its training took."""
-    groups, quality = results.groups(), [_quality(results, group) for group in results.groups()]
+    groups = [group for group in results.groups() if ranking.has_test(results, group)]
+    if not groups:
+        return None
+    quality = [_quality(results, group) for group in groups]
     cost = {
         "train_seconds": "training time (s)",
         "adapter_mb": "adapter size (MB)",

@@ -84,9 +84,11 @@ def throughput(results: Results) -> Figure | None:
     return figure
 
 
-def lengths(results: Results) -> Figure:
-    """Tokens per training example, by tokenizer: one panel per data set."""
-    datasets = results.run.datasets
+def lengths(results: Results) -> Figure | None:
+    """Tokens per training example, by tokenizer: one panel per data set that has any."""
+    datasets = [name for name in results.run.datasets if "train" in results.lengths[Pair(results.run.models[0], name)]]
+    if not datasets:
+        return None
     figure = new_figure(7, 2.6 * len(datasets))
     for axes, dataset in zip(figure.subplots(len(datasets), 1, squeeze=False)[:, 0], datasets, strict=True):
         for index, model in enumerate(results.run.models):
