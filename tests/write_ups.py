@@ -9,6 +9,7 @@ have the columns and rows that the preset gives anywhere, and numbers that say n
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -136,6 +137,18 @@ TABLES: dict[str, Sequence[Table | Cut]] = {
         ),
         Cut("report/report.md", "| data set | by | best model"),
     ),
+    "mmlu": (
+        Table(
+            (
+                Column("accuracy", "mmlu_accuracy"),
+                *(Column(name.replace("_", " "), f"mmlu_{name}") for name in ("astronomy", "business_ethics")),
+                Column("Time Taken", "mmlu_wall_seconds", "s"),
+                Column("CPU time", "mmlu_cpu_seconds", "s"),
+                Column("GPU time", "mmlu_gpu_seconds", "s"),
+            ),
+        ),
+        Cut("report/grid.md", "| subject |"),
+    ),
     "finance_methods": (
         Table(
             (
@@ -160,18 +173,15 @@ TABLES: dict[str, Sequence[Table | Cut]] = {
 def run(name: str, folder: Path) -> None:
     """Fills the empty `folder` with a project, and runs in it what the preset says, every step in this process."""
     with chdir(folder):
-        preset = FOLDER / f"{name}.yaml"
-        wanted = quick_yaml.load(preset.read_text(encoding="utf-8"))["run"]
-        files.write_text("params.yaml", quick_yaml.dump(_stand_ins(wanted["models"], wanted["datasets"])))
-        for words in (("init", "-q"), ("add", "params.yaml"), (*WHO, "commit", "-q", "-m", "stand-ins")):
+        shutil.copy(ROOT / "params.yaml", ".")
+        for words in (("init", "-q"), ("add", "params.yaml"), (*WHO, "commit", "-q", "-m", "the project's")):
             subprocess.run(["git", *words], check=True)
-        presets.main(preset, write=True)
-        raw = presets.merged(quick_yaml.load(Path("params.yaml").read_text(encoding="utf-8")), BUDGET)
-        for model in raw["run"]["models"]:
-            raw["models"][model]["train"] = {"steps": 20, "lr": 0.005}  # over what the preset says of a data set
+        presets.main(FOLDER / f"{name}.yaml", write=True)
+        raw = quick_yaml.load(Path("params.yaml").read_text(encoding="utf-8"))
         if name == "grid":
             raw["run"]["datasets"] = list(GRID)
-        files.write_text("params.yaml", quick_yaml.dump(raw))
+        _stand_in(raw)
+        files.write_text("params.yaml", quick_yaml.dump(presets.merged(raw, BUDGET)))
         for stage, values in steps(raw):
             import_module(f"stages.{stage}").main(**values)
 
@@ -198,16 +208,15 @@ def _at(raw: Any, place: str) -> Any:
 # --- stand-ins
 
 
-def _stand_ins(models: Sequence[str], datasets: Sequence[str]) -> dict[str, Any]:
-    """The project's params.yaml with local models and files behind these names, and the files beside it."""
-    raw = quick_yaml.load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    for name in models:
+def _stand_in(raw: dict[str, Any]) -> None:
+    """Puts local models and files behind the names of the run list, and makes them."""
+    for name in raw["run"]["models"]:
         entry = raw["models"][name]
         for key in ("hub", "revision", "gated", "tokenize"):
             entry.pop(key, None)
-        entry["path"] = f"models/raw/{name}"
+        entry |= {"path": f"models/raw/{name}", "train": {"steps": 20, "lr": 0.005}}
         make_model(name, Path(entry["path"]))
-    for number, name in enumerate(datasets):
+    for number, name in enumerate(raw["run"]["datasets"]):
         entry = raw["datasets"][name]
         for key in ("hub", "revision", "config", "splits", "rows"):
             entry.pop(key, None)
@@ -215,14 +224,8 @@ def _stand_ins(models: Sequence[str], datasets: Sequence[str]) -> dict[str, Any]
             entry |= {"path": f"data/raw/{name}.jsonl", "test_share": 0.3, "seen": 5, "valid": 5}
             files.write_jsonl(entry["path"], _rows(60, seed=number))
         if "mmlu" in entry:
-            subjects = entry["mmlu"].get("subjects") or [
-                "machine_learning",
-                "computer_security",
-                "college_computer_science",
-            ]
-            entry["mmlu"] = {"path": f"data/raw/mmlu-{name}", "subjects": subjects}
-            _make_exam(Path(entry["mmlu"]["path"]), subjects)
-    return raw
+            entry["mmlu"] = {"path": f"data/raw/mmlu-{name}", "subjects": entry["mmlu"]["subjects"]}
+            _make_exam(Path(entry["mmlu"]["path"]), entry["mmlu"]["subjects"])
 
 
 def make_model(name: str, folder: Path) -> None:

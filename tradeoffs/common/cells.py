@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TRAINED = "trained"
 ITEMS, SEEDS, SCORES, COST = (Path("data", n) for n in ("items", "seeds", "scores.parquet", "cost.json"))
 SETTINGS = Path("data/settings")
+NOTES = SETTINGS / "notes.json"
 
 
 def base(model: str) -> Path:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 
 from tradeoffs import metrics
 from tradeoffs.common import files
-from tradeoffs.common.cells import SCORES, TRAINED, Copied, Variant
+from tradeoffs.common.cells import NOTES, SCORES, TRAINED, Copied, Variant
 from tradeoffs.formats import trained_only
 from tradeoffs.plumbing.errors import UserError
 
@@ -24,6 +24,12 @@ def read_json(path: Path) -> dict:
     """Raises UserError if there is none."""
     files.must_exist(path)
     return files.read_json(path)
+
+
+def notes(root: Path, axis: str) -> dict[str, str]:
+    """What params.yaml notes of models or data sets that the run list names; a commit may be older than that."""
+    found = files.read_json(root / NOTES) if (root / NOTES).is_file() else {}
+    return {name: entry["notes"] for name, entry in found.get(axis, {}).items()}
 
 
 def must_be_made(variant: Variant) -> None:
