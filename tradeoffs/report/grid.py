@@ -118,7 +118,8 @@ def _cells(results: Results, shown: Sequence[Variant], among: Sequence[Variant] 
     header += [*costs.values(), "decode tok/s", "decode bytes/s", f"scored {items}/s"]
     rows = []
     for v in ranking.best_first(results, shown, BITS):
-        decoded = results.cost[v]["decode_tokens_per_second"] * results.scored(v).bytes_per_token
+        speed = results.cost[v].get("decode_tokens_per_second")  # none where it is not run on the first device
+        decoded = None if speed is None else speed * results.scored(v).bytes_per_token
         row = [f"`{v.model}`", f"`{v.method}`", *(column[v] for column in columns)]
         row += [*(short(trained[v].get(key)) for key in costs), cost_of(results, v, "decode_tokens_per_second")]
         rows.append([*row, short(decoded), cost_of(results, v, "eval_samples_per_second")])
