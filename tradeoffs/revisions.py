@@ -220,13 +220,12 @@ class Both(Results):
         self._of[called.pair] = [*self.of(called.pair), called]
         self.facts[called] = theirs.facts[variant]
         found = theirs.costs
-        mine, other = ours.costs.machine, found.machine
-        # Each with its own devices: a name of one that only the second has is of no variant of the first.
-        on = {device: dict(mine["on"].get(device, {})) for device in (*mine["on"], *other["on"])}
-        for device, named in other["on"].items():
-            on[device] |= {called: named[variant]} if variant in named else {}
-        devices = mine["devices"] | ({called: other["devices"][variant]} if variant in other["devices"] else {})
-        machine = mine | {"devices": devices, "on": on}
+        machine, there = dict(ours.costs.machine), found.machine
+        machine["on"] = {device: dict(machine["on"].get(device, {})) for device in (*machine["on"], *there["on"])}
+        for device, named in there["on"].items():
+            machine["on"][device] |= {called: named[variant]} if variant in named else {}
+        if variant in there["devices"]:
+            machine["devices"] = machine["devices"] | {called: there["devices"][variant]}
         numbers = ours.costs.numbers | {called: found.numbers[variant]}
         self.costs = Costs(numbers, ours.costs.intervals | {called: found.intervals[variant]}, machine)
         self.cost = numbers

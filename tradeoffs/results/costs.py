@@ -111,7 +111,8 @@ def _on(
             alike.setdefault(thing["shapes"], []).append(thing)
             own |= dict.fromkeys(thing["members"], thing)
     shared = {shapes: _shared(some) for shapes, some in alike.items()}
-    numbers, bounds, devices = {}, {}, {}
+    numbers, bounds = dict[Variant, Numbers](), dict[Variant, Intervals]()
+    devices = {}
     for variant, known in facts.items():
         thing = own.get(str(variant))
         if thing is None and device in left_out and known["runtime"] == "llama.cpp":
