@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import ModuleType
 
+import fake_devices
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -25,6 +26,8 @@ from tradeoffs.results.results import Results
 REPO = Path(__file__).parents[1]
 SIZE = {"trained": 30.0, "bf16": 7.3, "int8": 4.9, "nf4": 3.9, "f16": 7.3, "q8_0": 4.0, "q4_k_m": 2.6, "q4_0": 2.3}
 SPEED = {"trained": 60, "bf16": 70, "int8": 20, "nf4": 35, "f16": 480, "q8_0": 620, "q4_k_m": 700, "q4_0": 760}
+SIZE |= {"float32": 14.6, "fp16": 7.3}
+SPEED |= {"float32": 40, "fp16": 30}
 DAMAGE = {"int8": 0.03, "nf4": 0.1, "q8_0": 0.01, "q4_k_m": 0.06, "q4_0": 0.12}
 SKILL = {"base": 0.1, "full": 0.85, "lora": 0.8, "lora_8bit": 0.79, "qlora": 0.75, "adalora": 0.7, "vblora": 0.55}
 SKILL |= {"prompt_tuning": 0.4, "lora_dpo": 0.82}
@@ -129,7 +132,7 @@ def write(
         if variant.format == TRAINED:
             write_trainings(folder, run.seeds, variant, items, questions, kinds[variant.dataset])
     texts = [dataset for dataset, named in kinds.items() if named == "text"]
-    files.write_json(folder / "data/cost.json", cost(run, items, texts))
+    files.write_json(folder / "data/cost.json", fake_devices.on_each(cost(run, items, texts), run.devices))
     for dataset in run.datasets:
         first = item_rows(Variant(run.models[0], dataset, "base", TRAINED), items, 0, kinds[dataset], ())
         files.write_table(folder / f"data/copying/{dataset}.parquet", *copying(first))

@@ -90,9 +90,11 @@ def _qualities(results: Results, pair: Pair, headline: str) -> list[dict[str, An
 def _costs(results: Results, pair: Pair) -> list[dict[str, Any]]:
     """Every cost that a variant of the pair has; how long answers are is none."""
     some = results.of(pair)
-    labels = {name: label for name, label in results.cost_labels.items() if name != "answer_tokens_p50"}
+    labels = {name: label for name, label in results.cost_labels.items() if costs.bare(name) != "answer_tokens_p50"}
     there = {name: label for name, label in labels.items() if any(name in results.cost[v] for v in some)}
-    found = [{"name": name, "label": label, "better": _cheaper(name), "kind": "cost"} for name, label in there.items()]
+    found: list[dict[str, Any]] = [
+        {"name": name, "label": label, "better": costs.better(name), "kind": "cost"} for name, label in there.items()
+    ]
     took = [results.trained(v) for v in some]
     for name, label in OF_TRAINING.items():
         if any(name in row for row in took):
@@ -100,10 +102,6 @@ def _costs(results: Results, pair: Pair) -> list[dict[str, Any]]:
             name = f"train_{name}" if name in there or name == "peak_memory_mb" else name
             found.append({"name": name, "label": label, "better": "lower", "kind": "cost"})
     return found
-
-
-def _cheaper(name: str) -> str:
-    return costs.CHEAPER.get(name, "higher")  # a speed of batches has no name of its own there
 
 
 def _variant(

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from tradeoffs.common.columns import FIELD
+from tradeoffs.formats.names import AUTO
 from tradeoffs.methods import peft_facts, trl_stages
 from tradeoffs.methods.trl_stages import STAGES
 from tradeoffs.params import asked_alone, deciding, layers, peft_values, prompts
@@ -107,8 +108,11 @@ def _run_checks(axis: str, wanted: Sequence[str], catalogue: Mapping[str, Any] |
     for name in wanted:
         if catalogue is not None and name not in catalogue:
             yield f"run.{axis}: {no_block(name, axis, catalogue)}"
-    if not wanted and axis in ("models", "datasets", "methods", "seeds"):
+    if not wanted and axis in ("models", "datasets", "methods", "seeds", "devices"):
         yield f"run.{axis}: must name at least one entry"
+    if axis == "devices" and AUTO in wanted and len(wanted) > 1:
+        others = " and ".join(repr(name) for name in wanted if name != AUTO)
+        yield f"run.devices: {AUTO!r} stands alone, as on a machine it is one of the others; leave out it or {others}"
     yield from _twice(f"run.{axis}", wanted)
 
 

@@ -10,6 +10,7 @@ from tradeoffs.methods.trl_stages import STAGES
 from tradeoffs.params.fields import (
     MACHINE,
     Count,
+    Devices,
     Dtype,
     Examples,
     Load,
@@ -39,6 +40,7 @@ class Run:
     precisions: Precisions
     quants: Quants
     seeds: list[Seed]
+    devices: Devices
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from statistics import median
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import Variant
+from tradeoffs.formats.names import AUTO
 from tradeoffs.report import grid
 from tradeoffs.report.formatting import (
     Lines,
@@ -51,9 +52,18 @@ def section(results: Results, drawn: Sequence[str] = ()) -> str:
         overview=overview(results, found) if len(found) > 1 else [],
         models=grid.decision(results),
         seeds=seeds(results),
+        device=_device(results),
         limited=bool(limits.flat(results.decide.limits)),
         decisions=[_decision(results, one) for one in found],
     )
+
+
+def _device(results: Results) -> dict[str, object] | None:
+    """Which device is decided for, where that was asked, and how many variants cannot run on it."""
+    device, measured = results.run.devices[0], results.costs.machine["devices"]
+    if device == AUTO:
+        return None
+    return {"name": device, "elsewhere": [v for v in results.variants if v not in measured]}
 
 
 def overview(results: Results, decisions: Sequence[Decision]) -> Lines:

@@ -11,7 +11,8 @@ from tradeoffs.results.results import Results
 def section(results: Results, drawn: Sequence[str]) -> str:
     """Costs are of one machine; quality is the same on all, so several may have computed it."""
     machine = results.costs.machine
-    runs = dict.fromkeys(run_on(results, v) for v in results.variants)
+    devices = machine["on"]
+    runs = dict.fromkeys(run_on(results, v, on) for on in devices for v in results.variants if v in devices[on])
     others = dict.fromkeys(written(found["hardware"]) for found in results.facts.values() if "hardware" in found)
     measured = written(machine["hardware"])
     return render(
@@ -26,9 +27,13 @@ def section(results: Results, drawn: Sequence[str]) -> str:
     )
 
 
-def run_on(results: Results, variant: Variant) -> str:
-    """What runs a variant, and on what."""
-    return escaped(f"{results.facts[variant]['runtime']} on {results.costs.machine['devices'][variant]}")
+def run_on(results: Results, variant: Variant, device: str | None = None) -> str:
+    """What runs a variant, and on what: on one of `run.devices`, by default the first; of several its name, too."""
+    several, device = len(results.run.devices) > 1, device or results.run.devices[0]
+    found = results.costs.machine["on"][device].get(variant)
+    where = f"not on {device}" if found is None else f"on {found}"
+    of_it = f" ({device})" if several and found not in (None, device) else ""
+    return escaped(f"{results.facts[variant]['runtime']} {where}{of_it}")
 
 
 def written(hardware: dict) -> str:

@@ -20,6 +20,7 @@ from tradeoffs.report import (
     comparisons,
     data,
     decision,
+    devices,
     forgetting,
     formats,
     front,
@@ -58,7 +59,7 @@ PAGES = {
     "formats": Page(
         "Formats",
         "quality and cost of each format, what costs as little, and at which step a fine-tune is lost",
-        (formats.section, choices.section, ladder.section),
+        (formats.section, devices.section, choices.section, ladder.section),
     ),
     "multiple_choice": Page("Multiple choice", "by subject", (subjects.section,)),
     "data": Page("Data", "what it consists of, what was dropped, and how small a difference it shows", (data.section,)),

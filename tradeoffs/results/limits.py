@@ -16,7 +16,7 @@ from tradeoffs.common.cells import TRAINED, Pair, Variant
 from tradeoffs.params import Limits
 from tradeoffs.params.deciding import limitable as limitable  # for who asks what can be limited
 from tradeoffs.results import choice, costs, simultaneous, verdicts
-from tradeoffs.results.choice import LOSS, MINIMA, RUNTIME, Table
+from tradeoffs.results.choice import DEVICE, LOSS, MINIMA, RUNTIME, Table
 from tradeoffs.results.results import Results
 
 # The cost that each limit is one of, and what its numbers are called.
@@ -131,6 +131,8 @@ def misses(table: Table, place: int, missed: Mapping[str, float]) -> list[str]:
     for name, by in missed.items():
         if name == RUNTIME:
             found.append(f"runs on {table.runtime[place]}")
+        elif name == DEVICE:
+            found.append("does not run on the device that is decided for")
         elif math.isinf(by):
             found.append(f"{label(name)} not measured")
         else:

@@ -98,7 +98,7 @@ def memory(results: Results) -> Figure:
         row[0].set(title=title_of("Training, by method", group), xlabel="peak memory of the process (MB)")
         by_format = {name: [v for v in results.of(group) if v.format == name] for name in results.formats}
         needed = {name: [end for v in mine for end in _needed(results, v)] for name, mine in by_format.items() if mine}
-        _memory_bars(row[1], [(name, found, "#8aa9bf") for name, found in needed.items()])
+        _memory_bars(row[1], [(name, found, "#8aa9bf") for name, found in needed.items() if found])
         row[1].set(title="Inference, by format (range over methods and rounds)", xlabel="memory of the model (MB)")
     return figure
 

@@ -70,6 +70,8 @@ def throughput(results: Results) -> Figure | None:
         for variant, colour in zip(results.of(group, best), colours, strict=False):
             found = {size: costs.interval(results, variant, key) for size, key in keys.items()}
             speeds = {size: bounds for size, bounds in found.items() if bounds}
+            if not speeds:  # it does not run on the device that is decided for
+                continue
             style: dict[str, Any] = {"marker": marker_of(results, variant.format), "color": colour, "capsize": 2}
             bars = np.hstack([error_bar(bounds) for bounds in speeds.values()])
             values = [bounds.value for bounds in speeds.values()]
