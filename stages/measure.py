@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from tradeoffs import params
-from tradeoffs.common import cores, files
+from tradeoffs.common import cores, files, machine
 from tradeoffs.common.cells import pairs, variants
 from tradeoffs.measure import rounds
 from tradeoffs.measure.processes import gpu
@@ -49,8 +49,7 @@ def main() -> None:
     print(f"{alike} variants are {len(some)} things, of {cfg.cost.rounds} rounds each, by {cores.usable()} threads")
     found = rounds.measure(some, given, how, gpu())
     print(f"measured on {', '.join(sorted({one['device'] for one in found[0]}))}")
-    hardware = files.run_info()["hardware"]
-    rounds.write(some, given, found, hardware=hardware, busy=BUSY)
+    rounds.write(some, given, found, hardware=machine.used(), busy=BUSY)
     rounds.finish()
 
 
