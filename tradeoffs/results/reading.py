@@ -95,6 +95,22 @@ def mmlu_seconds(variant: Variant) -> dict[str, float]:
     return found
 
 
+def subject_seconds(variant: Variant) -> dict[str, dict[str, float]]:
+    """The same of each subject, as it was measured; empty of items that are older than that."""
+    found: dict[str, dict[str, float]] = json.loads(
+        pq.read_schema(variant.items).metadata.get(b"subject_seconds", b"{}")
+    )
+    return found
+
+
+def seconds(variant: Variant, split: str) -> np.ndarray:
+    """What each answer or choice of a split took, float64 (items,); none of items that are older than that."""
+    if "seconds" not in pq.read_schema(variant.items).names:
+        return np.zeros(0)
+    rows = pq.read_table(variant.items, columns=["seconds"], filters=[("split", "=", split)])
+    return rows["seconds"].drop_null().to_numpy()
+
+
 def _score_columns(scored: pa.Table) -> dict[str, np.ndarray]:
     """NaN where a score is null: those of prompts, which have no expected answer."""
     found: dict[str, np.ndarray] = {}
