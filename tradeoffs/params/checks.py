@@ -34,6 +34,7 @@ def problems_across(params: Params, problems: Sequence[str]) -> Iterator[str]:
         yield from _launch_checks(params.launch)
     if params.train and sound("train"):
         yield from _warmup_checks("train", params.train)
+        yield from _validation_checks("train", params.train)
     if params.evaluate:
         yield from _evaluate_checks(params.evaluate, sound)
     if params.decide and sound("decide"):
@@ -71,6 +72,17 @@ def _warmup_checks(where: str, budget: Train) -> Iterator[str]:
         )
 
 
+def _validation_checks(where: str, budget: Train) -> Iterator[str]:
+    """What is decided by the validation loss needs one."""
+    if not budget.valid_every:
+        for key, value in (("keep", budget.keep), ("patience", budget.patience)):
+            if value not in ("last", 0):
+                yield (
+                    f"{where}.{key}: {value} goes by the validation loss, which nothing measures while valid_every is "
+                    "0; say every how many steps it is to be measured"
+                )
+
+
 def _budget_checks(params: Params, sound: Callable[[str], bool]) -> Iterator[str]:
     """What a method of the run list makes of the budget that all share."""
     if not params.train or not sound("train"):
@@ -85,6 +97,8 @@ def _budget_checks(params: Params, sound: Callable[[str], bool]) -> Iterator[str
             budget = replace(budget, **(values or {}))
             if {"steps", "warmup_steps"} & set(values or ()):
                 yield from _warmup_checks(where, budget)
+            if {"valid_every", "keep", "patience"} & set(values or ()):
+                yield from _validation_checks(where, budget)
         if method.peft == "ADALORA":
             yield from peft_values.adalora_problems(f"methods.{name}.config", method, params.train)
 

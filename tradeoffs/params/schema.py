@@ -28,7 +28,7 @@ from tradeoffs.params.fields import (
     Steps,
     Tokens,
 )
-from tradeoffs.plumbing.live import LOGGERS
+from tradeoffs.plumbing.loggers import LOGGERS
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,9 @@ class Train:
     compile: bool
     log_every: Positive
     save_every: Positive
+    valid_every: Count
+    keep: Literal["last", "best"]
+    patience: Count
 
 
 @dataclass(frozen=True)

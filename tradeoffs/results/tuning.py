@@ -1,6 +1,7 @@
 """What tuning took, what it learnt and what it forgot."""
 
 import statistics
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,7 +21,12 @@ TRAINING = (
     "peak_gpu_memory_mb",
     "train_loss",
     "valid_loss",
+    "train_steps",
+    "budget_steps",
+    "kept_step",
+    "valid_seconds",
 )
+PARTS = ("", "preference_")  # what the names of a stage after supervised tuning begin with
 # ... of the points of its curve, each as a median: the first steps of a run are slower than all others.
 MEDIANS = {"tokens_per_second": "median_tokens_per_second", "utilisation": "median_utilisation"}
 
@@ -36,6 +42,27 @@ def numbers(results: Results, variant: Variant) -> dict[str, float]:
         found |= {"preference_pairs": len(row["reward_margins"])}
         found |= {name: interval.value for name, interval in learnt.items()}
     return found
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the validation loss decided in a training, and on the way to what it was measured."""
+
+    valid_every: int  # steps
+    keep: str  # last, or best
+    patience: int  # evaluations without a lower one, after which it stopped; 0: never
+
+
+def rule(results: Results, variant: Variant, part: str = "") -> Rule | None:
+    """Of a part of a variant's training; None where no validation loss was measured before its end."""
+    found = results.trained(variant).get(f"{part}rule")
+    return Rule(**found) if found else None
+
+
+def stopped_early(results: Results, variant: Variant) -> bool:
+    """Whether a variant's training made fewer steps than it had, in one of its parts."""
+    row = results.trained(variant)
+    return any(row.get(f"{part}train_steps", 0) < row.get(f"{part}budget_steps", 0) for part in PARTS)
 
 
 def between_seeds(results: Results, cell: Cell, name: str) -> float | None:
