@@ -88,7 +88,7 @@ class Outcome:
             return {}
         mine = {name: v for name, v in row["verdicts"].items() if Variant.parse(name).cell == training.cell}
         found = {f"{Variant.parse(name).format}/verdict": verdict["verdict"] for name, verdict in mine.items()}
-        chosen = row.get("recommended")
+        chosen = row.get("recommended", "")
         return found | {"recommended": Variant.parse(chosen).format if chosen in mine else "no"}
 
     def table(self) -> list[Row]:

@@ -160,7 +160,8 @@ class PairTrainer(Trainer):
         with torch.no_grad(), self.compute_loss_context_manager():
             for part in parts:
                 batch = self._prepare_inputs(self.data_collator([pairs[index] for index in part]))
-                losses.append(self.compute_loss(model, batch).item())
+                loss: Any = self.compute_loss(model, batch)
+                losses.append(loss.item())
         found = {LOSS: losses} | {f"valid_{key}": self._metrics["eval"][name] for key, name in self.measures.items()}
         means = {
             key: sum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes) for key, values in found.items()

@@ -53,7 +53,9 @@ class Validation(TrainerCallback):
     def stopped(self) -> bool:
         """Whether the last `patience` evaluations all were no better than one before."""
         best, patience = self.best, self.budget.patience
-        return bool(patience and best) and sum(p["step"] > best["step"] for p in self._counted()) >= patience
+        if not patience or best is None:
+            return False
+        return sum(point["step"] > best["step"] for point in self._counted()) >= patience
 
     @property
     def finished(self) -> bool:

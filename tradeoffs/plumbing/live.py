@@ -72,9 +72,6 @@ class Watch:
                 print(f"{self._cell}: {name} did not end well: {first_line(error)}")
 
 
-NOBODY = Watch()
-
-
 def require(names: Sequence[str]) -> None:
     """Raises UserError unless what `launch.report_to` names is installed."""
     missing = [name for name in names if not _is_installed(name)]
@@ -135,3 +132,6 @@ def first_line(error: Exception) -> str:
         if SECRET.search(name) and len(value) > 3:
             said = said.replace(value, "***")
     return re.sub(r"://[^/\s@]+@", "://***@", said)
+
+
+NOBODY = Watch()
