@@ -119,7 +119,7 @@ def test_a_loss_that_is_no_number_stops_with_the_step(work, monkeypatch):
 
 def test_the_best_are_the_weights_of_the_lowest_loss(work, lowest_at_8):
     _, row = tune(work, "lora", valid_every=4, keep="best")
-    assert (row["train_steps"], row["budget_steps"], row["kept_step"]) == (20, 20, LOWEST)
+    assert (row["train_steps"], row["steps"], row["kept_step"]) == (20, 20, LOWEST)
     assert row["rule"] == {"valid_every": 4, "keep": "best", "patience": 0}
     saved = load_file(work / "trained-lora" / ADAPTER)
     then = {name.replace(".default", ""): weights for name, weights in lowest_at_8[LOWEST].items()}
@@ -144,7 +144,7 @@ def test_without_the_option_the_last_is_kept_whatever_the_loss(work, lowest_at_8
 
 def test_patience_stops_and_says_why(work, lowest_at_8, capsys):
     _, row = tune(work, "lora", **WATCHED | {"keep": "last"})
-    assert (row["train_steps"], row["budget_steps"], row["kept_step"]) == (16, 20, 16)
+    assert (row["train_steps"], row["steps"], row["kept_step"]) == (16, 20, 16)
     assert [point["step"] for point in row["curve"]][-1] == 16
     said = capsys.readouterr().out
     assert "base-numbers-lora-1: stops after step 16 of 20: no lower validation loss than that of step 8 (" in said
@@ -243,7 +243,7 @@ def test_pairs_have_a_validation_loss_of_their_own(work):
 
 def test_the_best_on_pairs_is_kept_and_judged(work, lowest_at_8):
     _, row = on_pairs(work, **WATCHED | {"valid_every": 2})
-    assert (row["preference_train_steps"], row["preference_budget_steps"]) == (12, 12)
+    assert (row["preference_train_steps"], row["preference_steps"]) == (12, 12)
     assert (row["preference_kept_step"], row["kept_step"]) == (LOWEST, 20)
     saved = load_file(work / "trained-lora" / ADAPTER)
     then = {name.replace(".default", ""): weights for name, weights in lowest_at_8[LOWEST].items()}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tradeoffs import params
-from tradeoffs.common import files
+from tradeoffs.common import files, settings
 from tradeoffs.common.cells import Cell, Training, Variant, cells
 from tradeoffs.common.texts import harmless
 from tradeoffs.plumbing import cli, live
@@ -120,12 +120,12 @@ class Outcome:
             {key: value for key, value in flat.items() if isinstance(value, str)},
         )
 
-    def settings(self, training: Training) -> dict[str, Any]:
+    def settings(self, training: Training, row: Mapping[str, Any]) -> dict[str, Any]:
         """As the stage finetune shows them beside the curves."""
-        method = self.cfg.methods[training.cell.method]
-        own = {key: value for key, value in asdict(method).items() if value is not None and key != "train"}
-        budget = {**asdict(self.cfg.train), **(method.train or {})}
-        return {**asdict(training.cell), "seed": training.seed, **budget, **own}
+        method, budget = settings.of_method(self.cfg, training.cell), settings.budget(self.cfg, training.cell)
+        own = {key: value for key, value in asdict(method).items() if value is not None}
+        steps = {"steps": row.get("steps", budget.steps)}  # what epochs come to
+        return {**asdict(training.cell), "seed": training.seed, **asdict(budget), **steps, **own}
 
 
 def tell(name: str, found: Outcome) -> str:
@@ -133,8 +133,8 @@ def tell(name: str, found: Outcome) -> str:
     told = 0
     for training, row in found.trainings():
         curves = {key.removesuffix("curve").rstrip("_"): row[key] for key in row if key.endswith("curve")}
-        settings, numbers, texts = found.settings(training), found.numbers(training, row), found.texts(training)
-        _tell(name, str(training), curves, settings, numbers, texts, {}, curves)
+        numbers, texts = found.numbers(training, row), found.texts(training)
+        _tell(name, str(training), curves, found.settings(training, row), numbers, texts, {}, curves)
         told += 1
     everything = {"decision": found.decision, "headline": found.headline}
     lists = {key: ", ".join(map(str, value)) for key, value in asdict(found.cfg.run).items()}
@@ -146,7 +146,7 @@ def _tell(
     name: str,
     run: str,
     content: Any,
-    settings: dict[str, Any],
+    shown: dict[str, Any],
     numbers: Mapping[str, float],
     texts: Mapping[str, str],
     tables: Mapping[str, Sequence[Row]],
@@ -154,7 +154,7 @@ def _tell(
 ) -> None:
     """Updates the run that a tool has of this content, or makes one, with its curves."""
     known = live.known(run, content).get(name)
-    logger: Tracker = LOGGERS[name](run, settings, known or "")
+    logger: Tracker = LOGGERS[name](run, shown, known or "")
     succeeded = False
     try:
         for part, points in ({} if known else curves or {}).items():

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from tradeoffs.common import files
+from tradeoffs.common import files, settings
 from tradeoffs.common.batching import length_batches
 from tradeoffs.finetune import adapters, batches, pair_trainer, preparing
 from tradeoffs.finetune.job import Job, Loaded
@@ -28,6 +28,7 @@ from tradeoffs.finetune.pair_trainer import REFERENCE, PairProgress
 from tradeoffs.finetune.progress import Told, matrix_peak
 from tradeoffs.finetune.training_state import SavedState, saving
 from tradeoffs.finetune.validation import Validation
+from tradeoffs.params import Train
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.plumbing.live import NOBODY, Watch
 
@@ -48,10 +49,10 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
     says of steps is here with `preference_` before its name. Raises UserError when there are no pairs, when TRL refuses
     the configuration, when memory does not suffice, and when the loss is no longer a number.
     """
-    budget = job.preference_budget
+    train, valid, test = _read_pairs(job)
+    budget = settings.lasting(job.preference_budget, len(train))
     arguments = preparing.arguments(job, budget, loaded.dtype, scratch)
     batch_tokens = loaded.batch_tokens if budget.batch_tokens == "auto" else budget.batch_tokens
-    train, valid, test = _read_pairs(job)
     longest = max(_length(pair) for pair in (*train, *valid, *test))
     at_once = _at_once(arguments.per_device_train_batch_size, batch_tokens // longest)
     order = batches.schedule([_length(pair) for pair in train], budget.batch_size, budget.steps, job.training.seed)
@@ -74,7 +75,7 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
         trainer.train_dataset = dataset.select(order[saved.first_step * budget.batch_size :])
         parts = length_batches([_length(pair) for pair in valid], batch_tokens)
         measure = partial(trainer.loss_on, rows[len(train) :], parts)
-        progress, validation = _follow(trainer, job, loaded, saved, earlier, watch, measure)
+        progress, validation = _follow(trainer, job, budget, loaded, saved, earlier, watch, measure)
         trainer.train()
         kept = validation.keep()
         gained = _log_probabilities(trainer, [*valid, *test], batch_tokens) - known[len(train) :]
@@ -106,6 +107,7 @@ def _read_pairs(job: Job) -> list[list[Pair]]:
 def _follow(
     trainer: Any,
     job: Job,
+    budget: Train,
     loaded: Loaded,
     saved: SavedState,
     earlier: dict[str, Any],
@@ -113,7 +115,7 @@ def _follow(
     measure: Callable[[], dict[str, float]],
 ) -> tuple[PairProgress, Validation]:
     """What shows the steps, what judges them, and what keeps them, is called at each."""
-    budget, peak = job.preference_budget, matrix_peak(trainer.args.device, loaded.dtype)
+    peak = matrix_peak(trainer.args.device, loaded.dtype)
     progress = PairProgress(trainer, budget.steps, budget.log_every, loaded.work, peak, earlier)
     saved.bind(trainer, progress)
     if job.method.peft == "ADALORA":

@@ -122,10 +122,10 @@ class Validation(TrainerCallback):
         return int(best["step"])
 
     def facts(self, kept: int) -> dict[str, Any]:
-        """Of the row of data/training: steps that were made, that there were to make, and the one that was kept; where
-        a validation loss was measured, by what rule, and the seconds that it took."""
+        """Of the row of data/training: the steps that there were to make, that were made, and the one that was kept;
+        where a validation loss was measured, by what rule, and the seconds that it took."""
         budget = self.budget
-        found: dict[str, Any] = {"train_steps": self.progress.taken, "budget_steps": budget.steps, "kept_step": kept}
+        found: dict[str, Any] = {"steps": budget.steps, "train_steps": self.progress.taken, "kept_step": kept}
         if budget.valid_every:
             found["rule"] = {"valid_every": budget.valid_every, "keep": budget.keep, "patience": budget.patience}
             found["valid_seconds"] = self.progress.paused

@@ -72,6 +72,7 @@ class Train:
     valid_every: Count
     keep: Literal["last", "best"]
     patience: Count
+    epochs: PositiveFloat | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,14 @@ class GeneralText:
 
 
 @dataclass(frozen=True)
+class ModelMethod:
+    """What a method is for one model: values over those of its own block."""
+
+    train: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class Model:
     prompt: str
     generate: GeneratedModel | None = None
@@ -168,6 +177,10 @@ class Model:
     licence: str | None = None
     gated: bool | None = None
     general: GeneralText | None = None
+    train: dict[str, Any] | None = None
+    tokenize: dict[str, Any] | None = None
+    methods: dict[str, ModelMethod] | None = None
+    notes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -223,6 +236,8 @@ class Dataset:
     answer_pattern: str | None = None
     mmlu: MmluSource | None = None
     prompts: list[str] | None = None
+    train: dict[str, Any] | None = None
+    notes: str | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,10 @@ from tradeoffs.results.results import Results
 
 # Names in metrics/training.json; other tools read them.
 TRAINING = (
+    "steps",
+    "epochs",
+    "batch_size",
+    "lr",
     "trainable_params",
     "total_params",
     "adapter_mb",
@@ -22,7 +26,6 @@ TRAINING = (
     "train_loss",
     "valid_loss",
     "train_steps",
-    "budget_steps",
     "kept_step",
     "valid_seconds",
 )
@@ -62,7 +65,7 @@ def rule(results: Results, variant: Variant, part: str = "") -> Rule | None:
 def stopped_early(results: Results, variant: Variant) -> bool:
     """Whether a variant's training made fewer steps than it had, in one of its parts."""
     row = results.trained(variant)
-    return any(row.get(f"{part}train_steps", 0) < row.get(f"{part}budget_steps", 0) for part in PARTS)
+    return any(row.get(f"{part}train_steps", 0) < row.get(f"{part}steps", 0) for part in PARTS)
 
 
 def between_seeds(results: Results, cell: Cell, name: str) -> float | None:
