@@ -231,10 +231,12 @@ def test_all_packages_that_are_missing_are_named_with_the_command(monkeypatch):
     found = importlib.util.find_spec
     gone = {"wandb", "tensorboard", "mlflow"}
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in gone else found(name))
-    with pytest.raises(UserError, match=r"launch\.report_to: wandb, mlflow not installed; pip install wandb mlflow,"):
+    with pytest.raises(
+        UserError, match=r"launch\.report_to: wandb, mlflow not installed; pip install -c .*trackers\.lock,"
+    ):
         live.Watch(["dvclive", "wandb", "mlflow"], "cell")
     for name in gone:
-        with pytest.raises(UserError, match=f"{name} not installed; pip install {name},"):
+        with pytest.raises(UserError, match=f"{name} not installed; pip install -c requirements"):
             live.Watch([name], "cell")
 
 

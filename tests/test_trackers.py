@@ -8,6 +8,7 @@ import importlib.util
 import io
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,6 +25,7 @@ from tradeoffs.plumbing.errors import UserError
 
 LISTS = {"methods": ["base", "lora", "full"], "precisions": ["bf16"], "quants": ["q8_0"], "seeds": [42, 7]}
 LORA = Cell("demo", "demo", "lora")
+SECRET = "5ecret" * 7
 FORMATS = ("trained", "bf16", "q8_0")
 FIRST, SECOND = LORA.training(42), LORA.training(7)
 
@@ -45,8 +47,14 @@ def run(finished, tmp_path, monkeypatch):
         monkeypatch.delenv(name, raising=False)
     for name, value in {"WANDB_MODE": "offline", "WANDB_SILENT": "true", "DO_NOT_TRACK": "true"}.items():
         monkeypatch.setenv(name, value)
+    for name in ("WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, SECRET)
+    for words in (["init", "-q"], ["remote", "add", "origin", f"https://ann:{SECRET}@example.org/team/project.git"]):
+        subprocess.run(["git", *words], check=True)
     report_to([])
-    return folder
+    yield folder
+    left = [path for path in Path().rglob("*") if path.is_file() and path != Path(".git/config")]
+    assert not [path for path in left if SECRET.encode() in path.read_bytes()], "a secret was written down"
 
 
 def report_to(names):
@@ -282,6 +290,7 @@ def test_tensorboard_has_curve_outcome_and_decision(run):
 
 
 @lacks("mlflow")
+@pytest.mark.slow
 def test_mlflow_has_curve_outcome_and_decision(run):
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
@@ -310,6 +319,7 @@ def test_mlflow_has_curve_outcome_and_decision(run):
 
 
 @lacks("wandb")
+@pytest.mark.slow
 def test_wandb_offline_has_curve_outcome_and_decision(run):
     train(["wandb"])
     trackers.main(["wandb"])

@@ -76,7 +76,6 @@ def train(job: Job, folder: Path, watch: Watch = NOBODY) -> dict[str, Any]:
             weights.save(loaded.model, gathered, folder)
     seconds, seen = progress.state()["seconds"], rows[: progress.taken * budget.batch_size]
     return {
-        "steps": budget.steps,
         "epochs": budget.steps * budget.batch_size / len(examples),
         "batch_size": budget.batch_size,
         "lr": budget.lr,

@@ -78,7 +78,7 @@ def require(names: Sequence[str]) -> None:
     if missing:
         raise UserError(
             f"params.yaml: launch.report_to: {', '.join(missing)} not installed; "
-            f"pip install {' '.join(missing)}, or take it out of the list"
+            "pip install -c requirements.lock -r requirements-trackers.lock, or take it out of the list"
         )
 
 
