@@ -53,6 +53,8 @@ def main() -> None:
         tables.write_csv(folder / "training.csv", tables.curves(results, "curve"))
         if preferences := tables.curves(results, "preference_curve"):
             tables.write_csv(folder / "preference.csv", preferences)
+        if seeds := tables.seeds(results):
+            tables.write_csv(folder / "seeds.csv", seeds)
         tables.write_csv(folder / "subjects.csv", tables.subjects(results))
         texts = page.pages(results, draw_all(results, folder))
 

@@ -67,6 +67,7 @@ def train(job: Job, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         "params": files.params_hash(job.budget, job.method),
         "seed": job.training.seed,
         "device": str(loading.device()),
+        **{name: row[name] for name in row if name.endswith(("train_steps", "kept_step"))},
     }
     # Its time and memory are of this machine; on a cluster the next training may be on another.
     return row | {"hardware": machine.used()}, used

@@ -24,7 +24,19 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("runtimes, which answer what an evaluation asks", ("transformers_runtime", "llama_cpp")),
     (
         "the code of one stage, which knows of no other stage's",
-        ("prepare", "base", "tokenize", "finetune", "merging", "convert", "measure", "results", "artifacts", "readme"),
+        (
+            "prepare",
+            "base",
+            "tokenize",
+            "finetune",
+            "merging",
+            "convert",
+            "measure",
+            "results",
+            "artifacts",
+            "readme",
+            "trackers",
+        ),
     ),
     ("what aggregate shows of the results", ("report",)),
     ("scripts, one for each stage", ("stages",)),
@@ -70,6 +82,7 @@ STAGES_OF = {
     "report": {"aggregate"},
     "artifacts": {"publish"},
     "readme": {"publish"},
+    "trackers": {"publish"},
 }
 # No stage depends on plumbing and params, so they hold nothing that shapes an output; what they import of rooms that
 # do are facts alone: how much memory and how many cores this process has, which only the clock's log tells, how a text

@@ -29,7 +29,7 @@ from tradeoffs.params.fields import (
     Steps,
     Tokens,
 )
-from tradeoffs.plumbing.live import LOGGERS
+from tradeoffs.plumbing.loggers import LOGGERS
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,9 @@ class Train:
     compile: bool
     log_every: Positive
     save_every: Positive
+    valid_every: Count
+    keep: Literal["last", "best"]
+    patience: Count
     epochs: PositiveFloat | None = None
 
 

@@ -35,7 +35,9 @@ TRAINING = {
     "trainable_params": "trainable parameters",
     "total_params": "of",
     "adapter_mb": "adapter MB",
+    "train_steps": "steps",
     "train_seconds": "time s",
+    "valid_seconds": "validation s",
     "median_tokens_per_second": "tokens/s",
     "median_utilisation": "of peak",
     "peak_memory_mb": "memory MB",
@@ -98,6 +100,7 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
         "seeds": _seeds_table(results, trained),
         "only_as_trained": why_only_as_trained(results, group),
         "adalora": _adalora_ranks(results, trained),
+        **_validated(results, trained),
     }
 
 
@@ -121,6 +124,9 @@ def _training_table(results: Results, trained: list[Variant]) -> Lines:
         found |= {name: accuracy_of(interval) for name, interval in tuning.rewards(results, variant).items()}
         if results.has(variant, "general_loss"):
             found["general_loss"] = short(results.interval(variant, "general_loss").value)
+        found.pop("train_steps", None)
+        if any(tuning.rule(results, variant, part) for part in tuning.PARTS):
+            found["train_steps"] = _steps(results, variant)
         facts.append(found)
     columns = {key: name for key, name in TRAINING.items() if any(key in found for found in facts)}
     if len(_machines(results, trained)) > 1:  # of a cluster
@@ -131,6 +137,35 @@ def _training_table(results: Results, trained: list[Variant]) -> Lines:
         [f"`{v.method}`", *(found.get(key, "") for key in columns)] for v, found in zip(trained, facts, strict=True)
     ]
     return table(["method", *columns.values()], rows)
+
+
+def _steps(results: Results, variant: Variant) -> str:
+    """Those that were made, that there were to make, and of which the weights are; then those on pairs."""
+    row, said = results.trained(variant), []
+    for part in tuning.PARTS:
+        if f"{part}train_steps" in row:
+            taken, budget, kept = (row[f"{part}{name}"] for name in ("train_steps", "steps", "kept_step"))
+            said.append(f"{taken:,} of {budget:,}" + (f", kept {kept:,}" if kept < taken else ""))
+    return "; ".join(said)
+
+
+def _validated(results: Results, trained: list[Variant]) -> dict[str, object]:
+    """What the validation loss decided: the methods by the rule that they had, and those that stopped early."""
+    rules: dict[str, dict[tuning.Rule | None, list[str]]] = {part: {} for part in tuning.PARTS}
+    for variant in trained:
+        for part, found in rules.items():
+            if f"{part}train_steps" in results.trained(variant):
+                name = f"`{variant.method}`" + (", on pairs" if part else "")
+                found.setdefault(tuning.rule(results, variant, part), []).append(name)
+    every = [(rule, "; ".join(names)) for found in rules.values() for rule, names in found.items()]
+    if not any(rule for rule, _ in every):
+        return {"rules": []}
+    return {
+        "rules": every,
+        "kept": any(rule and rule.keep == "best" for rule, _ in every),
+        "uneven": any(len(found) > 1 for found in rules.values()),
+        "early": [f"`{v.method}`" for v in trained if tuning.stopped_early(results, v)],
+    }
 
 
 def _settings_table(results: Results, trained: list[Variant]) -> Lines:

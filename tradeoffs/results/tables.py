@@ -22,7 +22,8 @@ from tradeoffs.results.results import Results
 
 # What each rung of the ladder is compared by.
 LADDER = ("test_loss", "test_f1", "mmlu_accuracy")
-POINT = ("step", "loss", "token_accuracy", "reward_accuracy", "reward_margin", "lr", "grad_norm", *tuning.MEDIANS)
+MEASURED = ("loss", "token_accuracy", "reward_accuracy", "reward_margin")
+POINT = ("step", *MEASURED, "lr", "grad_norm", *tuning.MEDIANS, *(f"valid_{name}" for name in MEASURED))
 # What spreadsheets take for a formula, also behind what they drop before it, and full-width; but for plain numbers. And
 # what begins a cell with a call, a reference or a command to one that parts cells by semicolons or tabs; such a one may
 # begin a row with a line of a text, which is a command far more seldom than it is an item of a list.
@@ -178,6 +179,16 @@ def curves(results: Results, key: str) -> list[dict]:
         for cell in results.training
         for v in results.trainings(cell)
         for point in results.trained(v).get(key, [])
+    ]
+
+
+def seeds(results: Results) -> list[dict]:
+    """Quality, as trained, of each training but those of the first seed, whose numbers all other files hold."""
+    return [
+        {"model": v.model, "dataset": v.dataset, "method": v.method, "seed": v.seed}
+        | {name: results.interval(v, name).value for name in metrics.names("quality") if results.has(v, name)}
+        for cell in results.training
+        for v in results.trainings(cell)[1:]
     ]
 
 

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -27,8 +28,12 @@ TRAINING = (
     "peak_gpu_memory_reserved_mb",
     "train_loss",
     "valid_loss",
+    "train_steps",
+    "kept_step",
+    "valid_seconds",
 )
 HOST_PEAK = "peak_memory_mb"  # of the process
+PARTS = ("", "preference_")  # what the names of a stage after supervised tuning begin with
 # ... of the points of its curve, each as a median: the first steps of a run are slower than all others.
 MEDIANS = {"tokens_per_second": "median_tokens_per_second", "utilisation": "median_utilisation"}
 
@@ -53,6 +58,27 @@ def peak_memory(row: Mapping[str, Any]) -> tuple[float, bool] | None:
     """
     found = [(row[name], name != HOST_PEAK) for name in (*costs.GPU_PEAKS, HOST_PEAK) if name in row]
     return found[0] if found else None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the validation loss decided in a training, and on the way to what it was measured."""
+
+    valid_every: int  # steps
+    keep: str  # last, or best
+    patience: int  # evaluations without a lower one, after which it stopped; 0: never
+
+
+def rule(results: Results, variant: Variant, part: str = "") -> Rule | None:
+    """Of a part of a variant's training; None where no validation loss was measured before its end."""
+    found = results.trained(variant).get(f"{part}rule")
+    return Rule(**found) if found else None
+
+
+def stopped_early(results: Results, variant: Variant) -> bool:
+    """Whether a variant's training made fewer steps than it had, in one of its parts."""
+    row = results.trained(variant)
+    return any(row.get(f"{part}train_steps", 0) < row.get(f"{part}steps", 0) for part in PARTS)
 
 
 def between_seeds(results: Results, cell: Cell, name: str) -> float | None:
