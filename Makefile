@@ -44,7 +44,7 @@ bench: $(READY)  ## compare with the peers (benchmarks/README.md says what that 
 clean:  ## remove the environment, outputs, unfinished work and scratch files; committed results and DVC's cache stay
 	rm -rf .venv .scratch .pytest_cache .ruff_cache .mypy_cache
 	rm -rf data/prepared data/general data/tokens data/lengths data/training data/reference data/items data/seeds data/facts
-	rm -rf data/templates data/copying data/scores.parquet data/cost.json
+	rm -rf data/templates data/copying data/scores.parquet data/cost.json data/tasks/*/
 	rm -rf models/base models/trained models/merged models/converted models/gguf
 	find live -mindepth 1 ! -name .gitignore -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
