@@ -1,4 +1,4 @@
-"""What tasks measured is, from its items on, a metric like any other: intervals, pairs, verdicts, tables, the decision."""
+"""What tasks measured is, from its items on, a metric like any other: intervals, pairs, verdicts, the decision."""
 
 import json
 import math

@@ -74,7 +74,7 @@ class RuntimeLM(TemplateLM):
         if not hasattr(self, "_begins"):
             has = self.tokenizer.bos_token_id is not None or self.tokenizer.eos_token_id is not None
             # What no text begins with, where there is no such token.
-            self._begins = self.tokenizer.decode(self.prefix_token_id) if has else "\0"
+            self._begins = str(self.tokenizer.decode(self.prefix_token_id)) if has else "\0"
         return self._begins
 
     def _loglikelihood_tokens(
