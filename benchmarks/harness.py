@@ -25,13 +25,13 @@ from benchmarks.common import SCRATCH
 from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
 
-BATCH_SIZES = (1, 4, 8, 16)  # of the peer; its default comes first
+BATCH_SIZES = (1, 4, 8)  # of the peer; its default comes first
 ROUNDING = 1e-4  # relative, of a log-likelihood in float32
 F16_ROUNDING = 0.01  # nats per token, of weights and cache in float16
 
 
 def main(arguments: Namespace) -> None:
-    each = 6 if arguments.quick else 40
+    each = 6 if arguments.quick else arguments.items
     tasks = SCRATCH / f"harness-{each}"
     names = harness_tasks.write(tasks, each)
     settings = {f"batch size {size}": size for size in BATCH_SIZES[: 2 if arguments.quick else None]}
@@ -188,6 +188,7 @@ if __name__ == "__main__":
     else:
         common.run(
             main,
+            items={"type": int, "default": 16, "help": "of most tasks (default: %(default)s)"},
             models={
                 "default": "smollm2_135m,stories260k",
                 "help": "which models, with commas (default: %(default)s); the first is timed",
