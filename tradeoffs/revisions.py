@@ -138,6 +138,9 @@ class Revision:
             found += [cell.seeds] if len(run.seeds) > 1 else []
         for dataset in dict.fromkeys(variant.dataset for variant in listed):
             found.append(prepared(dataset) / "info.json")
+        folders = tuple(f"{variant.tasks(run.seeds)}/" for variant in listed)
+        folders += tuple(f"{one.tasks(run.seeds)}/" for v in listed for one in v.cell.further(run.seeds))
+        found += [Path(path) for path in self.outputs if path.startswith(folders)]
         if not only:
             found += [*(pair.lengths for pair in pairs(run)), *(Copied(dataset).items for dataset in run.datasets)]
         return [str(path) for path in found]

@@ -65,9 +65,9 @@ class Context:
             self._memory = llama_cpp.llama_get_memory(self._handle)
         llama_cpp.llama_memory_clear(self._memory, False)
 
-    def share(self, length: int, slot: int) -> None:
-        """Lets the sequence in `slot` begin with the first `length` tokens of that in slot 0, which are stored once."""
-        llama_cpp.llama_memory_seq_cp(self._memory, 0, slot, 0, length)
+    def share(self, length: int, slot: int, of: int = 0) -> None:
+        """Lets the sequence in `slot` begin with the first `length` tokens of another one, which are stored once."""
+        llama_cpp.llama_memory_seq_cp(self._memory, of, slot, 0, length)
 
     def forget(self, slot: int) -> None:
         """Empties a slot."""

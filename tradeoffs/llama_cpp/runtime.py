@@ -5,7 +5,7 @@ Works on the low-level API (`context`). Needs numpy and llama_cpp only, so it st
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -135,8 +135,15 @@ class LlamaCppRuntime:
             self.seconds[group] += (time.perf_counter() - begun) / len(group)
         return answers
 
-    def generate(self, prompts: Sequence[np.ndarray], max_new_tokens: int, stop_ids: Sequence[int]) -> list[list[int]]:
-        """See `Runtime.generate`. A finished answer's place is taken by the next prompt at once.
+    def generate(
+        self,
+        prompts: Sequence[np.ndarray],
+        max_new_tokens: int,
+        stop_ids: Sequence[int],
+        ended: Callable[[list[int]], bool] = lambda answer: False,
+    ) -> list[list[int]]:
+        """See `Runtime.generate`. A finished answer's place is taken by the next prompt at once; `ended` may end one
+        by what it has said so far.
 
         Raises UserError if a prompt and its answer can be longer than the context.
         """
@@ -163,7 +170,7 @@ class LlamaCppRuntime:
                     index = running[slots[row]]
                     if token not in stop_ids:
                         answers[index].append(token)
-                    if token in stop_ids or len(answers[index]) == max_new_tokens:
+                    if token in stop_ids or len(answers[index]) == max_new_tokens or ended(answers[index]):
                         self._llama.forget(slots[row])
                         free.append(slots[row])
             self.seconds[list(running.values())] += (time.perf_counter() - begun) / len(running)

@@ -24,6 +24,7 @@ from tradeoffs.params.schema import (
 from tradeoffs.plumbing.errors import near
 
 NAME = re.compile(r"[A-Za-z0-9_]+")
+TASK = re.compile(r"(?=.{1,120}\Z)[A-Za-z0-9_][A-Za-z0-9_.-]*")
 MOST_NAME = 60  # three of them and a format name a file, and file systems take 255 characters
 
 
@@ -47,7 +48,7 @@ def problems_across(params: Params, problems: Sequence[str]) -> Iterator[str]:
     if params.evaluate:
         yield from _evaluate_checks(params.evaluate, sound)
     if params.decide and sound("decide"):
-        yield from deciding.decide_checks(params.decide)
+        yield from deciding.decide_checks(params.decide, params.evaluate.tasks if params.evaluate else [])
     yield from prompts.template_checks(params.templates or {})
     yield from prompts.prompt_checks(params.models or {}, params.templates or {})
     for axis in ("models", "datasets", "methods"):
@@ -84,6 +85,11 @@ def _launch_checks(launch: Launch) -> Iterator[str]:
 
 
 def _evaluate_checks(evaluate: Evaluate, sound: Callable[[str], bool]) -> Iterator[str]:
+    if sound("evaluate.tasks"):
+        yield from _twice("evaluate.tasks", evaluate.tasks)
+        for name in evaluate.tasks:
+            if not TASK.fullmatch(name):
+                yield f"evaluate.tasks: {name!r} is no name of a task, which holds letters, digits, _, - and . only"
     if evaluate.cost and sound("evaluate.cost.batch_sizes"):
         yield from _twice("evaluate.cost.batch_sizes", evaluate.cost.batch_sizes)
 

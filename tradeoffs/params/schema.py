@@ -107,6 +107,17 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Harness:
+    """How tasks of lm-evaluation-harness are asked."""
+
+    folder: str
+    limit: Count
+    shots: Annotated[int, Range(0, 1000, why=MACHINE)] | Literal["task"]
+    chat_template: bool
+    unsafe_code: bool
+
+
+@dataclass(frozen=True)
 class Evaluate:
     splits: Splits
     max_new_tokens: Tokens
@@ -115,6 +126,8 @@ class Evaluate:
     kld_tail_samples: Annotated[int, Range(2, 2**20, why=MACHINE)]
     reference_dtype: Dtype
     mmlu: Mmlu
+    tasks: list[str]
+    harness: Harness
     cost: Cost
     embedding: str
     copying: Count

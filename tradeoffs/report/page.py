@@ -31,6 +31,7 @@ from tradeoffs.report import (
     prompts,
     reading,
     subjects,
+    tasks,
 )
 from tradeoffs.report.rendering import render
 from tradeoffs.results.results import Results
@@ -62,6 +63,7 @@ PAGES = {
         (formats.section, devices.section, choices.section, ladder.section),
     ),
     "multiple_choice": Page("Multiple choice", "by subject", (subjects.section,)),
+    "tasks": Page("Tasks", "tasks of lm-evaluation-harness", (tasks.section,)),
     "data": Page("Data", "what it consists of, what was dropped, and how small a difference it shows", (data.section,)),
     "reading": Page(
         "Numbers", "what each number means, and the machine they are from", (reading.section, machine.section)

@@ -52,7 +52,8 @@ def scores(root: Path) -> tuple[dict[str, pa.Table], str | None]:
 
 def columns(root: Path, variant: Variant, scored: pa.Table | None) -> dict[str, np.ndarray]:
     """Items of one variant as arrays (items,): float64 with NaN for null, object for texts; scores joined to them."""
-    measured = [column for m in metrics.every() if not m.column for column in m.columns if column not in _MADE]
+    own = [m for m in metrics.every() if not m.column and not m.task]
+    measured = [column for m in own for column in m.columns if column not in _MADE]
     files.must_exist(root / variant.items)
     table = pq.read_table(root / variant.items, columns=list(dict.fromkeys((*_COLUMNS, *measured))))
     found: dict[str, np.ndarray] = {}

@@ -18,7 +18,7 @@ from tradeoffs.common.cells import TRAINED, Cell, Copied, Pair, Variant, pairs, 
 from tradeoffs.formats import trained_only
 from tradeoffs.params import Decide, Run
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.results import costs, intervals, reading
+from tradeoffs.results import costs, intervals, reading, tasks
 from tradeoffs.results.intervals import Interval
 
 # How each format is made: the rung of the ladder below it, or the nearest one of these that the run list has.
@@ -91,9 +91,11 @@ class Results:
         self._further = {cell: cell.further(seeds) for cell, seeds in again.items()}
         asked = [*self.variants, *chain.from_iterable(self._further.values())]
         of_models = {variant: reading.columns(root, variant, scores.get(str(variant))) for variant in asked}
+        there = {variant: tasks.added(found, root / variant.tasks(run.seeds)) for variant, found in of_models.items()}
+        tasks.require_known(decide, any(there[variant] is not of_models[variant] for variant in asked))
         self.costs = costs.read(self.facts, of_models, root, run.devices)
         self.cost = self.costs.numbers
-        self.columns: dict[Judged, dict[str, np.ndarray]] = dict(of_models.items())
+        self.columns: dict[Judged, dict[str, np.ndarray]] = dict(there.items())
         for floor in () if only else map(Copied, datasets):
             self.columns[floor] = reading.copied(root, floor, scores.get(str(floor)))
 
