@@ -1,7 +1,7 @@
 """Joins everything that was measured: metrics, tables, pictures and the report.
 
 IN   data/items/    data/seeds/    data/copying/    data/scores.parquet    data/facts/    data/cost.json
-     data/training/    data/prepared/<dataset>/info.json    data/lengths/    data/tasks/    data/settings/notes.json
+     data/training/    data/prepared/<dataset>/info.json    data/lengths/    data/tasks/    metrics/settings/notes.json
 OUT  metrics/{headline,training,quality,cost,mmlu,decision}.json    metrics/{summary,ladder}.csv    plots/
      report/ (pages in Markdown and HTML, of which report.md is the first; with prompts in params.yaml also the answers
      to them, prompts.csv)

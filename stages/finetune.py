@@ -1,6 +1,6 @@
 """Tunes a base model on a dataset with one method; the method `base` trains nothing and just says so.
 
-IN   data/settings/cells/<cell>.json, models/base/<model>/, data/tokens/<model>-<dataset>/
+IN   metrics/settings/cells/<cell>.json, models/base/<model>/, data/tokens/<model>-<dataset>/
 OUT  models/trained/<model>-<dataset>-<method>/<seed>/   adapter or full weights, run_info.json
      data/training/<model>-<dataset>-<method>/<seed>.json   size, time, memory, loss, training curve
      python -m stages.finetune --model demo --dataset demo --method lora --seed 42

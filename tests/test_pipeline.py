@@ -295,7 +295,7 @@ def test_another_answer_pattern_trains_and_evaluates_nothing_again():
     """It is part of a data set's block, so prepare runs; what follows reads files of its that it is not in, or scores
     by it."""
     assert not any(path.startswith("datasets") for spec in STAGES.values() for path in spec.get("params", []))
-    block = "data/settings/datasets/${item.dataset}.json"
+    block = "metrics/settings/datasets/${item.dataset}.json"
     assert [stage for stage, spec in STAGES.items() if block in spec["deps"]] == ["prepare"]
     assert "data/prepared" in STAGES["score"]["deps"]
     info = {dep for dep in STAGES["copying"]["deps"] if dep.startswith("data/prepared/")}

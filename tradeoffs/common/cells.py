@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 TRAINED = "trained"
 ITEMS, SEEDS, SCORES, COST = (Path("data", n) for n in ("items", "seeds", "scores.parquet", "cost.json"))
-SETTINGS = Path("data/settings")
+SETTINGS = Path("metrics/settings")
 NOTES = SETTINGS / "notes.json"
 TASKS = Path("data/tasks")
 
