@@ -38,7 +38,8 @@ def main(model: str, dataset: str, method: str, precision: str, task: str) -> No
     pad_id = files.read_json(variant.cell.tokens / "info.json")["pad_id"]
 
     def make() -> TorchTasks:
-        return TorchTasks(load_model(merged, PRECISIONS[precision], torch.bfloat16), cfg.batch_tokens, pad_id)
+        how = PRECISIONS[precision]
+        return TorchTasks(load_model(merged, how.load, getattr(torch, how.dtype)), cfg.batch_tokens, pad_id)
 
     evaluation.evaluate(variant, task, cfg.harness, make, path)
 

@@ -143,7 +143,7 @@ def _write(preset: Preset) -> None:
 def _put(lines: Any, values: Mapping[str, Any]) -> None:
     """`merged`, in what ruamel.yaml read: what stays the same keeps its lines, and a list the comment behind it."""
     for key, value in values.items():
-        mine = lines.get(key, ...)
+        mine: Any = lines.get(key, ...)
         if isinstance(mine, dict) and isinstance(value, dict):
             _put(mine, value)
         elif mine != value:
