@@ -140,8 +140,8 @@ def test_methods_shows_the_gpus_memory_of_training_and_answering(on_cpu, on_gpu)
         return {axes.get_title(): widths(axes) for axes in pictures.methods(results).axes}
 
     found = panels(on_gpu)
-    assert found["peak GPU memory of training (MB)"][-1] == fake_gpu.TRAINED
-    assert found["GPU memory of the model (MB)"][-1] == fake_gpu.RESERVED["trained"] + 4
+    assert found["training GPU memory (MB)"][-1] == fake_gpu.TRAINED
+    assert found["model GPU memory (MB)"][-1] == fake_gpu.RESERVED["trained"] + 4
     assert not any("GPU" in title for title in panels(on_cpu))
 
 

@@ -123,7 +123,7 @@ def _answering_table(results: Results, trained: list[Variant]) -> Lines:
     """What each method as trained takes to answer one prompt at a time, and an answer's share of a batch of them."""
     keys = [key for key in costs.with_host(results, trained, ANSWERING) if any(key in results.cost[v] for v in trained)]
     columns = {costs.COST[key]: [cost_of(results, v, key) for v in trained] for key in keys}
-    batched = [reading.seconds(v, "test") for v in trained]
+    batched = [reading.seconds(results.columns[v], "test") for v in trained]
     if any(len(took) for took in batched):
         columns["mean s, in batches"] = [short(float(took.mean())) if len(took) else "" for took in batched]
     rows = [[f"`{v.method}`", *cells] for v, *cells in zip(trained, *columns.values(), strict=True)]
