@@ -93,6 +93,7 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
         "settings": _settings_table(results, trained),
         "gpu": any((tuning.peak_memory(results.trained(v)) or (0, False))[1] for v in trained),
         "answering": _answering_table(results, trained),
+        "timed": any("latency_mean_seconds" in results.cost[v] for v in trained),
         "on_gpu": any(costs.HOST in results.cost[v] for v in trained),
         "machines": len(_machines(results, trained)) > 1,
         "seeds": _seeds_table(results, trained),
