@@ -15,10 +15,10 @@ from tradeoffs.explore import data
 from tradeoffs.params import Limits
 from tradeoffs.report import decision as sentences
 from tradeoffs.report import front, machine, methods
-from tradeoffs.report.pictures import bars
+from tradeoffs.report.pictures import bars, topics
 from tradeoffs.report.pictures import methods as pictures
 from tradeoffs.repro import ending
-from tradeoffs.results import costs, decision, tables, tuning
+from tradeoffs.results import costs, decision, ranking, tables, tuning
 
 PAIR = Pair("demo", "demo")
 RUN = {"methods": ["base", "full", "lora"], "precisions": ["bf16", "int8", "nf4"], "quants": ["f16", "q4_0"]}
@@ -140,9 +140,26 @@ def test_methods_shows_the_gpus_memory_of_training_and_answering(on_cpu, on_gpu)
         return {axes.get_title(): widths(axes) for axes in pictures.methods(results).axes}
 
     found = panels(on_gpu)
-    assert found["peak GPU memory of training (MB)"][-1] == fake_gpu.TRAINED
-    assert found["GPU memory of the model (MB)"][-1] == fake_gpu.RESERVED["trained"] + 4
+    assert found["training GPU memory (MB)"][-1] == fake_gpu.TRAINED
+    assert found["model GPU memory (MB)"][-1] == fake_gpu.RESERVED["trained"] + 4
     assert not any("GPU" in title for title in panels(on_cpu))
+
+
+def test_topics_stand_by_where_they_were_asked_and_in_4_bits(on_cpu, on_gpu):
+    """Accuracies above, seconds below; of one model the untouched base and the best method side by side."""
+    expected = ["GPU: trained", "CPU: f16", "GPU, 4 bits: nf4", "CPU, 4 bits: q4_0"]
+    axes = topics.topics(on_gpu).axes
+    assert [one.get_title() for one in axes] == 2 * expected
+    assert [one.get_title() for one in topics.topics(on_cpu).axes] == 2 * ["CPU: trained", "CPU, 4 bits: nf4"]
+    asked = list(fake_results.SUBJECTS)
+    assert [label.get_text() for label in axes[0].get_yticklabels()] == ["all", *asked]
+    best = next(v for v in ranking.ranked(on_gpu, PAIR) if v.format == "trained")
+    some = [named("base trained"), best]
+    shares = [on_gpu.interval(v, "mmlu_accuracy").value for v in some]
+    shares += [found.value for v in some for found, _ in on_gpu.subjects(v).values()]
+    assert widths(axes[0]) == sorted(round(share, 3) for share in shares)
+    seconds = [on_gpu.subject_seconds[v][name]["wall"] for v in some for name in asked]
+    assert widths(axes[4]) == sorted(round(took, 3) for took in seconds)
 
 
 def test_the_sentence_and_the_tables_say_which_memory_is_which(on_cpu, on_gpu):

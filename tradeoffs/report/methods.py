@@ -95,6 +95,7 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
         "settings": _settings_table(results, trained),
         "gpu": any((tuning.peak_memory(results.trained(v)) or (0, False))[1] for v in trained),
         "answering": _answering_table(results, trained),
+        "timed": any("latency_mean_seconds" in results.cost[v] for v in trained),
         "on_gpu": any(costs.HOST in results.cost[v] for v in trained),
         "machines": len(_machines(results, trained)) > 1,
         "seeds": _seeds_table(results, trained),
@@ -183,7 +184,7 @@ def _answering_table(results: Results, trained: list[Variant]) -> Lines:
     """What each method as trained takes to answer one prompt at a time, and an answer's share of a batch of them."""
     keys = [key for key in costs.with_host(results, trained, ANSWERING) if any(key in results.cost[v] for v in trained)]
     columns = {costs.COST[key]: [cost_of(results, v, key) for v in trained] for key in keys}
-    batched = [reading.seconds(v, "test") for v in trained]
+    batched = [reading.seconds(results.columns[v], "test") for v in trained]
     if any(len(took) for took in batched):
         columns["mean s, in batches"] = [short(float(took.mean())) if len(took) else "" for took in batched]
     rows = [[f"`{v.method}`", *cells] for v, *cells in zip(trained, *columns.values(), strict=True)]

@@ -30,14 +30,14 @@ def section(results: Results, drawn: Sequence[str]) -> str:
 def _times(results: Results, variants: list[Variant]) -> Lines:
     """Seconds of each subject's questions by the clock on the wall, and of one question in the mean; no lines where
     that was not measured."""
-    took = {v: reading.subject_seconds(v) for v in variants}
+    took = {v: results.subject_seconds[v] for v in variants}
     if not any(took.values()):
         return []
     rows = []
     for subject, (_, count) in results.subjects(variants[0]).items():
         seconds = [took[v].get(subject, {}).get("wall") for v in variants]
         rows.append([subject_of(subject), str(count), *map(short, seconds)])
-    means = [reading.seconds(v, "mmlu") for v in variants]
+    means = [reading.seconds(results.columns[v], "mmlu") for v in variants]
     rows.append(["**one question, mean**", "", *(short(float(one.mean())) if len(one) else "" for one in means)])
     return table(["subject", "questions", *(name_of(v) for v in variants)], rows)
 

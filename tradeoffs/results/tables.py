@@ -104,15 +104,15 @@ def mmlu(results: Results) -> dict[str, dict]:
             seconds = reading.mmlu_seconds(variant)
             table[str(variant)] = {"accuracy": {_key(name): found.value for name, (found, _) in subjects.items()}}
             table[str(variant)] |= {f"{clock}_seconds": value for clock, value in seconds.items()}
-            if of_subjects := reading.subject_seconds(variant):
+            if of_subjects := results.subject_seconds[variant]:
                 table[str(variant)]["seconds"] = {_key(name): took for name, took in of_subjects.items()}
-            table[str(variant)] |= _mean_seconds(variant, "mmlu", "question_seconds")
+            table[str(variant)] |= _mean_seconds(results, variant, "mmlu", "question_seconds")
     return table
 
 
-def _mean_seconds(variant: Variant, split: str, name: str) -> dict[str, float]:
+def _mean_seconds(results: Results, variant: Variant, split: str, name: str) -> dict[str, float]:
     """What an answer or a choice of a split took in the mean, by its name; nothing where that was not measured."""
-    took = reading.seconds(variant, split)
+    took = reading.seconds(results.columns[variant], split)
     return {name: float(took.mean())} if len(took) else {}
 
 
@@ -136,7 +136,7 @@ def summary(results: Results) -> list[dict]:
         of_subjects = by_subject.get(str(variant), {})
         row |= {f"mmlu_{k}": value for k, value in of_subjects.items() if not isinstance(value, dict)}
         row |= {f"mmlu_{name}_seconds": took["wall"] for name, took in of_subjects.get("seconds", {}).items()}
-        row |= _mean_seconds(variant, "test", "test_answer_seconds")
+        row |= _mean_seconds(results, variant, "test", "test_answer_seconds")
         for name in (name for name in results.cost_labels if name in results.cost[variant]):
             bounds = costs.interval(results, variant, name)
             row |= _spread(name, bounds) if bounds else {name: results.cost[variant][name]}
@@ -196,7 +196,7 @@ def subjects(results: Results) -> list[dict]:
     """Accuracy per subject and variant, in long form, with the questions and what they took by each clock."""
     rows = []
     for v in results.variants:
-        took = reading.subject_seconds(v) if results.subjects(v) else {}
+        took = results.subject_seconds[v] if results.subjects(v) else {}
         for subject, (accuracy, count) in results.subjects(v).items():
             row: dict[str, Any] = {"variant": str(v)} | _names(v) | {"subject": _key(subject)}
             row |= _spread("accuracy", accuracy) | {"questions": count}

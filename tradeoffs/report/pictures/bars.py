@@ -39,7 +39,7 @@ def memory(results: Results) -> Figure:
         row[0].set(title=title_of("Training, by method", group))
         row[0].set(xlabel=f"peak memory of the {'GPU' if on_gpu[0] else 'process'} (MB)")
         row[1].set(title="Inference, by format (range over methods and rounds)")
-        row[1].set(xlabel=f"memory of the model{', of one on a GPU the GPU' if on_gpu[1] else ''} (MB)")
+        row[1].set(xlabel=f"memory of the model{' where it runs' if on_gpu[1] else ''} (MB)")
     if beside:
         line = Line2D([], [], linewidth=4, color=HOST_COLOUR)
         figure.legend([line], ["memory of the host, beside the GPU's"], loc="outside upper right", fontsize=9)

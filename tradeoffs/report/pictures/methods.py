@@ -51,7 +51,7 @@ def methods(results: Results) -> Figure | None:
         return None
     rows = [(group, _quality(results, group), _took(results, group), _takes(results, group)) for group in groups]
     across = max(max(len(quality), len(took), len(takes)) for _, quality, took, takes in rows)
-    figure = new_figure(2.5 * across, (0.3 * len(results.run.methods) + 0.95) * 3 * len(groups) + 0.5)
+    figure = new_figure(2.5 * across, (0.3 * len(results.run.methods) + 1) * 3 * len(groups) + 0.5)
     grid = figure.subplots(3 * len(groups), across, sharey="row", squeeze=False)
     places = np.arange(len(results.run.methods))[::-1]
     for row, (group, quality, took, takes) in enumerate(rows):
@@ -65,6 +65,7 @@ def methods(results: Results) -> Figure | None:
             for axes in line[count:]:
                 axes.set_axis_off()
             line[0].set_yticks(places, [v.method for v in trained])
+            line[0].set_ylim(-0.6, len(places) - 0.4)
             line[0].set_ylabel(row_head(group) if len(groups) > 1 else "method")
     _legend(figure, [panel for _, _, took, takes in rows for panel in (*took, *takes)])
     return figure
@@ -75,7 +76,7 @@ def _legend(figure: Figure, panels: Sequence[Panel]) -> None:
     shapes: list[Line2D] = [dot("#333333", markerfacecolor=face) for face in ("#333333", "white")]
     names = ["test: never trained on", "seen: trained on"]
     if any(panel.marks for panel in panels):
-        shapes.append(Line2D([], [], marker="|", markersize=9, markeredgewidth=1.6, color="#222222"))
+        shapes.append(Line2D([], [], marker="|", linestyle="", markersize=9, markeredgewidth=1.6, color="#222222"))
         names.append("median and 95th percentile of answers")
     if any(panel.host for panel in panels):
         shapes.append(Line2D([], [], linewidth=4, color=HOST_COLOUR))
@@ -89,7 +90,7 @@ def _took(results: Results, group: Pair) -> list[Panel]:
     panels = [Panel(title, [row.get(name) for row in rows]) for name, title in TRAINING.items()]
     peaks = [tuning.peak_memory(row) for row in rows]
     on_gpu = any(peak and peak[1] for peak in peaks)
-    title = f"peak {'GPU ' if on_gpu else ''}memory of training (MB)"
+    title = f"training {'GPU ' if on_gpu else ''}memory (MB)"
     host = [row.get(tuning.HOST_PEAK) for row in rows] if on_gpu else []
     return [*panels, Panel(title, [peak and peak[0] for peak in peaks], host)]
 
@@ -102,7 +103,7 @@ def _takes(results: Results, group: Pair) -> list[Panel]:
         marks = [[cost[name] for name in SPREAD if name in cost] for cost in mine]
         panels.append(Panel("mean time of an answer (s)", [cost.get(MEAN) for cost in mine], marks=marks))
     on_gpu = any(costs.HOST in cost for cost in mine)
-    title = f"{'GPU ' if on_gpu else ''}memory of the model (MB)"
+    title = f"model {'GPU ' if on_gpu else ''}memory (MB)"
     host = [cost.get(costs.HOST) for cost in mine] if on_gpu else []
     panels.append(Panel(title, [cost.get(costs.MEMORY) for cost in mine], host))
     panels.append(Panel("decode speed (tokens/s)", [cost.get(SPEED) for cost in mine]))
@@ -130,7 +131,8 @@ def _test_and_seen(axes: Axes, results: Results, trained: list[Variant], places:
             }
             axes.errorbar(found.value, place + shift, xerr=error_bar(found), fmt="o", **style)
     metric = metrics.metric(f"test_{name}")[1]
-    axes.set(title=f"{metric.label} ({DIRECTION[metric.better]})")
+    axes.set_title(metric.label)
+    axes.set_xlabel(DIRECTION[metric.better], fontsize=8)
 
 
 def _bars(axes: Axes, panel: Panel, colours: list[str], places: np.ndarray) -> None:
@@ -148,7 +150,7 @@ def _bars(axes: Axes, panel: Panel, colours: list[str], places: np.ndarray) -> N
             ends.append(host)
             axes.barh(place - 0.27, host, color=HOST_COLOUR, height=0.2)
             axes.annotate(f" {number(host)}", (host, place - 0.27), va="center", fontsize=6.5, color="#555555")
-    axes.set(xlim=(0, 1.32 * max(*ends, 1e-9)), title=panel.title)
+    axes.set(xlim=(0, 1.36 * max(*ends, 1e-9)), title=panel.title)
     axes.xaxis.set_major_formatter(lambda value, _: number(value))
     axes.xaxis.set_major_locator(MaxNLocator(3))
     axes.grid(axis="y", visible=False)

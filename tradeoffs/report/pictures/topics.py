@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
 
 from tradeoffs.common.cells import TRAINED, Pair, Variant
 from tradeoffs.report.pictures.style import BASE_COLOUR, COLOURS, colour_of, drawn, error_bar, new_figure, number
-from tradeoffs.results import ranking, reading
+from tradeoffs.results import ranking
 from tradeoffs.results.results import Results
 
 FOUR_BITS = re.compile(r"nf4|fp4|i?q4_.*")  # formats that are in 4 bits
@@ -35,10 +36,13 @@ def topics(results: Results) -> Figure | None:
     shown = {dataset: some for dataset, some in asked.items() if some}
     if not shown:
         return None
-    rows = [(dataset, what) for dataset, some in shown.items() for what in _whats(some)]
+    rows = [(dataset, what) for dataset, some in shown.items() for what in _whats(results, some)]
     across = max(len(_settings(some)) for some in shown.values())
     heights = [_height(results, shown[dataset], what) for dataset, what in rows]
-    figure = new_figure(1.9 + max(2.7 * across, 4), sum(heights) + 0.4 + 0.2 * max(map(len, shown.values())) / 3)
+    figure = new_figure(
+        1.6 + max((2.7 if across < 3 else 2.0) * across, 4),
+        sum(heights) + 0.4 + 0.2 * max(map(len, shown.values())) / 3,
+    )
     grid = figure.subplots(len(rows), across, squeeze=False, sharey="row", gridspec_kw={"height_ratios": heights})
     for (dataset, what), line in zip(rows, grid, strict=True):
         several = f", {drawn(dataset)}" if len(shown) > 1 else ""
@@ -85,8 +89,8 @@ def _settings(some: Sequence[Series]) -> list[str]:
     return [setting for bits in ("", ", 4 bits") for where in ("GPU", "CPU") if (setting := where + bits) in every]
 
 
-def _whats(some: Sequence[Series]) -> list[str]:
-    timed = any(reading.subject_seconds(v) for one in some for v in one.variants.values())
+def _whats(results: Results, some: Sequence[Series]) -> list[str]:
+    timed = any(results.subject_seconds[v] for one in some for v in one.variants.values())
     return ["accuracy", "seconds"] if timed else ["accuracy"]
 
 
@@ -116,7 +120,8 @@ def _line(results: Results, line: Sequence[Axes], some: Sequence[Series], what: 
             axes.axvline(GUESSED, color="#555555", linewidth=0.8, linestyle=":")
             axes.set_xlim(0, 1)
         else:
-            axes.margins(x=0.2)
+            axes.margins(x=0.22)
+            axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.grid(axis="y", visible=False)
     for axes in line[len(settings) :]:
         axes.set_axis_off()
@@ -130,7 +135,7 @@ def _bars(
 ) -> None:
     """The bars of one series: accuracies with their intervals, or seconds with the number at their ends."""
     variant = one.variants[setting]
-    asked, took = results.subjects(variant), reading.subject_seconds(variant)
+    asked, took = results.subjects(variant), results.subject_seconds[variant]
     for place, name in zip(range(len(names))[::-1], names, strict=True):
         at = place + shift
         if names[0] == ALL:
