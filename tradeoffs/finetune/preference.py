@@ -19,13 +19,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from tradeoffs.common import files
+from tradeoffs.common import files, settings
 from tradeoffs.common.batching import length_batches
 from tradeoffs.finetune import adapters, batches, pair_trainer, preparing
 from tradeoffs.finetune.job import Job, Loaded
 from tradeoffs.finetune.pair_trainer import REFERENCE, PairProgress
 from tradeoffs.finetune.progress import Told, matrix_peak
 from tradeoffs.finetune.training_state import SavedState, saving
+from tradeoffs.params import Train
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.plumbing.live import NOBODY, Watch
 
@@ -44,10 +45,10 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
     that it has gained over the reference, summed over its tokens, in nats. Raises UserError when there are no pairs,
     when TRL refuses the configuration, when memory does not suffice, and when the loss is no longer a number.
     """
-    budget = job.preference_budget
+    train, valid, test = _read_pairs(job)
+    budget = settings.lasting(job.preference_budget, len(train))
     arguments = preparing.arguments(job, budget, loaded.dtype, scratch)
     batch_tokens = loaded.batch_tokens if budget.batch_tokens == "auto" else budget.batch_tokens
-    train, valid, test = _read_pairs(job)
     longest = max(_length(pair) for pair in (*train, *valid, *test))
     at_once = _at_once(arguments.per_device_train_batch_size, batch_tokens // longest)
     order = batches.schedule([_length(pair) for pair in train], budget.batch_size, budget.steps, job.training.seed)
@@ -66,7 +67,7 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
             pair | dict(zip(REFERENCE, found.tolist(), strict=True)) for pair, found in zip(train, known, strict=False)
         ]
         trainer.train_dataset = Dataset.from_list(rows).select(order[saved.first_step * budget.batch_size :])
-        progress = _follow(trainer, job, loaded, saved, earlier, watch)
+        progress = _follow(trainer, job, budget, loaded, saved, earlier, watch)
         trainer.train()
         gained = _log_probabilities(trainer, [*valid, *test], batch_tokens) - known[len(train) :]
         margins = (trainer.beta * (gained[:, 0] - gained[:, 1])).tolist()
@@ -94,10 +95,10 @@ def _read_pairs(job: Job) -> list[list[Pair]]:
 
 
 def _follow(
-    trainer: Any, job: Job, loaded: Loaded, saved: SavedState, earlier: dict[str, Any], watch: Watch
+    trainer: Any, job: Job, budget: Train, loaded: Loaded, saved: SavedState, earlier: dict[str, Any], watch: Watch
 ) -> PairProgress:
     """What shows the steps, and what keeps them, is called at each."""
-    budget, peak = job.preference_budget, matrix_peak(trainer.args.device, loaded.dtype)
+    peak = matrix_peak(trainer.args.device, loaded.dtype)
     progress = PairProgress(trainer, budget.steps, budget.log_every, loaded.work, peak, earlier)
     saved.bind(trainer, progress)
     if job.method.peft == "ADALORA":
