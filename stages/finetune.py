@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from tradeoffs import params
-from tradeoffs.common import files, unfinished
+from tradeoffs.common import files, machine, unfinished
 from tradeoffs.common.cells import Cell
 from tradeoffs.finetune import processes
 from tradeoffs.finetune.job import Job
@@ -69,7 +69,7 @@ def train(job: Job, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         "device": str(loading.device()),
     }
     # Its time and memory are of this machine; on a cluster the next training may be on another.
-    return row | {"hardware": files.run_info()["hardware"]}, used
+    return row | {"hardware": machine.used()}, used
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from tradeoffs import params
-from tradeoffs.common import cores, files
+from tradeoffs.common import cores, files, machine
 from tradeoffs.common.cells import pairs, variants
 from tradeoffs.measure import devices, rounds
 from tradeoffs.measure.processes import gpu
@@ -54,8 +54,7 @@ def main() -> None:
     print(f"{alike} variants are {len(some)} things, of {cfg.cost.rounds} rounds each, by {cores.usable()} threads")
     found = rounds.measure(some, given, how, there)
     print(f"measured on {', '.join(sorted({one['device'] for one in found[0]}))}")
-    hardware = files.run_info()["hardware"]
-    rounds.write(some, given, found, hardware=hardware, busy=BUSY, left_out=left_out)
+    rounds.write(some, given, found, hardware=machine.used(), busy=BUSY, left_out=left_out)
     rounds.finish()
 
 

@@ -36,7 +36,7 @@ from tradeoffs.report.formatting import (
     table,
     verdict,
 )
-from tradeoffs.results import choice, decision, limits
+from tradeoffs.results import choice, costs, decision, limits
 from tradeoffs.results.costs import COST
 from tradeoffs.results.decision import LOST, WEIGHED, Decision
 from tradeoffs.results.results import Results
@@ -202,10 +202,10 @@ def _lost(results: Results, found: Decision, variant: Variant, said: str) -> str
 
 def _table(results: Results, found: Decision, last: dict[Variant, str], title: str) -> Lines:
     """Quality and costs of the variants, and what is said of each."""
-    name = found.metric
-    header = ["variant", full_label(results, found.pair.dataset, name), *(COST[key] for key in WEIGHED), title]
+    name, weighed = found.metric, costs.with_host(results, list(last), WEIGHED)
+    header = ["variant", full_label(results, found.pair.dataset, name), *(COST[key] for key in weighed), title]
     rows = [
-        [name_of(v), quality_of(results, v, name), *(cost_of(results, v, key) for key in WEIGHED), text]
+        [name_of(v), quality_of(results, v, name), *(cost_of(results, v, key) for key in weighed), text]
         for v, text in last.items()
     ]
     return table(header, rows, texts=[title])

@@ -7,6 +7,7 @@ both runs measured unchanged (files of the same shapes): by how much those moved
 from collections.abc import Iterator
 from statistics import median
 
+from tradeoffs.common import machine
 from tradeoffs.common.cells import Variant
 from tradeoffs.gate.policy import Policy
 from tradeoffs.gate.rows import BETTER, LEFT_OUT, NOT_COMPARED, NOT_SHOWN, PASS, SAME, WORSE, Moved, Row, Word
@@ -24,8 +25,7 @@ class Costing:
 
     def __init__(self, before: Results, after: Results, policy: Policy, unlike: str):
         self.before, self.after, self.policy, self.unlike = before, after, policy, unlike
-        machines = [side.costs.machine.get("hardware") for side in (before, after)]
-        self.same_hardware = machines[0] == machines[1]
+        self.same_hardware = machine.same(*(side.costs.machine["hardware"] for side in (before, after)))
 
     def rows(self, theirs: Variant, ours: Variant) -> Iterator[Row]:
         """A row for each cost that is judged and that one of them has; `theirs` is of the base.

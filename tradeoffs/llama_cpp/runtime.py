@@ -113,13 +113,15 @@ class LlamaCppRuntime:
     def choose(self, prompts: Sequence[np.ndarray], options: Sequence[np.ndarray]) -> np.ndarray:
         """See `Runtime.choose`. Raises UserError if a prompt is longer than the context."""
         self._check(prompts)
-        shared = common_prefix(prompts)
+        begun, shared = time.perf_counter(), common_prefix(prompts)
         rests = [ids[shared:] for ids in prompts]
         self._llama.reserve(shared + max(DECODE_TOKENS, *(len(rest) for rest in rests)))
         for _ in self._llama.decode([prompts[0][:shared]], [0], [0], [np.zeros(shared, bool)]):
             pass  # no logits are wanted of it
         answers = np.empty((len(prompts), len(options[0])), np.float32)
+        self.seconds = np.full(len(prompts), (time.perf_counter() - begun) / len(prompts))
         for group in _groups([len(rest) for rest in rests], SEQUENCES - 1):
+            begun = time.perf_counter()
             slots = range(1, len(group) + 1)  # sequence 0 holds the shared prefix
             for slot in slots:
                 self._llama.share(shared, slot)
@@ -130,6 +132,7 @@ class LlamaCppRuntime:
                     answers[index] = logprobs(row_logits, options[index])
             for slot in slots:
                 self._llama.forget(slot)
+            self.seconds[group] += (time.perf_counter() - begun) / len(group)
         return answers
 
     def generate(self, prompts: Sequence[np.ndarray], max_new_tokens: int, stop_ids: Sequence[int]) -> list[list[int]]:
@@ -142,8 +145,10 @@ class LlamaCppRuntime:
         places = max(1, min(PARALLEL, len(prompts), self.batch_tokens // longest))
         self._llama.reserve(places * longest)
         answers: list[list[int]] = [[] for _ in prompts]
+        self.seconds = np.zeros(len(prompts))
         waiting, running, free = deque(range(len(prompts))), dict[int, int](), list(range(places))
         while waiting or running:
+            begun = time.perf_counter()
             # One new token of every running answer, and all tokens of the prompts that get a free place.
             fed = [np.array(answers[index][-1:], np.int32) for index in running.values()]
             starts = [len(prompts[index]) + len(answers[index]) - 1 for index in running.values()]
@@ -161,6 +166,7 @@ class LlamaCppRuntime:
                     if token in stop_ids or len(answers[index]) == max_new_tokens:
                         self._llama.forget(slots[row])
                         free.append(slots[row])
+            self.seconds[list(running.values())] += (time.perf_counter() - begun) / len(running)
             running = {slot: index for slot, index in running.items() if slot not in free}
         return answers
 

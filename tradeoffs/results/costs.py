@@ -4,6 +4,9 @@ A value is the median over the rounds, its interval a 95 % bootstrap over rounds
 speed, load time, size and memory; what depends on the prompts is shared within a pair, and only how long an answer is,
 in the latency to its end, is a variant's own.
 
+The memory that counts, in the choice and in every picture, is that of where a variant runs: of a process on a CPU, of
+the GPU on one (`memory_that_counts`).
+
 Of several devices (`run.devices`) the numbers of the first have the plain names, by which is decided, compared and
 drawn; those of each other one have `_on_` and its name behind theirs. So no number is of a device that nobody named.
 """
@@ -27,6 +30,10 @@ from tradeoffs.results.intervals import Interval
 if TYPE_CHECKING:
     from tradeoffs.results.results import Results
 
+MEMORY = "model_memory_mb"
+HOST = "host_memory_mb"  # beside the GPU's memory, what the model takes of the process that drives it
+# Most memory of a GPU, the one that must fit first; where a variant runs on a GPU, that is what its model needs.
+GPU_PEAKS = ("peak_gpu_memory_reserved_mb", "peak_gpu_memory_mb")
 # Names in metrics/cost.json, which other tools read; and the labels.
 COST = {
     "size_mb": "size MB",
@@ -34,11 +41,13 @@ COST = {
     "prefill_tokens_per_second": "prefill tok/s",
     "decode_tokens_per_second": "decode tok/s",
     "ttft_seconds": "first token s",
+    "latency_mean_seconds": "mean latency s",
     "latency_p50_seconds": "p50 latency s",
     "latency_p95_seconds": "p95 latency s",
     "answer_tokens_p50": "p50 answer tokens",
     "eval_samples_per_second": "scored items/s",
-    "model_memory_mb": "memory of the model MB",
+    MEMORY: "memory of the model MB",
+    HOST: "memory of the model on the host MB",
     "peak_memory_mb": "memory of the process MB",
     "peak_gpu_memory_mb": "GPU memory MB",
     "peak_gpu_memory_reserved_mb": "GPU memory reserved MB",
@@ -173,6 +182,12 @@ def labels(batch_sizes: Sequence[int], devices: Sequence[str]) -> dict[str, str]
     return found | {f"{name}{ON}{device}": f"{label}, {device}" for device in others for name, label in own.items()}
 
 
+def with_host(results: "Results", some: Sequence[Variant], names: Sequence[str]) -> list[str]:
+    """Names of costs to show of some variants: behind the memory of the model the host's, where one runs on a GPU."""
+    host = [HOST] if any(HOST in results.cost[v] for v in some) else []
+    return [one for name in names for one in (name, *(host if name == MEMORY else ()))]
+
+
 def interval(results: "Results", variant: Variant, key: str) -> Interval | None:
     """Over the rounds; None where a cost is absent, or exact as a size is."""
     return results.costs.intervals[variant].get(key)
@@ -221,7 +236,18 @@ def _shared(alike: Sequence[dict]) -> Intervals:
 def _flat(measured: dict) -> dict:
     """What a process found that does not depend on the prompts, each as a single number."""
     found = {name: measured[name] for name in COST if name in measured and name != "eval_samples_per_second"}
+    found |= memory_that_counts(measured)
     return found | {f"{BATCH}{size}": speed for size, speed in measured["batch_sweep"].items()}
+
+
+def memory_that_counts(measured: Mapping[str, float]) -> Numbers:
+    """What a model needs where it runs: MEMORY, and of one on a GPU what it takes of the host beside it.
+
+    A process that was measured on a GPU says both: what it took of the host's memory by the name that it has on a CPU,
+    and the peaks of the GPU's. Empty on a CPU, where the name means what it says.
+    """
+    peak = next((measured[name] for name in GPU_PEAKS if name in measured), None)
+    return {} if peak is None else {MEMORY: peak, HOST: measured[MEMORY]}
 
 
 def _pooled(values: np.ndarray) -> Interval:
@@ -263,7 +289,8 @@ def _latency(variant: Variant, thing: dict, facts: dict, columns: dict[str, np.n
     steps = np.where(tokens < facts["max_new_tokens"], tokens, tokens - 1)
     draws = _draws(len(further))
     whole = np.median(first[draws], axis=1) + steps * np.median(further[draws], axis=1)[:, None]
-    return {
+    found = {"latency_mean_seconds": intervals.interval(whole.mean(axis=1))}
+    return found | {
         f"latency_p{percent}_seconds": intervals.interval(np.percentile(whole, percent, axis=1)) for percent in (50, 95)
     }
 

@@ -94,6 +94,7 @@ class Results:
         self.costs = costs.read(self.facts, of_models, root, run.devices)
         self.cost = self.costs.numbers
         self.columns: dict[Judged, dict[str, np.ndarray]] = dict(of_models.items())
+        self.subject_seconds = {variant: reading.subject_seconds(root / variant.items) for variant in self.variants}
         for floor in () if only else map(Copied, datasets):
             self.columns[floor] = reading.copied(root, floor, scores.get(str(floor)))
 
