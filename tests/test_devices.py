@@ -18,6 +18,7 @@ from tradeoffs import compare, decide, params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.convert.gguf_converter import convert
+from tradeoffs.evaluate.runtime import Target
 from tradeoffs.formats.names import QUANTS
 from tradeoffs.gate.costing import Costing
 from tradeoffs.gate.policy import Policy
@@ -194,6 +195,27 @@ def test_on_a_gpu_all_layers_and_the_cache_lie_there_and_what_is_less_free_is_it
     assert asked["model"].n_gpu_layers == 0 and not asked["cache"].offload_kqv and not asked["cache"].op_offload
 
 
+@pytest.mark.cuda
+def test_one_machine_measures_a_model_on_its_gpu_and_on_its_cpu(gguf):
+    loaded = {"checkpoint": str(gguf.parent / "checkpoint"), "precision": "bf16"}
+    work = Work(loaded, 512, 0, [1, 5, 6], [[1, 5]], [([1, 5, 6], [False, True, True])], 1, Settings(8, 4, [2], 1))
+    on_gpu, on_cpu = (processes.measure(replace(work, on=on), "m-d-a-bf16", afresh=True) for on in ("cuda", "cpu"))
+    assert on_gpu["device"] == torch.cuda.get_device_name() and on_gpu["peak_gpu_memory_mb"] > 0
+    assert on_cpu["device"] == "cpu" and "peak_gpu_memory_mb" not in on_cpu
+
+
+@pytest.mark.cuda
+def test_llama_cpp_runs_on_the_gpu_as_on_the_cpu(gguf):
+    if why := gpus.lacking():
+        pytest.skip(why)
+    ids = np.array([1, 5, 6, 7, 8, 9], np.int32)
+    with LlamaCppRuntime(gguf, 512, on_gpu=True) as there, LlamaCppRuntime(gguf, 512) as here:
+        assert there.device == gpus.first().description and here.device == "cpu"
+        found, expected = (one.score([Target(ids, ids > 1)])[0].logprob for one in (there, here))
+        assert np.abs(found - expected).max() < 0.01
+        assert there.gpu_memory()["peak_gpu_memory_mb"] > 0
+
+
 # --- the results, made up
 
 
@@ -307,7 +329,10 @@ def test_the_report_has_the_same_variant_with_its_devices_side_by_side(both, res
         cells["`bf16`", "decode tok/s, cpu"]
     )
     assert cells["`q4_0`", "decode tok/s, cuda"] == "" and cells["`q4_0`", "decode tok/s, cpu"]
-    assert ("`bf16`", "GPU memory MB, cuda") in cells and ("`bf16`", "GPU memory MB, cpu") not in cells
+    host = "memory of the model on the host MB"
+    assert cells["`bf16`", f"{host}, cuda"] == "7" and ("`bf16`", f"{host}, cpu") not in cells
+    memory = [float(cells["`bf16`", f"memory of the model MB, {device}"]) for device in ("cuda", "cpu")]
+    assert memory[0] == pytest.approx(0.6 * memory[1], rel=0.02), "on each device that of the device"
     assert "Costs are those on `cuda`" in text and "cannot run there" in text
 
 

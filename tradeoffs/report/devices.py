@@ -11,7 +11,7 @@ from tradeoffs.results.results import Results
 
 SIDE_BY_SIDE = (
     *("prefill_tokens_per_second", "decode_tokens_per_second", "ttft_seconds", "latency_p50_seconds"),
-    *("model_memory_mb", "peak_memory_mb", "peak_gpu_memory_mb"),
+    *(costs.MEMORY, costs.HOST, "peak_memory_mb"),
 )
 
 

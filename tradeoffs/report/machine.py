@@ -15,8 +15,7 @@ COSTS, TRAINED, QUALITY = "costs were measured", "methods were trained", "qualit
 
 def section(results: Results, drawn: Sequence[str]) -> str:
     """Costs are of one machine; quality is the same on all, so several may have computed it."""
-    measured = results.costs.machine
-    devices = measured["on"]
+    measured, devices = results.costs.machine, results.costs.machine["on"]
     runs = dict.fromkeys(run_on(results, v, on) for on in devices for v in results.variants if v in devices[on])
     return render(
         "machine.md.j2",

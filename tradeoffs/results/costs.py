@@ -4,10 +4,11 @@ A value is the median over the rounds, its interval a 95 % bootstrap over rounds
 speed, load time, size and memory; what depends on the prompts is shared within a pair, and only how long an answer is,
 in the latency to its end, is a variant's own.
 
-Of several devices (`run.devices`) the numbers of the first have the plain names, by which is decided, compared and
-drawn; those of each other one have `_on_` and its name behind theirs. So no number is of a device that nobody named.
 The memory that counts, in the choice and in every picture, is that of where a variant runs: of a process on a CPU, of
 the GPU on one (`memory_that_counts`).
+
+Of several devices (`run.devices`) the numbers of the first have the plain names, by which is decided, compared and
+drawn; those of each other one have `_on_` and its name behind theirs. So no number is of a device that nobody named.
 """
 
 from collections.abc import Mapping, Sequence
