@@ -50,7 +50,7 @@ def main(
     exp: bool,
     changes: Sequence[str],
     name: str | None,
-    print_questions: bool,
+    print_questions: bool = False,
 ) -> None:
     begun = time.monotonic()
     params.load_all()  # what is wrong in it is said as a stage would say it, not as DVC does
