@@ -79,7 +79,7 @@ def test_a_folder_of_outputs_that_a_stage_depends_on_is_there_whatever_the_run_l
     for stage, spec in STAGES.items():
         for dep in spec["deps"]:
             if dep.startswith(("models/", "data/")) and "${" not in dep and not dep.endswith("/raw"):
-                assert any(out.startswith(dep) for out in always), f"{stage}: {dep}"
+                assert any(out.startswith(dep) or dep.startswith(f"{out}/") for out in always), f"{stage}: {dep}"
 
 
 def test_there_are_few_code_deps():
