@@ -120,14 +120,15 @@ def _standing(results: Results, trained: list[Variant], name: str) -> dict[str, 
 
 def _training_table(results: Results, trained: list[Variant]) -> Lines:
     facts: list[dict[str, str]] = []
+    ruled = any(tuning.rule(results, variant, part) for variant in trained for part in tuning.PARTS)
     for variant in trained:
         found = {key: short(value) for key, value in tuning.numbers(results, variant).items()}
         found |= {name: accuracy_of(interval) for name, interval in tuning.rewards(results, variant).items()}
         if results.has(variant, "general_loss"):
             found["general_loss"] = short(results.interval(variant, "general_loss").value)
         found.pop("train_steps", None)
-        if any(tuning.rule(results, variant, part) for part in tuning.PARTS):
-            found["train_steps"] = _steps(results, variant)
+        if ruled and (steps := _steps(results, variant)):
+            found["train_steps"] = steps
         facts.append(found)
     columns = {key: name for key, name in TRAINING.items() if any(key in found for found in facts)}
     if len(_machines(results, trained)) > 1:  # of a cluster
