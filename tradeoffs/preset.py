@@ -143,15 +143,20 @@ def _write(preset: Preset) -> None:
 def _put(lines: Any, values: Mapping[str, Any]) -> None:
     """`merged`, in what ruamel.yaml read: what stays the same keeps its lines, and a list the comment behind it."""
     for key, value in values.items():
-        mine: Any = lines.get(key, ...)
+        mine = lines.get(key, ...)
         if isinstance(mine, dict) and isinstance(value, dict):
             _put(mine, value)
         elif mine != value:
-            behind = mine.ca.items.get(len(mine) - 1) if isinstance(mine, list) else None
+            behind = _comment_behind(mine) if isinstance(mine, list) else None
             lines[key] = deepcopy(value)  # lists that the preset shares by an alias are two there
             if behind and value:
                 lines[key] = new = type(mine)(deepcopy(value))
                 new.ca.items[len(value) - 1] = behind
+
+
+def _comment_behind(lines: Any) -> Any:
+    """The comment after the last line of a list, as ruamel.yaml keeps it."""
+    return lines.ca.items.get(len(lines) - 1)
 
 
 def _listed() -> Iterator[str]:

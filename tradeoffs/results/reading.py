@@ -57,8 +57,8 @@ def columns(root: Path, variant: Variant, scored: pa.Table | None) -> dict[str, 
     own = [m for m in metrics.every() if not m.column and not m.task]
     measured = [column for m in own for column in m.columns if column not in _MADE]
     files.must_exist(root / variant.items)
-    own = [SECONDS] if SECONDS in pq.read_schema(root / variant.items).names else []  # older items lack it
-    table = pq.read_table(root / variant.items, columns=list(dict.fromkeys((*_COLUMNS, *measured, *own))))
+    took = [SECONDS] if SECONDS in pq.read_schema(root / variant.items).names else []  # older items lack it
+    table = pq.read_table(root / variant.items, columns=list(dict.fromkeys((*_COLUMNS, *measured, *took))))
     found: dict[str, np.ndarray] = {}
     for name in table.column_names:
         values = table[name].to_numpy()
