@@ -50,10 +50,9 @@ class Results:
 
     `seed` and `resamples` decide the bootstrap, `decide` what is good enough. `variants` are those that were made; why
     a method has none but the one as trained is in `unmergeable`, by its cell, and why it has none of llama.cpp in
-    `no_gguf`. `facts` are what is known of each, `cost`
-    what it costs, by the names of the numbers, `costs` the intervals of these. `training` is the row of data/training
-    of each cell for its first seed. `columns` are the items of each variant and of each further training, by the names
-    of their columns. All is read below `root`, the project's folder or one that holds what another commit measured.
+    `no_gguf`. `facts` are what is known of each, `cost` what it costs, by the names of the numbers, `costs` the
+    intervals of these. `training` is the row of data/training of each cell for its first seed. `columns` are the items
+    of each variant and of each further training, by the names of their columns. All is read below `root`.
     Raises UserError if a file of a variant is missing.
     """
 
