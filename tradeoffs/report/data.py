@@ -5,7 +5,7 @@ from statistics import median
 
 from tradeoffs.common import examples
 from tradeoffs.common.cells import Copied
-from tradeoffs.report.formatting import Lines, escaped, row_head, share_of, short, shortened, table
+from tradeoffs.report.formatting import Lines, escaped, row_head, share_of, short, shortened, table, with_notes
 from tradeoffs.report.rendering import render
 from tradeoffs.results import intervals, reading, verdicts
 from tradeoffs.results.results import Results
@@ -54,7 +54,9 @@ def _counts(results: Results) -> Lines:
     for name, info in results.prepared.items():
         counts, dropped = [info["counts"][key] for key in kept], [info["dropped"].get(key) for key in lost]
         rows.append([f"`{name}`", *map(short, counts + dropped)])
-    return table(["data set", *kept.values(), *(f"dropped: {label}" for label in lost.values())], rows)
+    header = ["data set", *kept.values(), *(f"dropped: {label}" for label in lost.values())]
+    notes = reading.notes(results.root, "datasets")
+    return with_notes(header, rows, [notes.get(name) for name in results.prepared])
 
 
 def _leaks(results: Results, dataset: str) -> Lines:
@@ -78,7 +80,8 @@ def _lengths(results: Results) -> Lines:
         [row_head(pair), *(short(found.get(key, {}).get(what)) for key in splits for what in ("median", "longest"))]
         for pair, found in results.lengths.items()
     ]
-    return table(header, rows)
+    notes = reading.notes(results.root, "models")
+    return with_notes(header, rows, [notes.get(pair.model) for pair in results.lengths])
 
 
 def _apart(results: Results) -> Lines:

@@ -19,6 +19,7 @@ from tradeoffs.report.formatting import (
     subject_of,
     table,
     verdict,
+    with_notes,
 )
 from tradeoffs.report.machine import run_on
 from tradeoffs.report.rendering import render
@@ -69,7 +70,7 @@ def decision(results: Results) -> Lines:
     """One row per data set and measure: the best model, and how far the others are behind it. Nothing for one model."""
     if len(results.run.models) == 1:
         return []
-    rows = []
+    rows, noted, notes = [], [], reading.notes(results.root, "datasets")
     for dataset in results.run.datasets:
         for name in measures(results, dataset):
             first, *others = best_of_models(results, dataset, name)
@@ -77,8 +78,9 @@ def decision(results: Results) -> Lines:
             behind = [f"{_name(results, v)}: {verdict(found[v], name)}" for v in others]
             value = f"{_name(results, first)}: {quality_of(results, first, name)}"
             rows.append([f"`{dataset}`", full_label(results, dataset, name), value, "<br>".join(behind)])
+            noted.append(notes.get(dataset))
     header = ["data set", "by", "best model, as trained", "the others, against it"]
-    return table(header, rows, texts=header[1:])
+    return with_notes(header, rows, noted, texts=header[1:])
 
 
 def section(results: Results, drawn: Sequence[str]) -> str:
@@ -131,8 +133,9 @@ def _cells(results: Results, shown: Sequence[Variant], among: Sequence[Variant] 
     header += [*costs.values(), "decode tok/s", *(["decode bytes/s"] if bits else []), f"scored {items}/s"]
     rows = []
     for v in ranking.best_first(results, shown, measures(results, dataset)[0]):
+        speed = results.cost[v].get("decode_tokens_per_second")  # none where it is not run on the first device
         per_token = results.scored(v).bytes_per_token if bits else 0.0
-        decoded = [short(results.cost[v]["decode_tokens_per_second"] * per_token)] if bits else []
+        decoded = [short(None if speed is None else speed * per_token)] if bits else []
         row = [f"`{v.model}`", f"`{v.method}`", *(column[v] for column in columns)]
         row += [*(short(trained[v].get(key)) for key in costs), cost_of(results, v, "decode_tokens_per_second")]
         rows.append([*row, *decoded, cost_of(results, v, "eval_samples_per_second")])
@@ -178,7 +181,9 @@ def _coverage(results: Results, dataset: str) -> dict[str, object]:
         worst = (bits * found.bytes + WORST * (most - found.bytes)) / most
         rows.append([*row, *([f"{bits:.3f}", f"{worst:.3f}"] if differ else [])])
     same_tokens = all(results.same_tokens(best[results.run.models[0]], other) for other in best.values())
-    return {"table": table(header, rows), "bytes_differ": differ, "same_tokens": same_tokens}
+    notes = reading.notes(results.root, "models")
+    listed = with_notes(header, rows, [notes.get(model) for model in scored])
+    return {"table": listed, "bytes_differ": differ, "same_tokens": same_tokens}
 
 
 def _subjects(results: Results) -> Lines:

@@ -8,6 +8,7 @@
     python -m tradeoffs.repro --print-questions  each multiple-choice question and its answer, while it is evaluated
     python -m tradeoffs.repro --ray auto         on the machines of a Ray cluster (docs/cluster.md)
     python -m tradeoffs.repro --exp -S train.lr=0.001,0.002      an experiment for each value, side by side
+    python -m tradeoffs.repro --exp --preset experiments/finance_methods.yaml     one with a preset's values
     python -m tradeoffs.repro --exp              the experiments that `dvc exp run --queue` has queued
 
 The same outputs, the same cache and the same dvc.lock as `dvc repro`, which has nothing to do afterwards. Steps whose
@@ -23,11 +24,13 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 from dvc.exceptions import DvcException
 
 from tradeoffs import params
 from tradeoffs.common import cores
+from tradeoffs.formats.names import CUDA
 from tradeoffs.plumbing import asked, cli, clock
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro import pipeline, times
@@ -50,11 +53,12 @@ def main(
     exp: bool,
     changes: Sequence[str],
     name: str | None,
+    preset: Path | None = None,
     print_questions: bool = False,
 ) -> None:
     begun = time.monotonic()
     params.load_all()  # what is wrong in it is said as a stage would say it, not as DVC does
-    if wrong := _no_use(targets, dry, ray, exp, changes, name):
+    if wrong := _no_use(targets, dry, ray, exp, bool(changes or preset), name):
         raise UserError(wrong)
     if print_questions:
         if ray:
@@ -64,7 +68,7 @@ def main(
         if exp:
             from tradeoffs.repro import together  # with celery and hydra
 
-            failed = together.run(changes, targets, name, _jobs(jobs), keep_going)
+            failed = together.run(changes, preset, targets, name, _jobs(jobs), keep_going)
         else:
             failed = _run(targets, _jobs(jobs), keep_going, dry, ray, begun)
     except KeyboardInterrupt:
@@ -77,12 +81,10 @@ def main(
         sys.exit(FAILED)
 
 
-def _no_use(
-    targets: Sequence[str], dry: bool, ray: str | None, exp: bool, changes: Sequence[str], name: str | None
-) -> str:
+def _no_use(targets: Sequence[str], dry: bool, ray: str | None, exp: bool, changed: bool, name: str | None) -> str:
     """What is wrong with options that do not go together; "" where they do."""
-    if not exp and (changes or name):
-        return "-S and --name are of experiments: add --exp"
+    if not exp and (changed or name):
+        return "-S, --preset and --name are of experiments: add --exp"
     if exp and dry:
         return (
             "--dry: there is none of experiments. To know what one value costs, commit params.yaml, write the value "
@@ -92,8 +94,10 @@ def _no_use(
         return "--ray: expected the address of a Ray cluster, auto or HOST:PORT, got nothing"
     if exp and ray:
         return "--ray: experiments run on this machine alone; leave out --exp, or --ray"
-    if exp and not changes and (targets or name):
-        return "--exp without -S runs what is queued as it was queued: leave out TARGET and --name, or add -S"
+    if exp and not changed and (targets or name):
+        return (
+            "--exp without -S or --preset runs what is queued as it was queued: leave out TARGET and --name, or add one"
+        )
     return ""
 
 
@@ -113,6 +117,8 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, ray: st
         if not planned:
             print(f"Nothing to run: all {len(every)} steps are up to date.")
             return False
+        if not ray:
+            _require_devices(planned)
         memory = times.Memory()
         slots, count = Slots(jobs, gpus()), cores.usable()
         here = Here(steps, slots, (lambda name: not steps.stays(name)) if ray else None)
@@ -147,6 +153,16 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, ray: st
     return bool(run.failed)
 
 
+def _require_devices(planned: Sequence[str]) -> None:
+    """Raises UserError if costs are to be measured on a GPU and there is none: the last step would be the first to say
+    so."""
+    if "measure" in planned and CUDA in params.load_all().run.devices and not gpus():
+        raise UserError(
+            f"run.devices: {CUDA}: this machine has no GPU that may be used (CUDA_VISIBLE_DEVICES); take it out, or "
+            "run where there is one"
+        )
+
+
 def _needs(steps: pipeline.Pipeline, memory: times.Memory, name: str) -> Needs:
     return Needs.of(name, steps.meta(name), memory.of(name))
 
@@ -164,6 +180,9 @@ if __name__ == "__main__":
     options.add_argument("--exp", action="store_true", help="experiments: of each combination of -S, or what is queued")
     change = "KEY=VALUE[,VALUE]"
     options.add_argument("-S", dest="changes", action="append", default=[], metavar=change, help="as of dvc exp run")
+    options.add_argument(
+        "--preset", type=Path, metavar="FILE", help="values for all of them, below -S (tradeoffs.preset)"
+    )
     options.add_argument(
         "--name", metavar="NAME", help="NAME-1, NAME-2, ..., or NAME of a single one; by default DVC's own"
     )
