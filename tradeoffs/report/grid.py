@@ -148,7 +148,7 @@ def _formats(results: Results, dataset: str) -> Lines:
     rows = []
     for group in (group for group in results.groups() if group.dataset == dataset):
         for v in results.of(group):
-            asked, took = results.count(v, CHOICE), reading.mmlu_seconds(v)["wall"]
+            asked, took = sum(count for _, count in results.subjects(v).values()), reading.mmlu_seconds(v)["wall"]
             method = [f"`{v.method}`"] if len(results.run.methods) > 1 else []
             row = [f"`{v.model}`", *method, f"`{v.format}`", run_on(results, v), quality_of(results, v, CHOICE)]
             rows.append([*row, short(took), short(took / asked), *(cost_of(results, v, key) for key in weighed)])
