@@ -243,4 +243,5 @@ def _peak_memory() -> dict[str, float]:
     peak = {"peak_memory_mb": peak_memory_mb()}
     if torch.cuda.is_available():
         peak["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
+        peak["peak_gpu_memory_reserved_mb"] = torch.cuda.max_memory_reserved() / 1e6
     return peak

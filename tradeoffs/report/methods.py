@@ -4,7 +4,17 @@ from collections.abc import Sequence
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
-from tradeoffs.report.formatting import Lines, accuracy_of, escaped, full_label, heading, interval_of, short, table
+from tradeoffs.report.formatting import (
+    Lines,
+    accuracy_of,
+    cost_of,
+    escaped,
+    full_label,
+    heading,
+    interval_of,
+    short,
+    table,
+)
 from tradeoffs.report.machine import written
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import (
@@ -12,11 +22,12 @@ from tradeoffs.report.tables import (
     letters,
     quality_table,
     seeds,
+    tuned_or_tested,
     what_was_cut,
     why_only_as_trained,
     with_headline,
 )
-from tradeoffs.results import ranking, tuning, verdicts
+from tradeoffs.results import costs, ranking, reading, tuning, verdicts
 from tradeoffs.results.results import Results
 
 # What training took, by names of tuning.numbers, rewards and quality, and what the table calls it.
@@ -31,6 +42,7 @@ TRAINING = {
     "median_utilisation": "of peak",
     "peak_memory_mb": "memory MB",
     "peak_gpu_memory_mb": "GPU memory MB",
+    "peak_gpu_memory_reserved_mb": "GPU memory reserved MB",
     "train_loss": "train loss",
     "valid_loss": "validation loss",
     "general_loss": "general loss",
@@ -38,6 +50,11 @@ TRAINING = {
     "reward_accuracy": "reward accuracy",
     "reward_margin": "reward margin",
 }
+# What answering takes, of COST.
+ANSWERING = (
+    *("latency_mean_seconds", "latency_p50_seconds", "latency_p95_seconds", "answer_tokens_p50"),
+    *("decode_tokens_per_second", "model_memory_mb", "peak_memory_mb", *costs.GPU_PEAKS[::-1]),
+)
 
 # What each was trained with, of the same numbers.
 BUDGET = {"steps": "steps", "epochs": "epochs", "batch_size": "examples a step", "lr": "learning rate"}
@@ -47,9 +64,8 @@ OF_A_SEED = ("test_f1", "test_exact_match", "test_loss", "mmlu_accuracy", "gener
 
 
 def section(results: Results, drawn: Sequence[str]) -> str:
-    return render(
-        "methods.md.j2", drawn, seeds=seeds(results), groups=[_group(results, group) for group in results.groups()]
-    )
+    groups = [_group(results, group) for group in tuned_or_tested(results)]
+    return render("methods.md.j2", drawn, seeds=seeds(results), groups=groups) if groups else ""
 
 
 def _group(results: Results, group: Pair) -> dict[str, object]:
@@ -77,6 +93,10 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
         "preferences": any(tuning.rewards(results, v) for v in trained),
         "training": _training_table(results, trained),
         "settings": _settings_table(results, trained),
+        "gpu": any((tuning.peak_memory(results.trained(v)) or (0, False))[1] for v in trained),
+        "answering": _answering_table(results, trained),
+        "timed": any("latency_mean_seconds" in results.cost[v] for v in trained),
+        "on_gpu": any(costs.HOST in results.cost[v] for v in trained),
         "machines": len(_machines(results, trained)) > 1,
         "seeds": _seeds_table(results, trained),
         "only_as_trained": why_only_as_trained(results, group),
@@ -159,6 +179,17 @@ def _settings_table(results: Results, trained: list[Variant]) -> Lines:
             said = ", ".join(f"{key}: {short(v) if isinstance(v, float) else v}" for key, v in config.items())
             rows.append([f"`{variant.method}`", *(short(found.get(key)) for key in BUDGET), escaped(said)])
     return table(["method", *BUDGET.values(), "adapter"], rows) if rows else []
+
+
+def _answering_table(results: Results, trained: list[Variant]) -> Lines:
+    """What each method as trained takes to answer one prompt at a time, and an answer's share of a batch of them."""
+    keys = [key for key in costs.with_host(results, trained, ANSWERING) if any(key in results.cost[v] for v in trained)]
+    columns = {costs.COST[key]: [cost_of(results, v, key) for v in trained] for key in keys}
+    batched = [reading.seconds(results.columns[v], "test") for v in trained]
+    if any(len(took) for took in batched):
+        columns["mean s, in batches"] = [short(float(took.mean())) if len(took) else "" for took in batched]
+    rows = [[f"`{v.method}`", *cells] for v, *cells in zip(trained, *columns.values(), strict=True)]
+    return table(["method", *columns], rows)
 
 
 def _machines(results: Results, trained: list[Variant]) -> set[str]:
