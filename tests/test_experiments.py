@@ -447,6 +447,17 @@ def test_a_budget_is_examples_and_not_steps():
     assert clauses(trial(), trial("full", steps=5)) == ["unequal budgets in examples: lora 40, full 20"]
 
 
+def test_a_method_that_alone_may_keep_its_best_weights_is_unfair():
+    rule = {"train.valid_every": 10, "train.keep": "best", "train.patience": 2}
+    assert clauses(trial("lora", **rule), trial("full", **rule)) == []
+    off = {"train.valid_every": 0, "train.keep": "last", "train.patience": 0}
+    assert clauses(trial("lora", **off), trial("full")) == [], "of before there were any"
+    assert clauses(trial("lora", **rule), trial("full", **off)) == [
+        "unequal rules for which weights are kept, and for when to stop: lora the best of every 10 steps, patience 2, "
+        "full the last"
+    ]
+
+
 def test_a_preference_stage_counts_with_its_own_budget():
     found = trial(stage="dpo", **{"preference.train.steps": 3})
     assert found.examples == 10 * 4 + 3 * 4

@@ -1,5 +1,6 @@
 """The validation loss on the way: it changes no training, decides what is kept and when to stop, whatever is killed."""
 
+import csv
 import os
 import random
 import shutil
@@ -20,8 +21,9 @@ from tiny import METHODS, ROOT, TINY_TRAIN
 
 from tradeoffs import params
 from tradeoffs.common import files
-from tradeoffs.finetune import pair_trainer, progress, trainer, validation
+from tradeoffs.finetune import pair_trainer, progress, trainer, training, validation
 from tradeoffs.params import Preference
+from tradeoffs.plumbing import live
 from tradeoffs.plumbing.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -112,6 +114,16 @@ def test_a_loss_that_is_no_number_stops_with_the_step(work, monkeypatch):
     monkeypatch.setattr(trainer.StepTrainer, "loss_on", lambda *_: float("nan"))
     with pytest.raises(UserError, match=r"base-numbers-lora-1: the validation loss is nan at step 4 of 20; lower"):
         tune(work, "lora", valid_every=4)
+
+
+def test_who_is_told_of_the_training_is_told_it_with_the_curve(work):
+    budget = replace(TINY_TRAIN, steps=20, valid_every=8)
+    wanted = tiny.job(work, "lora", replace(METHODS["lora"], train=None), budget)
+    with live.Watch(["dvclive"], "cell") as watch, files.new_folder(work / "told") as folder:
+        row = training.train(wanted, folder, watch)
+    with Path("live/cell/plots/metrics/valid_loss.tsv").open(newline="") as file:
+        shown = {int(line["step"]): float(line["valid_loss"]) for line in csv.DictReader(file, delimiter="\t")}
+    assert shown == validated(row) and list(shown) == [8, 16, 20]
 
 
 # --- the best, and the last
