@@ -31,6 +31,7 @@ from tradeoffs.explore import __main__ as explore
 from tradeoffs.params import asked_alone
 from tradeoffs.plumbing import asked
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.repro import __main__ as repro
 from tradeoffs.repro.following import Followed
 from tradeoffs.repro.screen import Screen
 
@@ -277,3 +278,10 @@ def test_the_screen_says_the_questions_of_steps_that_run_side_by_side(monkeypatc
     screen.ends("evaluate_cpu@a", 1.0)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("?")]
     assert lines == (["? law q1  right", "?", "? law q2  right"] if wanted == "1" else [])
+
+
+def test_the_run_that_prints_them_is_on_this_machine(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text((REPO / "params.yaml").read_text())
+    with pytest.raises(UserError, match="steps on other machines write to logs of their own; leave out --ray"):
+        repro.main([], "1", False, False, "auto", False, [], None, print_questions=True)

@@ -52,8 +52,8 @@ def main(
     exp: bool,
     changes: Sequence[str],
     name: str | None,
-    preset: Path | None,
-    print_questions: bool,
+    preset: Path | None = None,
+    print_questions: bool = False,
 ) -> None:
     begun = time.monotonic()
     params.load_all()  # what is wrong in it is said as a stage would say it, not as DVC does
