@@ -13,13 +13,14 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from tradeoffs import params
 from tradeoffs.common import files
-from tradeoffs.params.parsing import parsed, problems_of, shown
+from tradeoffs.params.parsing import parsed, plain, problems_of, shown
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError, near
 
@@ -129,34 +130,37 @@ def _write(preset: Preset) -> None:
             f"`git restore {params.PATH}`), then write the preset. As an experiment it goes on top of them: "
             + RUN.format(file=preset.file)
         )
-    from dvc.utils.serialize import modify_yaml
+    from ruamel.yaml import YAML
+    from ruamel.yaml.representer import RoundTripRepresenter
 
-    with TemporaryDirectory() as folder:
-        copy = Path(shutil.copy(params.PATH, folder))
-        with modify_yaml(copy) as lines:
-            _put(lines, preset.values)
-        if parsed(copy) != preset.after:  # a block that other entries share by an alias
-            raise UserError(f"{preset.file}: cannot be written into {params.PATH}: write out its anchors and aliases")
-        files.write_text(params.PATH, copy.read_text(encoding="utf-8"))
+    class AsWritten(RoundTripRepresenter):
+        """Leaves `null` where others leave nothing."""
+
+    AsWritten.add_representer(type(None), lambda self, _: self.represent_scalar("tag:yaml.org,2002:null", "null"))
+    yaml, text = YAML(), StringIO()
+    yaml.Representer = AsWritten
+    yaml.preserve_quotes, yaml.width = True, 2**16  # or long lines would be broken anew
+    lines = yaml.load(params.PATH.read_text(encoding="utf-8"))
+    _put(lines, preset.values)
+    yaml.dump(lines, text)
+    if plain(text.getvalue().encode(), params.PATH) != preset.after:  # a block that other entries share by an alias
+        raise UserError(f"{preset.file}: cannot be written into {params.PATH}: write out its anchors and aliases")
+    files.write_text(params.PATH, text.getvalue())
 
 
 def _put(lines: Any, values: Mapping[str, Any]) -> None:
     """`merged`, in what ruamel.yaml read: what stays the same keeps its lines, and a list the comment behind it."""
+    from ruamel.yaml.comments import CommentedSeq
+
     for key, value in values.items():
-        mine = lines.get(key, ...)
+        mine: Any = lines.get(key, ...)
         if isinstance(mine, dict) and isinstance(value, dict):
             _put(mine, value)
         elif mine != value:
-            behind = _comment_behind(mine) if isinstance(mine, list) else None
             lines[key] = deepcopy(value)  # lists that the preset shares by an alias are two there
-            if behind and value:
-                lines[key] = new = type(mine)(deepcopy(value))
+            if isinstance(mine, CommentedSeq) and value and (behind := mine.ca.items.get(len(mine) - 1)):
+                lines[key] = new = CommentedSeq(deepcopy(value))
                 new.ca.items[len(value) - 1] = behind
-
-
-def _comment_behind(lines: Any) -> Any:
-    """The comment after the last line of a list, as ruamel.yaml keeps it."""
-    return lines.ca.items.get(len(lines) - 1)
 
 
 def _listed() -> Iterator[str]:
