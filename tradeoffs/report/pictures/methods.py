@@ -115,13 +115,16 @@ def _quality(results: Results, group: Pair) -> list[str]:
     if results.has(results.of(group)[0], "test_f1"):
         return metrics.side_by_side()
     likelihood = [name.removeprefix("test_") for name in metrics.columns("likelihood")]
-    return list(dict.fromkeys(("loss", "bits_per_byte", *likelihood)))
+    names = dict.fromkeys(("loss", "bits_per_byte", *likelihood))
+    return [name for name in names if any(results.has(v, f"test_{name}") for v in results.as_trained(group))]
 
 
 def _test_and_seen(axes: Axes, results: Results, trained: list[Variant], places: np.ndarray, name: str) -> None:
     """A metric of each variant with its interval: full above for test, hollow below for seen."""
     for split, shift, face in (("test", 0.14, None), ("seen", -0.14, "white")):
         for place, variant in zip(places, trained, strict=True):
+            if not results.has(variant, f"{split}_{name}"):
+                continue
             colour, found = colour_of(results, variant.method), results.interval(variant, f"{split}_{name}")
             style: dict[str, Any] = {
                 "color": colour,
