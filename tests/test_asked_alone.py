@@ -97,6 +97,10 @@ def test_the_example_is_the_write_up_and_what_params_yaml_takes(tmp_path):
     assert cfg.run.methods == ["base"]
 
 
+def test_the_example_is_the_preset_of_that_name():
+    assert (REPO / "examples/mmlu.yaml").read_text() == (REPO / "experiments/mmlu.yaml").read_text()
+
+
 def set_up(folder):
     """The example on stand-ins: two random checkpoints, two topics in MMLU's own files, a budget of a moment."""
     raw = over(copy.deepcopy(PROJECT), EXAMPLE)
