@@ -33,9 +33,9 @@ class Job:
         return replace(self.shared, **(self.method.train or {}))
 
     @property
-    def preference_budget(self) -> Train:
-        """Of what follows it: the same with the values of `preference.train` on top."""
-        return replace(self.budget, **((self.method.preference and self.method.preference.train) or {}))
+    def stage_budget(self) -> Train:
+        """Of what follows it: the same with the stage's own values (`preference.train`, `reward.train`) on top."""
+        return replace(self.budget, **((self.method.further and self.method.further.train) or {}))
 
 
 @dataclass(frozen=True)

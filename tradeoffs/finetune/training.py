@@ -12,7 +12,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from tradeoffs.common import files, unfinished
 from tradeoffs.common.memory import peak_memory_mb
-from tradeoffs.finetune import adapters, batches, pair_trainer, preference, preparing, processes, weights
+from tradeoffs.finetune import adapters, batches, pair_trainer, preference, preparing, processes, reward, weights
 from tradeoffs.finetune.batches import Example
 from tradeoffs.finetune.job import Job, Loaded
 from tradeoffs.finetune.progress import Progress, Told, matrix_peak
@@ -26,6 +26,9 @@ from tradeoffs.plumbing import clock
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.plumbing.live import NOBODY, Watch
 
+# What may follow supervised tuning (`stage`), and what of it is tried before.
+FURTHER = {"dpo": preference.tune, "grpo": reward.tune}
+REHEARSALS = {"dpo": pair_trainer.rehearse, "grpo": reward.rehearse}
 EAGER_LENGTH = 512  # on a CPU plain attention is up to a fifth faster than the fused one; for longer rows it is neither
 
 
@@ -57,7 +60,7 @@ def train(job: Job, folder: Path, watch: Watch = NOBODY) -> dict[str, Any]:
     facts: dict[str, Any] = {}
     if job.method.stage:
         _make_room(trainer, saved, budget.steps)
-        facts = preference.tune(job, loaded, scratch / job.method.stage, watch)
+        facts = FURTHER[job.method.stage](job, loaded, scratch / job.method.stage, watch)
         weights.require_finite(loaded.model)
     if job.method.peft == "ADALORA":
         facts |= adapters.adalora_ranks(loaded.model)
@@ -123,7 +126,7 @@ def _load(job: Job, examples: Sequence[Example]) -> Loaded:
         if config:
             model = adapters.add_adapter(model, config, job.name)
     if method.stage:
-        pair_trainer.rehearse(job, model)
+        REHEARSALS[method.stage](job, model)
     if budget.compile:
         _compile(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)

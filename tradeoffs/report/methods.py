@@ -35,6 +35,8 @@ TRAINING = {
     "preference_pairs": "held-out pairs",
     "reward_accuracy": "reward accuracy",
     "reward_margin": "reward margin",
+    "reward_seconds": "time by reward s",
+    "valid_reward": "validation reward",
 }
 
 # What stands for each seed; values without intervals, which say nothing about seeds.

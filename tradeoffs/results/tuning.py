@@ -20,6 +20,8 @@ TRAINING = (
     "peak_gpu_memory_mb",
     "train_loss",
     "valid_loss",
+    "reward_seconds",
+    "valid_reward",
 )
 # ... of the points of its curve, each as a median: the first steps of a run are slower than all others.
 MEDIANS = {"tokens_per_second": "median_tokens_per_second", "utilisation": "median_utilisation"}
