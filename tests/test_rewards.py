@@ -5,13 +5,16 @@ import math
 from pathlib import Path
 
 import pytest
+import quick_yaml
 from hostile import EVERY
 
+from tradeoffs import params
 from tradeoffs.metrics import answers
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.rewards import functions, names
 from tradeoffs.rewards.scoring import scoring
 
+ROOT = Path(__file__).parents[1]
 SAID = (
     *("", "a", "The cat.", "the  cat", "a cat, a dog", "cat dog cat", "12", "-12", "1,234.", "$5"),
     *(
@@ -186,3 +189,82 @@ def test_what_goes_wrong_in_a_file_is_one_message_with_its_line(text, said):
 
 def test_an_answer_in_a_message_can_do_nothing_to_a_terminal():
     assert "\x1b" not in fails("def reward(a, b):\n    raise ValueError(a)", "\x1b[2Jx" * 50)
+
+
+# --- params.yaml
+
+
+def problems(tmp_path, edit):
+    """The message that reading params.yaml with a changed `lora_grpo` ends with; `edit` gets the file and the block."""
+    raw = quick_yaml.load((ROOT / "params.yaml").read_text())
+    edit(raw, raw["methods"]["lora_grpo"])
+    path = tmp_path / "changed.yaml"
+    path.write_text(quick_yaml.dump(raw))
+    with pytest.raises(UserError) as error:
+        params.load_all(path)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"num_generation": 4}, "num_generation: GRPOConfig of TRL has no such field (did you mean num_generations?)"),
+        ({"learning_rate": 1e-6}, "learning_rate: is no choice here (set reward.train.lr); leave it out"),
+        ({"reward_weights": [1.0]}, "reward_weights: is no choice here (reward.functions has a weight for each)"),
+        ({"use_vllm": True}, "use_vllm: is no choice here (answers are drawn by transformers"),
+        ({"sync_ref_model": True}, "sync_ref_model: is no choice here (the reference is the model after supervised"),
+        ({"use_adaptive_entropy": True}, "use_adaptive_entropy: is no choice here (a run that goes on after a kill"),
+        ({"max_steps": 3}, "max_steps: is decided by the pipeline; what can be chosen of training is in reward.train"),
+        ({"beta": "much"}, "beta: must be a number, is 'much'"),
+        ({"num_generations": 2.5}, "num_generations: must be a whole number, is 2.5"),
+        ({"max_completion_length": None}, "max_completion_length: must be a number of tokens; an answer has to end"),
+    ],
+)
+def test_a_wrong_field_of_the_configuration_is_named_when_params_are_read(tmp_path, config, expected):
+    found = problems(tmp_path, lambda raw, block: block["reward"].update(config=config))
+    assert f"\n  methods.lora_grpo.reward.config.{expected}" in found
+
+
+@pytest.mark.parametrize(
+    ("functions", "expected"),
+    [
+        ({}, "functions: names no reward; there are exact_match, f1, json, length, and files as rewards/own.py"),
+        ({"exact": 1.0}, "functions.exact: no reward of that name (did you mean exact_match?)"),
+        ({"f1": 0}, "functions.f1: must be above 0, is 0"),
+        (["f1"], "functions: must be a block of keys, is a list"),
+        (
+            {"rewards/none.py": 1.0},
+            "functions.rewards/none.py: there is no such file; it holds def reward(answer, expected)",
+        ),
+        ({"../own.py": 1.0}, "functions.../own.py: must be a Python file in rewards/ of this checkout"),
+    ],
+)
+def test_a_wrong_reward_is_named_when_params_are_read(tmp_path, functions, expected):
+    found = problems(tmp_path, lambda raw, block: block["reward"].update(functions=functions))
+    assert f"\n  methods.lora_grpo.reward.{expected}" in found
+
+
+def test_what_the_pipeline_fills_in_is_no_setting(tmp_path):
+    found = problems(tmp_path, lambda raw, block: block["reward"].update(answer_pattern="(.)", code={"a": "b"}))
+    for key in ("answer_pattern", "code"):
+        assert f"methods.lora_grpo.reward.{key}: is filled in by the pipeline" in found
+
+
+def test_a_stage_and_what_it_goes_by_belong_together(tmp_path):
+    found = problems(tmp_path, lambda raw, block: block.pop("stage"))
+    assert "methods.lora_grpo.reward: means something with `stage` only (e.g. stage: grpo); leave it out" in found
+    found = problems(tmp_path, lambda raw, block: block.pop("reward"))
+    assert "methods.lora_grpo.reward: missing; holds functions, config (of TRL's trainer) and train" in found
+    pairs = {"config": {"beta": 0.1}}
+    found = problems(tmp_path, lambda raw, block: block.update(preference=pairs))
+    assert "methods.lora_grpo.preference: means something with `stage` only (e.g. stage: dpo); leave it out" in found
+
+
+def test_a_stage_on_a_data_set_of_another_kind_is_one_error_of_the_run_list(tmp_path):
+    def edit(raw, block):
+        raw["run"] |= {"methods": ["base", "lora_grpo"], "datasets": ["orca_pairs"]}
+
+    assert problems(tmp_path, edit).splitlines()[1:] == [
+        "  run.methods: 'lora_grpo' (stage: grpo) learns from a data set of kind instruction, and 'orca_pairs' in "
+        "run.datasets is of kind preference; take one of the two out"
+    ]

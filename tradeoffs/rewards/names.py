@@ -28,7 +28,7 @@ def problems(name: str) -> Iterator[str]:
     if is_file(name):
         yield from _file_problems(name)
     elif name not in NAMES:
-        yield f"no reward of that name{near(name, NAMES)}; there are {', '.join(NAMES)}, and files as rewards/own.py"
+        yield f"no reward of that name{near(name, NAMES)}; a file of your own is named as {FOLDER}/own.py"
 
 
 def text_of(name: str) -> str:
