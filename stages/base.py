@@ -1,7 +1,7 @@
 """Makes the starting checkpoint of a model: trained here on generated text, from a local folder, or from the hub.
 
-IN   models.<model> in params.yaml; for `path` that folder, for `hub` that repository, for `general` that file
-     data/templates/<model>.jinja, where `prompt` names a template of params.yaml
+IN   models.<model> and the template that its `prompt` names (data/settings/models/<model>.json); for `path` that
+     folder, for `hub` that repository, for `general` that file
 OUT  models/base/<model>/   config, bf16 or original weights (safetensors), tokenizer, chat template, run_info.json
      data/general/<model>.jsonl   held-out text of the kind that it learned from, by which forgetting is measured; a
      blank line where none is given
@@ -14,7 +14,7 @@ from typing import Annotated
 
 from tradeoffs import params
 from tradeoffs.base import demo_model, demo_pages, general_text, hub_downloads, hub_models, hub_space
-from tradeoffs.base.prompts import TEMPLATES, chat_template, lacks_bos
+from tradeoffs.base.prompts import chat_template, lacks_bos
 from tradeoffs.common import cells, chat_templates, files
 from tradeoffs.convert import gguf_converter
 from tradeoffs.models import checkpoints, weights
@@ -25,17 +25,23 @@ from tradeoffs.sources import demo_words, hub
 @dataclass(frozen=True)
 class Reads:
     seed: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    templates: dict[str, str]
     model: Annotated[params.Model, "models.{model}"]
 
 
 def main(model: str) -> None:
-    cfg = params.load(Reads, model=model)
+    seed = params.load(Reads).seed
+    cfg = params.load_settings(Settings, model=model)
     where = f"models.{model}"
-    general, given = general_text.documents(cfg.model, cfg.seed, where), _given(cfg.model.prompt, model)
+    general, given = general_text.documents(cfg.model, seed, where), cfg.templates.get(cfg.model.prompt, "")
     with files.new_folder(cells.base(model)) as folder:
         if cfg.model.generate:
             source = {"source": "generated"}
-            _train(cfg.model.generate, cfg.seed, folder)
+            _train(cfg.model.generate, seed, folder)
         elif cfg.model.hub:
             source = _fetch(cfg.model, where, given, folder)
         else:
@@ -52,7 +58,7 @@ def main(model: str) -> None:
             "base_id": checkpoints.weights_id(folder),
             "prompt": cfg.model.prompt,
             "params": files.params_hash(_shaping(cfg.model)),
-            "seed": cfg.seed,
+            "seed": seed,
             **gguf_converter.limits(folder, where),
         }
         files.write_json(folder / "run_info.json", files.run_info(**facts))
@@ -67,7 +73,7 @@ def main(model: str) -> None:
 def _shaping(model: params.Model) -> params.Model:
     """What the checkpoint follows from, since all training depends on it: not the general text, which is only
     evaluated, and not how its commit is called, so that to pin a revision changes nothing."""
-    return replace(model, general=None, revision=None, licence=None, gated=None)
+    return replace(model, general=None, revision=None, licence=None, gated=None, notes=None)
 
 
 def _fetch(model: params.Model, where: str, given: str, folder: Path) -> dict[str, str]:
@@ -85,11 +91,6 @@ def _train(made: params.GeneratedModel, seed: int, folder: Path) -> None:
     tokenizer = demo_model.train_tokenizer(texts, made.vocabulary, folder, made.context, demo_words.WORDS)
     batches = demo_model.page_batches(tokenizer, texts, made.batch_tokens, seed, demo_words.WORDS)
     demo_model.train_model(made, batches, seed).save_pretrained(folder)
-
-
-def _given(prompt: str, name: str) -> str:
-    """The template of params.yaml that a model's `prompt` names; empty where it names none of these."""
-    return "" if prompt in ("own", *TEMPLATES) else cells.template(name).read_text(encoding="utf-8")
 
 
 def _template(model: params.Model, folder: Path, where: str, given: str) -> str:

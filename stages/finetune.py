@@ -1,6 +1,6 @@
 """Tunes a base model on a dataset with one method; the method `base` trains nothing and just says so.
 
-IN   models/base/<model>/, data/tokens/<model>-<dataset>/
+IN   data/settings/cells/<cell>.json, models/base/<model>/, data/tokens/<model>-<dataset>/
 OUT  models/trained/<model>-<dataset>-<method>/<seed>/   adapter or full weights, run_info.json
      data/training/<model>-<dataset>-<method>/<seed>.json   size, time, memory, loss, training curve
      python -m stages.finetune --model demo --dataset demo --method lora --seed 42
@@ -21,14 +21,15 @@ from tradeoffs.plumbing import cli, clock, live
 
 
 @dataclass(frozen=True)
-class Reads:
+class Settings:
     train: params.Train
     method: Annotated[params.Method, "methods.{method}"]
 
 
 def main(model: str, dataset: str, method: str, seed: int) -> None:
-    cfg = params.load(Reads, method=method)
-    job = Job(Cell(model, dataset, method).training(seed), cfg.method, cfg.train)
+    cell = Cell(model, dataset, method)
+    cfg = params.load_settings(Settings, model=model, dataset=dataset, method=method)
+    job = Job(cell.training(seed), cfg.method, cfg.train)
     checkpoints.require(job.cell.base, "config.json")
     facts = {"base": files.read_json(job.cell.base / "run_info.json"), "method": method}
     # Of several processes (accelerate launch) only the first writes results; the others need a place of their own.
@@ -51,7 +52,7 @@ def train(job: Job, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """Trains into `folder`, and tells launch.report_to of it; the row of data/training, and what it was made by."""
     # Not among Reads: who is told about a training changes nothing in it.
     report_to = () if processes.rank() else params.load_all().launch.report_to
-    own = {key: value for key, value in asdict(job.method).items() if value is not None and key != "train"}
+    own = {key: value for key, value in asdict(job.method).items() if value is not None}
     settings = {**asdict(job.cell), "seed": job.training.seed, **asdict(job.budget), **own}
     watch = live.Watch(report_to, str(job.training), settings)
     with clock.phase("startup"):  # takes seconds to import, and the base needs none of it
@@ -63,7 +64,7 @@ def train(job: Job, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         row = training.train(job, folder, watch)
     # Only what was used: with the training budget in it, the base's folder would change with train.lr.
     used = {
-        "params": files.params_hash(job.shared, job.method),
+        "params": files.params_hash(job.budget, job.method),
         "seed": job.training.seed,
         "device": str(loading.device()),
     }

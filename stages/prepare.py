@@ -1,6 +1,7 @@
 """Makes one dataset ready: read or generated, cleaned, split by content, de-duplicated.
 
-IN   datasets.<dataset> in params.yaml; for `path` that file; for `mmlu` that folder, or the hub
+IN   datasets.<dataset> (data/settings/datasets/<dataset>.json); for `path` that file; for `mmlu` that folder, or the
+     hub
 OUT  data/prepared/<dataset>/   train, seen, valid, test, mmlu (jsonl), info.json
      python -m stages.prepare --dataset demo
 """
@@ -19,14 +20,18 @@ from tradeoffs.sources import hub
 @dataclass(frozen=True)
 class Reads:
     seed: int
+
+
+@dataclass(frozen=True)
+class Settings:
     dataset: Annotated[params.Dataset, "datasets.{dataset}"]
 
 
 def main(dataset: str) -> None:
-    cfg = params.load(Reads, dataset=dataset)
-    wanted, where = cfg.dataset, f"datasets.{dataset}"
-    mmlu, mmlu_source = _mmlu(wanted, cfg.seed, where)
-    source = _source(wanted, cfg.seed, where)
+    seed, where = params.load(Reads).seed, f"datasets.{dataset}"
+    wanted = params.load_settings(Settings, dataset=dataset).dataset
+    mmlu, mmlu_source = _mmlu(wanted, seed, where)
+    source = _source(wanted, seed, where)
     with files.new_folder(cells.prepared(dataset)) as folder:
         rows = splits.Rows(wanted.near_duplicate, wanted.kind != "text", folder)
         # The source's own test split first: where both have an example, what train has of it is the copy.

@@ -1,6 +1,7 @@
 """Token ids and masks, made once: training and both runtimes see the very same tokens.
 
-IN   data/prepared/<dataset>/    models/base/<model>/ (its tokenizer and chat template)    data/general/<model>.jsonl
+IN   data/settings/pairs/<model>-<dataset>.json    data/prepared/<dataset>/    data/general/<model>.jsonl
+     models/base/<model>/ (its tokenizer and chat template)
 OUT  data/tokens/<model>-<dataset>/    train, seen, valid, test, pairs, mmlu, prompts (parquet), tokenizer.json,
                                        info.json
      data/lengths/<model>-<dataset>.json    how long the examples of each split are, in this model's tokens
@@ -21,14 +22,18 @@ from tradeoffs.tokenize.tables import PROMPTS, QUESTIONS
 
 @dataclass(frozen=True)
 class Reads:
-    tokenize: params.Tokenize
     mmlu: Annotated[params.Mmlu, "evaluate.mmlu"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    tokenize: params.Tokenize
     dataset: Annotated[params.Dataset, "datasets.{dataset}"]
 
 
 def main(model: str, dataset: str) -> None:
-    cfg = params.load(Reads, dataset=dataset)
-    pair = cells.Pair(model, dataset)
+    mmlu, pair = params.load(Reads).mmlu, cells.Pair(model, dataset)
+    cfg = params.load_settings(Settings, model=model, dataset=dataset)
     prepared, checkpoint = cells.prepared(dataset), cells.base(model)
     with clock.loading():
         tokenizer: Any = AutoTokenizer.from_pretrained(checkpoint, trust_remote_code=False)
@@ -39,7 +44,7 @@ def main(model: str, dataset: str) -> None:
     sources = {split: prepared / f"{split}.jsonl" for split in ("train", "seen", "valid", "test")}
     work = writing.Work(tokenizer, kind, sources, cells.general(model), window, longest, stops)
     multiple_choice = files.read_jsonl(prepared / "mmlu.jsonl")
-    asked = questions.mmlu_rows(tokenizer, multiple_choice, cfg.mmlu.shots, cfg.mmlu.questions, context)
+    asked = questions.mmlu_rows(tokenizer, multiple_choice, mmlu.shots, mmlu.questions, context)
     own = cfg.dataset.prompts or []
     prompts = chat.prompt_rows(tokenizer, own, kind, context, f"datasets.{dataset}.prompts")
 

@@ -80,7 +80,9 @@ STAGES_OF = {
 FACTS = {
     "plumbing": {"tradeoffs/common/memory.py", "tradeoffs/common/cores.py", "tradeoffs/common/texts.py"},
     "params": {
+        "tradeoffs/common/cells.py",
         "tradeoffs/common/columns.py",
+        "tradeoffs/common/settings.py",
         "tradeoffs/formats/names.py",
         "tradeoffs/methods/peft_facts.py",
         "tradeoffs/methods/trl_stages.py",

@@ -13,7 +13,7 @@ from tiny_gguf import Gguf
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from benchmarks import assets
-from stages import base, template
+from stages import base
 from tradeoffs.base import demo_model, demo_pages, prompts
 from tradeoffs.common import files
 from tradeoffs.convert import gguf_converter
@@ -300,9 +300,6 @@ def test_a_checkpoint_gets_the_template_that_its_prompt_names(checkpoint, tmp_pa
     (work / "params.yaml").write_text(quick_yaml.dump(raw))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(work)
-        for name, expected in (("house", HOUSE), ("plain", "\n")):
-            template.main(name)
-            assert Path(f"data/templates/{name}.jinja").read_text() == expected
         base.main("house")
     assert (work / "models/base/house/chat_template.jinja").read_text().endswith(HOUSE)
 

@@ -202,6 +202,18 @@ def test_who_leaves_before_a_question_is_read_is_not_forgotten(monkeypatch):
     asyncio.run(asyncio.wait_for(until(lambda: left == ["x", "x"]), HANGS))
 
 
+def test_a_model_ends_quietly_when_who_started_it_is_gone_and_had_not_read_all(monkeypatch, capfd):
+    """The socket then says that it was reset, not that it has ended."""
+    codes: list[int] = []
+    monkeypatch.setattr(lifetime, "end", codes.append)
+    ours, theirs = socket.socketpair()
+    theirs.sendall(b"not read")
+    ours.close()
+    pipe = Pipe(theirs.detach())
+    asyncio.run(asyncio.wait_for(until(lambda: bool(codes)), HANGS))
+    assert codes == [0] and capfd.readouterr().err == "" and pipe
+
+
 # Time
 
 

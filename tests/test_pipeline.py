@@ -27,7 +27,7 @@ SLOW_FIXTURES = {"finished"}  # read by conftest.py
 RUN = ("models", "datasets", "methods", "precisions", "quants", "seeds")
 ENDING = {"measure", "score", "aggregate", "publish"}  # what is one step for all cells
 LAUNCH = {"train": "python -m", "gpus": 1}
-CODE_DEPS = 80  # in dvc.yaml; each stands in dvc.lock once per cell
+CODE_DEPS = 81  # in dvc.yaml; each stands in dvc.lock once per cell
 
 
 def code_deps(stage: str) -> set[str]:
@@ -148,7 +148,12 @@ def changed(finished: Path, tmp_path: Path, edit) -> set[str]:
     """Stages that DVC runs after `edit` has changed params.yaml (as a dict, in place)."""
     folder = copied(finished, tmp_path)
     fake_pipeline.change(folder, edit)
-    return fake_pipeline.run(folder)
+    return ran(folder)
+
+
+def ran(folder: Path) -> set[str]:
+    """Stages that DVC runs, but for `settings`: it runs for every change of params.yaml, in a moment."""
+    return fake_pipeline.run(folder) - {"settings"}
 
 
 def commented(finished: Path, tmp_path: Path, room: str, kept: Sequence[str] = ()) -> set[str]:
@@ -160,7 +165,7 @@ def commented(finished: Path, tmp_path: Path, room: str, kept: Sequence[str] = (
     for path in (folder / "tradeoffs" / room).rglob("*.py"):
         with path.open("a") as file:
             file.write("# a comment\n")
-    return {name.split("@")[0] for name in fake_pipeline.run(folder)}
+    return {name.split("@")[0] for name in ran(folder)}
 
 
 def copied(finished: Path, tmp_path: Path) -> Path:
@@ -182,14 +187,64 @@ def test_changing_a_method_reruns_only_its_own_cells(finished, tmp_path):
 
 
 def test_another_template_makes_only_those_models_anew_that_name_it(finished, tmp_path):
-    """What the stand-in of `template` writes again is the same where its model names another."""
     folder = copied(finished, tmp_path)
-    shutil.copytree(folder / "data/templates", folder / "kept/data/templates")
     fake_pipeline.change(folder, lambda raw: raw["templates"].update(house="{{ messages }}"))
-    assert fake_pipeline.run(folder) == {"template@demo"}
-    shutil.rmtree(folder / "kept")
-    fake_pipeline.change(folder, lambda raw: raw["templates"].update(house="{{ messages[0] }}"))
-    assert fake_pipeline.run(folder) >= {"template@demo", "base@demo", "tokenize@demo-demo"}
+    assert fake_pipeline.run(folder) == {"settings"}
+    fake_pipeline.change(folder, lambda raw: raw["models"]["demo"].update(prompt="house"))
+    assert ran(folder) >= {"base@demo", "tokenize@demo-demo"}
+
+
+def trained(found: set[str]) -> set[str]:
+    return {name.partition("@")[2] for name in found if name.startswith("finetune@")}
+
+
+SETTINGS: dict[str, set[str]] = {  # what is said, and the models that are then trained anew
+    "train.lr=0.004": {"demo", "other"},
+    "models.demo.train.lr=0.004": {"demo"},
+    "datasets.demo.train.epochs=2": {"demo", "other"},
+    "models.demo.methods.lora.config.r=4": {"demo"},
+    "models.demo.methods.lora.train.lr=0.004": {"demo"},
+    "models.demo.notes=A small one.": set(),
+    "datasets.demo.notes=Made here.": set(),
+    "datasets.demo.licence=mit": set(),
+    "models.other.train.lr=0.002": set(),  # as it is already
+}
+
+
+@pytest.fixture(scope="module")
+def two_models(tmp_path_factory):
+    """The project with two models, of which one has a rate of its own, after a whole run of stand-ins."""
+    folder = tmp_path_factory.mktemp("two_models")
+    fake_pipeline.make(folder, methods=["base", "lora"], precisions=["bf16"], quants=[], models=["demo", "other"])
+    fake_pipeline.change(folder, lambda raw: raw["models"].update(other=raw["models"]["demo"] | OTHER))
+    fake_pipeline.dvc("init", "--no-scm", "-q", cwd=folder)
+    fake_pipeline.run(folder)
+    return folder
+
+
+OTHER = {"train": {"lr_factor": 0.4}, "methods": {"lora": {"config": {"r": 8}}}}
+
+
+@pytest.mark.parametrize("said", SETTINGS)
+def test_a_setting_trains_only_those_cells_anew_that_it_moves(two_models, tmp_path, said):
+    """And makes no base, no data set and no tokens anew."""
+    place, value = said.split("=")
+    *blocks, key = place.split(".")
+
+    def edit(raw):
+        block = raw
+        for name in blocks:
+            block = block.setdefault(name, {})
+        block[key] = quick_yaml.load(value)
+
+    found = changed(two_models, tmp_path, edit)
+    assert trained(found) == {f"{model}-demo-lora-42" for model in SETTINGS[said]}
+    assert not {name for name in found if name.startswith(("base@", "prepare@", "tokenize@"))}
+
+
+def test_a_models_window_makes_only_its_own_tokens_anew(two_models, tmp_path):
+    found = changed(two_models, tmp_path, lambda raw: raw["models"]["demo"].update(tokenize={"window": 128}))
+    assert {name for name in found if name.startswith(("base@", "prepare@", "tokenize@"))} == {"tokenize@demo-demo"}
 
 
 def test_adding_a_quant_runs_only_that_quants_cells(finished, tmp_path):
@@ -205,7 +260,7 @@ def with_seeds(finished: Path, tmp_path: Path, *seeds: int) -> set[str]:
     for name in ("data", "models"):
         shutil.copytree(folder / name, folder / "kept" / name)
     fake_pipeline.change(folder, lambda raw: raw["run"].update(seeds=list(seeds)))
-    return fake_pipeline.run(folder)
+    return ran(folder)
 
 
 def test_one_more_seed_trains_its_own_cells_and_makes_no_format_anew(finished, tmp_path):
@@ -217,13 +272,8 @@ def test_one_more_seed_trains_its_own_cells_and_makes_no_format_anew(finished, t
 
 def test_another_first_seed_makes_every_format_anew(finished, tmp_path):
     found = changed(finished, tmp_path, lambda raw: raw["run"].update(seeds=[43]))
-    assert {name.split("@")[0] for name in found} == set(STAGES) - {
-        "prepare",
-        "template",
-        "base",
-        "tokenize",
-        "copying",
-    }
+    before = {"settings", "prepare", "base", "tokenize", "copying"}
+    assert {name.split("@")[0] for name in found} == set(STAGES) - before
 
 
 def test_what_is_only_evaluated_trains_nothing_again(finished, tmp_path):
@@ -237,10 +287,11 @@ def test_what_is_only_evaluated_trains_nothing_again(finished, tmp_path):
 
 
 def test_another_answer_pattern_trains_and_evaluates_nothing_again():
-    """It is part of a data set's block, so prepare and tokenize run; what follows reads files of theirs that it is not
-    in, or scores by it."""
-    others = [path for stage in set(STAGES) - {"prepare", "tokenize"} for path in STAGES[stage].get("params", [])]
-    assert not any(path.startswith("datasets") for path in others)
+    """It is part of a data set's block, so prepare runs; what follows reads files of its that it is not in, or scores
+    by it."""
+    assert not any(path.startswith("datasets") for spec in STAGES.values() for path in spec.get("params", []))
+    block = "data/settings/datasets/${item.dataset}.json"
+    assert [stage for stage, spec in STAGES.items() if block in spec["deps"]] == ["prepare"]
     assert "data/prepared" in STAGES["score"]["deps"]
     info = {dep for dep in STAGES["copying"]["deps"] if dep.startswith("data/prepared/")}
     assert all(dep.endswith(".jsonl") for dep in info)
@@ -253,9 +304,9 @@ def test_prompts_train_nothing_again(finished, tmp_path):
         shutil.copytree(folder / name, folder / "kept" / name)
     (folder / "kept/data/tokens/demo-demo/content").unlink()
     fake_pipeline.change(folder, lambda raw: raw["datasets"]["demo"].update(prompts=["Why?"]))
-    found = {name.split("@")[0] for name in fake_pipeline.run(folder)}
+    found = {name.split("@")[0] for name in ran(folder)}
     assert found == {
-        *("prepare", "tokenize", "reference", "evaluate_gpu", "evaluate_cpu"),
+        *("tokenize", "reference", "evaluate_gpu", "evaluate_cpu"),
         *ENDING,
     }
 
@@ -267,7 +318,7 @@ def test_prompts_of_another_data_set_run_nothing(finished, tmp_path):
 def test_measuring_once_more_makes_and_scores_nothing_anew(finished, tmp_path):
     folder = copied(finished, tmp_path)
     assert fake_pipeline.repro(folder, "-f", "-s", "measure") == {"measure"}
-    assert fake_pipeline.run(folder) == {"aggregate", "publish"}
+    assert ran(folder) == {"aggregate", "publish"}
 
 
 def test_a_comment_in_the_report_reruns_aggregate_alone(finished, tmp_path):
@@ -293,7 +344,7 @@ def test_what_an_editor_leaves_beside_a_module_reruns_nothing(finished, tmp_path
         (room / name).parent.mkdir(exist_ok=True)
         (room / name).write_text("half a thought")
     (room / ".#trainer.py").symlink_to("anna@laptop.4711:1700000000")  # how Emacs locks a file: it leads nowhere
-    assert fake_pipeline.run(folder) == set()
+    assert ran(folder) == set()
 
 
 def test_the_artifacts_are_those_of_the_run_list():

@@ -371,7 +371,7 @@ def test_a_target_is_run_with_what_it_depends_on(fresh, tmp_path):
     folder = copy(fresh, tmp_path)
     done = run(folder, "merge@demo-demo-lora")
     assert done.returncode == 0, done.stderr
-    before = {"prepare@demo", "template@demo", "base@demo", "tokenize@demo-demo"}
+    before = {"prepare@demo", "settings", "base@demo", "tokenize@demo-demo"}
     assert locked(folder) == {*before, "finetune@demo-demo-lora-42", "merge@demo-demo-lora"}
 
 
@@ -459,7 +459,7 @@ def test_steps_of_another_pipeline_are_locked_in_its_own_file(fresh, tmp_path):
     done = run(folder, "tokenize@demo-demo")
     assert done.returncode == 0, done.stderr
     assert "prepare" in (folder / "data/raw/dvc.lock").read_text()
-    assert locked(folder) == {"prepare@demo", "template@demo", "base@demo", "tokenize@demo-demo"}
+    assert locked(folder) == {"prepare@demo", "settings", "base@demo", "tokenize@demo-demo"}
     assert fake_pipeline.repro(folder, "tokenize@demo-demo") == set()
 
 

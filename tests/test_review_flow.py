@@ -29,7 +29,8 @@ TOLD = (*forked.DVC, "pyarrow.parquet", "scipy.special", "scipy.stats")
 # values.
 MADE_UP = """
 import shutil
-of = "{r}-{lr}".format(r=values["methods"]["lora"]["config"]["r"], lr=values["methods"]["full"]["train"]["lr"])
+lora, full = (values["methods"][name] for name in ("lora", "full"))
+of = "{r}-{rate}".format(r=lora["config"]["r"], rate=full["train"]["lr_factor"])
 for out in map(Path, outs):
     found = Path(sys.argv[0]).resolve().parent.parent / "made_up" / of / out
     if found.is_dir():
@@ -37,7 +38,7 @@ for out in map(Path, outs):
     elif found.is_file():
         shutil.copy(found, out)
 """
-RANKS, RATES = {16: 0.8, 8: 0.775, 4: 0.55}, {0.001: 0.6, 0.002: 0.95}  # how much of it is learned
+RANKS, RATES = {16: 0.8, 8: 0.775, 4: 0.55}, {0.2: 0.6, 0.4: 0.95}  # how much of it is learned
 
 
 def python(*words: str, cwd: Path) -> tuple[int, str]:
@@ -206,7 +207,7 @@ def test_what_was_not_pushed_is_asked_of_who_ran_it(server, tmp_path):
     assert code == 2 and "whoever ran it: dvc push" in found["error"]
     text = comment(clone, "origin/main", "origin/better")
     assert text.splitlines()[1] == "### Not compared"
-    assert "- `methods.full.train.lr`: `0.001` → `0.002`" in text
+    assert "- `methods.full.train.lr_factor`: `0.2` → `0.4`" in text
 
 
 @pytest.mark.parametrize("with_driver", [True, False], ids=["driver", "recipe"])

@@ -185,7 +185,7 @@ def answered(
 
 
 def main(model: str, dataset: str, split: str, row: int) -> None:
-    cfg = params.load(Reads, model=model, dataset=dataset)
+    cfg = params.load_settings(Reads, model=model, dataset=dataset)
     tokenizer, notes = loaded(cfg, model)
     example, rows = example_of(dataset, split, row)
     lines = [f"{cells.Pair(model, dataset)}, {split}, row {row} of {rows}", *notes, ""]

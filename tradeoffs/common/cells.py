@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 TRAINED = "trained"
 ITEMS, SEEDS, SCORES, COST = (Path("data", n) for n in ("items", "seeds", "scores.parquet", "cost.json"))
+SETTINGS = Path("data/settings")
 
 
 def base(model: str) -> Path:
@@ -30,9 +31,9 @@ def general(model: str) -> Path:
     return Path("data/general", f"{model}.jsonl")
 
 
-def template(model: str) -> Path:
-    """The prompt template that params.yaml gives a model."""
-    return Path("data/templates", f"{model}.jinja")
+def settings(axis: str, name: object) -> Path:
+    """What params.yaml comes to for one of its models, datasets, pairs or cells (the `axis`): a part of such a file."""
+    return SETTINGS / axis / f"{name}.json"
 
 
 def prepared(dataset: str) -> Path:

@@ -31,7 +31,8 @@ def wait_politely() -> None:
 
     libgomp's own 300,000 turns suit a machine that does nothing else. Beside a busy one a thread spins while the one it
     waits for has no core: a training takes four times as long, llama.cpp eight times; with this both take what is left
-    of the cores, and alone as long as before (`benchmarks/beside_load.py`).
+    of the cores. The price is up to a quarter more time on a machine that does nothing else. With more turns it is
+    less, and so is what is left beside load (`benchmarks/beside_load.py`).
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault(SPINS, FEW)

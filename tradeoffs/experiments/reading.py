@@ -14,7 +14,7 @@ from dvc.utils.flatten import flatten
 from dvc_data.hashfile.tree import Tree
 from tqdm import tqdm
 
-from tradeoffs.common.cells import TRAINED, Cell, Training
+from tradeoffs.common.cells import SETTINGS, TRAINED, Cell, Training
 from tradeoffs.experiments.trial import FACTS, LeftOut, Setting, Sweep, Trial
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.revisions import Revision, Store
@@ -111,15 +111,15 @@ class _Revision:
                 left_out.setdefault("trained by an earlier version, with train.seed", {})[self._name] = None
                 continue
             training = Training.parse(made)
-            row = self._training(training, entry)
-            if row is None:
+            row, setting = self._training(training, entry), self._setting(training, lock)
+            if row is None or setting is None:
                 left_out.setdefault("not in the cache (dvc exp pull)", {})[self._name] = None
             elif "train_seconds" in row and "valid_loss" not in row:
                 left_out.setdefault("trained by an earlier version, without valid_loss", {})[self._name] = None
             elif "train_seconds" in row:  # which the untouched base has not
-                yield self._trial(training, row, lock)
+                yield self._trial(training, row, setting, lock)
 
-    def _trial(self, training: Training, row: dict[str, Any], lock: dict[str, Entry]) -> Trial:
+    def _trial(self, training: Training, row: dict[str, Any], setting: Setting, lock: dict[str, Entry]) -> Trial:
         cell = training.cell
         return Trial(
             experiment=self._name,
@@ -127,7 +127,7 @@ class _Revision:
             dataset=cell.dataset,
             method=cell.method,
             seed=training.seed,
-            setting=_setting(lock, training),
+            setting=setting,
             data=data_of(lock[f"finetune@{training}"]),
             valid_loss=row["valid_loss"],
             tokens=row["train_tokens_per_second"] * row["train_seconds"],
@@ -135,6 +135,27 @@ class _Revision:
             facts={key: row[key] for key in FACTS if key in row},
             items=self._evaluation(training, lock),
         )
+
+    def _setting(self, training: Training, lock: dict[str, Entry]) -> Setting | None:
+        """All that params.yaml said of a training, through the stages before it too, by flat names; None
+        where it is not in the cache.
+
+        `methods.<method>.` is left out of a name, and the method's own `train` values replace the shared ones.
+        """
+        cell = training.cell
+        found: Setting = {}
+        for stage in (f"prepare@{cell.dataset}", f"base@{cell.model}", f"tokenize@{cell.pair}", f"finetune@{training}"):
+            entry = lock.get(stage, {})
+            found |= flatten(entry.get("params", {}).get("params.yaml", {}))
+            for path in _hashes(entry, "deps") if entry else ():
+                if Path(path).is_relative_to(SETTINGS):
+                    said = self._output(entry, path, "deps")
+                    if said is None:
+                        return None
+                    found |= flatten(json.loads(said))
+        own, shared = f"methods.{cell.method}.", {k: v for k, v in found.items() if not k.startswith("methods.")}
+        shared |= {key.removeprefix(own): value for key, value in found.items() if key.startswith(own)}
+        return {key: value for key, value in shared.items() if not key.startswith("evaluate.")}
 
     def _training(self, training: Training, entry: Entry) -> dict[str, Any] | None:
         found = self._output(entry, str(training.facts))
@@ -175,10 +196,10 @@ class _Revision:
         path = self._store.path(oid)
         return path.read_bytes() if path else None
 
-    def _output(self, entry: Entry, path: str) -> bytes | None:
-        """A file that a stage made; None if it is neither in the cache nor in the remote."""
+    def _output(self, entry: Entry, path: str, what: str = "outs") -> bytes | None:
+        """A file that a stage made, or read (`what`: deps); None if it is neither in the cache nor in the remote."""
         # By its hash: to find a file by its name, DVC builds the index of the whole revision, half a second for each.
-        oid = _hashes(entry, "outs")[path]
+        oid = _hashes(entry, what)[path]
         try:
             self._store.bring([oid])
         except UserError:  # the remote cannot be read: what the cache has is shown, the rest is named
@@ -198,21 +219,6 @@ class _Revision:
                 "commit: --rev"
             )
         return seed, resamples
-
-
-def _setting(lock: dict[str, Entry], training: Training) -> Setting:
-    """All parameters that reached a training, through the stages before it too, by flat names.
-
-    `methods.<method>.` is left out of a name, and the method's own `train` values replace the shared ones.
-    """
-    cell = training.cell
-    stages = (f"prepare@{cell.dataset}", f"base@{cell.model}", f"tokenize@{cell.pair}", f"finetune@{training}")
-    found: Setting = {}
-    for entry in (lock.get(stage, {}) for stage in stages):
-        found |= flatten(entry.get("params", {}).get("params.yaml", {}))
-    own, shared = f"methods.{cell.method}.", {k: v for k, v in found.items() if not k.startswith("methods.")}
-    shared |= {key.removeprefix(own): value for key, value in found.items() if key.startswith(own)}
-    return {key: value for key, value in shared.items() if not key.startswith("evaluate.")}
 
 
 def data_of(finetune: Entry) -> dict[str, tuple[str, ...]]:

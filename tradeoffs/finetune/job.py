@@ -1,8 +1,9 @@
 """What is asked of a fine-tune, and the model that it is asked of."""
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
+from tradeoffs.common import settings
 from tradeoffs.common.cells import Cell, Training
 from tradeoffs.params import Method, Train
 
@@ -12,7 +13,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Job:
-    """A training of the run list with what params.yaml says of it: its method's block, and the section `train`."""
+    """A training of the run list with what params.yaml says of it: its method, and its budget, which is `shared` with
+    the `train` of the method's block on top."""
 
     training: Training
     method: Method
@@ -29,13 +31,17 @@ class Job:
 
     @property
     def budget(self) -> Train:
-        """Of supervised tuning: the section with the method's own values on top."""
-        return replace(self.shared, **(self.method.train or {}))
+        """Of supervised tuning."""
+        return settings.over(self.shared, self.method.train or {})
 
     @property
     def stage_budget(self) -> Train:
         """Of what follows it: the same with the stage's own values (`preference.train`, `reward.train`) on top."""
-        return replace(self.budget, **((self.method.further and self.method.further.train) or {}))
+        return settings.over(self.budget, (self.method.further and self.method.further.train) or {})
+
+    def on(self, rows: int) -> Self:
+        """The same job, its steps those that its epochs come to with so many training examples."""
+        return replace(self, shared=settings.lasting(self.budget, rows), method=replace(self.method, train=None))
 
 
 @dataclass(frozen=True)

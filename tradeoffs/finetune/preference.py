@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from tradeoffs.common import files
+from tradeoffs.common import files, settings
 from tradeoffs.common.batching import length_batches
 from tradeoffs.finetune import batches, pair_trainer, preparing, trl_trainer
 from tradeoffs.finetune.job import Job, Loaded
@@ -41,10 +41,10 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
     that it has gained over the reference, summed over its tokens, in nats. Raises UserError when there are no pairs,
     when TRL refuses the configuration, when memory does not suffice, and when the loss is no longer a number.
     """
-    budget = job.stage_budget
+    train, valid, test = _read_pairs(job)
+    budget = settings.lasting(job.stage_budget, len(train))
     arguments = preparing.arguments(job, budget, loaded.dtype, scratch)
     batch_tokens = loaded.batch_tokens if budget.batch_tokens == "auto" else budget.batch_tokens
-    train, valid, test = _read_pairs(job)
     longest = max(_length(pair) for pair in (*train, *valid, *test))
     at_once = trl_trainer.at_once(arguments.per_device_train_batch_size, batch_tokens // longest)
     order = batches.schedule([_length(pair) for pair in train], budget.batch_size, budget.steps, job.training.seed)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 from trl import GRPOConfig
 
-from tradeoffs.common import files
+from tradeoffs.common import files, settings
 from tradeoffs.common.batching import length_batches
 from tradeoffs.finetune import batches, preparing, reward_trainer, trl_trainer
 from tradeoffs.finetune.job import Job, Loaded
@@ -61,7 +61,8 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
     """
     earns = _scoring(job)
     train, valid = (_known(job, earns, split) for split in ("train", "valid"))
-    budget = job.stage_budget
+    # A pass is over the questions, and a step counts the answers to them.
+    budget = settings.lasting(job.stage_budget, len(train) * _chosen(job, "num_generations"))
     arguments = preparing.arguments(job, budget, loaded.dtype, scratch)
     batch_tokens = loaded.batch_tokens if budget.batch_tokens == "auto" else budget.batch_tokens
     longest = max(row["prompt_tokens"] for row in (*train, *valid)) + _chosen(job, "max_completion_length")

@@ -21,7 +21,7 @@ from tradeoffs.finetune.training_state import SavedState, saving
 from tradeoffs.models import checkpoints
 from tradeoffs.models.forward import auto_batch
 from tradeoffs.models.loading import compute_dtype, device, load_model
-from tradeoffs.params import Train
+from tradeoffs.params import Train, layers
 from tradeoffs.plumbing import clock
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.plumbing.live import NOBODY, Watch
@@ -39,11 +39,14 @@ def train(job: Job, folder: Path, watch: Watch = NOBODY) -> dict[str, Any]:
     tenth of the steps, without the penalty that a method adds for itself (AdaLoRA's orthogonality), so that methods
     compare; `valid_loss` the same over valid.parquet, after training; `train_tokens_per_second` counts real tokens, no
     padding, over `train_seconds`, the loop alone. A run that was killed goes on from its last saved state and ends with
-    the same bytes. Raises UserError when the method does not fit the model, or when the loss is no longer a number.
+    the same bytes. `epochs` are passes over the training examples. Raises UserError when the method does not fit the
+    model, or when the loss is no longer a number.
     """
-    _check(job)
-    budget, tokens = job.budget, job.cell.tokens
+    tokens = job.cell.tokens
     examples = batches.read_examples(tokens / "train.parquet")
+    job = job.on(len(examples))
+    budget = job.budget
+    _check(job)
     order = batches.schedule([len(ids) for ids, _ in examples], budget.batch_size, budget.steps, job.training.seed)
     rows = [examples[index] for index in order]
 
@@ -72,6 +75,11 @@ def train(job: Job, folder: Path, watch: Watch = NOBODY) -> dict[str, Any]:
             weights.save(loaded.model, gathered, folder)
     seconds = progress.state()["seconds"]
     return {
+        "steps": budget.steps,
+        "epochs": budget.steps * budget.batch_size / len(examples),
+        "batch_size": budget.batch_size,
+        "lr": budget.lr,
+        "config": job.method.config or {},
         "trainable_params": loaded.trainable,
         "total_params": loaded.total,
         "adapter_mb": sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6,
@@ -87,6 +95,8 @@ def train(job: Job, folder: Path, watch: Watch = NOBODY) -> dict[str, Any]:
 def _check(job: Job) -> None:
     """Raises UserError for a method that cannot be trained in the way that is asked for, before anything is loaded."""
     where, method = f"methods.{job.name}", job.method
+    if problems := list(layers.budget_problems(f"{job.cell}: train", job.budget, job.name, method)):
+        raise UserError(f"params.yaml: {problems[0]}")
     if job.budget.gradient_checkpointing and method.peft in ("PREFIX_TUNING", "CARTRIDGE"):
         raise UserError(
             f"{where}: gradient_checkpointing would drop the prefix that {method.peft} trains; set it to false"

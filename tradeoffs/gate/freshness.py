@@ -1,11 +1,17 @@
 """Whether a dvc.lock is of the params.yaml and the code beside it: else its numbers are of something else."""
 
 import hashlib
+import json
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from dvc.utils.flatten import flatten
+
+from tradeoffs import params
+from tradeoffs.common import settings
+from tradeoffs.common.cells import SETTINGS
 from tradeoffs.gate import hashes
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.revisions import Revision
@@ -71,6 +77,31 @@ def _settings(side: Revision, entries: Entries) -> Iterator[str]:
             now = _at(side.params, key)
             if now != was:
                 yield f"{stage}: was run with another {key}"
+    read = [(stage, dep) for stage, entry in entries.items() for dep in entry.get("deps") or () if _is_settings(dep)]
+    given = _resolved(side) if read else {}
+    for stage, dep in read:
+        part = given.get(dep["path"])
+        if part is None or _md5(settings.text(part).encode()) != dep["md5"]:
+            yield f"{stage}: was run with {_moved(side, dep['md5'], part)}"
+
+
+def _is_settings(dep: dict[str, Any]) -> bool:
+    return Path(dep["path"]).is_relative_to(SETTINGS)
+
+
+def _resolved(side: Revision) -> dict[str, dict[str, Any]]:
+    """What the stage `settings` would make of a revision's params.yaml, by file; nothing where that is not sound."""
+    found, wrong = params.checked(side.params)
+    return {} if found is None or wrong else {str(path): part for path, part in settings.parts(found)}
+
+
+def _moved(side: Revision, md5: str, part: dict[str, Any] | None) -> str:
+    """The first of the settings that a stage was run with and that is another now, if they are still known."""
+    path = side.store.path(md5)
+    if path is None or part is None:
+        return "other settings"
+    was, now = flatten(json.loads(path.read_text(encoding="utf-8"))), flatten(part)
+    return f"another {next(key for key in (*now, *was) if now.get(key) != was.get(key))}"
 
 
 def _at(block: Any, key: str) -> Any:
@@ -85,7 +116,8 @@ def _entries(side: Revision, entries: Entries, listed: Entries) -> Iterator[str]
     for stage, entry in entries.items():
         for dep in entry.get("deps") or ():
             path, md5 = dep["path"], dep.get("md5")
-            if path.startswith(CODE):
+            # params.yaml: what of it reaches a stage is among its settings.
+            if path.startswith(CODE) or path == str(params.PATH) or _is_settings(dep):
                 continue
             found, unknown = made.now(path)
             if unknown:

@@ -16,6 +16,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
+from tradeoffs.common import settings
 from tradeoffs.params.checks import no_block, problems_across
 from tradeoffs.params.parsing import parsed, problems_of, shown
 from tradeoffs.params.reading import read
@@ -36,6 +37,7 @@ from tradeoffs.params.schema import (
     Mmlu,
     MmluSource,
     Model,
+    ModelMethod,
     Params,
     Preference,
     Reward,
@@ -64,6 +66,7 @@ __all__ = [
     "Mmlu",
     "MmluSource",
     "Model",
+    "ModelMethod",
     "Params",
     "Preference",
     "Reward",
@@ -73,6 +76,7 @@ __all__ = [
     "Train",
     "load",
     "load_all",
+    "load_settings",
     "paths",
 ]
 
@@ -101,6 +105,16 @@ def load(reads: type[T], **names: str) -> T:
     """
     everything = load_all()
     return reads(**{field: _at(everything, path, names) for field, path in paths(reads).items()})
+
+
+def load_settings(reads: type[T], **names: str) -> T:
+    """The same with what params.yaml says of this `model`, `dataset` and `method` laid over what all share
+    (tradeoffs/common/settings.py)."""
+    everything, places = load_all(), paths(reads)
+    if method := names.get("method"):
+        _at(everything, "methods.{method}", {"method": method})
+    found = settings.resolved(everything, **names)
+    return reads(**{field: _at(found, path, names) for field, path in places.items()})
 
 
 def _at(everything: Params, path: str, names: dict[str, str]) -> Any:

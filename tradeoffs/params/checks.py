@@ -2,15 +2,25 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import fields, replace
-from typing import Any, get_type_hints
+from dataclasses import fields
+from typing import Any
 
 from tradeoffs.common.columns import FIELD
 from tradeoffs.methods import peft_facts, trl_stages
 from tradeoffs.methods.trl_stages import STAGES
-from tradeoffs.params import deciding, peft_values, prompts
-from tradeoffs.params.reading import read, unknown
-from tradeoffs.params.schema import Columns, Dataset, Evaluate, Launch, Method, Model, Params, Reward, Run, Train
+from tradeoffs.params import deciding, layers, peft_values, prompts
+from tradeoffs.params.reading import read
+from tradeoffs.params.schema import (
+    Columns,
+    Dataset,
+    Evaluate,
+    Launch,
+    Method,
+    Model,
+    Params,
+    Reward,
+    Run,
+)
 from tradeoffs.plumbing.errors import near
 from tradeoffs.rewards import names as rewards
 
@@ -27,14 +37,14 @@ def problems_across(params: Params, problems: Sequence[str]) -> Iterator[str]:
     def sound(where: str) -> bool:
         return not any(problem.startswith((f"{where}.", f"{where}:", f"{where}[")) for problem in problems)
 
+    wrong = set[str]()  # blocks of the catalogues, by what is found here
+
     for field in fields(Run):
         if params.run and sound(f"run.{field.name}"):
             catalogue = getattr(params, field.name, None)
             yield from _run_checks(field.name, getattr(params.run, field.name), catalogue)
     if params.launch and sound("launch"):
         yield from _launch_checks(params.launch)
-    if params.train and sound("train"):
-        yield from _warmup_checks("train", params.train)
     if params.evaluate:
         yield from _evaluate_checks(params.evaluate, sound)
     if params.decide and sound("decide"):
@@ -49,10 +59,19 @@ def problems_across(params: Params, problems: Sequence[str]) -> Iterator[str]:
             elif len(name) > MOST_NAME:
                 yield f"{where}: a name of {len(name)} characters; it is part of names of files, so {MOST_NAME} at most"
             if entry and sound(where):
-                yield from CHECKS[axis](where, entry)
+                found = list(CHECKS[axis](where, entry))
+                wrong |= {where} if found else set()
+                yield from found
     if params.run and all(sound(f"run.{axis}") for axis in ("datasets", "methods")):
         yield from _pair_checks(params, sound)
-        yield from _budget_checks(params, sound)
+
+    def whole(where: str) -> bool:
+        return sound(where) and where not in wrong
+
+    yield from layers.of_models(params, whole)
+    if params.run and params.train and all(map(sound, ("train", "run.models", "run.datasets", "run.methods"))):
+        # Of several cells each says the same.
+        yield from dict.fromkeys(layers.of_cells(params, whole))
 
 
 def _launch_checks(launch: Launch) -> Iterator[str]:
@@ -62,32 +81,6 @@ def _launch_checks(launch: Launch) -> Iterator[str]:
     if len(launch.train.splitlines()) > 1:
         yield "launch.train: must be one line, which the training script's name is put after"
     yield from _twice("launch.report_to", launch.report_to)
-
-
-def _warmup_checks(where: str, budget: Train) -> Iterator[str]:
-    if budget.warmup_steps > budget.steps:
-        yield (
-            f"{where}.warmup_steps: {budget.warmup_steps} is more than the {budget.steps} steps of the training, which "
-            "would end before its learning rate is reached; lower it, or raise steps"
-        )
-
-
-def _budget_checks(params: Params, sound: Callable[[str], bool]) -> Iterator[str]:
-    """What a method of the run list makes of the budget that all share."""
-    if not params.train or not sound("train"):
-        return
-    for name in params.run.methods:
-        method = (params.methods or {}).get(name)
-        if not method or not sound(f"methods.{name}") or list(_method_checks(f"methods.{name}", method)):
-            continue
-        budget = params.train
-        further = method.preference and method.preference.train
-        for where, values in ((f"methods.{name}.train", method.train), (f"methods.{name}.preference.train", further)):
-            budget = replace(budget, **(values or {}))
-            if {"steps", "warmup_steps"} & set(values or ()):
-                yield from _warmup_checks(where, budget)
-        if method.peft == "ADALORA":
-            yield from peft_values.adalora_problems(f"methods.{name}.config", method, params.train)
 
 
 def _evaluate_checks(evaluate: Evaluate, sound: Callable[[str], bool]) -> Iterator[str]:
@@ -146,6 +139,8 @@ def _model_checks(where: str, model: Model) -> Iterator[str]:
         yield f"{where}.generate.heads: leaves each {made.hidden_size // made.heads} wide; rotary positions take pairs"
     if made and made.heads % made.kv_heads:
         yield f"{where}.generate.heads: {made.heads} is no multiple of kv_heads ({made.kv_heads})"
+    yield from layers.train_problems(f"{where}.train", model.train)
+    yield from layers.tokenize_problems(f"{where}.tokenize", model.tokenize)
     if model.general and not model.general.column and not model.general.path.endswith(".txt"):
         yield f"{where}.general.column: missing; says which column of {model.general.path} holds the text"
 
@@ -168,6 +163,7 @@ def _dataset_checks(where: str, dataset: Dataset) -> Iterator[str]:
     if (dataset.path or dataset.hub) and not dataset.columns and not (dataset.path or "").endswith(".txt"):
         yield f"{where}.columns: missing; says which column holds what, e.g. {{instruction: question, answer: answer}}"
     yield from _column_checks(where, dataset)
+    yield from layers.train_problems(f"{where}.train", dataset.train)
     if dataset.mmlu and (dataset.mmlu.path is None) == (dataset.mmlu.hub is None):
         yield f"{where}.mmlu: needs exactly one of path (a folder of MMLU's own files) and hub (e.g. cais/mmlu)"
     if dataset.mmlu and dataset.mmlu.revision is not None and dataset.mmlu.hub is None:
@@ -269,19 +265,8 @@ def _method_checks(where: str, method: Method) -> Iterator[str]:
         yield f"{where}: trains nothing (neither full nor peft), so config, load and train mean nothing here"
     if where == "methods.base" and method.trains:
         yield f"{where}: is the untouched model that all others are compared with; give this method another name"
-    yield from _train_checks(f"{where}.train", method.train)
+    yield from layers.train_problems(f"{where}.train", method.train)
     yield from _stage_checks(where, method)
-
-
-def _train_checks(where: str, values: dict[str, Any] | None) -> Iterator[str]:
-    hints = get_type_hints(Train, include_extras=True)
-    problems: list[str] = []
-    for key, value in (values or {}).items():
-        if key in hints:
-            read(hints[key], value, f"{where}.{key}", problems)
-        else:
-            problems.append(f"{where}.{key}: unknown key{unknown(f'{where}.{key}', hints)}")
-    yield from problems
 
 
 def _stage_checks(where: str, method: Method) -> Iterator[str]:
@@ -305,7 +290,7 @@ def _stage_checks(where: str, method: Method) -> Iterator[str]:
         if key in further.config:
             read(kind, further.config[key], f"{where}.config.{key}", wrong)
     yield from wrong
-    yield from _train_checks(f"{where}.train", further.train)
+    yield from layers.train_problems(f"{where}.train", further.train)
     if method.reward:
         yield from _reward_checks(where, method.reward)
 

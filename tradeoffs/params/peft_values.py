@@ -13,7 +13,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from tradeoffs.methods import peft_facts
 from tradeoffs.params.fields import Range
-from tradeoffs.params.schema import Method, Train
+from tradeoffs.params.schema import Method
 
 LARGEST = 2**20  # of a whole number: no layer is that wide
 _WIDE = "no layer is that wide"
@@ -61,9 +61,9 @@ def problems(where: str, method: Method) -> Iterator[str]:
     yield from _layer_problems(where, method.config or {})
 
 
-def adalora_problems(where: str, method: Method, shared: Train) -> Iterator[str]:
+def adalora_problems(where: str, method: Method, steps: int) -> Iterator[str]:
     """The ranks are moved between tinit and the last tfinal steps, so there must be some left between."""
-    config, steps = method.config or {}, (method.train or {}).get("steps", shared.steps)
+    config = method.config or {}
     first, last = (int(value * steps) if 0 < value < 1 else value for value in _phases(config))
     if first >= steps - last:
         yield (

@@ -69,6 +69,7 @@ class Train:
     compile: bool
     log_every: Positive
     save_every: Positive
+    epochs: PositiveFloat | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +157,14 @@ class GeneralText:
 
 
 @dataclass(frozen=True)
+class ModelMethod:
+    """What a method is for one model: values over those of its own block."""
+
+    train: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
 class Model:
     prompt: str
     generate: GeneratedModel | None = None
@@ -165,6 +174,10 @@ class Model:
     licence: str | None = None
     gated: bool | None = None
     general: GeneralText | None = None
+    train: dict[str, Any] | None = None
+    tokenize: dict[str, Any] | None = None
+    methods: dict[str, ModelMethod] | None = None
+    notes: str | None = None
 
 
 @dataclass(frozen=True)
@@ -220,6 +233,8 @@ class Dataset:
     answer_pattern: str | None = None
     mmlu: MmluSource | None = None
     prompts: list[str] | None = None
+    train: dict[str, Any] | None = None
+    notes: str | None = None
 
 
 @dataclass(frozen=True)

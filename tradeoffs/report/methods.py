@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
-from tradeoffs.report.formatting import Lines, accuracy_of, full_label, heading, interval_of, short, table
+from tradeoffs.report.formatting import Lines, accuracy_of, escaped, full_label, heading, interval_of, short, table
 from tradeoffs.report.machine import written
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import (
@@ -38,6 +38,9 @@ TRAINING = {
     "reward_seconds": "time by reward s",
     "valid_reward": "validation reward",
 }
+
+# What each was trained with, of the same numbers.
+BUDGET = {"steps": "steps", "epochs": "epochs", "batch_size": "examples a step", "lr": "learning rate"}
 
 # What stands for each seed; values without intervals, which say nothing about seeds.
 OF_A_SEED = ("test_f1", "test_exact_match", "test_loss", "mmlu_accuracy", "general_loss")
@@ -73,6 +76,7 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
         "test_and_seen": quality_table(results, trained, both, lambda v: v.method, split_names=True),
         "preferences": any(tuning.rewards(results, v) for v in trained),
         "training": _training_table(results, trained),
+        "settings": _settings_table(results, trained),
         "machines": len(_machines(results, trained)) > 1,
         "seeds": _seeds_table(results, trained),
         "only_as_trained": why_only_as_trained(results, group),
@@ -110,6 +114,17 @@ def _training_table(results: Results, trained: list[Variant]) -> Lines:
         [f"`{v.method}`", *(found.get(key, "") for key in columns)] for v, found in zip(trained, facts, strict=True)
     ]
     return table(["method", *columns.values()], rows)
+
+
+def _settings_table(results: Results, trained: list[Variant]) -> Lines:
+    """What each was trained with in the end: the settings of its model, data set and method laid over each other."""
+    rows = []
+    for variant in trained:
+        found, config = tuning.numbers(results, variant), results.trained(variant).get("config")
+        if config is not None:
+            said = ", ".join(f"{key}: {short(v) if isinstance(v, float) else v}" for key, v in config.items())
+            rows.append([f"`{variant.method}`", *(short(found.get(key)) for key in BUDGET), escaped(said)])
+    return table(["method", *BUDGET.values(), "adapter"], rows) if rows else []
 
 
 def _machines(results: Results, trained: list[Variant]) -> set[str]:

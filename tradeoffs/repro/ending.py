@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from tradeoffs import artifacts, metrics, params, readme
-from tradeoffs.common import files
-from tradeoffs.common.cells import Variant
+from tradeoffs.common import files, settings
+from tradeoffs.common.cells import Cell, Variant
 from tradeoffs.common.texts import harmless
 from tradeoffs.explore import stamp
 from tradeoffs.plumbing import cli
@@ -70,18 +70,18 @@ def lines(found: Measured, cfg: params.Params) -> list[str]:
 def change(row: Mapping[str, Any], cfg: params.Params) -> str:
     """What would most likely change the decision, or make it surer: the first of these that there is reason for."""
     ours, words = _ours(row), _words(row)
-    block = cfg.methods[ours.method]
     lost = [_label(name, ours, cfg) for name, guard in _guards(row).items() if guard["guard"] == LOST]
     needed = [one["items_to_decide"] for one in row["verdicts"].values() if one.get("items_to_decide")]
     if "recommended" not in row:
         return "`decide.limits`, which nothing keeps (docs/decide.md), or what `run` names to what is smaller"
     if "copying" in row and not row["copying"]["beaten"]:
-        key, steps = _budget(ours.method, block, "steps", cfg)
-        return f"`{key}` from {steps} to {2 * int(steps)}, since copying training answers is not beaten"
-    if not block.trains:
-        return f"`train.lr` (now {cfg.train.lr:g}), since no tuning is worth it here: docs/sweeps.md"
+        key, steps = _budget(ours.cell, "steps", cfg)
+        return f"`{key}` from {steps:g} to {2 * steps:g}, since copying training answers is not beaten"
+    if not cfg.methods[ours.method].trains:
+        key, lr = _budget(ours.cell, "lr", cfg)
+        return f"`{key}` (now {lr:g}), since no tuning is worth it here: docs/sweeps.md"
     if lost:
-        key, lr = _budget(ours.method, block, "lr", cfg)
+        key, lr = _budget(ours.cell, "lr", cfg)
         return f"`{key}` (now {lr:g}) to less, since {' and '.join(lost)} got worse: docs/sweeps.md"
     if words[ONE]:
         first = cfg.run.seeds[0]
@@ -177,11 +177,17 @@ def _moved(name: str, guard: Mapping[str, Any], ours: Variant, cfg: params.Param
     return f"{_label(name, ours, cfg)} {guard['difference']:+.{metrics.metric(name)[1].decimals}f}"
 
 
-def _budget(method: str, block: params.Method, key: str, cfg: params.Params) -> tuple[str, float]:
-    """Where a value of the budget stands for a method, and what it is."""
-    if key in (block.train or {}):
-        return f"methods.{method}.train.{key}", (block.train or {})[key]
-    return f"train.{key}", getattr(cfg.train, key)
+def _budget(cell: Cell, key: str, cfg: params.Params) -> tuple[str, float]:
+    """Where a value of a cell's budget stands, and what it comes to."""
+    keys = {"steps": {"steps", "epochs"}, "lr": {"lr", "lr_factor"}}[key]
+    said = [(where, values) for where, values in settings.layers(cfg, cell) if keys & set(values)]
+    where, values = said[-1] if said else ("train", {})
+    budget = settings.budget(cfg, cell)
+    if key == "lr" and said and "lr" not in values:
+        return f"{where}.lr_factor", values["lr_factor"]
+    if key == "steps" and budget.epochs:
+        return f"{where}.epochs", budget.epochs
+    return f"{where}.{key}", getattr(budget, key)
 
 
 def _ours(row: Mapping[str, Any]) -> Variant:

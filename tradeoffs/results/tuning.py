@@ -11,6 +11,10 @@ from tradeoffs.results.results import Results
 
 # Names in metrics/training.json; other tools read them.
 TRAINING = (
+    "steps",
+    "epochs",
+    "batch_size",
+    "lr",
     "trainable_params",
     "total_params",
     "adapter_mb",

@@ -75,10 +75,7 @@ class Apart:
 
     def grown(self, parts: Mapping[int, Sequence[int]]) -> None:
         for place, ids in parts.items():
-            held = self.held[place]
-            end = held.count + len(ids)
-            held.ids[held.count : end] = ids
-            held.count = end
+            self.held[place].take(ids)
 
     def end(self, place: int) -> None:
         held = self.held.pop(place)

@@ -104,6 +104,12 @@ class Held:
     grows: bool = True
     cells: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
 
+    def take(self, ids: Sequence[int]) -> slice:
+        """Adds what has been read; where among its `ids` that is."""
+        added = slice(self.count, self.count + len(ids))
+        self.ids[added], self.count = ids, added.stop
+        return added
+
     def common(self, ids: np.ndarray) -> int:
         """How many tokens both begin with; at most all but the last of `ids`."""
         length = min(self.count, len(ids) - 1)

@@ -68,10 +68,7 @@ class Shared:
     def grown(self, parts: Mapping[int, Sequence[int]]) -> None:
         for place, ids in parts.items():
             held = self.held[place]
-            end = held.count + len(ids)
-            held.ids[held.count : end] = ids
-            held.cells[held.count : end] = self._cells.take(len(ids))
-            held.count = end
+            held.cells[held.take(ids)] = self._cells.take(len(ids))
 
     def end(self, place: int) -> None:
         held = self.held.pop(place)

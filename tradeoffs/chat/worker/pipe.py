@@ -8,8 +8,9 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
+from typing import Any
 
 from tradeoffs.chat import messages
 from tradeoffs.chat.messages import Asked, Event
@@ -49,16 +50,19 @@ class Pipe:
                 self.leave(name)
 
     def _listen(self) -> None:
-        with self._socket.makefile("rb") as lines:
+        # ConnectionError: whoever is gone had not read all that was sent.
+        with suppress(ConnectionError), self._socket.makefile("rb") as lines:
             for text in lines:
-                found = json.loads(text)
-                with self._changing:
-                    if "asked" in found:
-                        asked = Asked.of(found["asked"])
-                        self._unread[asked.id] = True
-                        self._questions.put((asked, found["since"]))
-                    elif found["leave"] in self._unread:
-                        self._unread[found["leave"]] = False
-                    else:
-                        self.leave(found["leave"])
+                self._take(json.loads(text))
         lifetime.end(0)
+
+    def _take(self, found: dict[str, Any]) -> None:
+        with self._changing:
+            if "asked" in found:
+                asked = Asked.of(found["asked"])
+                self._unread[asked.id] = True
+                self._questions.put((asked, found["since"]))
+            elif found["leave"] in self._unread:
+                self._unread[found["leave"]] = False
+            else:
+                self.leave(found["leave"])
