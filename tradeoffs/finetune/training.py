@@ -178,7 +178,7 @@ def _auto_batch(model: Any, dtype: torch.dtype) -> int:
 def _workplace(job: Job) -> Path:
     """Where a run that is killed leaves what it has done, by all that decides its result."""
     cell, method, seed = job.cell, job.method, job.training.seed
-    inputs = [cell.base, cell.tokens / "train.parquet", *([cell.tokens / "pairs.parquet"] if method.stage else [])]
+    inputs = [cell.base, cell.tokens / "train.parquet", *([cell.tokens / "pairs.parquet"] if method.preference else [])]
     where = torch.cuda.get_device_name() if device().type == "cuda" else "cpu"
     settings = (method, job.budget, seed, where, processes.count())
     return unfinished.workplace(f"finetune/{job.training}", inputs, *settings, first=processes.rank() == 0)

@@ -280,7 +280,7 @@ class Method:
     @property
     def further(self) -> Preference | Reward | None:
         """What the `stage` after supervised tuning goes by."""
-        return self.preference or self.reward
+        return getattr(self, STAGES[self.stage].block) if self.stage else None
 
 
 @dataclass(frozen=True)
