@@ -9,6 +9,7 @@ import quick_yaml
 from hostile import EVERY
 
 from tradeoffs import params
+from tradeoffs.common import cells, settings
 from tradeoffs.metrics import answers
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.rewards import functions, names
@@ -268,3 +269,25 @@ def test_a_stage_on_a_data_set_of_another_kind_is_one_error_of_the_run_list(tmp_
         "  run.methods: 'lora_grpo' (stage: grpo) learns from a data set of kind instruction, and 'orca_pairs' in "
         "run.datasets is of kind preference; take one of the two out"
     ]
+
+
+def test_a_changed_file_is_a_changed_setting_of_those_who_name_it_and_of_nobody_else(folder):
+    raw = quick_yaml.load((ROOT / "params.yaml").read_text())
+    block = raw["methods"]["lora_grpo"]
+    raw["methods"]["mine"] = block | {"reward": block["reward"] | {"functions": {"rewards/own.py": 1.0, "f1": 0.5}}}
+    raw["run"] |= {"methods": ["base", "lora_grpo", "mine"]}
+    raw["datasets"]["demo"]["answer_pattern"] = "(.+)"
+    own(folder, OWN)
+    cfg, found = params.checked(raw)
+    assert cfg and not found
+    before = dict(settings.parts(cfg))
+    assert before[cells.settings("cells", "demo-demo-mine")]["methods"]["mine"]["reward"] == {
+        "functions": {"rewards/own.py": 1.0, "f1": 0.5},
+        "config": block["reward"]["config"],
+        "train": before[cells.settings("cells", "demo-demo-lora_grpo")]["methods"]["lora_grpo"]["reward"]["train"],
+        "answer_pattern": "(.+)",
+        "code": {"rewards/own.py": OWN},
+    }
+    own(folder, OWN + "# another\n")
+    after = dict(settings.parts(cfg))
+    assert [path for path, part in after.items() if part != before[path]] == [cells.settings("cells", "demo-demo-mine")]
