@@ -1,17 +1,21 @@
 """Tuning by reward: what earns more becomes likelier, the reference is the tuned model, a killed run ends with the same
 weights."""
 
+import os
 import random
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
 
+import forked
 import pytest
+import quick_yaml
 import tiny
 import torch
 import trl
 from power_cut import killed_at
-from tiny import METHODS, TINY_TRAIN
+from tiny import METHODS, ROOT, TINY_TRAIN
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -256,6 +260,38 @@ def test_a_training_that_is_killed_in_both_of_its_stages_writes_the_same_bytes(a
     assert "an earlier run was cut short; going on after step 6 of 6" in capsys.readouterr().out
     same = ("train_loss", "valid_loss", "reward_loss", "valid_reward")
     assert {key: after[key] for key in same} == {key: row[key] for key in same}
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_answers_of_a_step(asked, tmp_path):
+    """accelerate launch on two CPU processes (gloo): each draws its own answers, and both learn the same from all."""
+    shutil.copyfile(ROOT / "params.yaml", "params.yaml")
+    raw = quick_yaml.load(Path("params.yaml").read_text())
+    raw["train"] |= {"steps": 4, "batch_size": 8, "log_every": 1, "warmup_steps": 1}
+    config = {"num_generations": 4, "max_completion_length": 6, "beta": 0.1}
+    raw["methods"]["lora_grpo"]["reward"] = {
+        "functions": {"rewards/even.py": 1.0},
+        "config": config,
+        "train": {"lr": 0.002, "warmup_steps": 0},
+    }
+    raw["run"] |= {"methods": ["lora_grpo"]}
+    Path("params.yaml").write_text(quick_yaml.dump(raw))
+    Path("rewards").mkdir()
+    Path("rewards/even.py").write_text(EVEN)
+    for place, made in (("models/base/demo", "base"), ("data/tokens/demo-demo", "tokens")):
+        Path(place).parent.mkdir(parents=True)
+        Path(place).symlink_to(asked / made)
+    two = ["-m", "accelerate.commands.launch", "--config_file"]
+    two += [str(ROOT / "configs/accelerate/two_cpu_processes.yaml"), "--main_process_port", "0"]
+    stage = ["-m", "stages.finetune", "--model", "demo", "--dataset", "demo", "--method", "lora_grpo", "--seed", "42"]
+    here = os.environ | {"PYTHONPATH": str(ROOT), "PYTHON_EXEC": forked.command(tmp_path / "bin")}
+    done = forked.python(*two, *stage, env=here)
+    assert done.returncode == 0, done.stderr[-3000:]
+    row = files.read_json(Path("data/training/demo-demo-lora_grpo/42.json"))
+    assert [point["step"] for point in row["reward_curve"]] == [1, 2, 3, 4]
+    assert row["reward_curve"][0]["kl"] == pytest.approx(0, abs=1e-6) and row["reward_curve"][-1]["kl"] > 0
+    assert all(0 <= point["reward"] <= 1 and point["grad_norm"] > 0 for point in row["reward_curve"])
+    assert not list(Path(".scratch").glob("rank*/*")), "what other processes needed is gone"
 
 
 # --- parts of a step, and what goes wrong

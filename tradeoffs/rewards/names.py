@@ -62,9 +62,9 @@ def _code_problems(path: Path) -> Iterator[str]:
             f"needs a function {FUNCTION}({', '.join(ARGUMENTS[:2])}), or ({', '.join(ARGUMENTS)}), at its top level; "
             "it gives a number, or None where it has nothing to say"
         )
-    for line, module in _own_modules(tree):
+    for number, module in _own_modules(tree):
         yield (
-            f"line {line}: imports {module}, which is of this checkout: nothing would be trained again when that "
+            f"line {number}: imports {module}, which is of this checkout: nothing would be trained again when that "
             "changes; let the file hold all that it needs, beside what is installed"
         )
 
