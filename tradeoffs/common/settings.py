@@ -83,8 +83,8 @@ def _reward(cfg: "Params", cell: Cell, block: "Reward") -> "Reward":
     """With all that decides what an answer earns: the data set's pattern of answers, and the texts of the files."""
     further = over(budget(cfg, cell), block.train or {})
     pattern = getattr(cfg.datasets.get(cell.dataset), "answer_pattern", None)
-    files = [Path(name) for name in block.functions if "/" in name]
-    # One that is not there, or no text, is among the problems of params.yaml.
+    files = [Path(name) for name in block.functions if name.startswith("rewards/")]
+    # One that is not there, or no text, is among the problems of params.yaml; so is one elsewhere.
     code = {str(path): path.read_text(encoding="utf-8", errors="replace") for path in files if path.is_file()}
     return replace(block, train=values_of(further), answer_pattern=pattern, code=code or None)
 
