@@ -1,7 +1,7 @@
 """The floor that a tuned model must beat: of each test question, the answer of the most similar training question.
 
 Similar by the cosine of the questions' embeddings; of several that are as similar, the first training example. A text
-has no answers to copy, and `evaluate.copying: 0` asks for none: then the table is empty.
+and multiple choice have no answers to copy, and `evaluate.copying: 0` asks for none: then the table is empty.
 
 IN   data/prepared/<dataset>/train.jsonl, test.jsonl
 OUT  data/copying/<dataset>.parquet
@@ -50,9 +50,9 @@ def main(dataset: str) -> None:
     cfg = params.load(Reads)
     prepared, copied = cells.prepared(dataset), cells.Copied(dataset)
     asked, _ = first(prepared / "test.jsonl", cfg.test)  # in the order in which every variant is asked them
-    if not cfg.most or "text" in asked[0]:
+    if why := _nothing_to_copy(asked, cfg.most):
         files.write_table(copied.items, [], COPIED)
-        print(f"{copied}: {'evaluate.copying is 0' if not cfg.most else 'a text has no answers to copy'}")
+        print(f"{copied}: {why}")
         return
     train, there = first(prepared / "train.jsonl", cfg.most)
     with clock.loading():
@@ -80,13 +80,21 @@ def main(dataset: str) -> None:
     print(f"{copied}: {len(rows)} answers copied, median similarity {median(row['similarity'] for row in rows):.2f}")
 
 
+def _nothing_to_copy(asked: list[dict[str, Any]], most: int) -> str:
+    if not asked:  # of kind `questions`
+        return "nothing is asked but multiple choice"
+    if not most:
+        return "evaluate.copying is 0"
+    return "a text has no answers to copy" if "text" in asked[0] else ""
+
+
 def first(path: Path, most: int) -> tuple[list[dict[str, Any]], int]:
     """The first examples of a prepared split, and how many there are in all.
 
     Training examples lie in the order of a hash, so the first of them are a sample.
     """
     with path.open(encoding="utf-8") as file:
-        found = [json.loads(line) for line in islice(file, most)]
+        found = [json.loads(line) for line in islice(file, most) if line.strip()]
         return found, len(found) + sum(1 for _ in file)
 
 

@@ -1,8 +1,10 @@
-"""Makes one dataset ready: read or generated, cleaned, split by content, de-duplicated.
+"""Makes one dataset ready: read or generated, cleaned, split by content, de-duplicated; of kind `questions`, its
+multiple choice alone.
 
-IN   datasets.<dataset> (data/settings/datasets/<dataset>.json); for `path` that file; for `mmlu` that folder, or the
+IN   datasets.<dataset> (metrics/settings/datasets/<dataset>.json); for `path` that file; for `mmlu` that folder, or the
      hub
-OUT  data/prepared/<dataset>/   train, seen, valid, test, mmlu (jsonl), info.json
+OUT  data/prepared/<dataset>/   train, seen, valid, test, mmlu (jsonl), info.json; a blank line for what has no
+     examples
      python -m stages.prepare --dataset demo
 """
 
@@ -31,29 +33,37 @@ def main(dataset: str) -> None:
     seed, where = params.load(Reads).seed, f"datasets.{dataset}"
     wanted = params.load_settings(Settings, dataset=dataset).dataset
     mmlu, mmlu_source = _mmlu(wanted, seed, where)
-    source = _source(wanted, seed, where)
+    source = None if wanted.kind == "questions" else _source(wanted, seed, where)
     with files.new_folder(cells.prepared(dataset)) as folder:
-        rows = splits.Rows(wanted.near_duplicate, wanted.kind != "text", folder)
-        # The source's own test split first: where both have an example, what train has of it is the copy.
-        rows.add(source.test or (), 1.0)
-        rows.add(source.train, (wanted.test_share or 0.0) if source.test is None else 0.0)
-        made, dropped = splits.divide(rows, wanted, where)
-        for name, numbers in made.items():
-            rows.write(folder / f"{name}.jsonl", numbers)
+        counts, dropped = _divided(source, wanted, where, folder) if source else splits.without_examples(folder)
         if wanted.answer_pattern:
             answer_patterns.check(folder, wanted.answer_pattern, f"{where}.answer_pattern")
         files.write_jsonl(folder / "mmlu.jsonl", mmlu)
-        counts = {"read": rows.read} | {name: len(numbers) for name, numbers in made.items()}
         counts |= {f"mmlu_{split}": sum(row["split"] == split for row in mmlu) for split in ("dev", "test")}
         subjects = list(dict.fromkeys(row["subject"] for row in mmlu))
-        info = {"kind": wanted.kind, **source.facts, "counts": counts, "subjects": subjects, "dropped": dropped}
+        facts = source.facts if source else {}
+        info = {"kind": wanted.kind, **facts, "counts": counts, "subjects": subjects, "dropped": dropped}
         info |= {"mmlu": mmlu_source} if mmlu_source else {}
         info |= {"answer_pattern": wanted.answer_pattern} if wanted.answer_pattern else {}
         files.write_json(folder / "info.json", info)
     for path in (wanted.path, wanted.test_path, wanted.mmlu and wanted.mmlu.path):
         if path:
             files.note_if_unwatched(path, "data/raw", f"prepare@{dataset}")
-    print(f"{dataset}: {counts}, dropped {_lost(dropped)}{_too_long(source.facts)}")
+    print(f"{dataset}: {counts}" + (f", dropped {_lost(dropped)}{_too_long(facts)}" if source else ""))
+
+
+def _divided(
+    source: records.Source, wanted: params.Dataset, where: str, folder: Path
+) -> tuple[dict[str, int], dict[str, Any]]:
+    """Writes the splits of all examples: how many there are, and what was dropped."""
+    rows = splits.Rows(wanted.near_duplicate or 1.0, wanted.kind != "text", folder)
+    # The source's own test split first: where both have an example, what train has of it is the copy.
+    rows.add(source.test or (), 1.0)
+    rows.add(source.train, (wanted.test_share or 0.0) if source.test is None else 0.0)
+    made, dropped = splits.divide(rows, wanted, where)
+    for name, numbers in made.items():
+        rows.write(folder / f"{name}.jsonl", numbers)
+    return {"read": rows.read} | {name: len(numbers) for name, numbers in made.items()}, dropped
 
 
 def _source(wanted: params.Dataset, seed: int, where: str) -> records.Source:

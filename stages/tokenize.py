@@ -1,6 +1,6 @@
 """Token ids and masks, made once: training and both runtimes see the very same tokens.
 
-IN   data/settings/pairs/<model>-<dataset>.json    data/prepared/<dataset>/    data/general/<model>.jsonl
+IN   metrics/settings/pairs/<model>-<dataset>.json    data/prepared/<dataset>/    data/general/<model>.jsonl
      models/base/<model>/ (its tokenizer and chat template)
 OUT  data/tokens/<model>-<dataset>/    train, seen, valid, test, pairs, mmlu, prompts (parquet), tokenizer.json,
                                        info.json
@@ -50,11 +50,12 @@ def main(model: str, dataset: str) -> None:
 
     with files.new_folder(pair.tokens) as out:
         rows, tokens, lengths, unsplit = writing.write(work, out)
+        lengths |= {"mmlu": [len(row["ids"]) for row in asked]} if kind == "questions" else {}
         files.write_table(out / "mmlu.parquet", asked, QUESTIONS)
         files.write_table(out / "prompts.parquet", prompts, PROMPTS)
         tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))
         info = {
-            "kind": "text" if kind == "text" else "instruction",  # to whom pairs and turns mean nothing
+            "kind": "text" if kind == "text" else "instruction",  # of what follows nobody asks more
             "stop_ids": stops,
             "pad_id": chat.pad_id(tokenizer),
             "context": context,

@@ -182,6 +182,15 @@ def test_the_reference_is_the_tuned_model_and_nothing_of_it_is_left(asked):
     assert any(not torch.equal(parameter, before[name]) for name, parameter in trained(model).items())
 
 
+def test_the_weights_that_earned_most_on_validation_are_kept(asked):
+    model, marks = tuned(asked, METHODS["lora"]), {"valid_every": 2, "keep": "best"}
+    row = tune(asked, model, METHODS["lora"], lr=0.05, **marks)
+    points = row["reward_curve"]
+    assert all(point["valid_loss"] == -point["valid_reward"] for point in points)
+    best = max(points, key=lambda point: point["valid_reward"])
+    assert row["reward_kept_step"] == best["step"] and row["valid_reward"] == best["valid_reward"]
+
+
 # --- whatever is tuned
 
 

@@ -47,7 +47,10 @@ def rows_of(variants: Sequence[Variant]) -> list[Row]:
     found = [answers.read(variant) for variant in variants]
     for variant, mine in zip(variants, found, strict=True):
         if not mine:
-            raise UserError(f"{variant}: has no answers, its data set is plain text (kind: text), which asks nothing")
+            raise UserError(
+                f"{variant}: has no answers: its data set is plain text (kind: text), which asks nothing, or multiple "
+                "choice alone, which `python -m tradeoffs.questions` shows"
+            )
     if len(found) == 1:
         return [(row,) for row in found[0]]
     return list(answers.beside(*found))

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Annotated
 
 from tradeoffs import metrics, params
+from tradeoffs.common import machine
 from tradeoffs.common.cells import COST, TRAINED, Variant, variants
 from tradeoffs.gate.pairing import Pairing
 from tradeoffs.plumbing import cli
@@ -176,7 +177,10 @@ def _of_two(first: str, second: str, revs: Sequence[str], cfg: Reads) -> Lines:
     )
     ours, theirs = both
     pairing = Pairing(sides[1], sides[0], other, mine)
-    found = {n: pairing.against(theirs, ours, n) for n in metrics.names("quality") if n.startswith("test_")}
+    names = [n for n in metrics.names("quality") if n.startswith("test_")]
+    if not any(results.has(one, n) for results, one in ((mine, ours), (other, theirs)) for n in names):
+        names = ["mmlu_accuracy"]  # all that was asked
+    found = {n: pairing.against(theirs, ours, n) for n in names}
     shared = {n: why for n, why in found.items() if mine.has(ours, n) and other.has(theirs, n)}
     if all(shared.values()):
         why = next(iter(shared.values()), "no test metric that both have")
@@ -207,8 +211,9 @@ def _trained(run: params.Run, variant: Variant) -> list[Variant]:
 
 
 def _runs(mine: Results, other: Results) -> str:
-    first, second = (written(results.costs.machine["hardware"]) for results in (mine, other))
-    if first != second:
+    of_both = [results.costs.machine["hardware"] for results in (mine, other)]
+    if not machine.same(*of_both):
+        first, second = map(written, of_both)
         return f"Costs are of two machines, {first} and {second}: what differs in time and speed is theirs, too."
     return "Costs are of one machine; of two runs, times and speeds also differ by the hour."
 

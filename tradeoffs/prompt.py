@@ -2,6 +2,7 @@
 
     python -m tradeoffs.prompt demo demo                       the first test row
     python -m tradeoffs.prompt demo demo --split train --row 20
+    python -m tradeoffs.prompt demo demo --split mmlu            the first multiple-choice question
 
 The template is the one that params.yaml gives the model now, so one can be tried before anything runs; tokenizer and
 rows are those that `base` and `prepare` left. A bar stands between two tokens, "\\n" before a line break, "..." for a
@@ -23,10 +24,12 @@ from tradeoffs.common.texts import harmless
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing import cli, terminal
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.tokenize import chat, tables, windows
+from tradeoffs.sources.multiple_choice import LETTERS
+from tradeoffs.tokenize import chat, questions, tables, windows
 from tradeoffs.tokenize.turns import UnsplitError
 
 SPLITS = ("train", "seen", "valid", "test")
+MMLU = "mmlu"
 BAR, PART = "│", "..."
 
 
@@ -34,6 +37,7 @@ BAR, PART = "│", "..."
 class Reads:
     tokenize: params.Tokenize
     max_new_tokens: Annotated[int, "evaluate.max_new_tokens"]
+    mmlu: Annotated[params.Mmlu, "evaluate.mmlu"]
     templates: dict[str, str]
     model: Annotated[params.Model, "models.{model}"]
     dataset: Annotated[params.Dataset, "datasets.{dataset}"]
@@ -69,9 +73,10 @@ def example_of(dataset: str, split: str, row: int) -> tuple[dict, int]:
     path = cells.prepared(dataset) / f"{split}.jsonl"
     if not path.is_file():
         raise UserError(f"{path}: missing; run `dvc repro prepare@{dataset}`")
-    rows = list(tables.read(path))
+    rows = [one for one in tables.read(path) if split != MMLU or one["split"] == "test"]
     if row > len(rows):
-        raise UserError(f"--row {row}: {path} has {len(rows)} rows")
+        hint = "" if rows else f"; another --split may have some ({', '.join((*SPLITS, MMLU))})"
+        raise UserError(f"--row {row}: {path} has {len(rows)} rows{hint}")
     return rows[row - 1], len(rows)
 
 
@@ -130,6 +135,17 @@ def document(tokenizer: Any, example: dict, window: int) -> list[str]:
     return [*lines, "to train, documents are joined, with the end of sequence behind each, and then cut"]
 
 
+def multiple_choice(tokenizer: Any, dataset: str, example: dict, shots: int) -> list[str]:
+    """Lines for a question as it is asked, and what each letter is; however long it is."""
+    asked = tables.read(cells.prepared(dataset) / f"{MMLU}.jsonl")
+    shown = [one for one in asked if one["subject"] == example["subject"] and one["split"] == "dev"]
+    (row,) = questions.mmlu_rows(tokenizer, [*shown, example], shots, 1, sys.maxsize)
+    lines = list(block("prompt, read only; no template is around it", pieces(tokenizer, row["ids"])))
+    letters = zip(LETTERS, row["stems"], row["options"], strict=True)
+    named = [f"{letter}: {' '.join(map(str, (*stem, option)))}" for letter, stem, option in letters]
+    return [*lines, f"then the most likely of: {', '.join(named)} (token ids); right is {LETTERS[row['answer']]}"]
+
+
 def not_split(tokenizer: Any, dataset: str, stops: list[int]) -> str | None:
     """Where text does not split between a prompt and its answer, if anywhere in the data set.
 
@@ -184,12 +200,15 @@ def answered(
         yield f"note: `tokenize` stops at another row: {harmless(problem)}"
 
 
-def main(model: str, dataset: str, split: str, row: int) -> None:
+def main(model: str, dataset: str, split: str | None, row: int) -> None:
     cfg = params.load_settings(Reads, model=model, dataset=dataset)
+    split = split or (MMLU if cfg.dataset.kind == "questions" else "test")
     tokenizer, notes = loaded(cfg, model)
     example, rows = example_of(dataset, split, row)
     lines = [f"{cells.Pair(model, dataset)}, {split}, row {row} of {rows}", *notes, ""]
-    if cfg.dataset.kind == "text":
+    if split == MMLU:
+        lines += multiple_choice(tokenizer, dataset, example, cfg.mmlu.shots)
+    elif cfg.dataset.kind == "text":
         lines += document(tokenizer, example, cfg.tokenize.window)
     else:
         stops = chat.stop_ids(tokenizer, cells.base(model))
@@ -202,6 +221,6 @@ if __name__ == "__main__":
     parser = cli.parser()
     parser.add_argument("model", metavar="MODEL", help="a name of models in params.yaml, which `base` has made")
     parser.add_argument("dataset", metavar="DATASET", help="a name of datasets, which `prepare` has made")
-    parser.add_argument("--split", choices=SPLITS, default="test", help="of the data set; test, if none is named")
+    parser.add_argument("--split", choices=(*SPLITS, MMLU), help="of the data set; by default test, if it has one")
     parser.add_argument("--row", type=cli.count, default=1, metavar="N", help="of the split, from 1 on")
     cli.command(main, parser)

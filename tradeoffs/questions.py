@@ -3,15 +3,13 @@
     python -m tradeoffs.questions demo-demo-lora-q4_0 --subject financial_terms --wrong
     python -m tradeoffs.questions demo-demo-lora-q4_0 --csv answers.csv
 
-Reads what evaluation left in data/; nothing is evaluated again. Per option: its probability after `Answer:` and the
+Reads what evaluation left in data/; nothing is evaluated again (while one runs, `python -m tradeoffs.repro
+--print-questions` shows the same). Per option: its probability after `Answer:` and the
 tokens that all letters begin with, among all tokens of the vocabulary, and its share of what the four have together. On
 a terminal what does not fit goes through $PAGER, or less; through a pipe all of it goes. Answers to test questions have
 a command of their own, tradeoffs.answers.
 """
 
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -19,6 +17,7 @@ import pyarrow.parquet as pq
 from tradeoffs.common import files
 from tradeoffs.common.texts import harmless, on_a_line
 from tradeoffs.plumbing import cli, terminal
+from tradeoffs.plumbing.asked import Answered, shown
 from tradeoffs.plumbing.errors import UserError, near
 from tradeoffs.results import evaluated, tables
 from tradeoffs.sources.multiple_choice import LETTERS
@@ -26,28 +25,6 @@ from tradeoffs.sources.multiple_choice import LETTERS
 COLUMNS = ("item", "subject", "chosen", "correct_option", "option_logprobs")
 HEAD: tuple[str, ...] = ("subject", "id", "question", *LETTERS)
 HEAD += (*(f"p_{x}" for x in LETTERS), *(f"share_{x}" for x in LETTERS), "chosen", "right", "is_right")
-
-
-@dataclass(frozen=True)
-class Answered:
-    """One question and what a variant said; probabilities and shares are those of the four options, in order."""
-
-    id: str
-    subject: str
-    question: str
-    choices: list[str]
-    probabilities: list[float]
-    chosen: int
-    right: int
-
-    @property
-    def shares(self) -> list[float]:
-        whole = sum(self.probabilities)
-        return [p / whole if whole else 1 / len(self.probabilities) for p in self.probabilities]
-
-    @property
-    def is_right(self) -> bool:
-        return self.chosen == self.right
 
 
 def answered(name: str, subject: str | None = None) -> list[Answered]:
@@ -76,33 +53,8 @@ def answered(name: str, subject: str | None = None) -> list[Answered]:
                 f"{variant.items}: its questions are not those of {asked}; run `dvc repro`, which asks them again"
             )
         if subject is None or row["subject"] == subject:
-            probabilities = [math.exp(logprob) for logprob in row["option_logprobs"]]
-            found.append(
-                Answered(
-                    row["item"],
-                    row["subject"],
-                    text["question"],
-                    text["choices"],
-                    probabilities,
-                    row["chosen"],
-                    row["correct_option"],
-                )
-            )
+            found.append(Answered.of(text, row))
     return found
-
-
-def shown(asked: Answered) -> Iterator[str]:
-    """Lines for one question."""
-    verdict = "right" if asked.is_right else f"wrong: {LETTERS[asked.chosen]}, not {LETTERS[asked.right]}"
-    yield f"{on_a_line(asked.subject)} {on_a_line(asked.id)}  {verdict}"
-    yield harmless(asked.question.strip())
-    for index, choice in enumerate(asked.choices):
-        marks = ("chosen" if index == asked.chosen else "") + (" right" if index == asked.right else "")
-        numbers = f"{asked.probabilities[index]:9.3g}  {asked.shares[index]:6.1%}"
-        first, *others = harmless(choice).split("\n")
-        yield f"  {numbers}  {marks:<12}  {LETTERS[index]}. {first}"
-        yield from (f"{'':38}{line}" for line in others)  # so that none passes for another option
-    yield ""
 
 
 def summary(some: list[Answered]) -> list[str]:

@@ -66,7 +66,7 @@ def known() -> dict[str, Talker]:
             decision.get("metric", ""),
             decision.get("cost", ""),
             text,
-            kind == "instruction",
+            kind in ("instruction", "questions"),
         )
     return found
 

@@ -20,6 +20,7 @@ from tradeoffs.revisions import Revision
 MOST = 30  # lines of each kind
 MOST_ADDED = 8  # names of a list
 COUNTED = {"read": "read", "train": "training", "valid": "validation", "test": "test", "seen": "seen"}
+COUNTED["mmlu_test"] = "multiple-choice"
 
 
 def params(before: Revision, after: Revision) -> Lines:
@@ -90,7 +91,7 @@ def data(before: Results, after: Results) -> Lines:
         old, new = before.prepared.get(name), after.prepared.get(name)
         if old is None or new is None:
             counts = (new or old or {}).get("counts", {})
-            rows = ", ".join(f"{counts[key]:,} {word}" for key, word in COUNTED.items() if key in counts)
+            rows = ", ".join(f"{counts[key]:,} {word}" for key, word in COUNTED.items() if counts.get(key))
             found.append(f"- data set {shown(name)} {'added' if old is None else 'dropped'}: {rows} rows")
         elif said := _rows(old.get("counts", {}), new.get("counts", {})):
             found.append(f"- data set {shown(name)}: {said}")

@@ -141,6 +141,7 @@ def parts(cfg: "Params") -> Iterator[tuple[Path, dict[str, Any]]]:
         block = of_method(cfg, cell)
         train = {"train": values_of(budget(cfg, cell))} if block.trains else {}
         yield cells.settings("cells", cell), train | {"methods": {cell.method: values_of(block)}}
+    yield cells.NOTES, {axis: _notes(cfg, axis) for axis in ("models", "datasets")}
 
 
 def listed(cfg: "Params") -> dict[str, dict[str, Any]]:
@@ -157,6 +158,12 @@ def listed(cfg: "Params") -> dict[str, dict[str, Any]]:
 def text(part: dict[str, Any]) -> str:
     """What a file of settings holds: no digit is lost, as of a metric's."""
     return json.dumps(part, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _notes(cfg: "Params", axis: str) -> dict[str, dict[str, str]]:
+    """For whoever reads the report: of what the run list names, what its entry has to say."""
+    blocks = {name: getattr(cfg, axis).get(name) for name in getattr(cfg.run, axis)}
+    return {name: {"notes": block.notes} for name, block in blocks.items() if block and block.notes}
 
 
 def _shaping(block: Any) -> dict[str, Any]:

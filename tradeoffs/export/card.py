@@ -24,6 +24,7 @@ RELATION = {"adapter": "adapter", "full": "finetune", "merged": "finetune", "ggu
 COSTS = {
     "size_mb": "weights, MB",
     "model_memory_mb": "memory of the model, MB",
+    "host_memory_mb": "memory that it takes of the host beside the GPU's, MB",
     "decode_tokens_per_second": "tokens written per second",
     "prefill_tokens_per_second": "tokens read per second",
 }
@@ -147,7 +148,7 @@ def headline(chosen: Chosen) -> str:
         return ""
     found = judged.interval(own, name)
     written = short(own[name]) if found is None else judged.plain(found, name)
-    tested = f"{len(set(_items(chosen)))} test items"
+    tested = f"{len(set(_items(chosen)))} {'questions' if chosen.dataset.kind == 'questions' else 'test items'}"
     whole = " with its base" if chosen.form == "adapter" else ""
     return f"{chosen.results.label(chosen.variant.dataset, name)} {written} on {tested}" + (
         f", {short(own['size_mb'])} MB of weights{whole}" if "size_mb" in own else ""
@@ -172,6 +173,10 @@ def sizes(chosen: Chosen, folder: Path, own: dict[str, float]) -> str:
 def example(chosen: Chosen) -> list[str]:
     """What the model does, and the first test item with its own answer."""
     data = code(chosen.dataset.hub or chosen.variant.dataset)
+    if chosen.dataset.kind == "questions":
+        return [
+            "What it answers freely was not measured, only which letter of a question's options it finds most likely."
+        ]
     if chosen.tokens["kind"] == "text":
         return [f"It goes on from a text, as the texts of {data} do."]
     lines = [f"It answers what it is asked in the way of the data set {data}; nothing else is known of what it can do."]
@@ -191,6 +196,12 @@ def _cut(text: str) -> str:
 
 def tested(chosen: Chosen, found: list[Source]) -> str:
     whole = chosen.lock.get(f"data/prepared/{chosen.variant.dataset}", "not in dvc.lock")
+    if chosen.dataset.kind == "questions":
+        return (
+            f"Measured on {len(_items(chosen))} multiple-choice questions of {code(chosen.variant.dataset)}. As they "
+            f"were prepared they have the MD5 {code(whole)} in dvc.lock, and by their ids in order the SHA-256 "
+            f"{code(items_digest(chosen))}."
+        )
     where = code(chosen.dataset.hub) if chosen.dataset.hub else code(chosen.variant.dataset)
     own = "its own test split" if chosen.dataset.splits and chosen.dataset.splits.test else "rows held out from it"
     return (
@@ -230,7 +241,9 @@ def made_of(chosen: Chosen, terms: Terms, folder: Path) -> list[str]:
 
 def limits(chosen: Chosen) -> list[str]:
     lines = ["The numbers are of these test items alone; on other questions, languages or tasks nothing was measured."]
-    if chosen.tokens["kind"] != "text":
+    if chosen.dataset.kind == "questions":
+        lines.append("The questions were asked as plain text with worked examples, without the prompt template.")
+    elif chosen.tokens["kind"] != "text":
         most = chosen.cfg.evaluate.max_new_tokens
         lines.append(f"Answers were cut after {most} tokens, and the context holds {chosen.tokens['context']} tokens.")
     lines.append("Speed and memory are of one machine, measured alone on it; another has other numbers.")

@@ -121,13 +121,14 @@ class Chosen:
     @cached_property
     def items(self) -> list[dict[str, Any]]:
         """What it was asked of the test set: id, prompt and expected answer of each item, and what it answered
-        (`generated`); of a text an item is a document, and the others are None."""
+        (`generated`); of a text an item is a document, of multiple choice alone a question, and the others are None."""
         texts = ("prompt", "answer", "generated")
         rows = files.read_table(self.variant.items, ["split", "item", "document", *texts])
+        asked = "mmlu" if self.dataset.kind == "questions" else "test"
         return [
             {"item": row["document"] or row["item"], **{name: row[name] for name in texts}}
             for row in rows
-            if row["split"] == "test"
+            if row["split"] == asked
         ]
 
     @cached_property

@@ -1,6 +1,7 @@
 """TRL's trainer on pairs of answers, made to train on rows that are tokenised and against a reference that is known."""
 
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from tradeoffs.finetune import trl_trainer
 from tradeoffs.finetune.job import Job
 from tradeoffs.finetune.trl_trainer import StageTrainer, refusal_said, stage_of
+from tradeoffs.finetune.validation import LOSS
 
 REFERENCE = ("ref_chosen_logps", "ref_rejected_logps")  # TRL's names of what a row knows of the reference
 
@@ -72,6 +74,26 @@ class PairTrainer(StageTrainer):
     def keep(self, parts: int) -> None:
         super().keep(parts)
         self.accuracies.append(torch.tensor(self.mean("mean_token_accuracy", parts)))  # of the chosen answers
+
+    def loss_on(self, pairs: Sequence[dict[str, Any]], parts: Sequence[Sequence[int]]) -> dict[str, float]:
+        """`valid_loss`, and `valid_` of what the stage measures: means over pairs that are not trained on.
+
+        They go through the model in `parts`, by their places; by every process, each of which gets the same.
+        """
+        model: Any = self.model
+        model.eval()
+        sizes, losses = [len(part) for part in parts], []
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for part in parts:
+                batch = self._prepare_inputs(self.data_collator([pairs[index] for index in part]))
+                loss: Any = self.compute_loss(model, batch)
+                losses.append(loss.item())
+        found = {LOSS: losses} | {f"valid_{key}": self._metrics["eval"][name] for key, name in self.measures.items()}
+        means = {
+            key: sum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes) for key, values in found.items()
+        }
+        self._metrics["eval"].clear()  # or TRL would add them to what it logs
+        return means
 
     def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
         return dataset

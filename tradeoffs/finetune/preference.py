@@ -7,6 +7,7 @@ second adapter in memory, and adapters of any PEFT type, quantised bases and ful
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,10 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
     of the steps; `preference_seconds` the loop alone; `reward_margins`, per test pair in the order of pairs.parquet,
     the reward of the chosen answer minus that of the rejected one; `valid_reward_accuracy` the share of validation
     pairs whose margin is above 0; `preference_curve` the points. An answer's reward is beta times the log-probability
-    that it has gained over the reference, summed over its tokens, in nats. Raises UserError when there are no pairs,
-    when TRL refuses the configuration, when memory does not suffice, and when the loss is no longer a number.
+    that it has gained over the reference, summed over its tokens, in nats. With `valid_every` points hold
+    `valid_loss`, TRL's loss on the validation pairs, and what else the stage measures, on these. What training.train
+    says of steps is here with `preference_` before its name. Raises UserError when there are no pairs, when TRL refuses
+    the configuration, when memory does not suffice, and when the loss is no longer a number.
     """
     train, valid, test = _read_pairs(job)
     budget = settings.lasting(job.stage_budget, len(train))
@@ -61,17 +64,23 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
             where = f"step {saved.first_step} of {budget.steps}"
             print(f"{job.name}: {job.method.stage} was cut short; going on after {where}")
         rows = [
-            pair | dict(zip(REFERENCE, found.tolist(), strict=True)) for pair, found in zip(train, known, strict=False)
+            pair | dict(zip(REFERENCE, found.tolist(), strict=True))
+            for pair, found in zip([*train, *valid], known, strict=False)
         ]
-        trainer.train_dataset = Dataset.from_list(rows).select(order[saved.first_step * budget.batch_size :])
+        dataset = Dataset.from_list(rows[: len(train)])
+        trainer.train_dataset = dataset.select(order[saved.first_step * budget.batch_size :])
+        parts = length_batches([_length(pair) for pair in valid], batch_tokens)
+        measure = partial(trainer.loss_on, rows[len(train) :], parts)
         progress = StageProgress(trainer, budget, loaded, loaded.work, earlier)
-        trl_trainer.follow(trainer, job, progress, saved, watch, loaded)
+        validation = trl_trainer.follow(trainer, job, budget, progress, saved, watch, measure)
         trainer.train()
+        kept = validation.keep()
         gained = _log_probabilities(trainer, [*valid, *test], batch_tokens) - known[len(train) :]
         margins = (trainer.beta * (gained[:, 0] - gained[:, 1])).tolist()
 
     return {
-        "preference_loss": progress.final_loss(),
+        **{f"preference_{name}": value for name, value in validation.facts(kept).items()},
+        "preference_loss": progress.final_loss(kept),
         "preference_seconds": progress.state()["seconds"],
         "valid_reward_accuracy": sum(margin > 0 for margin in margins[: len(valid)]) / len(valid),
         "reward_margins": margins[len(valid) :],

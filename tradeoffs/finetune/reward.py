@@ -6,6 +6,7 @@ and the expected answers are those of supervised tuning.
 """
 
 import statistics
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tradeoffs.finetune.job import Job, Loaded
 from tradeoffs.finetune.reward_trainer import Reading, RewardProgress, answering
 from tradeoffs.finetune.trainer import virtual_tokens
 from tradeoffs.finetune.training_state import SavedState
+from tradeoffs.finetune.validation import LOSS
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.plumbing.live import NOBODY, Watch
 from tradeoffs.rewards.scoring import Scoring, scoring
@@ -56,8 +58,10 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
 
     Returns this stage's part of the row of data/training. `reward_loss` is TRL's loss, the mean over the last tenth of
     the steps; `reward_seconds` the loop alone; `valid_reward` what the most likely answers to the validation questions
-    earn, on average; `reward_curve` the points. Raises UserError when no question can earn anything, when TRL refuses
-    the configuration, when memory does not suffice, and when the loss is no longer a number.
+    earn, on average; `reward_curve` the points. With `valid_every` points hold that too, and as their `valid_loss` its
+    negative. What training.train says of steps is here with `reward_` before its name. Raises UserError when no
+    question can earn anything, when TRL refuses the configuration, when memory does not suffice, and when the loss is
+    no longer a number.
     """
     earns = _scoring(job)
     train, valid = (_known(job, earns, split) for split in ("train", "valid"))
@@ -85,12 +89,15 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
         # A token goes through the model to be drawn, by the reference, and to be learned from.
         work = loaded.work + 2 * loaded.total * (2 if trainer.beta else 1)
         progress = RewardProgress(trainer, budget, loaded, work, earlier)
-        trl_trainer.follow(trainer, job, progress, saved, watch, loaded)
+        measure = partial(_validation, trainer, valid, batch_tokens)
+        validation = trl_trainer.follow(trainer, job, budget, progress, saved, watch, measure)
         trainer.train()
+        kept = validation.keep()
         earned = _rewards(trainer, valid, batch_tokens)
 
     return {
-        "reward_loss": progress.final_loss(),
+        **{f"reward_{name}": value for name, value in validation.facts(kept).items()},
+        "reward_loss": progress.final_loss(kept),
         "reward_seconds": progress.state()["seconds"],
         "valid_reward": statistics.fmean(earned),
         "reward_curve": progress.points,
@@ -128,6 +135,12 @@ def _asked(job: Job, rows: list[Row], at_a_time: int, rounds: int) -> list[dict[
         {"prompt": list(row["ids"][: row["prompt_tokens"]]), "expected": row["answer"], "question": row["prompt"]}
         for row in (rows[index] for index in order)
     ]
+
+
+def _validation(trainer: Any, rows: list[Row], batch_tokens: int) -> dict[str, float]:
+    """By what the steps are judged: what answers earn, and as a loss the negative of it."""
+    reward = statistics.fmean(_rewards(trainer, rows, batch_tokens))
+    return {LOSS: -reward, "valid_reward": reward}
 
 
 def _rewards(trainer: Any, rows: list[Row], batch_tokens: int) -> list[float]:

@@ -1,7 +1,7 @@
 """What TRL's trainers of all stages are given and share: arguments, where a run goes on, what a step measured."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,7 @@ from tradeoffs.finetune import adapters
 from tradeoffs.finetune.job import Job, Loaded
 from tradeoffs.finetune.progress import Progress, Told, matrix_peak
 from tradeoffs.finetune.training_state import SavedState
+from tradeoffs.finetune.validation import Validation
 from tradeoffs.methods.trl_stages import STAGES, Stage
 from tradeoffs.params import Train
 from tradeoffs.plumbing.errors import UserError
@@ -218,13 +219,22 @@ class StageProgress(Progress):
         super()._collect()
 
 
-def follow(trainer: Any, job: Job, progress: StageProgress, saved: SavedState, watch: Watch, loaded: Loaded) -> None:
-    """What shows the steps, and what keeps them, is called at each."""
+def follow(
+    trainer: Any,
+    job: Job,
+    budget: Train,
+    progress: StageProgress,
+    saved: SavedState,
+    watch: Watch,
+    measure: Callable[[], dict[str, float]],
+) -> Validation:
+    """What shows the steps, what judges them by `measure`, and what keeps them, is called at each."""
     saved.bind(trainer, progress)
     if job.method.peft == "ADALORA":
         # Its ranks are settled: beyond the last of its own steps the schedule only keeps them as they are.
-        settled = loaded.model.active_peft_config.total_step
+        settled = trainer.model.active_peft_config.total_step
         trainer.add_callback(adapters.AdaLoraSchedule(settled + saved.first_step))
-    trainer.add_callback(progress)
-    trainer.add_callback(Told(progress, watch, part=stage_of(job).block))
-    trainer.add_callback(saved)
+    validation = Validation(f"{job.training}, {job.method.stage}", progress, budget, saved.folder, measure)
+    for callback in (progress, validation, Told(progress, watch, part=stage_of(job).block), saved):
+        trainer.add_callback(callback)
+    return validation

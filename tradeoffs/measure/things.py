@@ -11,18 +11,24 @@ from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED, Pair, Variant, variants
 from tradeoffs.evaluate.items import Row, prompt
 from tradeoffs.formats import trained_only
-from tradeoffs.formats.names import PRECISIONS
+from tradeoffs.formats.names import AUTO, PRECISIONS, QUANTS
 from tradeoffs.params import Run
 from tradeoffs.plumbing.errors import UserError
 
 
 @dataclass(frozen=True)
 class Thing:
-    """`members`: the variants that have these shapes, in the order of the run list, each with its facts."""
+    """`members`: the variants that have these shapes, in the order of the run list, each with its facts. `on`: one of
+    DEVICES; on each that a thing is measured on it is a thing by itself."""
 
     pair: Pair
     shapes: str
     members: dict[Variant, dict[str, Any]]
+    on: str = AUTO
+
+    @property
+    def is_gguf(self) -> bool:
+        return next(iter(self.members)).format in QUANTS
 
 
 def things(run: Run) -> list[Thing]:
@@ -66,7 +72,8 @@ def architectures(some: list[Thing]) -> list[str]:
 
 @dataclass(frozen=True)
 class Asked:
-    """What all things of a pair are given: token ids of its first test items.
+    """What all things of a pair are given: token ids of its first test items, or where it has none, of its first
+    multiple-choice questions.
 
     `items` are those whose prompts are answered one at a time. `count`: how many items the `scored` sequences are, of
     which a document's windows are so many parts.
@@ -81,8 +88,10 @@ class Asked:
 
 
 def asked(pair: Pair, latency_prompts: int, scored_sequences: int) -> Asked:
-    info = files.read_json(pair.tokens / "info.json")
-    rows = list(_first(pair.tokens / "test.parquet", max(latency_prompts, scored_sequences)))
+    info, most = files.read_json(pair.tokens / "info.json"), max(latency_prompts, scored_sequences)
+    rows = list(_first(pair.tokens / "test.parquet", most))
+    if not rows:
+        rows = [_as_asked(row, info["context"]) for row in _first(pair.tokens / "mmlu.parquet", most)]
     answered = rows[:latency_prompts] if info["kind"] != "text" else []
     scored, count = rows[:scored_sequences], 0.0
     if info["kind"] == "text":
@@ -98,6 +107,19 @@ def asked(pair: Pair, latency_prompts: int, scored_sequences: int) -> Asked:
     )
 
 
+def _as_asked(question: Row, context: int) -> Row:
+    """A multiple-choice question as a test item: its whole prompt, then the right letter, which is scored."""
+    letter = [*question["stems"][question["answer"]], question["options"][question["answer"]]]
+    ids = [*question["ids"], *letter][-context:]
+    before = len(ids) - len(letter)
+    return {
+        "id": question["id"],
+        "ids": ids,
+        "scored": [at >= before for at in range(len(ids))],
+        "prompt_tokens": before,
+    }
+
+
 def _document(window: Row) -> str:
     return window["id"].rpartition("-")[0]
 
@@ -106,4 +128,4 @@ def _first(table: Path, most: int) -> Iterator[Row]:
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(table) as file:
-        yield from next(file.iter_batches(most)).to_pylist()
+        yield from next(file.iter_batches(most)).to_pylist() if file.metadata.num_rows else ()

@@ -29,6 +29,7 @@ from tradeoffs.params.schema import (
     GeneralText,
     GeneratedDataset,
     GeneratedModel,
+    Harness,
     HubSplits,
     Launch,
     Limits,
@@ -58,6 +59,7 @@ __all__ = [
     "GeneralText",
     "GeneratedDataset",
     "GeneratedModel",
+    "Harness",
     "HubSplits",
     "Launch",
     "Limits",
@@ -78,6 +80,7 @@ __all__ = [
     "load_all",
     "load_settings",
     "paths",
+    "sound",
 ]
 
 PATH = Path("params.yaml")
@@ -135,8 +138,12 @@ def load_all(path: Path | None = None, named: object = None) -> Params:
     """The whole file: `path`, or params.yaml. Raises UserError that lists every problem in it; `named` is what that
     calls the file."""
     path = path or PATH
-    named = named or path
-    found, problems = checked(parsed(path, named))
+    return sound(parsed(path, named or path), named or path)
+
+
+def sound(raw: Any, named: object) -> Params:
+    """What YAML holds as Params. Raises UserError that lists every problem in it; `named` is what that calls it."""
+    found, problems = checked(raw)
     if found is None or problems:
         count = f"{len(problems)} problem" + ("s" if len(problems) > 1 else "")
         listed = [shown(problem) for problem in problems[:MOST_LISTED]]

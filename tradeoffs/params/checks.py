@@ -6,9 +6,10 @@ from dataclasses import fields
 from typing import Any
 
 from tradeoffs.common.columns import FIELD
+from tradeoffs.formats.names import AUTO
 from tradeoffs.methods import peft_facts, trl_stages
 from tradeoffs.methods.trl_stages import STAGES
-from tradeoffs.params import deciding, layers, peft_values, prompts
+from tradeoffs.params import asked_alone, deciding, layers, peft_values, prompts
 from tradeoffs.params.reading import read
 from tradeoffs.params.schema import (
     Columns,
@@ -25,6 +26,7 @@ from tradeoffs.plumbing.errors import near
 from tradeoffs.rewards import names as rewards
 
 NAME = re.compile(r"[A-Za-z0-9_]+")
+TASK = re.compile(r"(?=.{1,120}\Z)[A-Za-z0-9_][A-Za-z0-9_.-]*")
 MOST_NAME = 60  # three of them and a format name a file, and file systems take 255 characters
 
 
@@ -48,7 +50,7 @@ def problems_across(params: Params, problems: Sequence[str]) -> Iterator[str]:
     if params.evaluate:
         yield from _evaluate_checks(params.evaluate, sound)
     if params.decide and sound("decide"):
-        yield from deciding.decide_checks(params.decide)
+        yield from deciding.decide_checks(params.decide, params.evaluate.tasks if params.evaluate else [])
     yield from prompts.template_checks(params.templates or {})
     yield from prompts.prompt_checks(params.models or {}, params.templates or {})
     for axis in ("models", "datasets", "methods"):
@@ -63,6 +65,7 @@ def problems_across(params: Params, problems: Sequence[str]) -> Iterator[str]:
                 wrong |= {where} if found else set()
                 yield from found
     if params.run and all(sound(f"run.{axis}") for axis in ("datasets", "methods")):
+        yield from asked_alone.run_checks(params, sound)
         yield from _pair_checks(params, sound)
 
     def whole(where: str) -> bool:
@@ -84,6 +87,11 @@ def _launch_checks(launch: Launch) -> Iterator[str]:
 
 
 def _evaluate_checks(evaluate: Evaluate, sound: Callable[[str], bool]) -> Iterator[str]:
+    if sound("evaluate.tasks"):
+        yield from _twice("evaluate.tasks", evaluate.tasks)
+        for name in evaluate.tasks:
+            if not TASK.fullmatch(name):
+                yield f"evaluate.tasks: {name!r} is no name of a task, which holds letters, digits, _, - and . only"
     if evaluate.cost and sound("evaluate.cost.batch_sizes"):
         yield from _twice("evaluate.cost.batch_sizes", evaluate.cost.batch_sizes)
 
@@ -97,7 +105,7 @@ def _pair_checks(params: Params, sound: Callable[[str], bool]) -> Iterator[str]:
         stage = STAGES[method.stage]
         for other in params.run.datasets:
             dataset = (params.datasets or {}).get(other)
-            if dataset and sound(f"datasets.{other}.kind") and dataset.kind != stage.kind:
+            if dataset and sound(f"datasets.{other}.kind") and dataset.kind not in (stage.kind, asked_alone.ALONE):
                 yield (
                     f"run.methods: {name!r} (stage: {method.stage}) learns from a data set of kind {stage.kind}, and "
                     f"{other!r} in run.datasets is of kind {dataset.kind}; take one of the two out"
@@ -108,8 +116,11 @@ def _run_checks(axis: str, wanted: Sequence[str], catalogue: Mapping[str, Any] |
     for name in wanted:
         if catalogue is not None and name not in catalogue:
             yield f"run.{axis}: {no_block(name, axis, catalogue)}"
-    if not wanted and axis in ("models", "datasets", "methods", "seeds"):
+    if not wanted and axis in ("models", "datasets", "methods", "seeds", "devices"):
         yield f"run.{axis}: must name at least one entry"
+    if axis == "devices" and AUTO in wanted and len(wanted) > 1:
+        others = " and ".join(repr(name) for name in wanted if name != AUTO)
+        yield f"run.devices: {AUTO!r} stands alone, as on a machine it is one of the others; leave out it or {others}"
     yield from _twice(f"run.{axis}", wanted)
 
 
@@ -158,26 +169,35 @@ KNOWN_COLUMNS = {
 
 
 def _dataset_checks(where: str, dataset: Dataset) -> Iterator[str]:
+    if dataset.kind == asked_alone.ALONE:
+        yield from asked_alone.entry_checks(where, dataset)
+    else:
+        yield from _example_checks(where, dataset)
+    if dataset.mmlu and (dataset.mmlu.path is None) == (dataset.mmlu.hub is None):
+        yield f"{where}.mmlu: needs exactly one of path (a folder of MMLU's own files) and hub (e.g. cais/mmlu)"
+    if dataset.mmlu and dataset.mmlu.revision is not None and dataset.mmlu.hub is None:
+        yield f"{where}.mmlu.revision: means nothing without hub"
+    yield from _twice(f"{where}.mmlu.subjects", (dataset.mmlu and dataset.mmlu.subjects) or ())
+    prompts = [prompt.strip() for prompt in dataset.prompts or ()]
+    yield from _twice(f"{where}.prompts", prompts)
+    yield from (f"{where}.prompts: one is empty" for prompt in prompts if not prompt)
+
+
+def _example_checks(where: str, dataset: Dataset) -> Iterator[str]:
+    """Where examples are from, and what is made of them."""
+    yield from asked_alone.missing_checks(where, dataset)
     yield from _source_checks(where, dataset)
     yield from _split_checks(where, dataset)
     if (dataset.path or dataset.hub) and not dataset.columns and not (dataset.path or "").endswith(".txt"):
         yield f"{where}.columns: missing; says which column holds what, e.g. {{instruction: question, answer: answer}}"
     yield from _column_checks(where, dataset)
     yield from layers.train_problems(f"{where}.train", dataset.train)
-    if dataset.mmlu and (dataset.mmlu.path is None) == (dataset.mmlu.hub is None):
-        yield f"{where}.mmlu: needs exactly one of path (a folder of MMLU's own files) and hub (e.g. cais/mmlu)"
-    if dataset.mmlu and dataset.mmlu.revision is not None and dataset.mmlu.hub is None:
-        yield f"{where}.mmlu.revision: means nothing without hub"
     if dataset.kind != "text" and dataset.path and dataset.path.endswith(".txt"):
         yield f"{where}.kind: a .txt file has no columns; it can only be of kind text"
     if dataset.kind != "instruction" and dataset.generate:
         yield f"{where}.kind: what is generated are questions and answers; it can only be of kind instruction"
     if dataset.answer_pattern is not None:
         yield from _pattern_checks(f"{where}.answer_pattern", dataset)
-    yield from _twice(f"{where}.mmlu.subjects", (dataset.mmlu and dataset.mmlu.subjects) or ())
-    prompts = [prompt.strip() for prompt in dataset.prompts or ()]
-    yield from _twice(f"{where}.prompts", prompts)
-    yield from (f"{where}.prompts: one is empty" for prompt in prompts if not prompt)
 
 
 def _pattern_checks(where: str, dataset: Dataset) -> Iterator[str]:

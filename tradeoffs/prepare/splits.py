@@ -142,19 +142,20 @@ def divide(rows: Rows, wanted: params.Dataset, where: str) -> tuple[dict[str, li
     unlike = [row for row in rest.tolist() if row not in leaks]
     lost = f"of {rows.read} rows {rows.empty + rows.equal_answers} are empty, {len(repeated)} duplicates"
     lost += f", {len(test)} in test and {len(leaks)} like one of those"
-    if len(unlike) <= wanted.valid:
+    valid_rows, seen_rows = wanted.valid or 0, wanted.seen or 0
+    if len(unlike) <= valid_rows:
         raise UserError(
-            f"{where}.valid: {wanted.valid} asked for, beside test there are only {len(unlike)} rows, and training "
+            f"{where}.valid: {valid_rows} asked for, beside test there are only {len(unlike)} rows, and training "
             f"needs some too; lower it or add rows ({lost})"
         )
-    valid, train = unlike[-wanted.valid :], unlike[: -wanted.valid]
+    valid, train = unlike[-valid_rows:], unlike[:-valid_rows]
     like_valid = _like(duplicates.Index(by_key), valid, train, "comparing with valid")
     train = [row for row in train if row not in like_valid]
     within = _like(duplicates.Index(by_all), [], train, "comparing within train", among=True)
     train = [row for row in train if row not in within]
-    if len(train) < wanted.seen:
+    if len(train) < seen_rows:
         raise UserError(
-            f"{where}.seen: {wanted.seen} asked for, train has only {len(train)} rows; lower it or add rows ({lost}, "
+            f"{where}.seen: {seen_rows} asked for, train has only {len(train)} rows; lower it or add rows ({lost}, "
             f"{len(valid)} in valid and {len(like_valid)} like one of those, {len(within)} like another one of train)"
         )
     dropped = {
@@ -168,7 +169,15 @@ def divide(rows: Rows, wanted: params.Dataset, where: str) -> tuple[dict[str, li
         "near_duplicates_within_examples": _shown(rows, within),
     }
     dropped |= {"equal_answers": rows.equal_answers} if wanted.kind == "preference" else {}
-    return {"train": train, "seen": train[: wanted.seen], "valid": valid, "test": test.tolist()}, dropped
+    return {"train": train, "seen": train[:seen_rows], "valid": valid, "test": test.tolist()}, dropped
+
+
+def without_examples(folder: Path) -> tuple[dict[str, int], dict[str, Any]]:
+    """The splits of a data set that has questions alone: all are there, and hold nothing."""
+    counts = dict.fromkeys(("read", "train", "seen", "valid", "test"), 0)
+    for name in ("train", "seen", "valid", "test"):
+        files.write_text(folder / f"{name}.jsonl", "\n")  # of an empty file that a stage depends on DVC warns
+    return counts, {}
 
 
 def _like(

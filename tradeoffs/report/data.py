@@ -5,7 +5,7 @@ from statistics import median
 
 from tradeoffs.common import examples
 from tradeoffs.common.cells import Copied
-from tradeoffs.report.formatting import Lines, escaped, row_head, share_of, short, shortened, table
+from tradeoffs.report.formatting import Lines, escaped, row_head, share_of, short, shortened, table, with_notes
 from tradeoffs.report.rendering import render
 from tradeoffs.results import intervals, reading, verdicts
 from tradeoffs.results.results import Results
@@ -13,6 +13,8 @@ from tradeoffs.results.verdicts import Verdict
 
 # Of data/prepared/<dataset>/info.json: what was counted; what was dropped, and of what there are examples.
 KEPT = {"read": "rows read", "train": "train", "test": "test", "seen": "seen, of train", "valid": "validation"}
+# ... where a data set is multiple choice alone.
+ASKED = {"mmlu_dev": "multiple choice: examples", "mmlu_test": "questions"}
 LOST = {
     "empty": "empty",
     "equal_answers": "equal answers",
@@ -33,6 +35,7 @@ def section(results: Results, drawn: Sequence[str]) -> str:
         "data.md.j2",
         drawn,
         counts=_counts(results),
+        alone=any("mmlu" in found for found in results.lengths.values()),
         leaks={name: rows for name in results.prepared if (rows := _leaks(results, name))},
         lengths=_lengths(results),
         apart=_apart(results),
@@ -43,13 +46,17 @@ def section(results: Results, drawn: Sequence[str]) -> str:
 
 
 def _counts(results: Results) -> Lines:
+    kinds = {info["kind"] for info in results.prepared.values()}
+    kept = (KEPT if kinds != {"questions"} else {}) | (ASKED if "questions" in kinds else {})
     named = {key for info in results.prepared.values() for key in info["dropped"]}
     lost = {key: label for key, label in LOST.items() if key in named}
     rows = []
     for name, info in results.prepared.items():
-        counts, dropped = [info["counts"][key] for key in KEPT], [info["dropped"].get(key) for key in lost]
+        counts, dropped = [info["counts"][key] for key in kept], [info["dropped"].get(key) for key in lost]
         rows.append([f"`{name}`", *map(short, counts + dropped)])
-    return table(["data set", *KEPT.values(), *(f"dropped: {label}" for label in lost.values())], rows)
+    header = ["data set", *kept.values(), *(f"dropped: {label}" for label in lost.values())]
+    notes = reading.notes(results.root, "datasets")
+    return with_notes(header, rows, [notes.get(name) for name in results.prepared])
 
 
 def _leaks(results: Results, dataset: str) -> Lines:
@@ -65,13 +72,16 @@ def _leaks(results: Results, dataset: str) -> Lines:
 
 
 def _lengths(results: Results) -> Lines:
-    splits = ("train", "test")
-    header = ["model / data set", *(f"{split}: {what}" for split in splits for what in ("median", "longest"))]
+    """Of multiple choice that stands alone how long its prompts are, with their examples."""
+    listed = {"train": "train", "test": "test", "mmlu": "multiple choice"}
+    splits = {key: name for key, name in listed.items() if any(key in found for found in results.lengths.values())}
+    header = ["model / data set", *(f"{name}: {what}" for name in splits.values() for what in ("median", "longest"))]
     rows = [
-        [row_head(pair), *(short(found[split][what]) for split in splits for what in ("median", "longest"))]
+        [row_head(pair), *(short(found.get(key, {}).get(what)) for key in splits for what in ("median", "longest"))]
         for pair, found in results.lengths.items()
     ]
-    return table(header, rows)
+    notes = reading.notes(results.root, "models")
+    return with_notes(header, rows, [notes.get(pair.model) for pair in results.lengths])
 
 
 def _apart(results: Results) -> Lines:

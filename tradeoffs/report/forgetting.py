@@ -5,15 +5,14 @@ from collections.abc import Sequence
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report.formatting import Lines, difference, full_label, heading, quality_of, table
 from tradeoffs.report.rendering import render
-from tradeoffs.report.tables import seeds
+from tradeoffs.report.tables import seeds, tuned_or_tested
 from tradeoffs.results import ranking
 from tradeoffs.results.results import Results
 
 
 def section(results: Results, drawn: Sequence[str]) -> str:
-    return render(
-        "forgetting.md.j2", drawn, seeds=seeds(results), groups=[_group(results, group) for group in results.groups()]
-    )
+    groups = [_group(results, group) for group in tuned_or_tested(results)]
+    return render("forgetting.md.j2", drawn, seeds=seeds(results), groups=groups) if groups else ""
 
 
 def _group(results: Results, group: Pair) -> dict[str, object]:

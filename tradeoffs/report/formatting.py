@@ -52,6 +52,19 @@ def table(
     return lines
 
 
+def with_notes(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    notes: Sequence[str | None],
+    texts: Sequence[str] = (),
+) -> Lines:
+    """A table with what params.yaml notes of what each row is about behind it, where it notes anything."""
+    if not any(notes):
+        return table(header, rows, texts)
+    noted = [[*row, escaped(note or "")] for row, note in zip(rows, notes, strict=True)]
+    return table([*header, "notes"], noted, [*texts, "notes"])
+
+
 def _unbroken(cell: str) -> int:
     """Characters of the longest part of a cell that is not broken at its end: a word, a number, an interval, a name.
 

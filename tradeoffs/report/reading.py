@@ -28,6 +28,7 @@ def section(results: Results, drawn: Sequence[str]) -> str:
         guards=_guards(results),
         limits=[escaped(one) for one in limits.said(limits.flat(results.decide.limits))],
         one_training=seeds(results) == 1,
+        tested=any(ranking.has_test(results, group) for group in results.groups()),
     )
 
 

@@ -67,6 +67,13 @@ def seeds(results: Results) -> int:
     return max(len(results.trainings(variant.cell)) for variant in results.variants)
 
 
+def tuned_or_tested(results: Results) -> list[Pair]:
+    """The groups of which there is something to say about methods: of multiple choice alone, asked of an untouched
+    model, there is not."""
+    tuned = any(method != "base" for method in results.run.methods)
+    return [group for group in results.groups() if tuned or ranking.has_test(results, group)]
+
+
 def matrix(results: Results, group: Pair, formats: list[str], cells: dict[Variant, str]) -> Lines:
     """Methods down, formats across. `why_only_as_trained` says why some methods lack some of them."""
     rows = []

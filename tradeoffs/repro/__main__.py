@@ -5,8 +5,10 @@
     python -m tradeoffs.repro --jobs 1           one step at a time
     python -m tradeoffs.repro --keep-going       what does not depend on a step that failed goes on
     python -m tradeoffs.repro --dry              what would run, and for how long
+    python -m tradeoffs.repro --print-questions  each multiple-choice question and its answer, while it is evaluated
     python -m tradeoffs.repro --ray auto         on the machines of a Ray cluster (docs/cluster.md)
     python -m tradeoffs.repro --exp -S train.lr=0.001,0.002      an experiment for each value, side by side
+    python -m tradeoffs.repro --exp --preset experiments/finance_methods.yaml     one with a preset's values
     python -m tradeoffs.repro --exp              the experiments that `dvc exp run --queue` has queued
 
 The same outputs, the same cache and the same dvc.lock as `dvc repro`, which has nothing to do afterwards. Steps whose
@@ -16,17 +18,20 @@ the workspace as it is; `dvc exp show` has them, and `dvc exp apply` brings one.
 """
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 
 from dvc.exceptions import DvcException
 
 from tradeoffs import params
 from tradeoffs.common import cores
-from tradeoffs.plumbing import cli, clock
+from tradeoffs.formats.names import CUDA
+from tradeoffs.plumbing import asked, cli, clock
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro import pipeline, times
 from tradeoffs.repro.cluster import connected
@@ -48,16 +53,22 @@ def main(
     exp: bool,
     changes: Sequence[str],
     name: str | None,
+    preset: Path | None = None,
+    print_questions: bool = False,
 ) -> None:
     begun = time.monotonic()
     params.load_all()  # what is wrong in it is said as a stage would say it, not as DVC does
-    if wrong := _no_use(targets, dry, ray, exp, changes, name):
+    if wrong := _no_use(targets, dry, ray, exp, bool(changes or preset), name):
         raise UserError(wrong)
+    if print_questions:
+        if ray:
+            raise UserError("--print-questions: steps on other machines write to logs of their own; leave out --ray")
+        os.environ[asked.WANTED] = "1"  # of the steps, too
     try:
         if exp:
             from tradeoffs.repro import together  # with celery and hydra
 
-            failed = together.run(changes, targets, name, _jobs(jobs), keep_going)
+            failed = together.run(changes, preset, targets, name, _jobs(jobs), keep_going)
         else:
             failed = _run(targets, _jobs(jobs), keep_going, dry, ray, begun)
     except KeyboardInterrupt:
@@ -70,12 +81,10 @@ def main(
         sys.exit(FAILED)
 
 
-def _no_use(
-    targets: Sequence[str], dry: bool, ray: str | None, exp: bool, changes: Sequence[str], name: str | None
-) -> str:
+def _no_use(targets: Sequence[str], dry: bool, ray: str | None, exp: bool, changed: bool, name: str | None) -> str:
     """What is wrong with options that do not go together; "" where they do."""
-    if not exp and (changes or name):
-        return "-S and --name are of experiments: add --exp"
+    if not exp and (changed or name):
+        return "-S, --preset and --name are of experiments: add --exp"
     if exp and dry:
         return (
             "--dry: there is none of experiments. To know what one value costs, commit params.yaml, write the value "
@@ -85,8 +94,10 @@ def _no_use(
         return "--ray: expected the address of a Ray cluster, auto or HOST:PORT, got nothing"
     if exp and ray:
         return "--ray: experiments run on this machine alone; leave out --exp, or --ray"
-    if exp and not changes and (targets or name):
-        return "--exp without -S runs what is queued as it was queued: leave out TARGET and --name, or add -S"
+    if exp and not changed and (targets or name):
+        return (
+            "--exp without -S or --preset runs what is queued as it was queued: leave out TARGET and --name, or add one"
+        )
     return ""
 
 
@@ -106,6 +117,8 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, ray: st
         if not planned:
             print(f"Nothing to run: all {len(every)} steps are up to date.")
             return False
+        if not ray:
+            _require_devices(planned)
         memory = times.Memory()
         slots, count = Slots(jobs, gpus()), cores.usable()
         here = Here(steps, slots, (lambda name: not steps.stays(name)) if ray else None)
@@ -113,9 +126,9 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, ray: st
         cluster = held.enter_context(connected(ray, steps, here)) if ray and not dry else None
         if cluster:
             places, slots, count = cluster.places, cluster.slots, cluster.cores
-        asked = {name: Needs.of(name, steps.meta(name), 0.0) for name in every}
-        share = shares({name: asked[name] for name in planned}, slots)
-        expected = times.estimate(planned, every, share, any(needs.exclusive for needs in asked.values()))
+        wanted = {name: Needs.of(name, steps.meta(name), 0.0) for name in every}
+        share = shares({name: wanted[name] for name in planned}, slots)
+        expected = times.estimate(planned, every, share, any(needs.exclusive for needs in wanted.values()))
         print("\n".join([*times.announcement(expected), ""]), flush=True)
         if dry:
             print("\n".join(planned))
@@ -140,6 +153,16 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, ray: st
     return bool(run.failed)
 
 
+def _require_devices(planned: Sequence[str]) -> None:
+    """Raises UserError if costs are to be measured on a GPU and there is none: the last step would be the first to say
+    so."""
+    if "measure" in planned and CUDA in params.load_all().run.devices and not gpus():
+        raise UserError(
+            f"run.devices: {CUDA}: this machine has no GPU that may be used (CUDA_VISIBLE_DEVICES); take it out, or "
+            "run where there is one"
+        )
+
+
 def _needs(steps: pipeline.Pipeline, memory: times.Memory, name: str) -> Needs:
     return Needs.of(name, steps.meta(name), memory.of(name))
 
@@ -149,11 +172,17 @@ if __name__ == "__main__":
     options.add_argument("targets", nargs="*", metavar="TARGET", help="a stage or a step of dvc.yaml; all by default")
     options.add_argument("--jobs", default="auto", metavar="N", help="most steps side by side; auto: one for each core")
     options.add_argument("--keep-going", action="store_true", help="go on with what does not depend on what failed")
+    options.add_argument(
+        "--print-questions", action="store_true", help="show each multiple-choice question as it is answered"
+    )
     options.add_argument("--ray", metavar="ADDRESS", help="of a Ray cluster, as ray.init has it: auto, or HOST:PORT")
     options.add_argument("--dry", action="store_true", help="say what would run, and run nothing")
     options.add_argument("--exp", action="store_true", help="experiments: of each combination of -S, or what is queued")
     change = "KEY=VALUE[,VALUE]"
     options.add_argument("-S", dest="changes", action="append", default=[], metavar=change, help="as of dvc exp run")
+    options.add_argument(
+        "--preset", type=Path, metavar="FILE", help="values for all of them, below -S (tradeoffs.preset)"
+    )
     options.add_argument(
         "--name", metavar="NAME", help="NAME-1, NAME-2, ..., or NAME of a single one; by default DVC's own"
     )

@@ -73,8 +73,11 @@ def project() -> Iterator[int]:
         yield held
 
 
-def queue(changes: Sequence[str], targets: Sequence[str], name: str | None) -> dict[str, str]:
-    """Queues an experiment for each combination of `changes`, as `dvc exp run --queue -S` has them.
+def queue(
+    changes: Sequence[str], targets: Sequence[str], name: str | None, below: Sequence[str] = ()
+) -> dict[str, str]:
+    """Queues an experiment for each combination of `changes`, as `dvc exp run --queue -S` has them, over those of a
+    preset, which all have.
 
     Returns what is to be said of each (its name and its combination) by its revision. Raises UserError if there is
     something wrong with one of them; then none is queued, and none stays so when it is told to stop.
@@ -83,7 +86,7 @@ def queue(changes: Sequence[str], targets: Sequence[str], name: str | None) -> d
     with Repo() as repo:
         waiting = repo.experiments.celery_queue
         try:
-            combinations = get_hydra_sweeps(to_path_overrides(changes))
+            combinations = get_hydra_sweeps(to_path_overrides([*below, *changes]))
             for one in combinations:
                 _check(one)
             for number, one in enumerate(combinations, start=1):
@@ -93,7 +96,7 @@ def queue(changes: Sequence[str], targets: Sequence[str], name: str | None) -> d
                     if new := [path for path in one if path in repo.scm.untracked_files()]:
                         repo.scm.add(new)  # or DVC would lose it
                     entry = repo.experiments.queue_one(waiting, targets=list(targets), params=one, name=label)
-                    found[entry.stash_rev] = f"{entry.name}: {_said(one)}"
+                    found[entry.stash_rev] = f"{entry.name}: {_said(one, below)}"
         except BaseException as error:
             # Of those that a worker has taken by now it has the only say.
             remove_tasks(waiting, [entry for entry in waiting.iter_queued() if entry.stash_rev in found])
@@ -125,9 +128,9 @@ def _check(changes: Mapping[str, list[str]]) -> None:
                 params.load_all(copy, f"{params.PATH} of {_said(changes)}")
 
 
-def _said(changes: Mapping[str, list[str]]) -> str:
-    values = [f"{path}:{value}" for path, some in changes.items() for value in some]
-    return " ".join(values).replace(f"{params.PATH}:", "")
+def _said(changes: Mapping[str, list[str]], below: Sequence[str] = ()) -> str:
+    values = [f"{path}:{value}" for path, some in changes.items() for value in some if value not in below]
+    return (" ".join(values) or "the preset").replace(f"{params.PATH}:", "")
 
 
 def taken(revs: Collection[str] | None, most: int) -> list["Experiment"]:

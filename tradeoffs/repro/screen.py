@@ -13,6 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from tradeoffs.common.texts import harmless
+from tradeoffs.plumbing import asked
+from tradeoffs.repro.following import Followed
 from tradeoffs.repro.pipeline import Begun
 from tradeoffs.repro.times import spoken
 
@@ -29,7 +31,8 @@ class Screen:
     `share` is the part of its own time that a step adds to it, less than 1 where others run beside it.
 
     A step that runs alone writes to the terminal itself. What runs beside others writes to its log: on a terminal a
-    table shows the last line of each, elsewhere nothing more is said than that it begins.
+    table shows the last line of each, elsewhere nothing more is said than that it begins. Where questions are wanted
+    (plumbing/asked.py), those in the logs are said too, as they come.
     """
 
     def __init__(self, planned: Sequence[str], expected: Mapping[str, float], share: Mapping[str, float]) -> None:
@@ -40,6 +43,8 @@ class Screen:
         self._running: dict[str, tuple[Path, float]] = {}
         self._console = Console(highlight=False, markup=False, soft_wrap=True)
         self._live: Live | None = None
+        self._follows = asked.wanted()
+        self._followed: dict[str, Followed] = {}
 
     def starts(self, name: str, commands: Sequence[str], log: Path | None, place: str = "") -> None:
         left = self._left()
@@ -48,6 +53,8 @@ class Screen:
             return
         self._say(f"{self._numbered()} {name}{f', on {place}' if place else ''}{left}")
         self._running[name] = (log, time.monotonic())
+        if self._follows:
+            self._followed[name] = Followed(log)
         self._show()
 
     def not_run(self, name: str, found: Begun) -> None:
@@ -82,6 +89,8 @@ class Screen:
         self._say(line)
 
     def refresh(self) -> None:
+        for followed in self._followed.values():
+            self._say(*followed.lines())
         if self._live:
             self._live.refresh()
 
@@ -112,6 +121,8 @@ class Screen:
         if name not in self._running:
             return None
         log, _ = self._running.pop(name)
+        if followed := self._followed.pop(name, None):
+            self._say(*followed.lines())
         if not self._running:
             self._hide()
         return log

@@ -13,10 +13,12 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from dvc.exceptions import DvcException
 from dvc.lock import LockError
 
+from tradeoffs import preset as presets
 from tradeoffs.plumbing import clock
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro import experiments, stops, times
@@ -202,8 +204,16 @@ class Together:
         self.back.append(one.name)
 
 
-def run(changes: Sequence[str], targets: Sequence[str], name: str | None, jobs: int, keep_going: bool) -> bool:
-    """Runs an experiment for each combination of `changes`, or without any those that are queued; whether one failed.
+def run(
+    changes: Sequence[str],
+    preset: Path | None,
+    targets: Sequence[str],
+    name: str | None,
+    jobs: int,
+    keep_going: bool,
+) -> bool:
+    """Runs an experiment for each combination of `changes` over a preset, or without either those that are queued;
+    whether one failed.
 
     Raises UserError where something is wrong with one of the combinations; then none is run.
     """
@@ -211,7 +221,8 @@ def run(changes: Sequence[str], targets: Sequence[str], name: str | None, jobs: 
     failed, own_seconds = False, 0.0
     complete: dict[str, bool] = {}
     with experiments.project() as held, stops.interrupting():
-        revs = experiments.queue(changes, targets, name) if changes else None
+        below = presets.overrides(presets.read(preset)) if preset else []
+        revs = experiments.queue(changes, targets, name, below) if changes or below else None
         if revs:
             print("\n".join([*revs.values(), ""]), flush=True)
         found = experiments.taken(revs, MOST)

@@ -11,12 +11,18 @@ from tradeoffs.results.results import Results
 def headline(results: Results, pair: Pair) -> str:
     """The metric that decides in a pair: that of params.yaml, if it was measured.
 
-    Else (`auto`) the F1 of answers, or the loss where nothing is answered (text).
+    Else (`auto`) the F1 of answers, or the loss where nothing is answered (text), or multiple choice where that is all
+    that is asked.
     """
     first, asked = results.of(pair)[0], results.decide.metric
     if asked != "auto" and results.has(first, asked):
         return asked
-    return "test_f1" if results.has(first, "test_f1") else "test_loss"
+    return next((name for name in ("test_f1", "test_loss") if results.has(first, name)), "mmlu_accuracy")
+
+
+def has_test(results: Results, pair: Pair) -> bool:
+    """Whether a pair has test items; multiple choice is all there is of a data set of kind `questions`."""
+    return results.has(results.of(pair)[0], "test_loss")
 
 
 def ranked(results: Results, pair: Pair) -> list[Variant]:

@@ -85,6 +85,8 @@ def throughput(results: Results) -> Figure | None:
         for variant, colour in zip(results.of(group, best), colours, strict=False):
             found = {size: costs.interval(results, variant, key) for size, key in keys.items()}
             speeds = {size: bounds for size, bounds in found.items() if bounds}
+            if not speeds:  # it does not run on the device that is decided for
+                continue
             style: dict[str, Any] = {"marker": marker_of(results, variant.format), "color": colour, "capsize": 2}
             bars = np.hstack([error_bar(bounds) for bounds in speeds.values()])
             values = [bounds.value for bounds in speeds.values()]
@@ -99,9 +101,11 @@ def throughput(results: Results) -> Figure | None:
     return figure
 
 
-def lengths(results: Results) -> Figure:
-    """Tokens per training example, by tokenizer: one panel per data set."""
-    datasets = results.run.datasets
+def lengths(results: Results) -> Figure | None:
+    """Tokens per training example, by tokenizer: one panel per data set that has any."""
+    datasets = [name for name in results.run.datasets if "train" in results.lengths[Pair(results.run.models[0], name)]]
+    if not datasets:
+        return None
     figure = new_figure(7, 2.6 * len(datasets))
     for axes, dataset in zip(figure.subplots(len(datasets), 1, squeeze=False)[:, 0], datasets, strict=True):
         for index, model in enumerate(results.run.models):
@@ -134,3 +138,11 @@ def _draw_curves(axes: Axes, results: Results, group: Pair, key: str, name: str)
         if points:
             points = list(zip(*points, strict=True))
             axes.plot(*points, color=colour_of(results, method), label=method, linewidth=width)
+        held_out = {point["step"]: point[f"valid_{name}"] for point in curve if f"valid_{name}" in point}
+        if held_out:
+            axes.plot(
+                *zip(*held_out.items(), strict=True), color=colour_of(results, method), linewidth=1.2, linestyle="--"
+            )
+            kept = results.training[group.cell(method)][f"{key.removesuffix('curve')}kept_step"]
+            if kept in held_out:
+                axes.plot(kept, held_out[kept], "o", color=colour_of(results, method), markersize=9, fillstyle="none")

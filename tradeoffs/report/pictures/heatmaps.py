@@ -20,9 +20,9 @@ ByCell = dict[str, dict[str, Variant]]  # a variant by data set and model
 
 def bits_per_byte(results: Results) -> Figure | None:
     """Models down, data sets across: the untouched base where there is one, and the best method of each cell."""
-    if not grid.is_one(results):
+    models, datasets = results.run.models, grid.with_bits(results)
+    if not grid.is_one(results) or not datasets:
         return None
-    models, datasets = results.run.models, results.run.datasets
     best: ByCell = {d: {v.model: v for v in grid.best_of_models(results, d, grid.BITS)} for d in datasets}
     base: ByCell = {d: {m: v for m in models if (v := results.untouched(Pair(m, d)))} for d in datasets}
     shown = {"untouched base": base} if "base" in results.run.methods else {}
@@ -48,7 +48,7 @@ def bits_per_byte(results: Results) -> Figure | None:
 
 def _bits(axes: Axes, results: Results, by: ByCell, norm: LogNorm, with_method: bool) -> AxesImage:
     """A cell per model and data set with its number of bits, and with the name of its method where that differs."""
-    models, datasets = results.run.models, results.run.datasets
+    models, datasets = results.run.models, list(by)
     values = np.array([[results.interval(by[d][m], grid.BITS).value for d in datasets] for m in models])
     image = axes.imshow(values, norm=norm, cmap="cividis_r", aspect="auto")
     for (row, column), value in np.ndenumerate(values):
@@ -61,7 +61,7 @@ def _bits(axes: Axes, results: Results, by: ByCell, norm: LogNorm, with_method: 
 
 def _frame_best(axes: Axes, results: Results) -> None:
     """The best model of each data set in a frame, those that are good enough in a dashed one."""
-    for column, dataset in enumerate(results.run.datasets):
+    for column, dataset in enumerate(grid.with_bits(results)):
         for variant in (good := grid.good_models(results, dataset, grid.BITS)):
             place, style = results.run.models.index(variant.model), "-" if variant is good[0] else "--"
             frame = Rectangle((column - 0.46, place - 0.46), 0.92, 0.92, fill=False, linewidth=2, linestyle=style)

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import TRAINED, Pair, Variant
+from tradeoffs.report.formatting import full_label
 from tradeoffs.report.pictures.labels import Label, Point, label_last
 from tradeoffs.report.pictures.style import (
     DIRECTION,
@@ -59,9 +60,9 @@ def forgetting(results: Results) -> Figure | None:
             style: dict[str, Any] = {"color": colour_of(results, variant.method), "capsize": 2, "markersize": 5}
             axes.errorbar(x, y, yerr=error_bar(quality), xerr=error_bar(change) if change else None, fmt="o", **style)
         axes.axvline(0, color="#333333", linewidth=0.8)
-        metric, label = metrics.metric(name)[1], results.label(group.dataset, name)
+        metric, label = metrics.metric(name)[1], full_label(results, group.dataset, name)
         axes.set(xlabel="change of the loss on general text (nats per token, lower is better)")
-        axes.set(ylabel=f"test {label} ({DIRECTION[metric.better]})", title=title_of("Forgetting", group))
+        axes.set(ylabel=f"{label} ({DIRECTION[metric.better]})", title=title_of("Forgetting", group))
         axes.margins(0.12)
         names: list[Label] = [(*points[v], v.method, colour_of(results, v.method)) for v in points]
         labels.append((axes, names, [*points.values()]))
@@ -78,8 +79,8 @@ def _scatter(results: Results, cost: str, label: str, cheaper: str) -> Figure:
     fronts = [one.pareto[cost] for one in decisions]
     for group, one, front, (whole, near) in zip(groups, decisions, fronts, grid, strict=True):
         name = ranking.headline(results, group)
-        label_of_metric, better = results.label(group.dataset, name), metrics.metric(name)[1].better
-        found = {v: results.interval(v, name) for v in results.of(group)}
+        label_of_metric, better = full_label(results, group.dataset, name), metrics.metric(name)[1].better
+        found = {v: results.interval(v, name) for v in results.of(group) if cost in results.cost[v]}
         costs = {v: results.cost[v][cost] for v in found}
         points = {v: (x, found[v].value) for v, x in _apart(costs, front).items()}
         limits, close = _close_up(points, found, costs, _corner(one, costs, cheaper))
@@ -90,7 +91,7 @@ def _scatter(results: Results, cost: str, label: str, cheaper: str) -> Figure:
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter(lambda value, _: number(value))
             axes.xaxis.set_minor_formatter(lambda value, _: number(value) if leading_digit(value) in (2, 5) else "")
-            axes.set(xlabel=label, ylabel=f"test {label_of_metric} ({DIRECTION[better]})")
+            axes.set(xlabel=label, ylabel=f"{label_of_metric} ({DIRECTION[better]})")
             axes.margins(0.08)
         whole.set_title(title_of("Quality against " + ("size" if cost == "size_mb" else "speed"), group))
         whole.set_xlabel(f"{label}\n{_named(front, recommended=cost == results.decide.cost)}")
@@ -158,7 +159,7 @@ def _draw_front(axes: Axes, front: list[Point]) -> None:
 
 def _corner(found: Decision, costs: dict[Variant, float], cheaper: str) -> list[Variant]:
     """Of the best found and all that are good enough those that cost at most twice what the cheapest of them costs."""
-    good = found.standing.eligible or [found.shown]
+    good = [v for v in found.standing.eligible or [found.shown] if v in costs] or [*costs]
     lowest, highest = min(costs[v] for v in good), max(costs[v] for v in good)
     return [v for v in good if (costs[v] <= 2 * lowest if cheaper == "lower" else costs[v] >= highest / 2)]
 
