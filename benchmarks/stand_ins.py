@@ -30,7 +30,7 @@ LOADER, DUMPER = getattr(yaml, "CSafeLoader", yaml.SafeLoader), getattr(yaml, "C
 
 def make(folder: Path, **run: list[str]) -> None:
     """Fills `folder` with a project of which nothing has run; `run` replaces lists of the run list."""
-    for name in ("stages", "tradeoffs", "data/raw", "models/raw", "examples/tasks"):
+    for name in ("stages", "tradeoffs", "data/raw", "models/raw", "examples/tasks", "rewards"):
         shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     (folder / "data/tasks").mkdir()
     shutil.copy(REPO / "data/tasks/.gitkeep", folder / "data/tasks")

@@ -66,8 +66,9 @@ def main() -> None:
     summary, ladder, answers = tables.summary(results), tables.ladder(results), tables.prompts(results)
     with files.new_folder("plots") as folder:
         tables.write_csv(folder / "training.csv", tables.curves(results, "curve"))
-        if preferences := tables.curves(results, "preference_curve"):
-            tables.write_csv(folder / "preference.csv", preferences)
+        for stage in ("preference", "reward"):
+            if curves := tables.curves(results, f"{stage}_curve"):
+                tables.write_csv(folder / f"{stage}.csv", curves)
         if seeds := tables.seeds(results):
             tables.write_csv(folder / "seeds.csv", seeds)
         tables.write_csv(folder / "subjects.csv", tables.subjects(results))

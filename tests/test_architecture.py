@@ -18,7 +18,10 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("the error type, which everything raises", ("plumbing/errors",)),
     ("names, paths, files and batches, of every stage; facts of PEFT and TRL, read from them", ("common", "methods")),
     ("arguments, the clock, the terminal, who is told of a training: no output depends on it", ("plumbing",)),
-    ("the names of formats, and what stands where there is none; what each metric is", ("formats", "metrics")),
+    (
+        "names of formats, what stands where there is none; each metric; what answers earn",
+        ("formats", "metrics", "rewards"),
+    ),
     ("params.yaml, checked by those facts", ("params",)),
     ("subjects that several stages share", ("sources", "models", "evaluate")),
     ("runtimes, which answer what an evaluation asks", ("transformers_runtime", "llama_cpp")),
@@ -71,6 +74,7 @@ STAGES_OF = {
     "harness": {"tasks", "tasks_gpu", "tasks_cpu"},
     "measure": {"measure"},
     "metrics": {"copying", "score", "aggregate", "tasks", "tasks_gpu", "tasks_cpu"},
+    "rewards": {"finetune"},
     "results": {"aggregate"},
     "report": {"aggregate"},
     "artifacts": {"publish"},
@@ -90,6 +94,7 @@ FACTS = {
         "tradeoffs/methods/peft_facts.py",
         "tradeoffs/methods/trl_stages.py",
         "tradeoffs/metrics/__init__.py",
+        "tradeoffs/rewards/names.py",
     },
 }
 FUNCTION, FILE, SCRIPT = 60, 350, 120  # lines at most: of a function, of a file, of a stage

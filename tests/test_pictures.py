@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 
 from stages import score
 from tradeoffs.common.cells import Pair, Variant
-from tradeoffs.report.pictures import heatmaps, labels, methods, scatter
-from tradeoffs.results import decision, ranking
+from tradeoffs.methods import trl_stages
+from tradeoffs.report.pictures import curves, heatmaps, labels, methods, scatter
+from tradeoffs.results import decision, ranking, tables
 from tradeoffs.results.intervals import Interval
 
 
@@ -145,3 +146,19 @@ def test_multiple_choice_shows_what_the_tables_do(results):
     best = ranking.best_shipped(results, PAIR)
     formats = [f"{v.method} {v.format}" for v in results.of(PAIR, best) if v.format != "trained"]
     assert names == [*(f"{method} trained" for method in ("base", "full", "lora")), *formats]
+
+
+def test_what_answers_earned_is_a_line_of_each_method_that_learned_by_it(results, monkeypatch):
+    assert curves.reward_curves(results) is None
+    points = [{"step": step, "reward": step / 10, "answer_tokens": 9.0, "loss": 0.0, "lr": 1e-3} for step in (2, 4)]
+    row = results.training[PAIR.cell("lora")]
+    monkeypatch.setitem(results.training, PAIR.cell("lora"), row | {"reward_curve": points})
+    reward, divergence, tokens = curves.reward_curves(results).axes
+    assert [line.get_xydata().tolist() for line in reward.lines] == [[[2, 0.2], [4, 0.4]]]
+    assert not divergence.lines, "without a reference nothing diverges from it"
+    assert [line.get_ydata().tolist() for line in tokens.lines] == [[9, 9]]
+
+
+@pytest.mark.parametrize("name", trl_stages.STAGES)
+def test_what_a_stage_measures_is_in_the_table_of_its_curve(name):
+    assert set(trl_stages.STAGES[name].measures) <= set(tables.POINT)

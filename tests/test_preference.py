@@ -24,7 +24,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Cell
-from tradeoffs.finetune import adapters, batches, pair_trainer, preference, training_state
+from tradeoffs.finetune import adapters, batches, pair_trainer, preference, training_state, trl_trainer
 from tradeoffs.finetune.job import Job, Loaded
 from tradeoffs.finetune.trainer import StepTrainer
 from tradeoffs.methods import trl_stages
@@ -248,7 +248,7 @@ def test_a_step_in_parts_is_the_step_in_one(work):
 
 @pytest.mark.parametrize(("batch", "fitting", "expected"), [(16, 5, 4), (16, 99, 16), (7, 3, 1), (6, 0, 1)])
 def test_parts_of_a_batch_are_as_large_as_fits_and_equally_large(batch, fitting, expected):
-    assert preference._at_once(batch, fitting) == expected
+    assert trl_trainer.at_once(batch, fitting) == expected
 
 
 def test_a_loss_that_is_no_number_stops_with_the_step_and_keeps_the_last_state(work, monkeypatch):
@@ -425,7 +425,7 @@ def test_a_method_overrides_single_values_of_the_shared_budget():
 
 def test_the_budget_of_the_stage_stands_over_that_of_the_method():
     method = Method(full=True, train={"lr": 0.5, "steps": 3}, stage="dpo", preference=Preference({}, {"lr": 0.1}))
-    budget = Job(Cell("demo", "demo", "dpo").training(1), method, TINY_TRAIN).preference_budget
+    budget = Job(Cell("demo", "demo", "dpo").training(1), method, TINY_TRAIN).stage_budget
     assert (budget.lr, budget.steps, budget.batch_size) == (0.1, 3, TINY_TRAIN.batch_size)
 
 

@@ -31,7 +31,7 @@ def run(tmp_path_factory):
     for name in ("dvc.yaml", ".dvcignore", "live/.gitignore"):
         (project / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPO / name, project / name)
-    for name in ("data/raw", "models/raw"):
+    for name in ("data/raw", "models/raw", "rewards"):
         (project / name).mkdir(parents=True)
     with FakeHub() as hub, pytest.MonkeyPatch.context() as patch:
         patch.chdir(project)

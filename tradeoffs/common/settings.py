@@ -22,7 +22,7 @@ from tradeoffs.common import cells
 from tradeoffs.common.cells import Cell
 
 if TYPE_CHECKING:
-    from tradeoffs.params import Method, Params, Tokenize, Train
+    from tradeoffs.params import Method, Params, Reward, Tokenize, Train
 
 Layer = tuple[str, Mapping[str, Any]]  # where in params.yaml, and what it says
 DIGITS = 12  # of a learning rate: 0.005 times 0.4 is 0.002
@@ -74,7 +74,19 @@ def of_method(cfg: "Params", cell: Cell) -> "Method":
     if block.preference:
         further = over(budget(cfg, cell), block.preference.train or {})
         found = replace(found, preference=replace(block.preference, train=values_of(further)))
+    if block.reward:
+        found = replace(found, reward=_reward(cfg, cell, block.reward))
     return found
+
+
+def _reward(cfg: "Params", cell: Cell, block: "Reward") -> "Reward":
+    """With all that decides what an answer earns: the data set's pattern of answers, and the texts of the files."""
+    further = over(budget(cfg, cell), block.train or {})
+    pattern = getattr(cfg.datasets.get(cell.dataset), "answer_pattern", None)
+    files = [Path(name) for name in block.functions if name.startswith("rewards/")]
+    # One that is not there, or no text, is among the problems of params.yaml; so is one elsewhere.
+    code = {str(path): path.read_text(encoding="utf-8", errors="replace") for path in files if path.is_file()}
+    return replace(block, train=values_of(further), answer_pattern=pattern, code=code or None)
 
 
 def tokenize(cfg: "Params", model: str) -> "Tokenize":

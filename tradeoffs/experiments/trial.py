@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tradeoffs import metrics
+from tradeoffs.methods.trl_stages import STAGES
 from tradeoffs.metrics.answers import f1
 
 TESTED = {"test_loss": "test loss", "test_bits_per_byte": "test bits per byte", "test_f1": "test F1"}
@@ -78,7 +79,7 @@ class Trial:
 
     @property
     def examples(self) -> int:
-        """Optimiser steps times batch size, those of a preference stage included."""
+        """Optimiser steps times batch size, those of a further stage included."""
         found: int = self.setting["train.steps"] * self.setting["train.batch_size"]
         if self.setting.get("stage"):
             steps, size = (self._of_stage(key) for key in ("steps", "batch_size"))
@@ -86,8 +87,8 @@ class Trial:
         return found
 
     def _of_stage(self, key: str) -> int:
-        own = f"preference.train.{key}"
-        return int(self.setting[own if own in self.setting else f"train.{key}"])
+        own = (f"{stage.block}.train.{key}" for stage in STAGES.values())
+        return int(next((self.setting[name] for name in own if name in self.setting), self.setting[f"train.{key}"]))
 
     def same_training(self) -> str:
         """Equal for two trials that trained the same thing on the same data."""

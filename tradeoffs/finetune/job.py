@@ -35,9 +35,9 @@ class Job:
         return settings.over(self.shared, self.method.train or {})
 
     @property
-    def preference_budget(self) -> Train:
-        """Of what follows it: the same with the values of `preference.train` on top."""
-        return settings.over(self.budget, (self.method.preference and self.method.preference.train) or {})
+    def stage_budget(self) -> Train:
+        """Of what follows it: the same with the stage's own values (`preference.train`, `reward.train`) on top."""
+        return settings.over(self.budget, (self.method.further and self.method.further.train) or {})
 
     def on(self, rows: int) -> Self:
         """The same job, its steps those that its epochs come to with so many training examples."""

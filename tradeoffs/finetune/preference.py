@@ -6,29 +6,24 @@ Its log-probabilities are computed once, before the first step, and kept: so the
 second adapter in memory, and adapters of any PEFT type, quantised bases and full weights all go the same way.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils.memory import should_reduce_batch_size
 from datasets import Dataset
-from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from tradeoffs.common import files, settings
 from tradeoffs.common.batching import length_batches
-from tradeoffs.finetune import adapters, batches, pair_trainer, preparing
+from tradeoffs.finetune import batches, pair_trainer, preparing, trl_trainer
 from tradeoffs.finetune.job import Job, Loaded
-from tradeoffs.finetune.pair_trainer import REFERENCE, PairProgress
-from tradeoffs.finetune.progress import Told, matrix_peak
+from tradeoffs.finetune.pair_trainer import REFERENCE
 from tradeoffs.finetune.training_state import SavedState, saving
-from tradeoffs.finetune.validation import Validation
-from tradeoffs.params import Train
+from tradeoffs.finetune.trl_trainer import StageProgress
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.plumbing.live import NOBODY, Watch
 
@@ -50,15 +45,16 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
     the configuration, when memory does not suffice, and when the loss is no longer a number.
     """
     train, valid, test = _read_pairs(job)
-    budget = settings.lasting(job.preference_budget, len(train))
+    budget = settings.lasting(job.stage_budget, len(train))
     arguments = preparing.arguments(job, budget, loaded.dtype, scratch)
     batch_tokens = loaded.batch_tokens if budget.batch_tokens == "auto" else budget.batch_tokens
     longest = max(_length(pair) for pair in (*train, *valid, *test))
-    at_once = _at_once(arguments.per_device_train_batch_size, batch_tokens // longest)
+    at_once = trl_trainer.at_once(arguments.per_device_train_batch_size, batch_tokens // longest)
     order = batches.schedule([_length(pair) for pair in train], budget.batch_size, budget.steps, job.training.seed)
     train = train[: max(order) + 1]  # a budget of less than one pass takes the first ones only
 
-    with _without_trainers(loaded.model), _out_of_memory_said(job, at_once, longest):
+    what = f"{at_once} pairs of up to {longest} tokens at a time"
+    with trl_trainer.without_trainers(loaded.model), trl_trainer.out_of_memory_said(job, what):
         pad_id = files.read_json(job.cell.tokens / "info.json")["pad_id"]
         trainer = pair_trainer.make(job, loaded.model, arguments, at_once, pad_id)
         known = _reference(trainer, [*train, *valid, *test], batch_tokens, scratch / "reference.safetensors")
@@ -75,7 +71,8 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
         trainer.train_dataset = dataset.select(order[saved.first_step * budget.batch_size :])
         parts = length_batches([_length(pair) for pair in valid], batch_tokens)
         measure = partial(trainer.loss_on, rows[len(train) :], parts)
-        progress, validation = _follow(trainer, job, budget, loaded, saved, earlier, watch, measure)
+        progress = StageProgress(trainer, budget, loaded, loaded.work, earlier)
+        validation = trl_trainer.follow(trainer, job, budget, progress, saved, watch, measure)
         trainer.train()
         kept = validation.keep()
         gained = _log_probabilities(trainer, [*valid, *test], batch_tokens) - known[len(train) :]
@@ -99,33 +96,9 @@ def _read_pairs(job: Job) -> list[list[Pair]]:
     if not all(splits):
         raise UserError(
             f"{path}: has no pairs; stage {job.method.stage} learns from a data set of kind "
-            f"{pair_trainer.stage_of(job).kind}"
+            f"{trl_trainer.stage_of(job).kind}"
         )
     return splits
-
-
-def _follow(
-    trainer: Any,
-    job: Job,
-    budget: Train,
-    loaded: Loaded,
-    saved: SavedState,
-    earlier: dict[str, Any],
-    watch: Watch,
-    measure: Callable[[], dict[str, float]],
-) -> tuple[PairProgress, Validation]:
-    """What shows the steps, what judges them, and what keeps them, is called at each."""
-    peak = matrix_peak(trainer.args.device, loaded.dtype)
-    progress = PairProgress(trainer, budget.steps, budget.log_every, loaded.work, peak, earlier)
-    saved.bind(trainer, progress)
-    if job.method.peft == "ADALORA":
-        # Its ranks are settled: beyond the last of its own steps the schedule only keeps them as they are.
-        settled = loaded.model.active_peft_config.total_step
-        trainer.add_callback(adapters.AdaLoraSchedule(settled + saved.first_step))
-    validation = Validation(f"{job.training}, {job.method.stage}", progress, budget, saved.folder, measure)
-    for callback in (progress, validation, Told(progress, watch, part="preference"), saved):
-        trainer.add_callback(callback)
-    return progress, validation
 
 
 def _reference(trainer: Any, pairs: Sequence[Pair], batch_tokens: int, path: Path) -> Tensor:
@@ -154,49 +127,6 @@ def _log_probabilities(trainer: Any, pairs: Sequence[Pair], batch_tokens: int) -
         found = found.to(args.device)
         torch.distributed.all_reduce(found)
     return found.cpu()
-
-
-@contextmanager
-def _without_trainers(model: Any) -> Iterator[None]:
-    """Within the block the model's forward is its own, and after it what it was before: trainers hang theirs on it.
-
-    So is its padding token, which TRL writes into configurations that full weights are saved with.
-    """
-    modules = [model, model.get_base_model()] if isinstance(model, PeftModel) else [model]
-    names = ("forward", "_original_forward", "_is_accelerate_prepared")  # the last: or the next trainer does nothing
-    before = [{name: module.__dict__.pop(name) for name in names if name in module.__dict__} for module in modules]
-    for module, found in zip(modules, before, strict=True):
-        if forward := found.get("_original_forward", found.get("forward")):
-            module.forward = forward
-    configurations = [model.config.get_text_config(), model.generation_config]
-    padding = [configuration.pad_token_id for configuration in configurations]
-    try:
-        yield
-    finally:
-        for module, found in zip(modules, before, strict=True):
-            for name in names:
-                module.__dict__.pop(name, None)
-            module.__dict__.update(found)
-        for configuration, pad in zip(configurations, padding, strict=True):
-            configuration.pad_token_id = pad
-
-
-@contextmanager
-def _out_of_memory_said(job: Job, at_once: int, longest: int) -> Iterator[None]:
-    try:
-        yield
-    except RuntimeError as error:
-        if not should_reduce_batch_size(error):
-            raise
-        raise UserError(
-            f"params.yaml: methods.{job.name}.preference.train: out of memory with {at_once} pairs of up to {longest} "
-            "tokens at a time; lower batch_tokens, or set gradient_checkpointing"
-        ) from error
-
-
-def _at_once(batch_size: int, fitting: int) -> int:
-    """The most pairs, of those that fit, into which a device's part of the batch can be cut evenly."""
-    return max(size for size in range(1, batch_size + 1) if batch_size % size == 0 and size <= max(1, fitting))
 
 
 def _length(pair: Pair) -> int:

@@ -12,7 +12,7 @@ from transformers.utils import is_flash_attn_2_available
 
 from tradeoffs.common import files, unfinished
 from tradeoffs.common.memory import peak_memory_mb
-from tradeoffs.finetune import adapters, batches, pair_trainer, preference, preparing, processes, weights
+from tradeoffs.finetune import adapters, batches, pair_trainer, preference, preparing, processes, reward, weights
 from tradeoffs.finetune.batches import Example
 from tradeoffs.finetune.job import Job, Loaded
 from tradeoffs.finetune.progress import Progress, Told, matrix_peak
@@ -27,6 +27,9 @@ from tradeoffs.plumbing import clock
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.plumbing.live import NOBODY, Watch
 
+# What may follow supervised tuning (`stage`), and what of it is tried before.
+FURTHER = {"dpo": preference.tune, "grpo": reward.tune}
+REHEARSALS = {"dpo": pair_trainer.rehearse, "grpo": reward.rehearse}
 EAGER_LENGTH = 512  # on a CPU plain attention is up to a fifth faster than the fused one; for longer rows it is neither
 
 
@@ -64,7 +67,7 @@ def train(job: Job, folder: Path, watch: Watch = NOBODY) -> dict[str, Any]:
     facts: dict[str, Any] = validation.facts(kept)
     if job.method.stage:
         _make_room(trainer, saved, progress.taken)
-        facts |= preference.tune(job, loaded, scratch / job.method.stage, watch)
+        facts |= FURTHER[job.method.stage](job, loaded, scratch / job.method.stage, watch)
         weights.require_finite(loaded.model)
     if job.method.peft == "ADALORA":
         facts |= adapters.adalora_ranks(loaded.model)
@@ -141,7 +144,7 @@ def _load(job: Job, examples: Sequence[Example]) -> Loaded:
         if config:
             model = adapters.add_adapter(model, config, job.name)
     if method.stage:
-        pair_trainer.rehearse(job, model)
+        REHEARSALS[method.stage](job, model)
     if budget.compile:
         _compile(model)
     trainable = sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -183,7 +186,7 @@ def _auto_batch(model: Any, dtype: torch.dtype) -> int:
 def _workplace(job: Job) -> Path:
     """Where a run that is killed leaves what it has done, by all that decides its result."""
     cell, method, seed = job.cell, job.method, job.training.seed
-    inputs = [cell.base, cell.tokens / "train.parquet", *([cell.tokens / "pairs.parquet"] if method.stage else [])]
+    inputs = [cell.base, cell.tokens / "train.parquet", *([cell.tokens / "pairs.parquet"] if method.preference else [])]
     if job.budget.valid_every:  # decides which weights are kept, and when the training ends
         inputs.append(cell.tokens / "valid.parquet")
     where = torch.cuda.get_device_name() if device().type == "cuda" else "cpu"

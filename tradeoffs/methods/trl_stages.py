@@ -16,6 +16,17 @@ from tradeoffs.plumbing.errors import near
 _REFERENCE = "the reference is the model after supervised tuning, always, and asked once beforehand"
 _ROWS = "the stage tokenize has made the rows"
 _MODEL = "the model is there already"
+_SAMPLING = "answers are drawn by transformers in the trainer's own process, once for each step"
+_SHOWN = "launch.report_to says who is told of a training"
+_TUNED = "the reference is the model after supervised tuning, always"
+_VLLM = (
+    *("use_vllm", "vllm_mode", "vllm_model_impl", "vllm_enable_sleep_mode", "vllm_structured_outputs_regex"),
+    *("vllm_server_base_url", "vllm_server_host", "vllm_server_port", "vllm_server_timeout", "vllm_group_port"),
+    *("vllm_gpu_memory_utilization", "vllm_max_model_length", "vllm_tensor_parallel_size"),
+    *("vllm_importance_sampling_correction", "vllm_importance_sampling_mode", "vllm_importance_sampling_cap"),
+    *("vllm_importance_sampling_clip_max", "vllm_importance_sampling_clip_min"),
+)
+_ADAPTIVE = ("use_adaptive_entropy", "entropy_coef_min", "entropy_coef_max", "entropy_coef_delta", "entropy_target")
 
 
 @dataclass(frozen=True)
@@ -26,6 +37,7 @@ class Stage:
     config: str
     source: str
     kind: str  # of dataset that it learns from
+    block: str  # of a method, beside `stage`: what it learns by
     decided: dict[str, str]  # fields of `config` that are no choice here, and why
     measures: dict[str, str]  # what a point of the curve holds beside the loss: the trainer's own name of it
 
@@ -36,6 +48,7 @@ STAGES = {
         config="DPOConfig",
         source="dpo_config",
         kind="preference",
+        block="preference",
         decided={
             "learning_rate": "set preference.train.lr",
             **dict.fromkeys(("model_init_kwargs", "trust_remote_code"), _MODEL),
@@ -45,6 +58,37 @@ STAGES = {
             **dict.fromkeys(("sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"), _REFERENCE),
         },
         measures={"reward_accuracy": "rewards/accuracies", "reward_margin": "rewards/margins"},
+    ),
+    "grpo": Stage(
+        trainer="GRPOTrainer",
+        config="GRPOConfig",
+        source="grpo_config",
+        kind="instruction",
+        block="reward",
+        decided={
+            "learning_rate": "set reward.train.lr",
+            "reward_weights": "reward.functions has a weight for each",
+            **dict.fromkeys(("model_init_kwargs", "trust_remote_code", "cast_lm_head_to_fp32"), _MODEL),
+            **dict.fromkeys(("remove_unused_columns", "shuffle_dataset", "pad_to_multiple_of"), _ROWS),
+            "chat_template_kwargs": _ROWS,
+            **dict.fromkeys(("generation_batch_size", "steps_per_generation", "num_generations_eval"), _SAMPLING),
+            **dict.fromkeys(("ds3_gather_for_generation", "generation_kwargs", "cache_implementation"), _SAMPLING),
+            **dict.fromkeys(("use_transformers_continuous_batching", "use_transformers_paged"), _SAMPLING),
+            **dict.fromkeys(("transformers_continuous_batching_config", "max_tool_calling_iterations"), _SAMPLING),
+            **dict.fromkeys(_VLLM, _SAMPLING),
+            **dict.fromkeys(("sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"), _TUNED),
+            **dict.fromkeys(("log_completions", "log_multimodal", "log_unique_prompts"), _SHOWN),
+            **dict.fromkeys(("num_completions_to_print", "log_completions_hub_repo"), _SHOWN),
+            **dict.fromkeys(_ADAPTIVE, "a run that goes on after a kill could not know its state"),
+        },
+        measures={
+            "reward": "reward",
+            "reward_spread": "reward_std",
+            "kl": "kl",
+            "entropy": "entropy",
+            "answer_tokens": "completions/mean_length",
+            "cut_off": "completions/clipped_ratio",
+        },
     ),
 }
 
@@ -68,7 +112,7 @@ def problems(where: str, name: str, config: dict[str, Any]) -> Iterator[str]:
         elif key in fields(stage):
             continue
         elif key in _annotations("transformers", "training_args.py", "TrainingArguments"):
-            yield f"{where}.{key}: is decided by the pipeline; what can be chosen of training is in preference.train"
+            yield f"{where}.{key}: is decided by the pipeline; what can be chosen of training is in {stage.block}.train"
         else:
             yield f"{where}.{key}: {stage.config} of TRL has no such field{near(key, fields(stage))}"
 

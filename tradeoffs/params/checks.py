@@ -19,9 +19,11 @@ from tradeoffs.params.schema import (
     Method,
     Model,
     Params,
+    Reward,
     Run,
 )
 from tradeoffs.plumbing.errors import near
+from tradeoffs.rewards import names as rewards
 
 NAME = re.compile(r"[A-Za-z0-9_]+")
 TASK = re.compile(r"(?=.{1,120}\Z)[A-Za-z0-9_][A-Za-z0-9_.-]*")
@@ -95,7 +97,7 @@ def _evaluate_checks(evaluate: Evaluate, sound: Callable[[str], bool]) -> Iterat
 
 
 def _pair_checks(params: Params, sound: Callable[[str], bool]) -> Iterator[str]:
-    """A method that learns from pairs needs a data set that has them."""
+    """A method with a stage needs a data set that has what it learns from."""
     for name in params.run.methods:
         method = (params.methods or {}).get(name)
         if not method or not method.stage or not sound(f"methods.{name}.stage"):
@@ -288,23 +290,42 @@ def _method_checks(where: str, method: Method) -> Iterator[str]:
 
 
 def _stage_checks(where: str, method: Method) -> Iterator[str]:
-    if method.stage is None:
-        if method.preference:
-            yield f"{where}.preference: means something with `stage` only (e.g. stage: dpo); leave it out"
+    wanted = STAGES[method.stage].block if method.stage else None
+    for name, stage in ((stage.block, name) for name, stage in STAGES.items()):
+        if name != wanted and getattr(method, name):
+            yield f"{where}.{name}: means something with `stage` only (e.g. stage: {stage}); leave it out"
+    if method.stage is None or wanted is None:
         return
     if not method.trains:
         yield f"{where}.stage: {method.stage} goes on with a tuned model; say how it is tuned (peft, or full: true)"
-    if method.preference is None:
-        yield f"{where}.preference: missing; holds config (of TRL's trainer) and train (its own budget)"
+    further = getattr(method, wanted)
+    if further is None:
+        functions = "functions, " if wanted == "reward" else ""
+        yield f"{where}.{wanted}: missing; holds {functions}config (of TRL's trainer) and train (its own budget)"
         return
-    config = method.preference.config
-    wrong = list(trl_stages.problems(f"{where}.preference.config", method.stage, config))
+    where = f"{where}.{wanted}"
+    wrong = list(trl_stages.problems(f"{where}.config", method.stage, further.config))
     kinds = {} if wrong else trl_stages.fields(STAGES[method.stage])
     for key, kind in kinds.items():
-        if key in config:
-            read(kind, config[key], f"{where}.preference.config.{key}", wrong)
+        if key in further.config:
+            read(kind, further.config[key], f"{where}.config.{key}", wrong)
     yield from wrong
-    yield from layers.train_problems(f"{where}.preference.train", method.preference.train)
+    yield from layers.train_problems(f"{where}.train", further.train)
+    if method.reward:
+        yield from _reward_checks(where, method.reward)
+
+
+def _reward_checks(where: str, reward: Reward) -> Iterator[str]:
+    if not reward.functions:
+        yield f"{where}.functions: names no reward; there are {', '.join(rewards.NAMES)}, and files as rewards/own.py"
+    for name in reward.functions:
+        for problem in rewards.problems(name):
+            yield f"{where}.functions.{name}: {problem}"
+    if "max_completion_length" in reward.config and not reward.config["max_completion_length"]:
+        yield f"{where}.config.max_completion_length: must be a number of tokens; an answer has to end somewhere"
+    for key, meant in (("answer_pattern", "the data set's own is used"), ("code", "the files are read by themselves")):
+        if getattr(reward, key) is not None:
+            yield f"{where}.{key}: is filled in by the pipeline ({meant}); leave it out"
 
 
 CHECKS: dict[str, Callable[[str, Any], Iterator[str]]] = {

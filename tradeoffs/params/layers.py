@@ -6,6 +6,7 @@ from typing import Any, get_type_hints
 
 from tradeoffs.common import cells, settings
 from tradeoffs.methods import peft_facts
+from tradeoffs.methods.trl_stages import STAGES
 from tradeoffs.params import peft_values
 from tradeoffs.params.fields import PositiveFloat
 from tradeoffs.params.reading import read, unknown
@@ -105,9 +106,10 @@ def of_cells(params: Params, sound: Callable[[str], bool]) -> Iterator[str]:
             yield from validation_problems(judge, budget)
         if method.trains and budget.epochs is None:
             yield from budget_problems(last, budget, cell.method, method)
-        further = method.preference and (params.methods[cell.method].preference.train or {})  # type: ignore[union-attr]
-        if further:
-            budget, where = settings.over(budget, further), f"methods.{cell.method}.preference.train"
+        further = params.methods[cell.method].further
+        if further and method.stage:
+            where = f"methods.{cell.method}.{STAGES[method.stage].block}.train"
+            budget = settings.over(budget, further.train or {})
             yield from validation_problems(where, budget)
             if budget.epochs is None:
                 yield from budget_problems(where, budget)

@@ -263,6 +263,17 @@ class Preference:
 
 
 @dataclass(frozen=True)
+class Reward:
+    """`functions` and how much each counts. The last two are filled in by the stage `settings` (params/settings.py)."""
+
+    functions: dict[str, PositiveFloat]
+    config: dict[str, Any]
+    train: dict[str, Any] | None = None
+    answer_pattern: str | None = None  # of the data set
+    code: dict[str, str] | None = None  # the texts of the files among the functions
+
+
+@dataclass(frozen=True)
 class Method:
     full: bool | None = None
     peft: str | None = None
@@ -275,6 +286,7 @@ class Method:
     train: dict[str, Any] | None = None
     stage: Literal[tuple(STAGES)] | None = None  # type: ignore[valid-type]
     preference: Preference | None = None
+    reward: Reward | None = None
 
     def __post_init__(self) -> None:
         if self.load == "none":  # the same as no `load`
@@ -283,6 +295,11 @@ class Method:
     @property
     def trains(self) -> bool:
         return self.full is True or self.peft is not None
+
+    @property
+    def further(self) -> Preference | Reward | None:
+        """What the `stage` after supervised tuning goes by."""
+        return getattr(self, STAGES[self.stage].block) if self.stage else None
 
 
 @dataclass(frozen=True)

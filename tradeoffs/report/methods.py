@@ -49,6 +49,8 @@ TRAINING = {
     "preference_pairs": "held-out pairs",
     "reward_accuracy": "reward accuracy",
     "reward_margin": "reward margin",
+    "reward_seconds": "time by reward s",
+    "valid_reward": "validation reward",
 }
 # What answering takes, of COST.
 ANSWERING = (
@@ -58,6 +60,9 @@ ANSWERING = (
 
 # What each was trained with, of the same numbers.
 BUDGET = {"steps": "steps", "epochs": "epochs", "batch_size": "examples a step", "lr": "learning rate"}
+
+# What a part of a training after the first goes by.
+ON = dict(zip(tuning.PARTS, ("", ", on pairs", ", by reward"), strict=True))
 
 # What stands for each seed; values without intervals, which say nothing about seeds.
 OF_A_SEED = ("test_f1", "test_exact_match", "test_loss", "mmlu_accuracy", "general_loss")
@@ -157,7 +162,7 @@ def _validated(results: Results, trained: list[Variant]) -> dict[str, object]:
     for variant in trained:
         for part, found in rules.items():
             if f"{part}train_steps" in results.trained(variant):
-                name = f"`{variant.method}`" + (", on pairs" if part else "")
+                name = f"`{variant.method}`" + ON[part]
                 found.setdefault(tuning.rule(results, variant, part), []).append(name)
     every = [(rule, "; ".join(names)) for found in rules.values() for rule, names in found.items()]
     if not any(rule for rule, _ in every):

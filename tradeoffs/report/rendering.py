@@ -33,6 +33,7 @@ ALT = {
     "memory": "Bars: peak memory of training by method, memory of the model by format.",
     "training_curves": "A line for each method: training loss, up, against the step, across.",
     "preference_curves": "A line for each method: loss, reward accuracy and reward margin against the step.",
+    "reward_curves": "A line for each method: reward, divergence from the reference and length of answers by step.",
     "forgetting": "A point for each method: test quality, up, against the change of loss on general text, across.",
     "lengths": "Histogram for each data set: tokens per training example.",
 }

@@ -22,8 +22,10 @@ from tradeoffs.results.results import Results
 
 # What each rung of the ladder is compared by.
 LADDER = ("test_loss", "test_f1", "mmlu_accuracy")
+BY_REWARD = ("reward", "reward_spread", "kl", "entropy", "answer_tokens", "cut_off")
 MEASURED = ("loss", "token_accuracy", "reward_accuracy", "reward_margin")
-POINT = ("step", *MEASURED, "lr", "grad_norm", *tuning.MEDIANS, *(f"valid_{name}" for name in MEASURED))
+VALID = tuple(f"valid_{name}" for name in (*MEASURED, "reward"))
+POINT = ("step", *MEASURED, *BY_REWARD, "lr", "grad_norm", *tuning.MEDIANS, *VALID)
 # What spreadsheets take for a formula, also behind what they drop before it, and full-width; but for plain numbers. And
 # what begins a cell with a call, a reference or a command to one that parts cells by semicolons or tabs; such a one may
 # begin a row with a line of a text, which is a command far more seldom than it is an item of a list.
@@ -172,7 +174,8 @@ def ladder(results: Results) -> list[dict]:
 
 
 def curves(results: Results, key: str) -> list[dict]:
-    """Every point of the curves `key` (curve, preference_curve), in long form: training, step, what was measured."""
+    """Every point of the curves `key` (curve, preference_curve, reward_curve), in long form: training, step, what was
+    measured."""
     return [
         {"model": v.model, "dataset": v.dataset, "method": v.method, "seed": v.training(results.run.seeds).seed}
         | _present(POINT, point)

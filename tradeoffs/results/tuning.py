@@ -31,9 +31,11 @@ TRAINING = (
     "train_steps",
     "kept_step",
     "valid_seconds",
+    "reward_seconds",
+    "valid_reward",
 )
 HOST_PEAK = "peak_memory_mb"  # of the process
-PARTS = ("", "preference_")  # what the names of a stage after supervised tuning begin with
+PARTS = ("", "preference_", "reward_")  # what the names of a stage after supervised tuning begin with
 # ... of the points of its curve, each as a median: the first steps of a run are slower than all others.
 MEDIANS = {"tokens_per_second": "median_tokens_per_second", "utilisation": "median_utilisation"}
 

@@ -24,6 +24,7 @@ PICTURES: dict[str, Callable[[Results], Figure | None]] = {
     "memory": bars.memory,
     "training_curves": curves.training_curves,
     "preference_curves": curves.preference_curves,
+    "reward_curves": curves.reward_curves,
     "forgetting": scatter.forgetting,
     "lengths": curves.lengths,
 }

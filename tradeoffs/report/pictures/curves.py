@@ -41,16 +41,31 @@ def training_curves(results: Results) -> Figure | None:
 
 def preference_curves(results: Results) -> Figure | None:
     """Learning from pairs: loss, reward accuracy and reward margin by step."""
-    groups = _with_curve(results, "preference_curve")
+    measured = {"loss": "loss", "reward_accuracy": "reward accuracy", "reward_margin": "reward margin (nats)"}
+    return _of_a_stage(results, "preference_curve", measured, "Preferences")
+
+
+def reward_curves(results: Results) -> Figure | None:
+    """Learning by reward: what answers earn, how far they are from the reference and how long they are, by step."""
+    measured = {
+        "reward": "reward",
+        "kl": "KL from the reference (nats per token)",
+        "answer_tokens": "tokens of an answer",
+    }
+    return _of_a_stage(results, "reward_curve", measured, "Reward")
+
+
+def _of_a_stage(results: Results, key: str, measured: dict[str, str], title: str) -> Figure | None:
+    """A panel for each of what the stage after supervised tuning has `measured` (name: label) in its curve `key`."""
+    groups = _with_curve(results, key)
     if not groups:
         return None
-    measured = {"loss": "loss", "reward_accuracy": "reward accuracy", "reward_margin": "reward margin (nats)"}
     figure = new_figure(12, 3.2 * len(groups))
     for group, row in zip(groups, figure.subplots(len(groups), len(measured), squeeze=False), strict=True):
         for axes, (name, label) in zip(row, measured.items(), strict=True):
-            _draw_curves(axes, results, group, "preference_curve", name)
+            _draw_curves(axes, results, group, key, name)
             axes.set(xlabel="optimiser step", ylabel=label)
-        row[0].set_title(title_of("Preferences", group))
+        row[0].set_title(title_of(title, group))
         legend_beside(row[-1], "method")
     return figure
 
@@ -119,8 +134,9 @@ def _draw_curves(axes: Axes, results: Results, group: Pair, key: str, name: str)
     # Each thinner than the ones before: curves that lie on each other all show.
     for method, width in zip(results.run.methods, np.linspace(4.5, 1.2, len(results.run.methods)), strict=True):
         curve = results.training[group.cell(method)].get(key, [])
-        if curve:
-            points = [point["step"] for point in curve], [point[name] for point in curve]
+        points = [(point["step"], point[name]) for point in curve if name in point]
+        if points:
+            points = list(zip(*points, strict=True))
             axes.plot(*points, color=colour_of(results, method), label=method, linewidth=width)
         held_out = {point["step"]: point[f"valid_{name}"] for point in curve if f"valid_{name}" in point}
         if held_out:
