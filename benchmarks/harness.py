@@ -90,6 +90,7 @@ def _command(side: str, model: Path, tasks: Path, names: list[str], tokenizer: P
 def _compared(task: str, said: dict[str, list[Any]], gguf: Any) -> dict[str, Any]:
     """One task: seconds of each side, what differs from the peer, and how far the GGUF is off."""
     seconds = {side: statistics.median(one[task]["seconds"] for one in runs) for side, runs in said.items()}
+    cpu = {side: statistics.median(one[task]["cpu_seconds"] for one in runs) for side, runs in said.items()}
     ours, peer = (said[side][-1][task]["answers"] for side in ("ours", "batch size 1"))
     best = min((side for side in seconds if side != "ours"), key=lambda side: seconds[side])
     f16 = gguf[task]["answers"]
@@ -97,6 +98,8 @@ def _compared(task: str, said: dict[str, list[Any]], gguf: Any) -> dict[str, Any
         "ratio": seconds[best] / seconds["ours"],
         "peer_best": best,
         "ratio_defaults": seconds["batch size 1"] / seconds["ours"],
+        # Of processor time, which tells something beside other load, too.
+        "ratio_cpu": min(taken for side, taken in cpu.items() if side != "ours") / cpu["ours"],
         "seconds": seconds | {"gguf": gguf[task]["seconds"]},
         "answers": len(ours),
         "differ": sum(not _same(a, b) for a, b in zip(ours, peer, strict=True)),
@@ -134,14 +137,15 @@ def side(which: str, model: str, tokenizer_of: str, tasks: str, *names: str) -> 
     for name in names:
         loaded = finding.load(name, asked)
         with finding.quiet():
-            begun = time.perf_counter()
+            begun, busy = time.perf_counter(), time.process_time()
             result: Any = evaluate(lm, {"tasks": loaded.tasks, "groups": {}}, bootstrap_iters=0)
-            seconds = time.perf_counter() - begun
+            seconds, cpu = time.perf_counter() - begun, time.process_time() - busy
         kind = loaded.tasks[name].OUTPUT_TYPE
         samples = sorted(result["samples"][name], key=lambda sample: sample["doc_id"])
         metrics = {key: value for key, value in result["results"][name].items() if "," in key and "stderr" not in key}
         found[name] = {
             "seconds": seconds,
+            "cpu_seconds": cpu,
             "answers": [_answer(kind, sample) for sample in samples],
             "metrics": {key: value for key, value in metrics.items() if isinstance(value, float)},
         }

@@ -10,11 +10,13 @@ import pytest
 from stages import aggregate
 from tradeoffs import metrics, params
 from tradeoffs.common import files
-from tradeoffs.common.cells import variants
+from tradeoffs.common.cells import Variant, variants
+from tradeoffs.gate.policy import Policy, gated_metrics
 from tradeoffs.harness.scoring import ROWS, full_name, per_item
 from tradeoffs.metrics import registry
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.results import tasks, verdicts
+from tradeoffs.revisions import WORKSPACE, Revision
 
 SKILL = {"base": 0.3, "lora": 0.8}
 
@@ -214,3 +216,18 @@ def test_a_number_of_which_nothing_is_known_is_left_out():
 def test_names_hold_letters_digits_and_underscores():
     assert full_name("gsm8k", "exact_match", "strict-match") == "gsm8k_exact_match_strict_match"
     assert full_name("truthfulqa-multi.x", "acc", "none") == "truthfulqa_multi_x_acc"
+
+
+def test_what_another_commit_said_to_tasks_comes_with_its_items(asked):
+    side, lora = Revision(WORKSPACE), Variant("demo", "demo", "lora", "trained")
+    mine, other = (f"data/tasks/demo-demo-{method}-trained-42/facts.parquet" for method in ("lora", "base"))
+    side.__dict__["outputs"] = dict.fromkeys((mine, other), "0" * 32)
+    found = side.wanted([lora])
+    assert mine in found and other not in found
+    assert {mine, other} <= set(side.wanted())
+
+
+def test_a_gate_judges_what_has_a_margin(asked):
+    policy = Policy("all")
+    assert gated_metrics(policy, params.load_all().decide.margins)["choices_acc"] == 0.05
+    assert "texts_word_perplexity" not in gated_metrics(policy, params.load_all().decide.margins)

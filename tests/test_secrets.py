@@ -28,8 +28,8 @@ def run(tmp_path_factory):
     project = folder / "project"
     for name in ("stages", "tradeoffs"):
         shutil.copytree(REPO / name, project / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore", "live/.gitignore"):
-        (project / name).parent.mkdir(exist_ok=True)
+    for name in ("dvc.yaml", ".dvcignore", "live/.gitignore", "data/tasks/.gitkeep"):
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(REPO / name, project / name)
     for name in ("data/raw", "models/raw", "rewards"):
         (project / name).mkdir(parents=True)

@@ -9,7 +9,7 @@ FOLDERS = ("metrics", *OUTPUTS)
 MADE = (LOCK, ARTIFACTS, *FOLDERS)  # nobody writes in them; of README.md this is true of the block alone
 RESULTS = (*MADE, README)
 # What people write, or bring, that a run reads; `data/raw` and `models/raw` hold the .dvc files of what DVC tracks.
-INPUTS = (PARAMS, "dvc.yaml", "stages", "tradeoffs", "data/raw", "models/raw", "rewards")
+INPUTS = (PARAMS, "dvc.yaml", "stages", "tradeoffs", "data/raw", "models/raw", "rewards", "examples/tasks")
 COMMITTED = (PARAMS, *RESULTS)  # what `dvc exp run` and `make run` change in Git's files
 
 
