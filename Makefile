@@ -9,7 +9,7 @@ READY := .venv/requirements.lock
 # Stages call `python`: this makes it the one of .venv, also where nobody activated it. Not exported to every recipe:
 # the one that makes .venv must not run the python that it is about to replace.
 WITH_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
-BENCHMARKS := gguf_scoring gguf_kld decode generation mmlu mmlu_agreement zoo memory preparation methods train_lora train_full cost_noise coverage scaling kills faults beside_load chat runner cluster
+BENCHMARKS := gguf_scoring gguf_kld decode generation mmlu mmlu_agreement harness zoo memory preparation methods train_lora train_full cost_noise coverage scaling kills faults beside_load chat runner cluster
 
 .PHONY: run install test lint audit bench clean help
 .DEFAULT_GOAL := help
@@ -34,7 +34,7 @@ audit:  ## known vulnerabilities of what the lock files pin, where PyPI's adviso
 # One after the other: timings of two at a time mean nothing. One that fails does not keep the others from running. Which
 # code each result measured is written down and shown at the end.
 bench: $(READY)  ## compare with the peers (benchmarks/README.md says what that needs); ARGS=--quick only shows that it works
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -r requirements-bench.lock -r requirements-cluster.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -r requirements-bench.lock -r requirements-harness.lock -r requirements-cluster.lock
 	@failed=; for name in $(BENCHMARKS); do \
 		$(WITH_VENV) $(BIN)/python -m benchmarks.$$name $(ARGS) || failed="$$failed $$name"; \
 	done; \
@@ -44,7 +44,7 @@ bench: $(READY)  ## compare with the peers (benchmarks/README.md says what that 
 clean:  ## remove the environment, outputs, unfinished work and scratch files; committed results and DVC's cache stay
 	rm -rf .venv .scratch .pytest_cache .ruff_cache .mypy_cache
 	rm -rf data/prepared data/general data/tokens data/lengths data/training data/reference data/items data/seeds data/facts
-	rm -rf data/templates data/copying data/scores.parquet data/cost.json
+	rm -rf data/templates data/copying data/scores.parquet data/cost.json data/tasks/*/
 	rm -rf models/base models/trained models/merged models/converted models/gguf
 	find live -mindepth 1 ! -name .gitignore -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

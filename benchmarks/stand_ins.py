@@ -30,8 +30,10 @@ LOADER, DUMPER = getattr(yaml, "CSafeLoader", yaml.SafeLoader), getattr(yaml, "C
 
 def make(folder: Path, **run: list[str]) -> None:
     """Fills `folder` with a project of which nothing has run; `run` replaces lists of the run list."""
-    for name in ("stages", "tradeoffs", "data/raw", "models/raw"):
+    for name in ("stages", "tradeoffs", "data/raw", "models/raw", "examples/tasks"):
         shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / "data/tasks").mkdir()
+    shutil.copy(REPO / "data/tasks/.gitkeep", folder / "data/tasks")
     (folder / "tradeoffs/repro/calibration.py").write_text("print(40.0, 'cpu')\n")  # nothing is trained
     for name in (".dvcignore", ".gitignore", "requirements.lock"):
         shutil.copy(REPO / name, folder)

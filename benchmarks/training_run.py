@@ -122,6 +122,9 @@ def ours(method: str, checkpoint: str, steps: str) -> None:
         compile=False,
         log_every=1,
         save_every=10**6,
+        valid_every=0,
+        keep="last",
+        patience=0,
     )
     tuned = Method(full=True) if method == "full" else Method(peft="LORA", config=LORA)
     with files.new_folder(SCRATCH / f"trained-{method}") as out:

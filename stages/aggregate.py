@@ -1,7 +1,7 @@
 """Joins everything that was measured: metrics, tables, pictures and the report.
 
 IN   data/items/    data/seeds/    data/copying/    data/scores.parquet    data/facts/    data/cost.json
-     data/training/    data/prepared/<dataset>/info.json    data/lengths/    data/settings/notes.json
+     data/training/    data/prepared/<dataset>/info.json    data/lengths/    data/tasks/    metrics/settings/notes.json
 OUT  metrics/{headline,training,quality,cost,mmlu,decision}.json    metrics/{summary,ladder}.csv    plots/
      report/ (pages in Markdown and HTML, of which report.md is the first; with prompts in params.yaml also the answers
      to them, prompts.csv)
@@ -14,7 +14,7 @@ from typing import Annotated
 
 from tradeoffs import params
 from tradeoffs.common import files
-from tradeoffs.common.cells import cells, pairs, prepared, variants
+from tradeoffs.common.cells import TASKS, cells, pairs, prepared, variants
 from tradeoffs.plumbing import cli
 from tradeoffs.report import decision as shown
 from tradeoffs.report import page
@@ -30,7 +30,21 @@ class Reads:
     run: params.Run
     seed: int
     bootstrap: Annotated[int, "evaluate.bootstrap"]
+    tasks: Annotated[list[str], "evaluate.tasks"]
     decide: params.Decide
+
+
+def remove_left_tasks(cfg: Reads) -> None:
+    """Of the folders of tasks too; of what is asked all must be there."""
+    wanted = variants(cfg.run)
+    wanted += [further for cell in cells(cfg.run) for further in cell.further(cfg.run.seeds)]
+    folders = [variant.tasks(cfg.run.seeds) for variant in wanted]
+    files.remove_leftovers(folders if cfg.tasks else [TASKS / "none"])
+    for folder in folders if cfg.tasks else ():
+        asked = [folder / f"{task}.parquet" for task in cfg.tasks]
+        files.remove_leftovers(asked)
+        for path in asked:
+            files.must_exist(path)
 
 
 def main() -> None:
@@ -42,6 +56,7 @@ def main() -> None:
         files.remove_leftovers(facts)
     files.remove_leftovers([prepared(dataset) for dataset in cfg.run.datasets])
     files.remove_leftovers([pair.lengths for pair in pairs(cfg.run)])
+    remove_left_tasks(cfg)
     results = Results(cfg.run, cfg.seed, cfg.bootstrap, cfg.decide)
 
     # Everything is made before the first file is written.
@@ -53,6 +68,8 @@ def main() -> None:
         tables.write_csv(folder / "training.csv", tables.curves(results, "curve"))
         if preferences := tables.curves(results, "preference_curve"):
             tables.write_csv(folder / "preference.csv", preferences)
+        if seeds := tables.seeds(results):
+            tables.write_csv(folder / "seeds.csv", seeds)
         tables.write_csv(folder / "subjects.csv", tables.subjects(results))
         texts = page.pages(results, draw_all(results, folder))
 

@@ -1,6 +1,6 @@
 """Makes the starting checkpoint of a model: trained here on generated text, from a local folder, or from the hub.
 
-IN   models.<model> and the template that its `prompt` names (data/settings/models/<model>.json); for `path` that
+IN   models.<model> and the template that its `prompt` names (metrics/settings/models/<model>.json); for `path` that
      folder, for `hub` that repository, for `general` that file
 OUT  models/base/<model>/   config, bf16 or original weights (safetensors), tokenizer, chat template, run_info.json
      data/general/<model>.jsonl   held-out text of the kind that it learned from, by which forgetting is measured; a

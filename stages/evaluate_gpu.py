@@ -28,7 +28,8 @@ def main(model: str, dataset: str, method: str, precision: str) -> None:
     pad_id = files.read_json(variant.cell.tokens / "info.json")["pad_id"]
 
     def make() -> TransformersRuntime:
-        loaded = load_model(merged, PRECISIONS[precision], torch.bfloat16)
+        how = PRECISIONS[precision]
+        loaded = load_model(merged, how.load, getattr(torch, how.dtype))
         return TransformersRuntime(loaded, cfg.batch_tokens, pad_id)
 
     runtime = evaluation.load(variant, make)

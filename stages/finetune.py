@@ -1,6 +1,6 @@
 """Tunes a base model on a dataset with one method; the method `base` trains nothing and just says so.
 
-IN   data/settings/cells/<cell>.json, models/base/<model>/, data/tokens/<model>-<dataset>/
+IN   metrics/settings/cells/<cell>.json, models/base/<model>/, data/tokens/<model>-<dataset>/
 OUT  models/trained/<model>-<dataset>-<method>/<seed>/   adapter or full weights, run_info.json
      data/training/<model>-<dataset>-<method>/<seed>.json   size, time, memory, loss, training curve
      python -m stages.finetune --model demo --dataset demo --method lora --seed 42
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from tradeoffs import params
-from tradeoffs.common import files, unfinished
+from tradeoffs.common import files, machine, unfinished
 from tradeoffs.common.cells import Cell
 from tradeoffs.finetune import processes
 from tradeoffs.finetune.job import Job
@@ -67,9 +67,10 @@ def train(job: Job, folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         "params": files.params_hash(job.budget, job.method),
         "seed": job.training.seed,
         "device": str(loading.device()),
+        **{name: row[name] for name in row if name.endswith(("train_steps", "kept_step"))},
     }
     # Its time and memory are of this machine; on a cluster the next training may be on another.
-    return row | {"hardware": files.run_info()["hardware"]}, used
+    return row | {"hardware": machine.used()}, used
 
 
 if __name__ == "__main__":

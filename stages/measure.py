@@ -1,4 +1,5 @@
-"""What every variant costs on this machine: speed and memory, measured alone and in interleaved rounds.
+"""What every variant costs on this machine: speed and memory, measured alone and in interleaved rounds; on each of
+run.devices.
 
 IN   data/facts/    data/tokens/    and the models that the facts are about
 OUT  data/cost.json
@@ -12,13 +13,13 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from tradeoffs import params
-from tradeoffs.common import cores, files
+from tradeoffs.common import cores, files, machine
 from tradeoffs.common.cells import pairs, variants
-from tradeoffs.measure import rounds
+from tradeoffs.measure import devices, rounds
 from tradeoffs.measure.processes import gpu
 from tradeoffs.measure.things import asked, things
 from tradeoffs.measure.waiting import BUSY
-from tradeoffs.params.fields import Dtype, Precisions, Quants
+from tradeoffs.params.fields import Devices, Dtype, Precisions, Quants
 from tradeoffs.plumbing import cli
 
 
@@ -30,6 +31,7 @@ class Reads:
     methods: Annotated[list[str], "run.methods"]
     precisions: Annotated[Precisions, "run.precisions"]
     quants: Annotated[Quants, "run.quants"]
+    devices: Annotated[Devices, "run.devices"]
     seed: int
     cost: Annotated[params.Cost, "evaluate.cost"]
     test: Annotated[int, "evaluate.splits.test"]
@@ -39,18 +41,20 @@ class Reads:
 
 def main() -> None:
     cfg = params.load(Reads)
-    run = params.Run(cfg.models, cfg.datasets, cfg.methods, cfg.precisions, cfg.quants, seeds=[])
+    run = params.Run(cfg.models, cfg.datasets, cfg.methods, cfg.precisions, cfg.quants, seeds=[], devices=cfg.devices)
     remove_leftovers(run)
-    some = things(run)
+    there = gpu()
+    some, left_out = devices.on_each(things(run), cfg.devices, there)
+    for device, why in left_out.items():
+        print(f"note: no format of llama.cpp is measured on {device}: {why}")
     answered = min(cfg.cost.latency_prompts, cfg.test)  # latency needs the length of each answer
     given = {pair: asked(pair, answered, cfg.cost.scored_sequences) for pair in pairs(run)}
     how = rounds.How(cfg.cost, cfg.batch_tokens, cfg.reference_dtype, cfg.seed)
-    alike = sum(len(thing.members) for thing in some)
+    alike = len({variant for thing in some for variant in thing.members})
     print(f"{alike} variants are {len(some)} things, of {cfg.cost.rounds} rounds each, by {cores.usable()} threads")
-    found = rounds.measure(some, given, how, gpu())
+    found = rounds.measure(some, given, how, there)
     print(f"measured on {', '.join(sorted({one['device'] for one in found[0]}))}")
-    hardware = files.run_info()["hardware"]
-    rounds.write(some, given, found, hardware=hardware, busy=BUSY)
+    rounds.write(some, given, found, hardware=machine.used(), busy=BUSY, left_out=left_out)
     rounds.finish()
 
 

@@ -1,7 +1,7 @@
 """Makes one dataset ready: read or generated, cleaned, split by content, de-duplicated; of kind `questions`, its
 multiple choice alone.
 
-IN   datasets.<dataset> (data/settings/datasets/<dataset>.json); for `path` that file; for `mmlu` that folder, or the
+IN   datasets.<dataset> (metrics/settings/datasets/<dataset>.json); for `path` that file; for `mmlu` that folder, or the
      hub
 OUT  data/prepared/<dataset>/   train, seen, valid, test, mmlu (jsonl), info.json; a blank line for what has no
      examples

@@ -2,6 +2,7 @@
 
 IN   report/summary.md    report/report.md
 OUT  README.md, what stands between its two markers    models/dvc.yaml, the list of DVC artifacts
+     what came of the run, in the tools of launch.report_to
      python -m stages.publish
 
 Neither is an output of the stage in dvc.yaml: README.md is written by people, too, and DVC takes no dvc.yaml for one.
@@ -10,7 +11,7 @@ So DVC does not see if one of them was changed since; `--check` of `tradeoffs.re
 
 from dataclasses import dataclass
 
-from tradeoffs import artifacts, params, readme
+from tradeoffs import artifacts, params, readme, trackers
 from tradeoffs.plumbing import cli
 
 
@@ -25,6 +26,7 @@ def main() -> None:
     artifacts.write(params.load(Reads).run, params.load_all().methods)
     if readme.is_wanted():
         readme.write()
+    trackers.publish()
 
 
 if __name__ == "__main__":

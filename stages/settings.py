@@ -2,7 +2,7 @@
 or a method laid over what all share. A value then makes only those steps anew whose own settings it moves.
 
 IN   params.yaml
-OUT  data/settings/{models,datasets,pairs,cells}/<name>.json    parts of such a file
+OUT  metrics/settings/{models,datasets,pairs,cells}/<name>.json    parts of such a file
      metrics/settings.json    of each cell that is trained, for `dvc params diff`
      python -m stages.settings
 """

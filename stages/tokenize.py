@@ -1,6 +1,6 @@
 """Token ids and masks, made once: training and both runtimes see the very same tokens.
 
-IN   data/settings/pairs/<model>-<dataset>.json    data/prepared/<dataset>/    data/general/<model>.jsonl
+IN   metrics/settings/pairs/<model>-<dataset>.json    data/prepared/<dataset>/    data/general/<model>.jsonl
      models/base/<model>/ (its tokenizer and chat template)
 OUT  data/tokens/<model>-<dataset>/    train, seen, valid, test, pairs, mmlu, prompts (parquet), tokenizer.json,
                                        info.json

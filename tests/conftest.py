@@ -37,6 +37,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (ranks.get(item.path.stem, -1), item.path, _slow(item)))
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skips what is marked `cuda` where there is no GPU, or a torch that was not built for one."""
+    if item.get_closest_marker("cuda"):
+        import torch  # which those tests import anyway
+
+        if not torch.cuda.is_available():
+            pytest.skip("there is no GPU here that torch can use")
+
+
 def _slow(item: pytest.Item) -> bool:
     return item.get_closest_marker("slow") is not None
 

@@ -66,7 +66,7 @@ def measured(columns: dict[Variant, dict[str, np.ndarray]], resamples: int, seed
     found = Results.__new__(Results)
     trained = {variant.cell: {"train_seconds": 1.0} for variant in columns}
     rest = {
-        "run": SimpleNamespace(seeds=[42]),
+        "run": SimpleNamespace(seeds=[42], devices=["auto"]),
         "columns": columns,
         "variants": list(columns),
         "facts": {variant: {"shapes": "one", "runtime": "llama.cpp"} for variant in columns},

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import ModuleType
 
+import fake_devices
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -25,6 +26,8 @@ from tradeoffs.results.results import Results
 REPO = Path(__file__).parents[1]
 SIZE = {"trained": 30.0, "bf16": 7.3, "int8": 4.9, "nf4": 3.9, "f16": 7.3, "q8_0": 4.0, "q4_k_m": 2.6, "q4_0": 2.3}
 SPEED = {"trained": 60, "bf16": 70, "int8": 20, "nf4": 35, "f16": 480, "q8_0": 620, "q4_k_m": 700, "q4_0": 760}
+SIZE |= {"float32": 14.6, "fp16": 7.3}
+SPEED |= {"float32": 40, "fp16": 30}
 DAMAGE = {"int8": 0.03, "nf4": 0.1, "q8_0": 0.01, "q4_k_m": 0.06, "q4_0": 0.12}
 SKILL = {"base": 0.1, "full": 0.85, "lora": 0.8, "lora_8bit": 0.79, "qlora": 0.75, "adalora": 0.7, "vblora": 0.55}
 SKILL |= {"prompt_tuning": 0.4, "lora_dpo": 0.82}
@@ -48,6 +51,7 @@ DROPPED = {
     "near_duplicates_within": 7,
     "near_duplicates_within_examples": [{"dropped": "Name a fund.", "like": "Name one fund."}],
 }
+SUBJECTS = {"rates": 0.4, "interest": 0.3, "inflation": 0.2, "definitions": 0.1}  # and their part of the time
 PROMPTS = ("What does liquidity mean?", "Is `a|b` <b>more</b>\nthan *c*?")
 MERGED_ONTO = {"lora_8bit": "trained_base", "qlora": "original_base"}
 
@@ -129,7 +133,7 @@ def write(
         if variant.format == TRAINED:
             write_trainings(folder, run.seeds, variant, items, questions, kinds[variant.dataset])
     texts = [dataset for dataset, named in kinds.items() if named == "text"]
-    files.write_json(folder / "data/cost.json", cost(run, items, texts))
+    files.write_json(folder / "data/cost.json", fake_devices.on_each(cost(run, items, texts), run.devices))
     for dataset in run.datasets:
         first = item_rows(Variant(run.models[0], dataset, "base", TRAINED), items, 0, kinds[dataset], ())
         files.write_table(folder / f"data/copying/{dataset}.parquet", *copying(first))
@@ -185,7 +189,7 @@ def item_rows(variant: Variant, items: int, questions: int, kind: str, prompts: 
                 row |= {"kld_tail": 0.1 * row["kld"], "kld_variance": (0.02 * row["kld"]) ** 2}
             wrong = ["", "It grows.", f"The rate is {numbers[2]} percent."][int(hard * 97) % 3]
             row |= {"prompt": f"Question {index}?", "answer": answer, "generated": answer if right else wrong}
-            rows.append(row | {"generated_tokens": 12, "answer_tokens": 12})
+            rows.append(row | {"generated_tokens": 12, "answer_tokens": 12, "seconds": 6 / SPEED[variant.format]})
     text, moved = (
         np.random.default_rng([ord(letter) for letter in of]) for of in (variant.model, f"general {variant}")
     )
@@ -196,14 +200,14 @@ def item_rows(variant: Variant, items: int, questions: int, kind: str, prompts: 
         row |= {"tokens": tokens, "log_likelihood": -nats, "correct_tokens": tokens // 2, "bytes": tokens * 4}
         rows.append(row)
     # As with real ones: not every data set comes with multiple-choice questions.
-    for subject in (
-        () if variant.dataset in ("instructions", TEXT) else ("rates", "interest", "inflation", "definitions")
-    ):
+    for subject in () if variant.dataset in ("instructions", TEXT) else SUBJECTS:
         for index in range(questions):
             correct, hard = int(luck.integers(0, 4)), luck.random()
             chosen = correct if hard + noise.normal(0, 0.05) < 0.25 + skill / 2 else (correct + 1) % 4
             row = {"split": "mmlu", "item": f"{subject}{index:03}", "subject": subject, "chosen": chosen}
-            rows.append(row | {"correct_option": correct, "option_logprobs": [-1.0, -2.0, -3.0, -4.0]})
+            took = 400 / SPEED[variant.format] * SUBJECTS[subject] / questions
+            row |= {"correct_option": correct, "option_logprobs": [-1.0, -2.0, -3.0, -4.0], "seconds": took}
+            rows.append(row)
     for index, prompt in enumerate(prompts):
         says = f"{variant.method} | {variant.format}\n<i>says</i> so" if index else "It is *cash* at hand."
         row = {"split": "prompt", "item": f"prompt{index}", "prompt": prompt, "generated": says}
@@ -262,7 +266,9 @@ def shapes(variant: Variant) -> str:
 def seconds(variant: Variant) -> dict[str, str]:
     """What multiple choice took, where it is asked."""
     speed, asked = SPEED[variant.format], variant.dataset not in ("instructions", TEXT)
-    return {"mmlu_seconds": json.dumps({"wall": 400 / speed, "cpu": 800 / speed} if asked else {})}
+    whole = {"wall": 400 / speed, "cpu": 800 / speed} if asked else {}
+    parts = {subject: {clock: took * part for clock, took in whole.items()} for subject, part in SUBJECTS.items()}
+    return {"mmlu_seconds": json.dumps(whole), "subject_seconds": json.dumps(parts if asked else {})}
 
 
 def facts(variant: Variant, kind: str) -> dict:

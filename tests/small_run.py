@@ -38,6 +38,7 @@ def set_up(
         "precisions": precisions,
         "quants": quants,
         "seeds": list(seeds),
+        "devices": ["auto"],
     }
     raw["models"] |= models
     raw["datasets"]["sums"] = {

@@ -15,12 +15,12 @@ import sacrebleu
 from stages import aggregate, score
 from tradeoffs import compare, metrics, params
 from tradeoffs.common import files
-from tradeoffs.common.cells import Copied, Pair, Variant
+from tradeoffs.common.cells import Cell, Copied, Pair, Variant
 from tradeoffs.metrics import answers, registry
 from tradeoffs.metrics.registry import Metric
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.report import formats, methods
-from tradeoffs.report.pictures import bars
+from tradeoffs.report.pictures import methods as pictures
 from tradeoffs.results import prompted, ranking
 from tradeoffs.results.results import Results
 
@@ -193,7 +193,10 @@ def test_speed_and_utilisation_of_training_are_medians_over_the_curve(mixed):
 def test_cost_and_mmlu_hold_numbers_only(finished):
     cost, mmlu = load(finished, "cost"), load(finished, "mmlu")
     assert all(isinstance(value, (int, float)) for numbers in cost.values() for value in numbers.values())
-    assert set(mmlu["demo-demo-lora-f16"]) == {"accuracy", "wall_seconds", "cpu_seconds"}
+    found = mmlu["demo-demo-lora-f16"]
+    assert set(found) == {"accuracy", "wall_seconds", "cpu_seconds", "seconds", "question_seconds"}
+    assert set(found["seconds"]) == set(found["accuracy"]) and set(found["seconds"]["rates"]) == {"wall", "cpu"}
+    assert sum(one["wall"] for one in found["seconds"].values()) == pytest.approx(found["wall_seconds"], rel=1e-5)
     assert set(mmlu["demo-demo-lora-f16"]["accuracy"]) == {"rates", "interest", "inflation", "definitions"}
 
 
@@ -259,7 +262,7 @@ def test_a_registered_metric_reaches_every_output(tmp_path, monkeypatch):
         assert any(line.startswith("|  |") and f"| {label} |" in line for line in tables), label
     assert any(f"| {shown}" in line for line in tables)
     assert any("| test tried ratio | seen tried ratio |" in line for line in tables)
-    assert "tried ratio (neither is better)" in [axes.get_title() for axes in bars.methods(results).axes]
+    assert "tried ratio" in [axes.get_title() for axes in pictures.methods(results).axes]
     compared = compare.comparison(results, variant, Variant("demo", "demo", "base", "trained"))
     assert any(line.startswith(f"| test tried ratio | {shown}") for line in compared)
     assert any(line.startswith("| tokens |") for line in compared)
@@ -317,6 +320,7 @@ def test_memory_that_a_gpu_reserved_stands_beside_what_it_used(copy):
     aggregate.main()
     cost = load(copy, "cost")
     assert cost["demo-demo-lora-f16"]["peak_gpu_memory_reserved_mb"] == 768
+    assert cost["demo-demo-lora-f16"]["model_memory_mb"] == 768, "what must fit is what counts"
     assert "peak_gpu_memory_reserved_mb" not in cost["demo-demo-lora-bf16"]
     assert "GPU memory reserved MB" in fake_results.report(copy)
 
@@ -587,3 +591,57 @@ def test_what_was_cut_stands_in_the_summary_and_beside_f1(cut_short):
         assert [line.split("|")[1].strip() for line in part.splitlines() if " † |" in line] == names
     assert "†: of these answers, or of the expected ones, more than 1 % are longer than 48 tokens" in text
     assert "| demo / demo | 48 | 25 | 0 (0.0%) | 0 (0.0%) | 3 (12.0%) | `demo-demo-base-trained` |" in text
+
+
+# --- validation on the way
+
+
+def watched(folder: Path, method: str, rule: dict | None, taken: int, kept: int) -> None:
+    """Gives a training of 240 steps what it has where its validation loss was measured at every tenth, by a rule."""
+    path = Cell("demo", "demo", method).training(42).facts
+    row = files.read_json(folder / path)
+    last = row["curve"][-1]["step"]
+    measured = [p | ({"valid_loss": p["loss"] + 0.3} if rule else {}) for p in row["curve"]]
+    curve = [point for point in measured if point["step"] <= taken]
+    own = {"steps": last, "train_steps": taken, "kept_step": kept}
+    if rule:
+        own |= {"rule": rule, "valid_seconds": 1.25}
+    files.write_json(folder / path, row | own | {"curve": curve})
+
+
+@pytest.mark.slow
+def test_the_report_says_what_was_stopped_what_was_kept_and_what_compares(tmp_path, monkeypatch):
+    prepare(tmp_path, monkeypatch, methods=["base", "full", "lora", "vblora"], quants=["q4_0"])
+    score.main()
+    rule = {"valid_every": 10, "keep": "best", "patience": 2}
+    watched(tmp_path, "lora", rule, taken=60, kept=40)
+    watched(tmp_path, "full", rule, taken=240, kept=240)
+    watched(tmp_path, "vblora", None, taken=240, kept=240)
+    aggregate.main()
+    text = fake_results.report(tmp_path)
+    table = [line for line in text.splitlines() if line.startswith(("| `lora`", "| `full`", "| `vblora`"))]
+    assert any("| 60 of 240, kept 40 |" in line for line in table)
+    assert sum("| 240 of 240 |" in line for line in table) == 2
+    assert (
+        "`full`; `lora`: validation loss every 10 steps, kept is the lowest, stopped after 2 without a lower one."
+        in text
+    )
+    assert "`vblora`: no validation loss on the way, all steps, kept is the last." in text
+    assert "**Not one rule for all**" in text
+    assert "`lora` stopped early. What compares is the outcome of one budget under one rule" in text
+    assert "Dashed: validation loss. A ring: the weights that are kept." in text
+    numbers = files.read_json("metrics/training.json")["demo-demo-lora"]
+    assert (numbers["steps"], numbers["train_steps"], numbers["kept_step"]) == (240, 60, 40)
+    with Path("plots/training.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["method"] == "lora"]
+    assert [row["step"] for row in rows if row["valid_loss"]] == ["10", "20", "30", "40", "50", "60"]
+
+    watched(tmp_path, "vblora", rule, taken=240, kept=90)
+    assert "**Not one rule for all**" not in methods.section(fake_results.read(), [])
+
+
+def test_without_a_validation_loss_the_report_says_nothing_of_it(finished):
+    text = fake_results.report(finished)
+    assert "validation loss every" not in text and "stopped early" not in text and "Dashed" not in text
+    with (finished / "plots/training.csv").open() as file:
+        assert "valid_loss" not in next(csv.reader(file))

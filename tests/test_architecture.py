@@ -24,7 +24,10 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("runtimes, which answer what an evaluation asks", ("transformers_runtime", "llama_cpp")),
     (
         "the code of one stage, which knows of no other stage's",
-        ("prepare", "base", "tokenize", "finetune", "merging", "convert", "measure", "results", "artifacts", "readme"),
+        (
+            *("prepare", "base", "tokenize", "finetune", "merging", "convert", "measure", "harness", "results"),
+            *("artifacts", "readme", "trackers"),
+        ),
     ),
     ("what aggregate shows of the results", ("report",)),
     ("scripts, one for each stage", ("stages",)),
@@ -55,7 +58,8 @@ LAYERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("what make run calls, which ends with some of these", ("repro",)),
 )
 # Of the rooms of one stage, by whose scripts each is used; score fills the columns that a metric is made of, copying
-# finds its answers by the same embeddings, base finds out whether a checkpoint can be converted.
+# finds its answers by the same embeddings, base finds out whether a checkpoint can be converted,
+# tasks write what a metric is the sum of.
 STAGES_OF = {
     "prepare": {"prepare"},
     "base": {"base"},
@@ -63,13 +67,15 @@ STAGES_OF = {
     "finetune": {"finetune"},
     "merging": {"merge"},
     "convert": {"base", "convert"},
-    "evaluate": {"reference", "evaluate_gpu", "evaluate_cpu", "measure"},
+    "evaluate": {"reference", "evaluate_gpu", "evaluate_cpu", "measure", "tasks", "tasks_gpu", "tasks_cpu"},
+    "harness": {"tasks", "tasks_gpu", "tasks_cpu"},
     "measure": {"measure"},
-    "metrics": {"copying", "score", "aggregate"},
+    "metrics": {"copying", "score", "aggregate", "tasks", "tasks_gpu", "tasks_cpu"},
     "results": {"aggregate"},
     "report": {"aggregate"},
     "artifacts": {"publish"},
     "readme": {"publish"},
+    "trackers": {"publish"},
 }
 # No stage depends on plumbing and params, so they hold nothing that shapes an output; what they import of rooms that
 # do are facts alone: how much memory and how many cores this process has, which only the clock's log tells, how a text

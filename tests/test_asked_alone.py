@@ -223,7 +223,7 @@ def test_what_is_printed_while_it_runs_is_what_is_read_afterwards(finished):
 def test_commands_take_it(finished, capsys):
     prompt.main("one", "mmlu_ten", None, 1)
     assert "then the most likely of: A:" in capsys.readouterr().out
-    with pytest.raises(UserError, match="has no rows; another --split has"):
+    with pytest.raises(UserError, match="has 0 rows; another --split may have some"):
         prompt.main("one", "mmlu_ten", "test", 1)
     compare.main("one-mmlu_ten-base-f16", "two-mmlu_ten-base-q4_0")
     assert "MMLU" in capsys.readouterr().out

@@ -540,6 +540,7 @@ def test_an_estimate_is_what_was_measured_or_the_files(elsewhere):
             file.truncate(3_000_000_000)
     assert room.estimate_mb(gguf, None, 1e6) == room.LLAMA_CPP + 3000
     assert room.estimate_mb(bf16, None, 1e6) == room.TRANSFORMERS + 3000
+    assert room.estimate_mb(bf16.cell.variant("float32"), None, 1e6) == room.TRANSFORMERS + 6000
     assert room.estimate_mb(gguf, 9000.0, 1e6) == 9000
     assert room.estimate_mb(Variant.parse("m-d-lora-trained"), None, 1e6) == room.TRANSFORMERS
     gguf.cell.base.mkdir(parents=True)

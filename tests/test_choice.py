@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,6 +44,7 @@ def drawn(random: np.random.Generator, seeds: bool = True) -> Table:
         lost=random.integers(0, 3, (count, count)),
         limited=limited,
         runtime=random.choice(["llama.cpp", "transformers"], count).tolist(),
+        there=random.random(count) < 0.8 if random.random() < 0.3 else None,
     )
 
 
@@ -52,6 +54,10 @@ def some_limits(random: np.random.Generator) -> dict[str, float | str]:
 
 
 # --- the same in other words: every rule by itself, of plain numbers
+
+
+def can_run(table, place):
+    return table.there is None or bool(table.there[place])
 
 
 def keeps(table, place, name, limit):
@@ -107,7 +113,8 @@ def test_a_choice_is_that_of_brute_force():
     seen, chosen, longest = set(), set(), 0
     for _ in range(TABLES):
         table, limits = drawn(random), some_limits(random)
-        among = [v for v in range(len(table.names)) if all(keeps(table, v, *one) for one in limits.items())]
+        able = [v for v in range(len(table.names)) if can_run(table, v)]
+        among = [v for v in able if all(keeps(table, v, *one) for one in limits.items())]
         missed = choice.misses(table, limits)
         assert [v for v, one in enumerate(missed) if not one] == among
         fits = np.array([not one for one in missed])
@@ -142,7 +149,7 @@ def test_what_misses_least_is_nearest():
 
         def far(place, table=table, limits=limits):
             """How many limits no number tells how far off it is, and the largest part that it is beyond another."""
-            unknown, largest = 0, 0.0
+            unknown, largest = int(not can_run(table, place)), 0.0
             for name, limit in limits.items():
                 if keeps(table, place, name, limit):
                     continue
@@ -213,7 +220,7 @@ def test_what_is_good_enough_within_limits_is_so_of_a_run_list_of_what_fits_alon
 
 
 def test_a_number_that_is_absent_does_not_fit_a_limit_on_it_and_no_other():
-    table = drawn(np.random.default_rng(16))
+    table = replace(drawn(np.random.default_rng(16)), there=None)
     count = len(table.names)
     table.limited["max_memory_mb"][:] = math.nan
     assert choice.misses(table, {"max_memory_mb": 10**6}) == [{"max_memory_mb": math.inf}] * count
@@ -242,7 +249,9 @@ def test_a_table_read_back_from_json_is_decided_alike():
         arrays["once"] = arrays["once"].astype(bool)
         columns = {name: np.array(some, np.float64) for name, some in raw["limited"].items()}
         cheaper = {cost: np.array(rows, bool) for cost, rows in raw["cheaper"].items()}
-        again = Table(**arrays, names=raw["names"], cheaper=cheaper, limited=columns, runtime=raw["runtime"])
+        there = np.array(raw["there"], bool) if "there" in raw else None
+        words = {"names": raw["names"], "runtime": raw["runtime"]}
+        again = Table(**arrays, **words, cheaper=cheaper, limited=columns, there=there)
         missed = choice.misses(table, limits)
         assert choice.misses(again, limits) == missed
         fits = np.array([not one for one in missed])

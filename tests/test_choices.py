@@ -40,6 +40,28 @@ def test_options_of_one_token_are_asked_once_per_question():
     assert len(runtime.prompts) == 2
 
 
+class Timed(Runtime):
+    """A prompt that takes as many seconds as it has tokens."""
+
+    def choose(self, prompts, options):
+        self.seconds = np.array([len(ids) for ids in prompts], np.float64)
+        return super().choose(prompts, options)
+
+
+def test_a_question_took_what_its_prompts_took_and_its_part_of_those_that_others_have_too():
+    options = [5, 6, 7, 8]
+    some = [
+        question([1, 2, 3], options) | {"cut": False},
+        question([1, 2], options) | {"cut": True},
+        question([1, 2, 3], options, [[9], [], [], []]) | {"cut": False},
+    ]
+    seconds = np.zeros(3)
+    found = choices.by_question(Timed(), some, seconds)
+    assert seconds.tolist() == [1.5, 2, 1.5 + 4]
+    for one, other in zip(found, choices.by_question(Runtime(), some), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_the_tokens_of_an_option_are_added_up_as_lm_evaluation_harness_does():
     runtime = Runtime()
     (found,) = choices.option_logprobs(runtime, [question([1, 2, 3], [5, 6, 7, 8], [[9], [], [9], [4, 9]])])

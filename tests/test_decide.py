@@ -84,14 +84,6 @@ def test_a_speed_and_a_memory_fit_only_if_the_worse_end_of_their_interval_does(r
     assert quick not in limited(results, max_memory_mb=memory.value).fit
 
 
-def test_memory_is_that_of_the_gpu_where_a_variant_ran_on_one(results, monkeypatch):
-    on_gpu = named(results, "lora bf16")
-    monkeypatch.setitem(results.cost[on_gpu], "peak_gpu_memory_reserved_mb", 5000.0)
-    found = limited(results, max_memory_mb=4000.0)
-    assert set(results.of(PAIR)) - set(found.fit) == {on_gpu}
-    assert found.missed[on_gpu]["max_memory_mb"] == pytest.approx(0.25)
-
-
 def test_what_was_not_measured_does_not_fit_and_says_so(results, monkeypatch):
     silent = named(results, "full q4_0")
     monkeypatch.delitem(results.cost[silent], "decode_tokens_per_second")

@@ -309,7 +309,8 @@ def test_every_dependency_of_training_is_of_one_kind():
     spec = quick_yaml.load((Path(__file__).parents[1] / "dvc.yaml").read_text())["stages"]["finetune"]
     for path in spec["deps"]:
         found = reading.data_of({"deps": [{"path": path, "md5": "hash"}]})
-        assert sum(map(len, found.values())) == 1, path
+        # Settings are what is swept.
+        assert sum(map(len, found.values())) == (not path.startswith("metrics/settings/")), path
 
 
 def test_what_is_not_in_the_table_is_counted_and_named(inside, monkeypatch):
@@ -444,6 +445,17 @@ def test_fewer_seeds_for_one_setting_are_unfair():
 def test_a_budget_is_examples_and_not_steps():
     assert clauses(trial(), trial("full", steps=5, batch_size=8)) == []
     assert clauses(trial(), trial("full", steps=5)) == ["unequal budgets in examples: lora 40, full 20"]
+
+
+def test_a_method_that_alone_may_keep_its_best_weights_is_unfair():
+    rule = {"train.valid_every": 10, "train.keep": "best", "train.patience": 2}
+    assert clauses(trial("lora", **rule), trial("full", **rule)) == []
+    off = {"train.valid_every": 0, "train.keep": "last", "train.patience": 0}
+    assert clauses(trial("lora", **off), trial("full")) == [], "of before there were any"
+    assert clauses(trial("lora", **rule), trial("full", **off)) == [
+        "unequal rules for which weights are kept, and for when to stop: lora the best of every 10 steps, patience 2, "
+        "full the last"
+    ]
 
 
 def test_a_preference_stage_counts_with_its_own_budget():

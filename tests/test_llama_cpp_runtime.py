@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -143,6 +144,16 @@ def test_a_sequence_with_nothing_scored_has_empty_scores(runtime, targets):
     assert first.logprob.shape == (0,) and first.at_ids.shape == (0, 3)
     assert len(second.logprob) == targets[1].scored.sum()
     assert runtime.score([silent])[0].argmax.shape == (0,)
+
+
+def test_what_each_sequence_took_adds_up_to_what_the_call_took(runtime, prompts):
+    options = [np.arange(3, 7, dtype=np.int32) for _ in prompts]
+    for call in (lambda: runtime.generate(prompts, 5, [2]), lambda: runtime.choose(prompts, options)):
+        begun = time.perf_counter()
+        call()
+        whole = time.perf_counter() - begun
+        assert runtime.seconds.shape == (len(prompts),) and (runtime.seconds > 0).all()
+        assert runtime.seconds.sum() <= whole
 
 
 def test_no_work_is_no_error(runtime):

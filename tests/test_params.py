@@ -66,7 +66,7 @@ def test_a_method_without_a_block_names_the_near_one(raw, tmp_path):
         ("train.lr", True, "train.lr: must be a number, is True"),
         ("seed", 1.5, "seed: must be a whole number, is 1.5"),
         ("run.quants", ["q4_k"], "run.quants[0]: unknown value 'q4_k' (did you mean q4_k_s?)"),
-        ("run.precisions", ["fp8"], "run.precisions[0]: unknown value 'fp8' (there are: bf16, int8, nf4)"),
+        ("run.precisions", ["fp8"], "run.precisions[0]: unknown value 'fp8' (there are: float32, bf16, fp16,"),
         ("run.precisions", "bf16", "run.precisions: must be a list, is 'bf16'"),
         ("run.models", ["demo", "demo"], "run.models: 'demo' stands twice"),
         ("run.models", [], "run.models: must name at least one entry"),

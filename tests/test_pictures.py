@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from stages import score
 from tradeoffs.common.cells import Pair, Variant
-from tradeoffs.report.pictures import heatmaps, labels, scatter
+from tradeoffs.report.pictures import heatmaps, labels, methods, scatter
 from tradeoffs.results import decision, ranking
 from tradeoffs.results.intervals import Interval
 
@@ -115,6 +115,28 @@ def test_a_line_shows_where_copying_is(results):
     floor = results.interval(results.floor(PAIR), "test_f1").value
     for axes in scatter.quality_vs_size(results).axes[:2]:
         assert any(np.allclose(line.get_ydata(), floor) for line in axes.lines)
+
+
+def test_methods_shows_what_each_can_what_it_took_and_what_it_takes(results):
+    found = {axes.get_title(): axes for axes in methods.methods(results).axes if axes.get_title()}
+    for name in ("F1", "cosine", "BERTScore"):
+        assert len(found[name].containers) == 2 * len(results.as_trained(PAIR)), "test and seen of each"
+    trained = [v for v in results.as_trained(PAIR) if v.method != "base"]
+    for name, key in (
+        ("training memory (MB)", "peak_memory_mb"),
+        ("training time (s)", "train_seconds"),
+        ("adapter size (MB)", "adapter_mb"),
+    ):
+        bars = [bar.get_width() for bar in found[name].patches]
+        assert bars == [results.training[v.cell][key] for v in trained]
+    for name, key in (("mean time of an answer (s)", "latency_mean_seconds"), ("model memory (MB)", "model_memory_mb")):
+        assert [bar.get_width() for bar in found[name].patches] == [
+            results.cost[v][key] for v in results.as_trained(PAIR)
+        ]
+    marks = [line.get_xdata() for line in found["mean time of an answer (s)"].lines]
+    assert [list(one) for one in marks] == [
+        [results.cost[v][f"latency_{end}_seconds"] for end in ("p50", "p95")] for v in results.as_trained(PAIR)
+    ]
 
 
 def test_multiple_choice_shows_what_the_tables_do(results):

@@ -109,7 +109,7 @@ def test_a_stage_reads_what_the_file_it_depends_on_holds(raw, tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(quick_yaml.dump(raw))
     stage.main()
-    held = json.loads(Path("data/settings/cells/demo-demo-lora.json").read_text())
+    held = json.loads(Path("metrics/settings/cells/demo-demo-lora.json").read_text())
     cfg = params.load_settings(finetune.Settings, model="demo", dataset="demo", method="lora")
     assert held["train"] == {key: value for key, value in asdict(cfg.train).items() if value is not None}
     assert held["methods"]["lora"] == {key: value for key, value in asdict(cfg.method).items() if value is not None}

@@ -1,6 +1,7 @@
 """The transformers runtime says what the model itself says, whatever the batch."""
 
 import copy
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -120,6 +121,21 @@ def test_batched_generation_gives_the_text_of_one_prompt_alone(model):
         tokens, first, whole = runtime.stream(prompt, 12, stop_ids=[3])
         assert tokens == expected
         assert 0 < first <= whole
+
+
+@pytest.mark.parametrize("batch_tokens", [40, 10_000])
+def test_what_each_sequence_took_adds_up_to_what_the_call_took(model, batch_tokens):
+    random, runtime = np.random.default_rng(1), TransformersRuntime(model, batch_tokens, pad_id=0)
+    prompts = [random.integers(1, VOCABULARY, n) for n in (4, 31, 12, 12)]
+    for call in (
+        lambda: runtime.generate(prompts, 6, stop_ids=[3]),
+        lambda: runtime.choose(prompts, [random.integers(0, VOCABULARY, 4) for _ in prompts]),
+    ):
+        begun = time.perf_counter()
+        call()
+        whole = time.perf_counter() - begun
+        assert runtime.seconds.shape == (4,) and (runtime.seconds > 0).all()
+        assert runtime.seconds.sum() <= whole
 
 
 def test_a_stop_token_ends_an_answer_and_is_not_part_of_it(model):

@@ -211,6 +211,18 @@ def test_two_that_differ_in_few_answers_have_the_error_of_two_a_margin_apart():
         assert found.word == word, wrong
 
 
+def test_a_question_that_stands_twice_is_one_item():
+    """As some of MMLU do, with the same options: both rows are counted, and what is said of them is a number."""
+    right, other = np.ones(8), np.ones(8)
+    other[7] = 0
+    results = Drawn(formats(right, other), name=EXACT)
+    for columns in results.columns.values():
+        columns["item"][1] = columns["item"][0]
+    found = verdicts.standing(results, results.variants, EXACT).verdicts[CELL.variant("q1")]
+    assert found.difference.value == -1 / 8
+    assert 0 < found.difference.error < 1
+
+
 def test_resamples_in_which_the_metric_is_undefined_are_left_out(monkeypatch):
     scores = formats(*made_up(np.random.default_rng(2), 3, 0.05, 0))
     results, other = Drawn(scores), Drawn(scores)

@@ -14,7 +14,7 @@ from tradeoffs.common.cells import variants
 
 SLOW_FIXTURES = {"made"}  # read by conftest.py
 NAMES = sorted(write_ups.TABLES)
-MAY_BE_EMPTY = {"peak_gpu_memory_mb", "mmlu_gpu_seconds", "latency_mean_seconds"}
+MAY_BE_EMPTY = {"peak_gpu_memory_mb", "mmlu_gpu_seconds"}
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -44,6 +44,9 @@ TINY_TRAIN = Train(
     compile=False,
     log_every=2,
     save_every=2,
+    valid_every=0,
+    keep="last",
+    patience=0,
 )
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Annotated
 
 from tradeoffs import metrics, params
+from tradeoffs.common import machine
 from tradeoffs.common.cells import COST, TRAINED, Variant, variants
 from tradeoffs.gate.pairing import Pairing
 from tradeoffs.plumbing import cli
@@ -210,8 +211,9 @@ def _trained(run: params.Run, variant: Variant) -> list[Variant]:
 
 
 def _runs(mine: Results, other: Results) -> str:
-    first, second = (written(results.costs.machine["hardware"]) for results in (mine, other))
-    if first != second:
+    of_both = [results.costs.machine["hardware"] for results in (mine, other)]
+    if not machine.same(*of_both):
+        first, second = map(written, of_both)
         return f"Costs are of two machines, {first} and {second}: what differs in time and speed is theirs, too."
     return "Costs are of one machine; of two runs, times and speeds also differ by the hour."
 

@@ -19,6 +19,7 @@ from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.common.texts import harmless
+from tradeoffs.formats.names import AUTO
 from tradeoffs.params.fields import Runtime
 from tradeoffs.plumbing import cli
 from tradeoffs.plumbing.errors import UserError, near
@@ -35,7 +36,7 @@ from tradeoffs.report.formatting import (
     table,
     verdict,
 )
-from tradeoffs.results import choice, decision, limits
+from tradeoffs.results import choice, costs, decision, limits
 from tradeoffs.results.costs import COST
 from tradeoffs.results.decision import LOST, WEIGHED, Decision
 from tradeoffs.results.results import Results
@@ -100,6 +101,13 @@ def asked(pair: str | None, results: Results) -> list[Pair]:
     return list(by_name.values()) if pair is None else [by_name[pair]]
 
 
+def measured_on(device: str, devices: Sequence[str]) -> str:
+    """The device, if costs were measured on it. Raises UserError with the near match if they were not."""
+    if device not in devices:
+        raise UserError(f"--device: {device!r} is none of run.devices in {params.PATH}{near(device, devices)}")
+    return device
+
+
 def shown(results: Results, found: Decision) -> Lines:
     """A decision as Markdown: what to take, what it was chosen from, what is cheaper and worse, and why all else was
     left."""
@@ -119,6 +127,7 @@ def shown(results: Results, found: Decision) -> Lines:
         lines = [f"{head}ship {name_of(ours)}**", ""]
         kept = f"{len(found.fit)} of {len(order)} variants keep them"
         lines += [f"- Limits: {escaped('; '.join(limits.said(limited)))}. {kept}." if limited else "- No limits."]
+        lines += _where(results, order)
         lines += [f"- Best that fits: {name_of(best)}, {label} {quality_of(results, best, name)}."]
         lines += [f"- {_why(found, ours, best, cost)}"]
         lines += [*_narrowly(results, found), ""]
@@ -128,6 +137,15 @@ def shown(results: Results, found: Decision) -> Lines:
     left = [v for v in order if v != found.recommended]
     why = {v: why_left(results, found, v) for v in left}
     return [*lines, *(["Left, and why:", "", *_table(results, found, why, "why")] if left else [])]
+
+
+def _where(results: Results, order: Sequence[Variant]) -> Lines:
+    """The device that is decided for, where that was asked."""
+    device, measured = results.run.devices[0], results.costs.machine["devices"]
+    if device == AUTO:
+        return []
+    elsewhere = sum(v not in measured for v in order)
+    return [f"- Costs are those on {device}{f'; {elsewhere} variants cannot run there' if elsewhere else ''}."]
 
 
 def _why(found: Decision, ours: Variant, best: Variant, cost: str) -> str:
@@ -184,10 +202,10 @@ def _lost(results: Results, found: Decision, variant: Variant, said: str) -> str
 
 def _table(results: Results, found: Decision, last: dict[Variant, str], title: str) -> Lines:
     """Quality and costs of the variants, and what is said of each."""
-    name = found.metric
-    header = ["variant", full_label(results, found.pair.dataset, name), *(COST[key] for key in WEIGHED), title]
+    name, weighed = found.metric, costs.with_host(results, list(last), WEIGHED)
+    header = ["variant", full_label(results, found.pair.dataset, name), *(COST[key] for key in weighed), title]
     rows = [
-        [name_of(v), quality_of(results, v, name), *(cost_of(results, v, key) for key in WEIGHED), text]
+        [name_of(v), quality_of(results, v, name), *(cost_of(results, v, key) for key in weighed), text]
         for v, text in last.items()
     ]
     return table(header, rows, texts=[title])
@@ -201,12 +219,14 @@ def main(
     max_loss_of: list[tuple[str, Number]],
     runtime: str | None,
     json: Path | None,
+    device: str | None = None,
 ) -> None:
     cfg = params.load(Reads)
+    run = cfg.run if device is None else replace(cfg.run, devices=[measured_on(device, cfg.run.devices)])
     single = {"max_size_mb": max_size_mb, "max_memory_mb": max_memory_mb, "runtime": runtime}
     single["min_tokens_per_second"] = min_tokens_per_second
     rules = replace(cfg.decide, limits=replaced(cfg.decide.limits, single, max_loss_of))
-    results = Results(cfg.run, cfg.seed, cfg.bootstrap, rules)
+    results = Results(run, cfg.seed, cfg.bootstrap, rules)
     decisions = [decision.decide(results, one) for one in asked(pair, results)]
     if json:
         files.write_json(json, decision.table(results, decisions))
@@ -241,5 +261,6 @@ if __name__ == "__main__":
         "(0.05: 5 %%). Can be given several times",
     )
     parser.add_argument("--runtime", metavar="NAME", help="llama.cpp or transformers: what must run it")
+    parser.add_argument("--device", metavar="NAME", help="one of run.devices, whose costs decide; by default the first")
     parser.add_argument("--json", type=Path, metavar="F", help="write what metrics/decision.json would hold to a file")
     cli.command(main, parser)

@@ -74,10 +74,9 @@ def example_of(dataset: str, split: str, row: int) -> tuple[dict, int]:
     if not path.is_file():
         raise UserError(f"{path}: missing; run `dvc repro prepare@{dataset}`")
     rows = [one for one in tables.read(path) if split != MMLU or one["split"] == "test"]
-    if not rows:
-        raise UserError(f"{path}: has no rows; another --split has ({', '.join((*SPLITS, MMLU))})")
     if row > len(rows):
-        raise UserError(f"--row {row}: {path} has {len(rows)} rows")
+        hint = "" if rows else f"; another --split may have some ({', '.join((*SPLITS, MMLU))})"
+        raise UserError(f"--row {row}: {path} has {len(rows)} rows{hint}")
     return rows[row - 1], len(rows)
 
 

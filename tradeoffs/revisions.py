@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from tradeoffs.common.cells import COST, SCORES, TRAINED, Copied, Variant, pairs, prepared, variants
+from tradeoffs.formats.names import AUTO
 from tradeoffs.params import Decide, Run, checks, reading
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.results.costs import Costs
@@ -80,7 +81,10 @@ class Revision:
     def run(self) -> Run:
         """Its run list. Raises UserError if that is not of today's form."""
         problems: list[str] = []
-        found: Run = reading.read(Run, self.params.get("run"), "run", problems)
+        run = self.params.get("run")
+        # Before it could be asked for, costs were measured on this.
+        run = {"devices": [AUTO]} | run if isinstance(run, dict) else run
+        found: Run = reading.read(Run, run, "run", problems)
         if not problems:  # paths are made of these names
             named = (*found.models, *found.datasets, *found.methods, *found.precisions, *found.quants)
             problems += [f"{name!r} is no name" for name in named if not checks.NAME.fullmatch(name)]
@@ -134,6 +138,9 @@ class Revision:
             found += [cell.seeds] if len(run.seeds) > 1 else []
         for dataset in dict.fromkeys(variant.dataset for variant in listed):
             found.append(prepared(dataset) / "info.json")
+        folders = tuple(f"{variant.tasks(run.seeds)}/" for variant in listed)
+        folders += tuple(f"{one.tasks(run.seeds)}/" for v in listed for one in v.cell.further(run.seeds))
+        found += [Path(path) for path in self.outputs if path.startswith(folders)]
         if not only:
             found += [*(pair.lengths for pair in pairs(run)), *(Copied(dataset).items for dataset in run.datasets)]
         return [str(path) for path in found]
@@ -216,8 +223,12 @@ class Both(Results):
         self._of[called.pair] = [*self.of(called.pair), called]
         self.facts[called] = theirs.facts[variant]
         found = theirs.costs
-        machine = ours.costs.machine | {"devices": {**ours.costs.machine["devices"]}}
-        machine["devices"][called] = found.machine["devices"][variant]
+        machine, there = dict(ours.costs.machine), found.machine
+        machine["on"] = {device: dict(machine["on"].get(device, {})) for device in (*machine["on"], *there["on"])}
+        for device, named in there["on"].items():
+            machine["on"][device] |= {called: named[variant]} if variant in named else {}
+        if variant in there["devices"]:
+            machine["devices"] = machine["devices"] | {called: there["devices"][variant]}
         numbers = ours.costs.numbers | {called: found.numbers[variant]}
         self.costs = Costs(numbers, ours.costs.intervals | {called: found.intervals[variant]}, machine)
         self.cost = numbers

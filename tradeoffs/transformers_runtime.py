@@ -84,6 +84,7 @@ class TransformersRuntime:
     @torch.inference_mode()
     def choose(self, prompts: Sequence[np.ndarray], options: Sequence[np.ndarray]) -> np.ndarray:
         self._check_lengths([len(ids) for ids in prompts])
+        begun = self._now()
         shared = 0 if self._whole_rows else common_prefix(prompts)
         prefix = self._cache(1)
         if shared:
@@ -91,6 +92,7 @@ class TransformersRuntime:
             with logits_only_at(self.model, torch.zeros_like(ids, dtype=torch.bool)):
                 self.model(input_ids=ids, past_key_values=prefix, use_cache=True)
         found = np.zeros((len(prompts), len(options[0])), np.float32)
+        before = self._now() - begun
 
         def work(batch: list[int]) -> None:
             ids, mask = self._pad([prompts[index][shared:] for index in batch])
@@ -107,6 +109,7 @@ class TransformersRuntime:
 
         # Each prompt of a batch holds a copy of the shared part in its cache, so its whole length counts.
         self._in_batches([len(ids) for ids in prompts], work)
+        self.seconds += before / len(prompts)
         return found
 
     @torch.inference_mode()
@@ -230,15 +233,18 @@ class TransformersRuntime:
 
     def _in_batches(self, lengths: Sequence[int], work: Callable[[list[int]], None], what: str | None = None) -> None:
         """Calls `work` with the indices of sequences of similar length, batch by batch; `what` names the progress bar.
+        `seconds` are then those of each sequence: of its batch an equal share.
 
         Raises UserError if even one sequence does not fit the memory.
         """
         lengths = [length + self.virtual for length in lengths]
         waiting = deque(length_batches(lengths, self.batch_tokens))
+        self.seconds = np.zeros(len(lengths))
         with tqdm(total=len(lengths), desc=what, leave=False, disable=None if what else True) as bar:
             while waiting:
-                batch = waiting.popleft()
+                batch, begun = waiting.popleft(), self._now()
                 if fits(partial(work, batch)):
+                    self.seconds[batch] = (self._now() - begun) / len(batch)
                     bar.update(len(batch))
                     continue
                 if len(batch) == 1:

@@ -87,6 +87,8 @@ BUDGET = {
     **dict.fromkeys(("gradient_checkpointing", "compile"), bool),
     "attention": "auto sdpa eager flash_attention_2",
     **dict.fromkeys(("log_every", "save_every"), "!1 1000000000"),
+    **dict.fromkeys(("valid_every", "patience"), "!0 1000000000"),
+    "keep": "last best",
 }
 TABLE |= {f"train.{key}": kind for key, kind in BUDGET.items()}
 for _where in ("train", "preference.train"):

@@ -88,7 +88,8 @@ def _caches_mb(variant: Variant, most_mb: float) -> float:
 
 
 def _files_mb(variant: Variant) -> float:
-    """Weights on disk, as many bytes as in memory or more: int8 and nf4 are made of what is larger."""
+    """Weights on disk, as many bytes as in memory or more: int8 and nf4 are made of what is larger; of float32, which
+    a merged checkpoint, in bfloat16, is not, twice as many."""
     if variant.format in QUANTS:
         found = [variant.gguf]
     elif variant.format == TRAINED:
@@ -96,4 +97,5 @@ def _files_mb(variant: Variant) -> float:
         found = [path for folder in weights[:2] for path in folder.glob("*.safetensors")]
     else:
         found = list(variant.cell.merged.glob("*.safetensors"))
-    return sum(path.stat().st_size for path in found if path.is_file()) / 1e6
+    grown = 2 if variant.format == "float32" else 1
+    return grown * sum(path.stat().st_size for path in found if path.is_file()) / 1e6

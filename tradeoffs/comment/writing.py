@@ -7,6 +7,7 @@ from tradeoffs.comment import changes, flips, pictures
 from tradeoffs.comment.posting import LONGEST, cut
 from tradeoffs.comment.rows import alike, both_values, difference, margin, name_of, pair_name, short_name, values
 from tradeoffs.comment.texts import folded, said, shown
+from tradeoffs.common import machine
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.gate.rows import BETTER, LEFT_OUT, NOT_COMPARED, NOT_SHOWN, PASS, SAME, WORSE, Decided, Gate, Gated, Row
 from tradeoffs.report.formatting import Lines, cost_of, counted, full_label, table
@@ -284,7 +285,7 @@ def _costs(gate: Gate) -> Lines:
 
 
 def _hours(gate: Gate) -> Lines:
-    same = gate.before.costs.machine.get("hardware") == gate.after.costs.machine.get("hardware")
+    same = machine.same(*(side.costs.machine["hardware"] for side in (gate.before, gate.after)))
     other = "" if same else "Speeds are of different machines, and not compared. "
     return [f"{other}Speeds of two runs differ by the hour as well; the gate takes that out where it can.", ""]
 

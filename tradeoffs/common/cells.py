@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 TRAINED = "trained"
 ITEMS, SEEDS, SCORES, COST = (Path("data", n) for n in ("items", "seeds", "scores.parquet", "cost.json"))
-SETTINGS = Path("data/settings")
+SETTINGS = Path("metrics/settings")
 NOTES = SETTINGS / "notes.json"
+TASKS = Path("data/tasks")
 
 
 def base(model: str) -> Path:
@@ -206,6 +207,11 @@ class Variant:
     def items(self) -> Path:
         """What it was asked and said, a row per item."""
         return ITEMS / f"{self}.parquet" if self.seed is None else self.cell.seeds / f"{self.seed}.parquet"
+
+    def tasks(self, seeds: Sequence[int]) -> Path:
+        """What it said to the tasks of `evaluate.tasks`, a file for each; a folder. As trained, of its own seed."""
+        name = f"{self.cell}-{TRAINED}-{self.training(seeds).seed}" if self.format == TRAINED else str(self)
+        return TASKS / name
 
     @property
     def facts(self) -> Path:

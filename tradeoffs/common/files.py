@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from tradeoffs.common import cores
+from tradeoffs.common import machine
 from tradeoffs.plumbing.errors import UserError
 
 LIBRARIES = (
@@ -211,18 +211,9 @@ def run_info(**facts: Any) -> dict[str, Any]:
             versions[library] = metadata.version(library)
         except metadata.PackageNotFoundError:  # an extra that is not installed
             continue
-    hardware = {"machine": platform.machine(), "processor": _processor(), "cores": cores.usable()}
-    return {**facts, "hardware": hardware, "python": platform.python_version(), "versions": versions}
+    return {**facts, "hardware": machine.hardware(), "python": platform.python_version(), "versions": versions}
 
 
 def params_hash(*sections: Any) -> str:
     """Twelve hex digits that change when any of the given parameter sections does."""
     return hashlib.sha256(repr(sections).encode()).hexdigest()[:12]
-
-
-def _processor() -> str:
-    try:
-        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        return names[0].split(":", 1)[1].strip()
-    except (OSError, IndexError):
-        return platform.processor()

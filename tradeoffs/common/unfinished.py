@@ -37,7 +37,7 @@ class Unfinished:
 
         `wall` and `cpu`, and `gpu` where `gpu_clock` (of a Runtime) gives one.
         """
-        path = self.folder / f"{name}.parquet"
+        path = self._path(name)
         if not self.has(name):
             wall, cpu, gpu = time.perf_counter(), time.process_time(), gpu_clock() if gpu_clock else None
             rows = work()
@@ -45,14 +45,22 @@ class Unfinished:
             if gpu is not None:
                 seconds["gpu"] = gpu()
             files.write_table(path, rows, self.schema.with_metadata({"seconds": json.dumps(seconds)}))
-        return json.loads(pq.read_schema(path).metadata[b"seconds"])
+        return self.seconds(name)
+
+    def seconds(self, name: str) -> dict[str, float]:
+        """What a finished part took, by clock."""
+        found: dict[str, float] = json.loads(pq.read_schema(self._path(name)).metadata[b"seconds"])
+        return found
 
     def has(self, name: str) -> bool:
-        return (self.folder / f"{name}.parquet").is_file()
+        return self._path(name).is_file()
 
     def read(self, name: str) -> list[dict]:
         """The rows of a finished part."""
-        return files.read_table(self.folder / f"{name}.parquet")
+        return files.read_table(self._path(name))
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"{name}.parquet"
 
     def remove(self) -> None:
         remove(str(self.folder.parent.relative_to(FOLDER)))

@@ -30,6 +30,7 @@ from tradeoffs.plumbing.asked import print_while_running
 Loaded = TypeVar("Loaded", bound=Runtime)
 Facts = dict[str, Any]
 ASKED = "asked.json"  # in the folder of a reference: how it was asked
+SUBJECT = "mmlu-"  # and a subject's name: a part of an evaluation
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ class _Evaluation:
         """Multiple choice, subject by subject."""
         questions = pq.read_table(self.tokens / "mmlu.parquet")
         for subject in tqdm(questions["subject"].unique().to_pylist(), desc="mmlu", leave=False):
-            name = f"mmlu-{subject}"
+            name = f"{SUBJECT}{subject}"
             asked = questions.filter(pc.equal(questions["subject"], subject)).to_pylist()
             choose, new = partial(items.choose, self.runtime, asked), not self.done.has(name)
             self.seconds.update(self.done.part(name, choose, self.runtime.gpu_clock))
@@ -160,7 +161,10 @@ class _Evaluation:
 
     def write(self, known: Facts) -> None:
         """The outputs, at the end and whole. The facts hold no times: they are the same whenever it is evaluated."""
-        items.write(self.variant.items, self.done, self.parts, {"mmlu_seconds": json.dumps(self.seconds)})
+        subjects = [name for names in self.parts for name in names if name.startswith(SUBJECT)]
+        of_subjects = {name.removeprefix(SUBJECT): self.done.seconds(name) for name in subjects}
+        times = {"mmlu_seconds": json.dumps(self.seconds), "subject_seconds": json.dumps(of_subjects)}
+        items.write(self.variant.items, self.done, self.parts, times)
         runtime = self.runtime
         weights = {"size_mb": runtime.size_mb, "shapes": runtime.shapes}
         made_by = {"device": runtime.device, "runtime": runtime.name, "hardware": files.run_info()["hardware"]}

@@ -24,7 +24,8 @@ CHUNK = 512  # items that are scored, answered and stored together
 
 Row = dict[str, Any]
 # One row per item, of a text one per window. Sums, not means, so that any subset can be averaged over its tokens.
-# Beside the rows, as metadata: `mmlu_seconds`, JSON by clock; times are no facts, which must not move by themselves.
+# Beside the rows, as metadata: `mmlu_seconds`, JSON by clock, and `subject_seconds`, the same of each subject: times
+# are no facts, which must not move by themselves.
 ITEMS = pa.schema(
     [
         ("split", pa.string()),  # test | seen | general | mmlu | prompt
@@ -49,6 +50,7 @@ ITEMS = pa.schema(
         ("chosen", pa.int32()),
         ("correct_option", pa.int32()),
         ("option_logprobs", pa.list_(pa.float32())),
+        ("seconds", pa.float64()),  # of an answer to an item, or a choice: its share of the batches that it was in
     ]
 )
 
@@ -183,8 +185,9 @@ def answer(runtime: Runtime, chunk: Chunk, answering: Answering) -> list[Row]:
             "generated": answering.text(ids),
             "generated_tokens": len(ids),
             "answer_tokens": len(item["ids"]) - item["prompt_tokens"] - 1,
+            "seconds": took,
         }
-        for item, ids in zip(chunk.items, found, strict=True)
+        for item, ids, took in zip(chunk.items, found, runtime.seconds.tolist(), strict=True)
     ]
 
 
@@ -211,7 +214,9 @@ def answer_prompts(runtime: Runtime, tokens: Path, answering: Answering) -> list
 def choose(runtime: Runtime, questions: list[Row]) -> list[Row]:
     """The most likely option letter after `Answer:` of each question; the questions are of one subject."""
     rows = []
-    for question, logprobs in zip(questions, by_question(runtime, questions), strict=True):
+    seconds = np.zeros(len(questions))
+    found = by_question(runtime, questions, seconds)
+    for question, logprobs, took in zip(questions, found, seconds.tolist(), strict=True):
         require_finite(logprobs, f"{question['subject']} question {question['id']}")
         rows.append(
             {
@@ -221,6 +226,7 @@ def choose(runtime: Runtime, questions: list[Row]) -> list[Row]:
                 "chosen": int(logprobs.argmax()),
                 "correct_option": question["answer"],
                 "option_logprobs": logprobs.tolist(),
+                "seconds": took,
             }
         )
     return rows

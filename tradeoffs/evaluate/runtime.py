@@ -107,6 +107,9 @@ class Runtime(Protocol):
     context: int  # longest sequence, in tokens
     vocabulary: int
     size_mb: float  # the weights as they are held, in 1e6 bytes; no tokenizer, no other metadata
+    # Of each sequence of the latest `choose` or `generate`, float64 (sequences,): by the clock, of every pass of the
+    # model that it was in an equal share with the others in it. So all of them together are what the call took.
+    seconds: np.ndarray
 
     @property
     def shapes(self) -> str:

@@ -77,6 +77,11 @@ def unfair(methods: Methods) -> Iterator[str]:
         yield "unequal budgets in examples: " + _per_method(
             {method: " or ".join(f"{n:,}" for n in found) for method, found in examples.items()}
         )
+    rules = {method: sorted({_rule(trial) for trial in found}) for method, found in trials.items()}
+    if len({tuple(found) for found in rules.values()}) > 1:
+        yield "unequal rules for which weights are kept, and for when to stop: " + _per_method(
+            {method: " or ".join(found) for method, found in rules.items()}
+        )
     every = list(itertools.chain.from_iterable(trials.values()))
     for what in DATA:
         if len({trial.data[what] for trial in every}) > 1:
@@ -93,6 +98,12 @@ def at_the_edge(settings: Sequence[Tried]) -> Iterator[str]:
             for end, extreme in (("smallest", min(numbers)), ("largest", max(numbers))):
                 if best.setting[key] == extreme:
                     yield f"{key}={written(extreme)} is the {end} tried"
+
+
+def _rule(trial: Trial) -> str:
+    """What the validation loss decides on the way in a trial."""
+    every, keep, patience = (trial.setting.get(f"train.{key}") for key in ("valid_every", "keep", "patience"))
+    return f"the {keep} of every {every} steps, patience {patience}" if every else "the last"
 
 
 def written(value: Any) -> str:

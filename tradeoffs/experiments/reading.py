@@ -1,5 +1,6 @@
 """The trials of a commit's experiments, from dvc.lock of each and from DVC's cache; nothing is checked out."""
 
+import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -112,8 +113,10 @@ class _Revision:
                 continue
             training = Training.parse(made)
             row, setting = self._training(training, entry), self._setting(training, lock)
-            if row is None or setting is None:
+            if row is None:
                 left_out.setdefault("not in the cache (dvc exp pull)", {})[self._name] = None
+            elif setting is None:
+                left_out.setdefault("trained with settings that its commit no longer has", {})[self._name] = None
             elif "train_seconds" in row and "valid_loss" not in row:
                 left_out.setdefault("trained by an earlier version, without valid_loss", {})[self._name] = None
             elif "train_seconds" in row:  # which the untouched base has not
@@ -138,7 +141,7 @@ class _Revision:
 
     def _setting(self, training: Training, lock: dict[str, Entry]) -> Setting | None:
         """All that params.yaml said of a training, through the stages before it too, by flat names; None
-        where it is not in the cache.
+        where the revision no longer has it.
 
         `methods.<method>.` is left out of a name, and the method's own `train` values replace the shared ones.
         """
@@ -147,10 +150,10 @@ class _Revision:
         for stage in (f"prepare@{cell.dataset}", f"base@{cell.model}", f"tokenize@{cell.pair}", f"finetune@{training}"):
             entry = lock.get(stage, {})
             found |= flatten(entry.get("params", {}).get("params.yaml", {}))
-            for path in _hashes(entry, "deps") if entry else ():
+            for path, oid in _hashes(entry, "deps").items():
                 if Path(path).is_relative_to(SETTINGS):
-                    said = self._output(entry, path, "deps")
-                    if said is None:
+                    said = (self._revision.text(path) or "").encode()
+                    if hashlib.md5(said, usedforsecurity=False).hexdigest() != oid:
                         return None
                     found |= flatten(json.loads(said))
         own, shared = f"methods.{cell.method}.", {k: v for k, v in found.items() if not k.startswith("methods.")}
@@ -196,10 +199,10 @@ class _Revision:
         path = self._store.path(oid)
         return path.read_bytes() if path else None
 
-    def _output(self, entry: Entry, path: str, what: str = "outs") -> bytes | None:
-        """A file that a stage made, or read (`what`: deps); None if it is neither in the cache nor in the remote."""
+    def _output(self, entry: Entry, path: str) -> bytes | None:
+        """A file that a stage made; None if it is neither in the cache nor in the remote."""
         # By its hash: to find a file by its name, DVC builds the index of the whole revision, half a second for each.
-        oid = _hashes(entry, what)[path]
+        oid = _hashes(entry, "outs")[path]
         try:
             self._store.bring([oid])
         except UserError:  # the remote cannot be read: what the cache has is shown, the rest is named
@@ -232,4 +235,4 @@ def data_of(finetune: Entry) -> dict[str, tuple[str, ...]]:
 
 def _hashes(entry: Entry, what: str) -> dict[str, str]:
     """Of the `deps` or `outs` of a stage in dvc.lock, by their paths."""
-    return {found["path"]: found["md5"] for found in entry[what]}
+    return {found["path"]: found["md5"] for found in entry.get(what, ())}

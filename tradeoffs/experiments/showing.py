@@ -119,14 +119,15 @@ def _ablation(sweep: Sweep, settings: Sequence[Tried]) -> Lines:
     head = ["setting", "seeds"]
     for name in measured:
         head += [TESTED[name], "against the bold one"]
-    head += [*(["valid loss"] if same_rows else []), *FACTS.values(), "train s"]
+    facts = [key for key in FACTS if any(key in trial.facts for trial in trials)]
+    head += [*(["valid loss"] if same_rows else []), *(FACTS[key] for key in facts), "train s"]
     tests = [_measured(sweep, settings, first, name) for name in measured]
     rows = []
     for place, one in enumerate(settings):
         row = [_named(one, first, keys), str(len(one.trials))]
         row += [cell for test in tests for cell in test[place]]
         row += [f"{one.loss:.4f}"] if same_rows else []
-        rows.append([*row, *(_mean_fact(one, key) for key in FACTS), _seconds(one)])
+        rows.append([*row, *(_mean_fact(one, key) for key in facts), _seconds(one)])
     notes = [] if same_rows else [f"- {VALID}: not the same in all trials, so valid losses do not compare"]
     if not measured:
         notes.append("- none of these went on to evaluate: queue reference@MODEL-DATASET-METHOD, not finetune@")

@@ -19,6 +19,7 @@ FACTS = {
     "adapter_mb": "adapter MB",
     "trainable_params": "trainable parameters",
     "peak_memory_mb": "training memory MB",
+    "peak_gpu_memory_mb": "training GPU memory MB",
 }
 COLUMNS = ["split", "item", "document", "tokens", "log_likelihood", "bytes", "generated", "answer"]  # of the items
 

@@ -21,8 +21,10 @@ OF_TRAINING = {
     "train_seconds": "training s",
     "adapter_mb": "adapter MB",
     "trainable_params": "trained parameters",
-    "peak_memory_mb": "memory of training MB",
+    "train_peak_memory_mb": "memory of training MB",
+    "train_peak_gpu_memory_mb": "GPU memory of training MB",
 }
+PEAK = "train_peak"  # Training and inference have peaks of memory each, of the same names
 # Those of the report's pictures, which take longer to import than all else here, and as told apart on a dark page.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255", "#999933")
 BASE_COLOUR = "#555555"
@@ -90,20 +92,21 @@ def _qualities(results: Results, pair: Pair, headline: str) -> list[dict[str, An
 def _costs(results: Results, pair: Pair) -> list[dict[str, Any]]:
     """Every cost that a variant of the pair has; how long answers are is none."""
     some = results.of(pair)
-    labels = {name: label for name, label in results.cost_labels.items() if name != "answer_tokens_p50"}
+    labels = {name: label for name, label in results.cost_labels.items() if costs.bare(name) != "answer_tokens_p50"}
     there = {name: label for name, label in labels.items() if any(name in results.cost[v] for v in some)}
-    found = [{"name": name, "label": label, "better": _cheaper(name), "kind": "cost"} for name, label in there.items()]
+    found: list[dict[str, Any]] = [
+        {"name": name, "label": label, "better": costs.better(name), "kind": "cost"} for name, label in there.items()
+    ]
     took = [results.trained(v) for v in some]
     for name, label in OF_TRAINING.items():
-        if any(name in row for row in took):
-            # Training and inference have a peak of memory each.
-            name = f"train_{name}" if name in there or name == "peak_memory_mb" else name
+        if any(_of_training(name) in row for row in took):
             found.append({"name": name, "label": label, "better": "lower", "kind": "cost"})
     return found
 
 
-def _cheaper(name: str) -> str:
-    return costs.CHEAPER.get(name, "higher")  # a speed of batches has no name of its own there
+def _of_training(name: str) -> str:
+    """What data/training calls a number of OF_TRAINING."""
+    return name.removeprefix("train_") if name.startswith(PEAK) else name
 
 
 def _variant(
@@ -146,9 +149,8 @@ def _value(results: Results, variant: Judged, name: str) -> Spread | None:
         bounds = costs.interval(results, variant, name)
         alone = results.cost[variant].get(name)
         return _spread(bounds) if bounds else None if alone is None else _rounded([alone])
-    if isinstance(variant, Variant) and (name in OF_TRAINING or name == "train_peak_memory_mb"):
-        took = tuning.numbers(results, variant)
-        alone = took.get("peak_memory_mb" if name == "train_peak_memory_mb" else name)
+    if isinstance(variant, Variant) and name in OF_TRAINING:
+        alone = tuning.numbers(results, variant).get(_of_training(name))
         return None if alone is None else _rounded([alone])
     return _spread(results.interval(variant, name)) if results.has(variant, name) else None
 

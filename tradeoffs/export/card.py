@@ -24,6 +24,7 @@ RELATION = {"adapter": "adapter", "full": "finetune", "merged": "finetune", "ggu
 COSTS = {
     "size_mb": "weights, MB",
     "model_memory_mb": "memory of the model, MB",
+    "host_memory_mb": "memory that it takes of the host beside the GPU's, MB",
     "decode_tokens_per_second": "tokens written per second",
     "prefill_tokens_per_second": "tokens read per second",
 }

@@ -2,7 +2,7 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -29,6 +29,7 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 from tradeoffs.finetune.job import Job
 from tradeoffs.finetune.progress import Progress
+from tradeoffs.finetune.validation import LOSS
 from tradeoffs.methods.trl_stages import STAGES, Stage
 from tradeoffs.plumbing.errors import UserError
 
@@ -147,6 +148,26 @@ class PairTrainer(Trainer):
                     f"(here {self.args.learning_rate:g}) or raise preference.train.warmup_steps"
                 )
         return loss
+
+    def loss_on(self, pairs: Sequence[dict[str, Any]], parts: Sequence[Sequence[int]]) -> dict[str, float]:
+        """`valid_loss`, and `valid_` of what the stage measures: means over pairs that are not trained on.
+
+        They go through the model in `parts`, by their places; by every process, each of which gets the same.
+        """
+        model: Any = self.model
+        model.eval()
+        sizes, losses = [len(part) for part in parts], []
+        with torch.no_grad(), self.compute_loss_context_manager():
+            for part in parts:
+                batch = self._prepare_inputs(self.data_collator([pairs[index] for index in part]))
+                loss: Any = self.compute_loss(model, batch)
+                losses.append(loss.item())
+        found = {LOSS: losses} | {f"valid_{key}": self._metrics["eval"][name] for key, name in self.measures.items()}
+        means = {
+            key: sum(v * n for v, n in zip(values, sizes, strict=True)) / sum(sizes) for key, values in found.items()
+        }
+        self._metrics["eval"].clear()  # or TRL would add them to what it logs
+        return means
 
     def _mean(self, key: str, parts: int) -> float:
         """Over the parts of the last step, which are equally large."""

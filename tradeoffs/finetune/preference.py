@@ -6,8 +6,9 @@ Its log-probabilities are computed once, before the first step, and kept: so the
 second adapter in memory, and adapters of any PEFT type, quantised bases and full weights all go the same way.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tradeoffs.finetune.job import Job, Loaded
 from tradeoffs.finetune.pair_trainer import REFERENCE, PairProgress
 from tradeoffs.finetune.progress import Told, matrix_peak
 from tradeoffs.finetune.training_state import SavedState, saving
+from tradeoffs.finetune.validation import Validation
 from tradeoffs.params import Train
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.plumbing.live import NOBODY, Watch
@@ -42,8 +44,10 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
     of the steps; `preference_seconds` the loop alone; `reward_margins`, per test pair in the order of pairs.parquet,
     the reward of the chosen answer minus that of the rejected one; `valid_reward_accuracy` the share of validation
     pairs whose margin is above 0; `preference_curve` the points. An answer's reward is beta times the log-probability
-    that it has gained over the reference, summed over its tokens, in nats. Raises UserError when there are no pairs,
-    when TRL refuses the configuration, when memory does not suffice, and when the loss is no longer a number.
+    that it has gained over the reference, summed over its tokens, in nats. With `valid_every` points hold
+    `valid_loss`, TRL's loss on the validation pairs, and what else the stage measures, on these. What training.train
+    says of steps is here with `preference_` before its name. Raises UserError when there are no pairs, when TRL refuses
+    the configuration, when memory does not suffice, and when the loss is no longer a number.
     """
     train, valid, test = _read_pairs(job)
     budget = settings.lasting(job.preference_budget, len(train))
@@ -64,16 +68,22 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
             where = f"step {saved.first_step} of {budget.steps}"
             print(f"{job.name}: {job.method.stage} was cut short; going on after {where}")
         rows = [
-            pair | dict(zip(REFERENCE, found.tolist(), strict=True)) for pair, found in zip(train, known, strict=False)
+            pair | dict(zip(REFERENCE, found.tolist(), strict=True))
+            for pair, found in zip([*train, *valid], known, strict=False)
         ]
-        trainer.train_dataset = Dataset.from_list(rows).select(order[saved.first_step * budget.batch_size :])
-        progress = _follow(trainer, job, budget, loaded, saved, earlier, watch)
+        dataset = Dataset.from_list(rows[: len(train)])
+        trainer.train_dataset = dataset.select(order[saved.first_step * budget.batch_size :])
+        parts = length_batches([_length(pair) for pair in valid], batch_tokens)
+        measure = partial(trainer.loss_on, rows[len(train) :], parts)
+        progress, validation = _follow(trainer, job, budget, loaded, saved, earlier, watch, measure)
         trainer.train()
+        kept = validation.keep()
         gained = _log_probabilities(trainer, [*valid, *test], batch_tokens) - known[len(train) :]
         margins = (trainer.beta * (gained[:, 0] - gained[:, 1])).tolist()
 
     return {
-        "preference_loss": progress.final_loss(),
+        **{f"preference_{name}": value for name, value in validation.facts(kept).items()},
+        "preference_loss": progress.final_loss(kept),
         "preference_seconds": progress.state()["seconds"],
         "valid_reward_accuracy": sum(margin > 0 for margin in margins[: len(valid)]) / len(valid),
         "reward_margins": margins[len(valid) :],
@@ -95,9 +105,16 @@ def _read_pairs(job: Job) -> list[list[Pair]]:
 
 
 def _follow(
-    trainer: Any, job: Job, budget: Train, loaded: Loaded, saved: SavedState, earlier: dict[str, Any], watch: Watch
-) -> PairProgress:
-    """What shows the steps, and what keeps them, is called at each."""
+    trainer: Any,
+    job: Job,
+    budget: Train,
+    loaded: Loaded,
+    saved: SavedState,
+    earlier: dict[str, Any],
+    watch: Watch,
+    measure: Callable[[], dict[str, float]],
+) -> tuple[PairProgress, Validation]:
+    """What shows the steps, what judges them, and what keeps them, is called at each."""
     peak = matrix_peak(trainer.args.device, loaded.dtype)
     progress = PairProgress(trainer, budget.steps, budget.log_every, loaded.work, peak, earlier)
     saved.bind(trainer, progress)
@@ -105,10 +122,10 @@ def _follow(
         # Its ranks are settled: beyond the last of its own steps the schedule only keeps them as they are.
         settled = loaded.model.active_peft_config.total_step
         trainer.add_callback(adapters.AdaLoraSchedule(settled + saved.first_step))
-    trainer.add_callback(progress)
-    trainer.add_callback(Told(progress, watch, part="preference"))
-    trainer.add_callback(saved)
-    return progress
+    validation = Validation(f"{job.training}, {job.method.stage}", progress, budget, saved.folder, measure)
+    for callback in (progress, validation, Told(progress, watch, part="preference"), saved):
+        trainer.add_callback(callback)
+    return progress, validation
 
 
 def _reference(trainer: Any, pairs: Sequence[Pair], batch_tokens: int, path: Path) -> Tensor:

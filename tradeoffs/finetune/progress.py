@@ -17,7 +17,8 @@ class Progress(TrainerCallback):
 
     A point holds, of the steps since the point before, `loss` (cross-entropy, nats per scored token) and
     `token_accuracy`, both over scored tokens; `tokens_per_second` (real ones, no padding) and `utilisation` of
-    `peak_flops`; and of its own step `lr` and `grad_norm`. `earlier` is the `state` that an interrupted run left.
+    `peak_flops`; and of its own step `lr`, `grad_norm` and what `add` was given. `earlier` is the `state` that an
+    interrupted run left.
     """
 
     def __init__(
@@ -29,6 +30,9 @@ class Progress(TrainerCallback):
         self.losses: list[float] = list(earlier.get("losses", []))
         self._accuracies: list[float] = list(earlier.get("accuracies", []))
         self._first_step, self._earlier_seconds = len(self.losses), earlier.get("seconds", 0.0)
+        self.paused: float = earlier.get(
+            "paused", 0.0
+        )  # seconds that are no part of `seconds`: spent on what was added
         self._mark = (0.0, 0)  # time and tokens of this process at the last point
         self._begun, self._seconds = 0.0, 0.0  # of the loop in this process
 
@@ -40,12 +44,29 @@ class Progress(TrainerCallback):
             "losses": self.losses,
             "accuracies": self._accuracies,
             "seconds": self._earlier_seconds + (self._seconds or self._running()),
+            "paused": self.paused,
         }
 
-    def final_loss(self) -> float:
-        """The mean over the last tenth of the steps: one step alone depends on which examples it had."""
+    @property
+    def taken(self) -> int:
+        """Steps so far, those of an interrupted run before this one among them."""
         self._collect()
-        return _mean(self.losses[-math.ceil(self.steps / 10) :])
+        return len(self.losses)
+
+    def final_loss(self, step: int | None = None) -> float:
+        """The mean over the last tenth of the steps up to `step` (None: of all that were made): one step alone depends
+        on which examples it had."""
+        step = step or self.taken
+        return _mean(self.losses[:step][-math.ceil(step / 10) :])
+
+    def add(self, measured: dict[str, float], seconds: float) -> None:
+        """What else is known of the last point's step, and how long finding it out kept the training waiting."""
+        self.points[-1] |= measured
+        self.paused += seconds
+        self._begun += seconds
+        self._mark = (self._mark[0] + seconds, self._mark[1])
+        said = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in measured.items())
+        self._bar.set_postfix_str(f"{self._bar.postfix}, {said}")
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -17,7 +17,7 @@ from transformers import PreTrainedModel, Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from tradeoffs.common.batching import halved, length_batches, padded
-from tradeoffs.finetune import batches
+from tradeoffs.finetune import batches, processes
 from tradeoffs.finetune.batches import Example
 from tradeoffs.models.forward import fits, logits_only_at
 from tradeoffs.plumbing.errors import UserError
@@ -97,15 +97,22 @@ class StepTrainer(Trainer):
             self._accumulate(model, part, scored, len(parts), last=number == len(parts) - 1)
 
     def loss_on(self, examples: list[Example]) -> float:
-        """Mean cross-entropy per scored token, in nats, of examples that are not trained on; without dropout."""
+        """Mean cross-entropy per scored token, in nats, of examples that are not trained on; without dropout.
+
+        Every process gets the same number, and must ask for it.
+        """
         model: Any = self.model
         model.eval()
         scored = torch.tensor(_scored(examples))
         self._loss, self._correct = torch.zeros(()), torch.zeros(())
+        parts = length_batches([padded(len(ids)) for ids, _ in examples], self.batch_tokens)
+        # Processes share the parts, but where each holds a piece of the weights they go through the model together.
+        shared = not processes.sharded()
+        mine = parts[self.args.process_index :: self.args.world_size] if shared else parts
         with torch.no_grad(), self.accelerator.autocast():  # after a resumed end no training has set that up
-            for part in length_batches([padded(len(ids)) for ids, _ in examples], self.batch_tokens):
+            for part in mine:
                 self._forward(model, [examples[i] for i in part], scored)
-        return self._loss.item()
+        return (self._over_processes(self._loss) if shared else self._loss).item()
 
     def _accumulate(self, model: Any, part: list[Example], scored: Tensor, parts: int, last: bool) -> None:
         wait = nullcontext() if last or not hasattr(model, "no_sync") else model.no_sync()  # DDP: gradients travel once

@@ -18,6 +18,7 @@ from tradeoffs.finetune.job import Job, Loaded
 from tradeoffs.finetune.progress import Progress, Told, matrix_peak
 from tradeoffs.finetune.trainer import StepTrainer, virtual_tokens
 from tradeoffs.finetune.training_state import SavedState, saving
+from tradeoffs.finetune.validation import LOSS, Validation
 from tradeoffs.models import checkpoints
 from tradeoffs.models.forward import auto_batch
 from tradeoffs.models.loading import compute_dtype, device, load_model
@@ -35,9 +36,10 @@ def train(job: Job, folder: Path, watch: Watch = NOBODY) -> dict[str, Any]:
     Returns the row of data/training. `train_loss` is the mean cross-entropy per scored token, in nats, over the last
     tenth of the steps, without the penalty that a method adds for itself (AdaLoRA's orthogonality), so that methods
     compare; `valid_loss` the same over valid.parquet, after training; `train_tokens_per_second` counts real tokens, no
-    padding, over `train_seconds`, the loop alone. A run that was killed goes on from its last saved state and ends with
-    the same bytes. `epochs` are passes over the training examples. Raises UserError when the method does not fit the
-    model, or when the loss is no longer a number.
+    padding, over `train_seconds`, the loop alone. All are of the weights that are kept, those after `kept_step` of the
+    `train_steps` that were made; what measuring the validation loss on the way took is `valid_seconds`. A run that was
+    killed goes on from its last saved state and ends with the same bytes. `epochs` are passes over the training
+    examples. Raises UserError when the method does not fit the model, or when the loss is no longer a number.
     """
     tokens = job.cell.tokens
     examples = batches.read_examples(tokens / "train.parquet")
@@ -52,15 +54,17 @@ def train(job: Job, folder: Path, watch: Watch = NOBODY) -> dict[str, Any]:
     scratch = _workplace(job)
     # A shard is no state to go on from: such a run, once killed, begins anew.
     saved = SavedState(scratch / "sft", every=budget.steps + 1 if processes.sharded() else budget.save_every)
-    trainer, progress = _set_up(job, loaded, rows, saved, watch)
-    if saved.first_step < budget.steps:
+    trainer, progress, validation = _set_up(job, loaded, rows, saved, watch)
+    if not validation.finished:
         trainer.train()
+    watch.update(progress.points)  # all of them, also where an earlier run made the last
+    kept = validation.keep()
     weights.require_finite(loaded.model)
 
-    facts: dict[str, Any] = {}
+    facts: dict[str, Any] = validation.facts(kept)
     if job.method.stage:
-        _make_room(trainer, saved, budget.steps)
-        facts = preference.tune(job, loaded, scratch / job.method.stage, watch)
+        _make_room(trainer, saved, progress.taken)
+        facts |= preference.tune(job, loaded, scratch / job.method.stage, watch)
         weights.require_finite(loaded.model)
     if job.method.peft == "ADALORA":
         facts |= adapters.adalora_ranks(loaded.model)
@@ -70,9 +74,8 @@ def train(job: Job, folder: Path, watch: Watch = NOBODY) -> dict[str, Any]:
     if processes.rank() == 0:
         with saving(folder):
             weights.save(loaded.model, gathered, folder)
-    seconds = progress.state()["seconds"]
+    seconds, seen = progress.state()["seconds"], rows[: progress.taken * budget.batch_size]
     return {
-        "steps": budget.steps,
         "epochs": budget.steps * budget.batch_size / len(examples),
         "batch_size": budget.batch_size,
         "lr": budget.lr,
@@ -81,9 +84,9 @@ def train(job: Job, folder: Path, watch: Watch = NOBODY) -> dict[str, Any]:
         "total_params": loaded.total,
         "adapter_mb": sum(path.stat().st_size for path in folder.glob("*.safetensors")) / 1e6,
         "train_seconds": seconds,
-        "train_tokens_per_second": sum(len(ids) for ids, _ in rows) / seconds,
+        "train_tokens_per_second": sum(len(ids) for ids, _ in seen) / seconds,
         **_peak_memory(),
-        "train_loss": progress.final_loss(),
+        "train_loss": progress.final_loss(kept),
         **facts,
         "curve": progress.points,
     }
@@ -97,6 +100,11 @@ def _check(job: Job) -> None:
     if job.budget.gradient_checkpointing and method.peft in ("PREFIX_TUNING", "CARTRIDGE"):
         raise UserError(
             f"{where}: gradient_checkpointing would drop the prefix that {method.peft} trains; set it to false"
+        )
+    if processes.sharded() and job.budget.keep == "best":
+        raise UserError(
+            f"{where}: launch.train shards the weights (FSDP), and no state of such a run is saved to go back to; set "
+            "train.keep to last"
         )
     if processes.sharded() and (method.peft or method.stage):
         raise UserError(
@@ -176,6 +184,8 @@ def _workplace(job: Job) -> Path:
     """Where a run that is killed leaves what it has done, by all that decides its result."""
     cell, method, seed = job.cell, job.method, job.training.seed
     inputs = [cell.base, cell.tokens / "train.parquet", *([cell.tokens / "pairs.parquet"] if method.stage else [])]
+    if job.budget.valid_every:  # decides which weights are kept, and when the training ends
+        inputs.append(cell.tokens / "valid.parquet")
     where = torch.cuda.get_device_name() if device().type == "cuda" else "cpu"
     settings = (method, job.budget, seed, where, processes.count())
     return unfinished.workplace(f"finetune/{job.training}", inputs, *settings, first=processes.rank() == 0)
@@ -183,7 +193,7 @@ def _workplace(job: Job) -> Path:
 
 def _set_up(
     job: Job, loaded: Loaded, rows: list[Example], saved: SavedState, watch: Watch
-) -> tuple[StepTrainer, Progress]:
+) -> tuple[StepTrainer, Progress, Validation]:
     """The trainer of supervised tuning, ready for the `rows`, in this order, that no earlier run has trained on."""
     budget, model = job.budget, loaded.model
     trainer = StepTrainer(
@@ -200,12 +210,17 @@ def _set_up(
     peak = matrix_peak(device(), loaded.dtype)
     progress = Progress(trainer, budget.steps, budget.log_every, loaded.work, peak, earlier)
     saved.bind(trainer, progress)
+    settled = 0
     if job.method.peft == "ADALORA":
         trainer.add_callback(adapters.AdaLoraSchedule(saved.first_step))
-    trainer.add_callback(progress)
-    trainer.add_callback(Told(progress, watch))
-    trainer.add_callback(saved)
-    return trainer, progress
+        settled = model.active_peft_config.total_step - model.active_peft_config.tfinal
+    held_out = batches.read_examples(job.cell.tokens / "valid.parquet")
+    validation = Validation(
+        str(job.training), progress, budget, saved.folder, lambda: {LOSS: trainer.loss_on(held_out)}, settled
+    )
+    for callback in (progress, validation, Told(progress, watch), saved):
+        trainer.add_callback(callback)
+    return trainer, progress, validation
 
 
 def _rows_may_be_joined(model: Any) -> bool:
@@ -228,4 +243,5 @@ def _peak_memory() -> dict[str, float]:
     peak = {"peak_memory_mb": peak_memory_mb()}
     if torch.cuda.is_available():
         peak["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 1e6
+        peak["peak_gpu_memory_reserved_mb"] = torch.cuda.max_memory_reserved() / 1e6
     return peak

@@ -111,6 +111,11 @@ class SavedState(TrainerCallback):
             shutil.rmtree(old)
 
 
+def newest(folder: Path) -> int:
+    """The step of the newest saved state in `folder`, 0 if there is none."""
+    return max((int(path.name[5:]) for path in folder.glob("step-*")), default=0)
+
+
 @contextmanager
 def saving(where: Path) -> Iterator[None]:
     """Turns what a full disk raises, in whatever library, into one clear message."""

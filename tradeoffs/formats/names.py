@@ -1,9 +1,32 @@
-"""The formats a merged model can be evaluated in: precisions of transformers and bitsandbytes, quants of llama.cpp."""
+"""The formats a merged model can be evaluated in: precisions of transformers and bitsandbytes, quants of llama.cpp; and
+the devices that they can be measured on."""
 
+from dataclasses import dataclass
 from typing import Literal
 
-# How bitsandbytes quantises the linear layers as it loads them, if at all.
-PRECISIONS: dict[str, Literal["int8", "nf4"] | None] = {"bf16": None, "int8": "int8", "nf4": "nf4"}
+
+@dataclass(frozen=True)
+class Precision:
+    """How transformers loads a merged checkpoint, whose weights are bfloat16.
+
+    dtype: of the weights that are not quantised, and of the arithmetic, by torch's name. load: how bitsandbytes
+    quantises the linear layers as it loads them, if at all.
+    """
+
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    load: Literal["int8", "nf4"] | None = None
+
+
+PRECISIONS = {
+    "float32": Precision("float32"),
+    "bf16": Precision(),
+    "fp16": Precision("float16"),
+    "int8": Precision(load="int8"),
+    "nf4": Precision(load="nf4"),
+}
+# What a model's cost is measured on. `auto`: transformers on the GPU where there is one, llama.cpp on the CPU.
+AUTO, CPU, CUDA = "auto", "cpu", "cuda"
+DEVICES = (AUTO, CPU, CUDA)
 # llama.cpp's file types by the name users know them by (enum llama_ftype in llama.h).
 QUANTS = {
     "f16": "LLAMA_FTYPE_MOSTLY_F16",

@@ -7,6 +7,7 @@ both runs measured unchanged (files of the same shapes): by how much those moved
 from collections.abc import Iterator
 from statistics import median
 
+from tradeoffs.common import machine
 from tradeoffs.common.cells import Variant
 from tradeoffs.gate.policy import Policy
 from tradeoffs.gate.rows import BETTER, LEFT_OUT, NOT_COMPARED, NOT_SHOWN, PASS, SAME, WORSE, Moved, Row, Word
@@ -24,12 +25,17 @@ class Costing:
 
     def __init__(self, before: Results, after: Results, policy: Policy, unlike: str):
         self.before, self.after, self.policy, self.unlike = before, after, policy, unlike
-        machines = [side.costs.machine.get("hardware") for side in (before, after)]
-        self.same_hardware = machines[0] == machines[1]
+        self.same_hardware = machine.same(*(side.costs.machine["hardware"] for side in (before, after)))
 
     def rows(self, theirs: Variant, ours: Variant) -> Iterator[Row]:
-        """A row for each cost that is judged and that one of them has; `theirs` is of the base."""
-        for name in self.policy.judged_costs:
+        """A row for each cost that is judged and that one of them has; `theirs` is of the base.
+
+        Of several devices those of the first, and those of each other one that both sides measured on.
+        """
+        judged = self.policy.judged_costs
+        both = [on for on in self.after.run.devices[1:] if on in self.before.run.devices[1:]]
+        further = [f"{name}{costs.ON}{on}" for on in both for name in judged if name not in costs.OF_NO_DEVICE]
+        for name in dict.fromkeys([*judged, *(name for name in further if name not in self.policy.ignore)]):
             old, new = self.before.cost[theirs].get(name), self.after.cost[ours].get(name)
             if old is not None or new is not None or name in self.policy.costs:
                 yield self._row(theirs, ours, name, old, new)
@@ -64,7 +70,7 @@ class Costing:
         still = Interval(1.0, 1.0, 1.0, 0.0)
         if name == "size_mb":
             return PASS, "", still
-        devices = [side.costs.machine["devices"].get(v) for side, v in ((self.before, theirs), (self.after, ours))]
+        devices = [costs.device_of(side, v, name) for side, v in ((self.before, theirs), (self.after, ours))]
         if devices[0] != devices[1]:
             return LEFT_OUT, f"measured on another device ({devices[0]}, {devices[1]})", still
         if self.unlike:
@@ -105,7 +111,7 @@ class Costing:
     def _word(self, found: Interval, name: str, margin: float) -> tuple[Word, str]:
         """Worse, or better, is what is so by more than the margin and by intervals that do not overlap; it passes if
         no end is worse by more. Of a speed that is asked too much, as hours differ: it is said, and left out."""
-        sign = -1 if costs.CHEAPER.get(name, "higher") == "lower" else 1
+        sign = -1 if costs.better(name) == "lower" else 1
         value = sign * found.value
         low, high = sorted((sign * found.low, sign * found.high))
         if value < -margin:

@@ -82,7 +82,7 @@ def _settings(side: Revision, entries: Entries) -> Iterator[str]:
     for stage, dep in read:
         part = given.get(dep["path"])
         if part is None or _md5(settings.text(part).encode()) != dep["md5"]:
-            yield f"{stage}: was run with {_moved(side, dep['md5'], part)}"
+            yield f"{stage}: was run with {_moved(side, dep, part)}"
 
 
 def _is_settings(dep: dict[str, Any]) -> bool:
@@ -95,12 +95,12 @@ def _resolved(side: Revision) -> dict[str, dict[str, Any]]:
     return {} if found is None or wrong else {str(path): part for path, part in settings.parts(found)}
 
 
-def _moved(side: Revision, md5: str, part: dict[str, Any] | None) -> str:
-    """The first of the settings that a stage was run with and that is another now, if they are still known."""
-    path = side.store.path(md5)
-    if path is None or part is None:
+def _moved(side: Revision, dep: dict[str, Any], part: dict[str, Any] | None) -> str:
+    """The first of the settings that a stage was run with and that is another now, if the revision still has them."""
+    text = side.text(dep["path"])
+    if part is None or text is None or _md5(text.encode()) != dep["md5"]:
         return "other settings"
-    was, now = flatten(json.loads(path.read_text(encoding="utf-8"))), flatten(part)
+    was, now = flatten(json.loads(text)), flatten(part)
     return f"another {next(key for key in (*now, *was) if now.get(key) != was.get(key))}"
 
 

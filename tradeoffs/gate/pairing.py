@@ -35,6 +35,10 @@ def _embedded(metric: Metric) -> bool:
     return bool(metric.column) and metric.score is None
 
 
+def _tasks(metric: Metric) -> bool:
+    return bool(metric.task)
+
+
 def _none(metric: Metric) -> bool:
     return False
 
@@ -56,6 +60,12 @@ SETTINGS: dict[str, Callable[[Metric], bool]] = {
     "reference_dtype": _ladder,
     "mmlu.shots": _choices,
     "mmlu.questions": _none,
+    "tasks": _none,
+    "harness.folder": _none,  # what a task asks stands in its items
+    "harness.limit": _none,
+    "harness.shots": _tasks,
+    "harness.chat_template": _tasks,
+    "harness.unsafe_code": _none,
     "embedding": _embedded,
     "copying": _none,
     "bootstrap": _none,

@@ -35,7 +35,7 @@ class Policy:
 
     def tolerance(self, cost: str) -> float:
         """The part of a cost that is no loss: as set here, or what the report takes for nothing to decide by."""
-        return self.costs.get(cost, costs.tolerance(cost))
+        return self.costs.get(cost, self.costs.get(costs.bare(cost), costs.tolerance(cost)))
 
     @property
     def judged_costs(self) -> list[str]:
@@ -116,10 +116,10 @@ def _problems(found: _File) -> Iterator[str]:
         elif name not in known:
             yield f"metrics.{name}: unknown metric{near(name, known)}"
     for name in found.costs or ():
-        if name not in costs.CHEAPER and not name.startswith(costs.BATCH):
+        if not costs.known(name):
             yield f"costs.{name}: unknown cost{near(name, costs.CHEAPER)}"
     for index, name in enumerate(found.ignore or ()):
-        if name not in known and name not in costs.CHEAPER:
+        if name not in known and costs.bare(name) not in costs.CHEAPER:
             yield f"ignore[{index}]: neither a metric nor a cost: {name!r}{near(name, [*known, *costs.CHEAPER])}"
         elif name in (found.metrics or {}) or name in (found.costs or {}):
             yield f"ignore[{index}]: {name} has a margin above; leave out one of them"

@@ -75,7 +75,7 @@ class Quality:
         drawn = sign * (new.values - old.values)
         least = 0.0
         if verdicts.is_mean(name):
-            scores = np.stack([old.sums[:, 0], new.sums[:, 0]])
+            scores = np.stack([verdicts.per_item(side.sums) for side in (old, new)])
             least = float(simultaneous.least_errors(scores, margin, metrics.metric(name)[1].right_or_wrong)[0, 1])
             if np.array_equal(*scores):  # no change says how large one is, so it may be a whole answer
                 least = max(least, float(np.sqrt(max(margin - margin**2, 0.0) / scores.shape[1])))

@@ -76,7 +76,7 @@ class Asked:
 
     @property
     def is_cost(self) -> bool:
-        return self.metric in costs.COST
+        return costs.bare(self.metric) in costs.COST
 
     def value(self, results: Results, variant: Variant) -> Interval | None:
         """With its 95 % interval; None where it was not measured."""
@@ -92,7 +92,7 @@ class Asked:
 def known(metric: str) -> str:
     """Raises UserError if there is no quality metric and no cost of this name."""
     names = [*metrics.names("quality"), *metrics.names("summary"), *costs.COST]
-    if metric not in names:
+    if metric not in names and costs.bare(metric) not in costs.COST:
         raise UserError(f"{metric}: no metric of quality and no cost{near(metric, names)}")
     return metric
 

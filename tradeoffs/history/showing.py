@@ -119,7 +119,8 @@ def _reasons(points: Sequence[Point]) -> Iterator[str]:
 
 
 def _better(metric: str) -> str:
-    return costs.CHEAPER.get(metric, "") if metric in costs.COST else metrics.metric(metric)[1].better
+    cost = costs.bare(metric)
+    return costs.CHEAPER.get(cost, "") if cost in costs.COST else metrics.metric(metric)[1].better
 
 
 def _value(asked: Asked, found: Interval | None) -> str:

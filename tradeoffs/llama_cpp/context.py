@@ -23,11 +23,12 @@ SEQUENCES = 64  # kept apart in the KV cache at the same time
 class Context:
     """The KV cache of a loaded `model` and what is decoded into it; it grows to what the largest call needs.
 
-    Sequences are known by their slot, from 0 on. `path` is named where memory does not suffice.
+    Sequences are known by their slot, from 0 on. `path` is named where memory does not suffice. `on_gpu`: the cache
+    lies with the layers on a GPU.
     """
 
-    def __init__(self, model: Any, path: Path, threads: int) -> None:
-        self._model, self._path, self._threads = model, path, threads
+    def __init__(self, model: Any, path: Path, threads: int, on_gpu: bool = False) -> None:
+        self._model, self._path, self._threads, self._on_gpu = model, path, threads, on_gpu
         self._handle: Any = None
         self._memory: Any = None
         self._cells = 0
@@ -56,7 +57,7 @@ class Context:
             options.n_outputs_max = self._max_rows
             options.n_threads = options.n_threads_batch = self._threads
             options.kv_unified = True  # sequences share cells, so a common prefix is stored once
-            options.offload_kqv = options.op_offload = False
+            options.offload_kqv = options.op_offload = self._on_gpu
             self._handle = llama_cpp.llama_init_from_model(self._model, options)
             if not self._handle:
                 raise UserError(f"{self._path}: no memory for a KV cache of {cells} tokens{native.last_lines()}")
@@ -64,9 +65,9 @@ class Context:
             self._memory = llama_cpp.llama_get_memory(self._handle)
         llama_cpp.llama_memory_clear(self._memory, False)
 
-    def share(self, length: int, slot: int) -> None:
-        """Lets the sequence in `slot` begin with the first `length` tokens of that in slot 0, which are stored once."""
-        llama_cpp.llama_memory_seq_cp(self._memory, 0, slot, 0, length)
+    def share(self, length: int, slot: int, of: int = 0) -> None:
+        """Lets the sequence in `slot` begin with the first `length` tokens of another one, which are stored once."""
+        llama_cpp.llama_memory_seq_cp(self._memory, of, slot, 0, length)
 
     def forget(self, slot: int) -> None:
         """Empties a slot."""

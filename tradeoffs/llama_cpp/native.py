@@ -81,11 +81,11 @@ def _on_terminate() -> None:
 
 def _exception() -> str:
     """The type of the C++ exception that is on its way, by the C++ ABI of Itanium (cxxabi.h)."""
-    kind = _function("__cxa_current_exception_type", ctypes.POINTER(ctypes.c_void_p))()
+    kind = function("__cxa_current_exception_type", ctypes.POINTER(ctypes.c_void_p))()
     if not kind:
         return "std::terminate"
     name = ctypes.string_at(kind[1])  # after the table of its methods
-    demangled = _function("__cxa_demangle", ctypes.c_char_p, ctypes.c_char_p, *[ctypes.c_void_p] * 3)
+    demangled = function("__cxa_demangle", ctypes.c_char_p, ctypes.c_char_p, *[ctypes.c_void_p] * 3)
     return (demangled(name, None, None, None) or name).decode()
 
 
@@ -102,15 +102,16 @@ class Tensor(NamedTuple):
     type: str
 
 
-def _function(name: str, result: object, *arguments: object) -> Callable[..., Any]:
+def function(name: str, result: object, *arguments: object) -> Callable[..., Any]:
+    """One of ggml's own, by the types of ctypes that its header says."""
     function = getattr(_ggml.libggml, name)
     function.restype, function.argtypes = result, arguments
     return function
 
 
-_function("ggml_set_abort_callback", ctypes.c_void_p, type(_on_abort))(_on_abort)
+function("ggml_set_abort_callback", ctypes.c_void_p, type(_on_abort))(_on_abort)
 with suppress(AttributeError):  # another C++ library than those of GCC and LLVM
-    _function("_ZSt13set_terminatePFvvE", ctypes.c_void_p, type(_on_terminate))(_on_terminate)
+    function("_ZSt13set_terminatePFvvE", ctypes.c_void_p, type(_on_terminate))(_on_terminate)
 
 
 def tensors(path: str | Path) -> list[Tensor]:
@@ -118,14 +119,14 @@ def tensors(path: str | Path) -> list[Tensor]:
 
     Reads the header only. Raises UserError if the file is no GGUF.
     """
-    read = _function("gguf_init_from_file", ctypes.c_void_p, ctypes.c_char_p, _GgufInitParams)
-    count = _function("gguf_get_n_tensors", ctypes.c_int64, ctypes.c_void_p)
-    name_of = _function("gguf_get_tensor_name", ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64)
-    kind = _function("gguf_get_tensor_type", ctypes.c_int, ctypes.c_void_p, ctypes.c_int64)
-    kind_name = _function("ggml_type_name", ctypes.c_char_p, ctypes.c_int)
-    tensor = _function("ggml_get_tensor", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
-    numbers = _function("ggml_nelements", ctypes.c_int64, ctypes.c_void_p)
-    rows = _function("ggml_nrows", ctypes.c_int64, ctypes.c_void_p)
+    read = function("gguf_init_from_file", ctypes.c_void_p, ctypes.c_char_p, _GgufInitParams)
+    count = function("gguf_get_n_tensors", ctypes.c_int64, ctypes.c_void_p)
+    name_of = function("gguf_get_tensor_name", ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int64)
+    kind = function("gguf_get_tensor_type", ctypes.c_int, ctypes.c_void_p, ctypes.c_int64)
+    kind_name = function("ggml_type_name", ctypes.c_char_p, ctypes.c_int)
+    tensor = function("ggml_get_tensor", ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p)
+    numbers = function("ggml_nelements", ctypes.c_int64, ctypes.c_void_p)
+    rows = function("ggml_nrows", ctypes.c_int64, ctypes.c_void_p)
     start_log(path)
     shapes = ctypes.c_void_p()  # a ggml_context, which holds the tensors without their numbers
     header = read(str(path).encode(), _GgufInitParams(True, ctypes.pointer(shapes)))
@@ -137,8 +138,8 @@ def tensors(path: str | Path) -> list[Tensor]:
         one = tensor(shapes, name)
         across = numbers(one) // max(rows(one), 1)
         found.append(Tensor(name.decode(), rows(one), across, kind_name(kind(header, index)).decode()))
-    _function("ggml_free", None, ctypes.c_void_p)(shapes)
-    _function("gguf_free", None, ctypes.c_void_p)(header)
+    function("ggml_free", None, ctypes.c_void_p)(shapes)
+    function("gguf_free", None, ctypes.c_void_p)(header)
     return found
 
 

@@ -5,7 +5,7 @@ Works on the low-level API (`context`). Needs numpy and llama_cpp only, so it st
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from tqdm import tqdm
 from tradeoffs.common import cores, files
 from tradeoffs.common.batching import HOST_BATCH, fitting_batch, length_batches
 from tradeoffs.evaluate.runtime import Rows, Scores, Target, common_prefix, per_target
-from tradeoffs.llama_cpp import native
+from tradeoffs.llama_cpp import gpus, native
 from tradeoffs.llama_cpp.context import DECODE_TOKENS, SEQUENCES, Context, last
 from tradeoffs.llama_cpp.native import llama_cpp
 from tradeoffs.llama_cpp.scores import logprobs, score_rows
@@ -28,9 +28,10 @@ CHUNK_ELEMENTS = 1 << 18  # logits per softmax task: 1 MB, so that its passes st
 
 
 class LlamaCppRuntime:
-    """llama.cpp on the CPU with all cores that may be used.
+    """llama.cpp on the CPU with all cores that may be used, or with `on_gpu` on the first GPU.
 
-    The layers stay on the CPU even if llama.cpp was built for a GPU: `device` must be what was measured. Flash
+    Unless that is asked for the layers stay on the CPU even if llama.cpp was built for a GPU, and then all of them lie
+    on one: `device` must be what was measured. Flash
     attention is left to llama.cpp, which turns it on on a CPU: it leaves out masked parts of the cache, so sequences
     that share a decode do not pay for each other, and on full batches it is as near to float32 as the plain path. The
     KV cache is float16, llama.cpp's default and what its users run. It grows to what the largest call needs, not to the
@@ -38,12 +39,14 @@ class LlamaCppRuntime:
     """
 
     name = "llama.cpp"
-    device = "cpu"
 
-    def __init__(self, path: str | Path, batch_tokens: int | Literal["auto"], context: int | None = None) -> None:
+    def __init__(
+        self, path: str | Path, batch_tokens: int | Literal["auto"], context: int | None = None, on_gpu: bool = False
+    ) -> None:
         """Loads `path`. `batch_tokens` bounds the KV cache of batched generation; `context` None: the model's own.
 
-        Raises UserError if the file is missing, is no GGUF or holds a model that this llama.cpp does not know.
+        Raises UserError if the file is missing, is no GGUF or holds a model that this llama.cpp does not know; with
+        `on_gpu` also where there is no GPU that it was built for.
         """
         path = Path(path)
         if not path.is_file():
@@ -53,7 +56,11 @@ class LlamaCppRuntime:
         native.start_log(path)
         llama_cpp.llama_backend_init()
         options = llama_cpp.llama_model_default_params()
-        options.n_gpu_layers = 0
+        self._gpu = gpus.first() if on_gpu else None
+        self.device = self._gpu.description if self._gpu else "cpu"
+        options.n_gpu_layers = gpus.ALL_LAYERS if on_gpu else 0
+        options.split_mode = llama_cpp.LLAMA_SPLIT_MODE_NONE if on_gpu else options.split_mode
+        self._free_before = self._gpu.free_mb() if self._gpu else 0.0
         self._model: Any = llama_cpp.llama_model_load_from_file(str(path).encode(), options)
         if not self._model:
             raise UserError(f"{path}: llama.cpp cannot load it as a GGUF model{native.last_lines()}")
@@ -63,7 +70,7 @@ class LlamaCppRuntime:
         self.size_mb = llama_cpp.llama_model_size(self._model) / 1e6
         threads = cores.threads()
         self._pool = ThreadPoolExecutor(threads)
-        self._llama = Context(self._model, path, threads)
+        self._llama = Context(self._model, path, threads, on_gpu)
         self.vocabulary = self._llama.vocabulary
 
     def close(self) -> None:
@@ -106,13 +113,15 @@ class LlamaCppRuntime:
     def choose(self, prompts: Sequence[np.ndarray], options: Sequence[np.ndarray]) -> np.ndarray:
         """See `Runtime.choose`. Raises UserError if a prompt is longer than the context."""
         self._check(prompts)
-        shared = common_prefix(prompts)
+        begun, shared = time.perf_counter(), common_prefix(prompts)
         rests = [ids[shared:] for ids in prompts]
         self._llama.reserve(shared + max(DECODE_TOKENS, *(len(rest) for rest in rests)))
         for _ in self._llama.decode([prompts[0][:shared]], [0], [0], [np.zeros(shared, bool)]):
             pass  # no logits are wanted of it
         answers = np.empty((len(prompts), len(options[0])), np.float32)
+        self.seconds = np.full(len(prompts), (time.perf_counter() - begun) / len(prompts))
         for group in _groups([len(rest) for rest in rests], SEQUENCES - 1):
+            begun = time.perf_counter()
             slots = range(1, len(group) + 1)  # sequence 0 holds the shared prefix
             for slot in slots:
                 self._llama.share(shared, slot)
@@ -123,10 +132,18 @@ class LlamaCppRuntime:
                     answers[index] = logprobs(row_logits, options[index])
             for slot in slots:
                 self._llama.forget(slot)
+            self.seconds[group] += (time.perf_counter() - begun) / len(group)
         return answers
 
-    def generate(self, prompts: Sequence[np.ndarray], max_new_tokens: int, stop_ids: Sequence[int]) -> list[list[int]]:
-        """See `Runtime.generate`. A finished answer's place is taken by the next prompt at once.
+    def generate(
+        self,
+        prompts: Sequence[np.ndarray],
+        max_new_tokens: int,
+        stop_ids: Sequence[int],
+        ended: Callable[[list[int]], bool] = lambda answer: False,
+    ) -> list[list[int]]:
+        """See `Runtime.generate`. A finished answer's place is taken by the next prompt at once; `ended` may end one
+        by what it has said so far.
 
         Raises UserError if a prompt and its answer can be longer than the context.
         """
@@ -135,8 +152,10 @@ class LlamaCppRuntime:
         places = max(1, min(PARALLEL, len(prompts), self.batch_tokens // longest))
         self._llama.reserve(places * longest)
         answers: list[list[int]] = [[] for _ in prompts]
+        self.seconds = np.zeros(len(prompts))
         waiting, running, free = deque(range(len(prompts))), dict[int, int](), list(range(places))
         while waiting or running:
+            begun = time.perf_counter()
             # One new token of every running answer, and all tokens of the prompts that get a free place.
             fed = [np.array(answers[index][-1:], np.int32) for index in running.values()]
             starts = [len(prompts[index]) + len(answers[index]) - 1 for index in running.values()]
@@ -151,9 +170,10 @@ class LlamaCppRuntime:
                     index = running[slots[row]]
                     if token not in stop_ids:
                         answers[index].append(token)
-                    if token in stop_ids or len(answers[index]) == max_new_tokens:
+                    if token in stop_ids or len(answers[index]) == max_new_tokens or ended(answers[index]):
                         self._llama.forget(slots[row])
                         free.append(slots[row])
+            self.seconds[list(running.values())] += (time.perf_counter() - begun) / len(running)
             running = {slot: index for slot, index in running.items() if slot not in free}
         return answers
 
@@ -197,11 +217,18 @@ class LlamaCppRuntime:
         return np.diff(times).tolist()
 
     def gpu_memory(self) -> dict[str, float]:
-        """See `Runtime.gpu_memory`: nothing runs on a GPU."""
-        return {}
+        """See `Runtime.gpu_memory`; nothing where nothing runs on a GPU.
+
+        llama.cpp counts none, so it is what is less free on the GPU than before the model was loaded: what it has set
+        aside, which it keeps. All of it is in use, so both numbers are the same.
+        """
+        if self._gpu is None:
+            return {}
+        taken = max(0.0, self._free_before - self._gpu.free_mb())
+        return {"peak_gpu_memory_mb": taken, "peak_gpu_memory_reserved_mb": taken}
 
     def gpu_clock(self) -> None:
-        """See `Runtime.gpu_clock`: nothing runs on a GPU."""
+        """See `Runtime.gpu_clock`: what is evaluated runs on no GPU."""
         return None
 
     def _score_together(

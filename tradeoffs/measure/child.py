@@ -13,6 +13,7 @@ from typing import Any
 
 from tradeoffs.common.memory import resident_mb
 from tradeoffs.evaluate.runtime import Runtime
+from tradeoffs.formats.names import CUDA
 from tradeoffs.measure import speed
 from tradeoffs.measure.work import Work
 from tradeoffs.plumbing import cli
@@ -32,7 +33,8 @@ def measured(text: str) -> str:
 def _of_gguf(work: Work) -> dict[str, Any]:
     from tradeoffs.llama_cpp.runtime import LlamaCppRuntime
 
-    return _measured(work, lambda: LlamaCppRuntime(Path(work.loaded["gguf"]), work.batch_tokens))
+    gguf, on_gpu = Path(work.loaded["gguf"]), work.on == CUDA
+    return _measured(work, lambda: LlamaCppRuntime(gguf, work.batch_tokens, on_gpu=on_gpu))
 
 
 def _of_torch(work: Work) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 A GGUF gets one that has imported numpy and llama_cpp alone: subprocess, since what multiprocessing starts also imports
 the stage's own module and all that hangs on it. On a CPU a model of transformers gets a fork of a process that has
 imported the heavy libraries and has done nothing else (multiprocessing's forkserver), so that a round costs no import.
-With CUDA each is started afresh: a fork of a process that has touched a GPU cannot use it.
+With CUDA each is started afresh: a fork of a process that has touched a GPU cannot use it. One that measures on the CPU
+beside it sees no GPU.
 """
 
 import json
@@ -18,11 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from tradeoffs.common import cores
+from tradeoffs.formats.names import CPU
 from tradeoffs.measure import child
 from tradeoffs.measure.work import Work
 from tradeoffs.plumbing.errors import UserError
 
 HEAVY = ["tradeoffs.measure.torch_things", "peft", "bitsandbytes", "accelerate"]
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 LAST = 2000  # characters of what a process that failed had to say
 
 
@@ -53,10 +56,11 @@ def measure(work: Work, name: str, afresh: bool) -> dict[str, Any]:
 
 def _afresh(work: Work, name: str) -> str:
     code = str(Path(child.__file__).parents[2])
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH")]))}
     done = subprocess.run(
         [sys.executable, "-m", child.__name__],
         input=work.as_json(),
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH")]))},
+        env=env | ({VISIBLE: ""} if work.on == CPU else {}),
         capture_output=True,
         text=True,
         errors="replace",

@@ -39,7 +39,7 @@ def measure(some: Sequence[Thing], asked: dict[Pair, Asked], how: How, gpu: str 
     inputs += [pair.tokens for pair in asked]
     # The measuring processes import other code than this one does.
     inputs += sorted(Path(__file__).parents[1].rglob("*.py"))
-    folder = unfinished.workplace(NAME, dict.fromkeys(inputs), how, gpu, [thing.shapes for thing in some])
+    folder = unfinished.workplace(NAME, dict.fromkeys(inputs), how, gpu, [(thing.shapes, thing.on) for thing in some])
     kept = [folder / f"round-{number}.json" for number in range(how.cost.rounds)]
     done = sum(path.is_file() for path in kept)
     if done:
@@ -67,17 +67,17 @@ def _round(
     for place in np.random.default_rng([how.seed, number]).permutation(len(some)):
         thing = some[place]
         member = list(thing.members)[number % len(thing.members)]
-        work = _work(things.loaded(member, thing.members[member], how.dtype), asked[thing.pair], how)
+        work = _work(things.loaded(member, thing.members[member], how.dtype), asked[thing.pair], how, thing.on)
         found[place] = {"member": str(member)} | processes.measure(work, str(member), afresh=gpu is not None)
         bar.update()
     return found
 
 
-def _work(loaded: dict[str, Any], asked: Asked, how: How) -> Work:
+def _work(loaded: dict[str, Any], asked: Asked, how: How, on: str) -> Work:
     cost = how.cost
     settings = Settings(cost.prefill_tokens, cost.decode_tokens, cost.batch_sizes, cost.repetitions)
     return Work(
-        loaded, how.batch_tokens, asked.pad_id, asked.sample, asked.prompts, asked.scored, asked.count, settings
+        loaded, how.batch_tokens, asked.pad_id, asked.sample, asked.prompts, asked.scored, asked.count, settings, on
     )
 
 
@@ -86,6 +86,7 @@ def write(some: Sequence[Thing], asked: dict[Pair, Asked], rounds: list[list[Fou
     measured = [
         {
             "shapes": thing.shapes,
+            "on": thing.on,
             "members": [str(variant) for variant in thing.members],
             "prompts": asked[thing.pair].items,
             "rounds": [found[place] for found in rounds],

@@ -11,18 +11,24 @@ from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED, Pair, Variant, variants
 from tradeoffs.evaluate.items import Row, prompt
 from tradeoffs.formats import trained_only
-from tradeoffs.formats.names import PRECISIONS
+from tradeoffs.formats.names import AUTO, PRECISIONS, QUANTS
 from tradeoffs.params import Run
 from tradeoffs.plumbing.errors import UserError
 
 
 @dataclass(frozen=True)
 class Thing:
-    """`members`: the variants that have these shapes, in the order of the run list, each with its facts."""
+    """`members`: the variants that have these shapes, in the order of the run list, each with its facts. `on`: one of
+    DEVICES; on each that a thing is measured on it is a thing by itself."""
 
     pair: Pair
     shapes: str
     members: dict[Variant, dict[str, Any]]
+    on: str = AUTO
+
+    @property
+    def is_gguf(self) -> bool:
+        return next(iter(self.members)).format in QUANTS
 
 
 def things(run: Run) -> list[Thing]:

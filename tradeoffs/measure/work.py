@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tradeoffs.evaluate.runtime import Target
+from tradeoffs.formats.names import AUTO
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Work:
     loaded: the files and how they are read: `gguf`; `checkpoint` and `precision`; or `base`, `trained`, `method` and
     `dtype`. sample: ids that prefill and decode go by. prompts: those whose first token is timed; none of a text.
     scored: ids of each sequence, and where they are scored. items: how many items those are (a window is a part of a
-    document).
+    document). on: one of DEVICES.
     """
 
     loaded: dict[str, Any]
@@ -40,6 +41,7 @@ class Work:
     scored: list[tuple[list[int], list[bool]]]
     items: float
     settings: Settings
+    on: str = AUTO
 
     def targets(self) -> list[Target]:
         return [Target(np.asarray(ids, np.int32), np.asarray(at, bool)) for ids, at in self.scored]

@@ -47,6 +47,8 @@ class Metric:
     after: str = ""  # ... to the right of this one; "": of all others
     side_by_side: bool = False  # also where the report sets test beside seen, in a table and in a picture
     column: str = ""  # of data/scores.parquet; "": its columns are those of data/items
+    task: str = ""  # of `evaluate.tasks`, or of a group there, that measures it; such a one is registered as it is read
+    unread: bool = False  # named, but in no results so far
     score: Score | None = None  # what fills `column`; None where stage `score` does, with the embedding model
 
     @property

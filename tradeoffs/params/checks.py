@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from tradeoffs.common.columns import FIELD
+from tradeoffs.formats.names import AUTO
 from tradeoffs.methods import peft_facts, trl_stages
 from tradeoffs.methods.trl_stages import STAGES
 from tradeoffs.params import asked_alone, deciding, layers, peft_values, prompts
@@ -23,6 +24,7 @@ from tradeoffs.params.schema import (
 from tradeoffs.plumbing.errors import near
 
 NAME = re.compile(r"[A-Za-z0-9_]+")
+TASK = re.compile(r"(?=.{1,120}\Z)[A-Za-z0-9_][A-Za-z0-9_.-]*")
 MOST_NAME = 60  # three of them and a format name a file, and file systems take 255 characters
 
 
@@ -46,7 +48,7 @@ def problems_across(params: Params, problems: Sequence[str]) -> Iterator[str]:
     if params.evaluate:
         yield from _evaluate_checks(params.evaluate, sound)
     if params.decide and sound("decide"):
-        yield from deciding.decide_checks(params.decide)
+        yield from deciding.decide_checks(params.decide, params.evaluate.tasks if params.evaluate else [])
     yield from prompts.template_checks(params.templates or {})
     yield from prompts.prompt_checks(params.models or {}, params.templates or {})
     for axis in ("models", "datasets", "methods"):
@@ -83,6 +85,11 @@ def _launch_checks(launch: Launch) -> Iterator[str]:
 
 
 def _evaluate_checks(evaluate: Evaluate, sound: Callable[[str], bool]) -> Iterator[str]:
+    if sound("evaluate.tasks"):
+        yield from _twice("evaluate.tasks", evaluate.tasks)
+        for name in evaluate.tasks:
+            if not TASK.fullmatch(name):
+                yield f"evaluate.tasks: {name!r} is no name of a task, which holds letters, digits, _, - and . only"
     if evaluate.cost and sound("evaluate.cost.batch_sizes"):
         yield from _twice("evaluate.cost.batch_sizes", evaluate.cost.batch_sizes)
 
@@ -107,8 +114,11 @@ def _run_checks(axis: str, wanted: Sequence[str], catalogue: Mapping[str, Any] |
     for name in wanted:
         if catalogue is not None and name not in catalogue:
             yield f"run.{axis}: {no_block(name, axis, catalogue)}"
-    if not wanted and axis in ("models", "datasets", "methods", "seeds"):
+    if not wanted and axis in ("models", "datasets", "methods", "seeds", "devices"):
         yield f"run.{axis}: must name at least one entry"
+    if axis == "devices" and AUTO in wanted and len(wanted) > 1:
+        others = " and ".join(repr(name) for name in wanted if name != AUTO)
+        yield f"run.devices: {AUTO!r} stands alone, as on a machine it is one of the others; leave out it or {others}"
     yield from _twice(f"run.{axis}", wanted)
 
 

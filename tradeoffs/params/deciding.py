@@ -1,6 +1,7 @@
 """What `decide` asks for must be there: metrics by their names, each with a better end, and margins to judge by."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 
 from tradeoffs import metrics
 from tradeoffs.params.schema import Decide
@@ -10,21 +11,36 @@ from tradeoffs.plumbing.errors import near
 JUDGED = ("f1", "exact_match", "loss", "bits_per_byte", "mmlu_accuracy")
 
 
-def decide_checks(decide: Decide) -> Iterator[str]:
-    """Names of metrics, all of which have a better end and a margin; what decides is there for every variant."""
+def of_a_task(name: str, tasks: Sequence[str]) -> bool:
+    """Whether a name may be that of a metric of one of `evaluate.tasks`, which only its results tell."""
+    begins = (re.sub(r"\W+", "_", task, flags=re.ASCII) for task in tasks)
+    return any(name.startswith(f"{task}_") for task in begins)
+
+
+def decide_checks(decide: Decide, tasks: Sequence[str]) -> Iterator[str]:
+    """Names of metrics, all of which have a better end and a margin; what decides is there for every variant.
+
+    What may be a metric of a task is looked at where the results are: see results.tasks.
+    """
     full = _with_a_better_end()
     everywhere = [name for name in full if not name.startswith("general_") and metrics.metric(name)[1].kind != "ladder"]
     bare = [metric.name for metric in metrics.every() if metric.better]
     known = ["auto", *everywhere]
-    if decide.metric not in known and decide.metric in full:
+    if of_a_task(decide.metric, tasks):
+        if decide.metric not in decide.margins:
+            yield f"decide.metric: {decide.metric} has no margin; give decide.margins.{decide.metric}"
+    elif decide.metric not in known and decide.metric in full:
         yield f"decide.metric: {decide.metric} is not measured of every variant; name a metric that is, or auto"
     elif decide.metric not in known:
         yield f"decide.metric: unknown metric {decide.metric!r}{near(decide.metric, known)}"
     for name in decide.margins:
-        if name not in full and name not in bare:
+        if name not in full and name not in bare and not of_a_task(name, tasks):
             yield f"decide.margins.{name}: unknown metric{near(name, [*bare, *full])}"
     for name in decide.guards:
-        if name not in full:
+        if of_a_task(name, tasks):
+            if name not in decide.margins:
+                yield f"decide.guards.{name}: {name} has no margin; give decide.margins.{name}"
+        elif name not in full:
             yield f"decide.guards.{name}: unknown metric{near(name, full)}"
     for name in JUDGED:
         if name not in decide.margins:
@@ -35,7 +51,7 @@ def decide_checks(decide: Decide) -> Iterator[str]:
             yield f"decide.{where}: {name} has no margin; give decide.margins.{metrics.metric(name)[1].name}"
 
     for name in decide.limits.max_loss_of or {}:
-        if name not in (known := limitable()):
+        if name not in (known := limitable()) and not of_a_task(name, tasks):
             yield f"decide.limits.max_loss_of.{name}: no metric that can have a limit{near(name, known)}"
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal, TypeAlias
 
-from tradeoffs.formats.names import PRECISIONS, QUANTS
+from tradeoffs.formats.names import DEVICES, PRECISIONS, QUANTS
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ NonNegative = Annotated[float, Range(0, 10**6, why=SENSE)]
 Ratio = Annotated[float, Range(1, 10**6, why=SENSE)]
 Precisions: TypeAlias = list[Literal[tuple(PRECISIONS)]]  # type: ignore[valid-type,misc]
 Quants: TypeAlias = list[Literal[tuple(QUANTS)]]  # type: ignore[valid-type,misc]
+Devices: TypeAlias = list[Literal[DEVICES]]  # type: ignore[valid-type]
 Load = Literal["none", "int8", "nf4", "fp4"]
 # Of transformers, those that need nothing but the number of steps and of warm-up steps.
 Schedule = Literal[

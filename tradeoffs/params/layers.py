@@ -75,6 +75,17 @@ def budget_problems(where: str, budget: Train, name: str = "", method: Method | 
         yield from peft_values.adalora_problems(f"methods.{name}.config", method, budget.steps)
 
 
+def validation_problems(where: str, budget: Train) -> Iterator[str]:
+    """What is decided by the validation loss needs one."""
+    if not budget.valid_every:
+        for key, value in (("keep", budget.keep), ("patience", budget.patience)):
+            if value not in ("last", 0):
+                yield (
+                    f"{where}.{key}: {value} goes by the validation loss, which nothing measures while valid_every is "
+                    "0; say every how many steps it is to be measured"
+                )
+
+
 def of_cells(params: Params, sound: Callable[[str], bool]) -> Iterator[str]:
     """What the run list's cells make of the budget that all share, said of the block on top that brings it about.
 
@@ -84,13 +95,19 @@ def of_cells(params: Params, sound: Callable[[str], bool]) -> Iterator[str]:
         places = [(axis, getattr(cell, axis.removesuffix("s"))) for axis in AXES]
         if not all(name in (getattr(params, axis) or {}) and sound(f"{axis}.{name}") for axis, name in places):
             continue
-        budget, last = params.train, "train"
+        budget, last, judge = params.train, "train", "train"
         for where, values in settings.layers(params, cell):
             budget = settings.over(budget, values)
             last = where if {"steps", "warmup_steps"} & set(values) else last
+            judge = where if {"valid_every", "keep", "patience"} & set(values) else judge
         method = settings.of_method(params, cell)
+        if method.trains:
+            yield from validation_problems(judge, budget)
         if method.trains and budget.epochs is None:
             yield from budget_problems(last, budget, cell.method, method)
         further = method.preference and (params.methods[cell.method].preference.train or {})  # type: ignore[union-attr]
-        if further and (budget := settings.over(budget, further)).epochs is None:
-            yield from budget_problems(f"methods.{cell.method}.preference.train", budget)
+        if further:
+            budget, where = settings.over(budget, further), f"methods.{cell.method}.preference.train"
+            yield from validation_problems(where, budget)
+            if budget.epochs is None:
+                yield from budget_problems(where, budget)

@@ -10,6 +10,7 @@ from tradeoffs.methods.trl_stages import STAGES
 from tradeoffs.params.fields import (
     MACHINE,
     Count,
+    Devices,
     Dtype,
     Examples,
     Load,
@@ -28,7 +29,7 @@ from tradeoffs.params.fields import (
     Steps,
     Tokens,
 )
-from tradeoffs.plumbing.live import LOGGERS
+from tradeoffs.plumbing.loggers import LOGGERS
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Run:
     precisions: Precisions
     quants: Quants
     seeds: list[Seed]
+    devices: Devices
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,9 @@ class Train:
     compile: bool
     log_every: Positive
     save_every: Positive
+    valid_every: Count
+    keep: Literal["last", "best"]
+    patience: Count
     epochs: PositiveFloat | None = None
 
 
@@ -102,6 +107,17 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Harness:
+    """How tasks of lm-evaluation-harness are asked."""
+
+    folder: str
+    limit: Count
+    shots: Annotated[int, Range(0, 1000, why=MACHINE)] | Literal["task"]
+    chat_template: bool
+    unsafe_code: bool
+
+
+@dataclass(frozen=True)
 class Evaluate:
     splits: Splits
     max_new_tokens: Tokens
@@ -110,6 +126,8 @@ class Evaluate:
     kld_tail_samples: Annotated[int, Range(2, 2**20, why=MACHINE)]
     reference_dtype: Dtype
     mmlu: Mmlu
+    tasks: list[str]
+    harness: Harness
     cost: Cost
     embedding: str
     copying: Count

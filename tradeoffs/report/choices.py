@@ -71,7 +71,7 @@ def _choices(results: Results, found: Decision) -> Lines:
     """What could be chosen, side by side."""
     name, best, dataset = found.metric, found.standing.best, found.pair.dataset
     rows = _compared(results, found)
-    cut = cut_short(results, list(rows))
+    cut, weighed = cut_short(results, list(rows)), costs.with_host(results, list(rows), OF_A_CANDIDATE)
     also = [more for more in ("test_exact_match",) if results.has(best, more) and more != name]
     changes = guard_changes(results, found, list(rows))
     header = ["", "variant", full_label(results, dataset, name), "against the best"]
@@ -83,5 +83,5 @@ def _choices(results: Results, found: Decision) -> Lines:
         row += [against.word if v == best else verdict(against, name)]
         row += [quality_of(results, v, more) for more in also] + [cells[place] for cells in changes.values()]
         row.append(escaped(results.facts[v]["runtime"]))
-        lines.append([*row, *(cost_of(results, v, key) for key in OF_A_CANDIDATE)])
-    return table([*header, "runs on", *(COST[key] for key in OF_A_CANDIDATE)], lines, keys=2, together=[2])
+        lines.append([*row, *(cost_of(results, v, key) for key in weighed)])
+    return table([*header, "runs on", *(COST[key] for key in weighed)], lines, keys=2, together=[2])

@@ -6,6 +6,7 @@ from statistics import median
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import Variant
+from tradeoffs.formats.names import AUTO
 from tradeoffs.report import grid
 from tradeoffs.report.formatting import (
     Lines,
@@ -25,7 +26,7 @@ from tradeoffs.report.formatting import (
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import seeds, why_only_as_trained
 from tradeoffs.results import costs, decision, intervals, limits, tuning, verdicts
-from tradeoffs.results.costs import COST
+from tradeoffs.results.costs import COST, HOST, MEMORY
 from tradeoffs.results.decision import KEPT, LOST, Decision, Floor, Guard
 from tradeoffs.results.results import Results
 from tradeoffs.results.verdicts import BEST, GOOD, ONE, UNDECIDED, WORSE
@@ -34,7 +35,7 @@ from tradeoffs.results.verdicts import BEST, GOOD, ONE, UNDECIDED, WORSE
 CHEAPEST = {
     "size_mb": ("smallest", "MB", "of weights"),
     "decode_tokens_per_second": ("fastest", "tokens/s", "decoded"),
-    "model_memory_mb": ("lightest in memory", "MB", "of memory above the process"),
+    MEMORY: ("lightest in memory", "MB", "of memory above the process"),
 }
 IN_OVERVIEW = ("size_mb", "decode_tokens_per_second")
 
@@ -51,9 +52,18 @@ def section(results: Results, drawn: Sequence[str] = ()) -> str:
         overview=overview(results, found) if len(found) > 1 else [],
         models=grid.decision(results),
         seeds=seeds(results),
+        device=_device(results),
         limited=bool(limits.flat(results.decide.limits)),
         decisions=[_decision(results, one) for one in found],
     )
+
+
+def _device(results: Results) -> dict[str, object] | None:
+    """Which device is decided for, where that was asked, and how many variants cannot run on it."""
+    device, measured = results.run.devices[0], results.costs.machine["devices"]
+    if device == AUTO:
+        return None
+    return {"name": device, "elsewhere": [v for v in results.variants if v not in measured]}
 
 
 def overview(results: Results, decisions: Sequence[Decision]) -> Lines:
@@ -166,11 +176,21 @@ def _costs(results: Results, ours: Variant, best: Variant) -> list[str]:
     """Each cost of the recommended variant, beside that of the best where the two are told apart."""
     said = []
     for key, (_, unit, of) in CHEAPEST.items():
+        of = (
+            f"of GPU memory, and {cost_of(results, ours, HOST)} {unit} of the host's"
+            if _on_gpu(results, ours, key)
+            else of
+        )
         text = f"{cost_of(results, ours, key, bounds=True)} {unit} {of}"
         if ours != best and costs.told_apart(results, ours, best, key):
             text += f" ({cost_of(results, best, key)} for the best found, {escaped(results.facts[best]['runtime'])})"
         said.append(text)
     return said
+
+
+def _on_gpu(results: Results, variant: Variant, key: str) -> bool:
+    """Whether a cost is that of a GPU's memory."""
+    return key == MEMORY and HOST in results.cost[variant]
 
 
 def _training(results: Results, ours: Variant) -> str | None:

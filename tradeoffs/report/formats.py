@@ -88,6 +88,7 @@ def _cost_table(results: Results, variants: list[Variant]) -> Lines:
     present = {k: label for k, label in COST.items() if any(k in results.cost[v] for v in variants)}
     rows = []
     for variant in variants:
-        runs_on = escaped(f"{results.facts[variant]['runtime']}, {results.costs.machine['devices'][variant]}")
+        device = results.costs.machine["devices"].get(variant, f"not on {results.run.devices[0]}")
+        runs_on = escaped(f"{results.facts[variant]['runtime']}, {device}")
         rows.append([f"`{variant.format}`", runs_on, *(cost_of(results, variant, k, bounds=True) for k in present)])
     return table(["format", "runs on", *present.values()], rows)

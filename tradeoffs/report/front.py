@@ -28,7 +28,7 @@ from tradeoffs.report.tables import (
     seeds,
     what_was_cut,
 )
-from tradeoffs.results import decision, tuning, verdicts
+from tradeoffs.results import costs, decision, tuning, verdicts
 from tradeoffs.results.costs import COST
 from tradeoffs.results.decision import Decision
 from tradeoffs.results.results import Results
@@ -93,7 +93,8 @@ def _candidates(results: Results, found: Decision, columns: dict[Variant, str]) 
     rows["against the best"] = [judged[v].word if v == best else verdict(judged[v], name) for v in columns]
     rows |= guard_changes(results, found, list(columns))
     rows["runs on"] = [escaped(results.facts[v]["runtime"]) for v in columns]
-    rows |= {COST[key]: [cost_of(results, v, key) for v in columns] for key in OF_A_CANDIDATE}
+    weighed = costs.with_host(results, list(columns), OF_A_CANDIDATE)
+    rows |= {COST[key]: [cost_of(results, v, key) for v in columns] for key in weighed}
     heads += ["copying"] if floor else []
     lines = [[label, *cells, *[""] * (len(heads) - len(cells))] for label, cells in rows.items() if any(cells)]
     return table(["", *heads], lines)
@@ -128,8 +129,9 @@ def _forgot(results: Results, variant: Variant) -> str:
 def _formats(results: Results, found: Decision) -> Lines:
     """Each format of the method that is shipped: what is left of its quality, and what it costs."""
     mine, name = results.of(found.pair, found.shown.method), found.metric
-    costs = {COST[key]: [cost_of(results, v, key) for v in mine] for key in OF_A_FORMAT}
-    beside = {"against the best": _words(found, mine)} | costs
+    weighed = costs.with_host(results, mine, OF_A_FORMAT)
+    beside = {"against the best": _words(found, mine)}
+    beside |= {COST[key]: [cost_of(results, v, key) for v in mine] for key in weighed}
     return quality_table(
         results, mine, [name], lambda v: v.format, after=name, beside=beside, cut=cut_short(results, mine)
     )

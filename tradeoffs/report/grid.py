@@ -133,8 +133,9 @@ def _cells(results: Results, shown: Sequence[Variant], among: Sequence[Variant] 
     header += [*costs.values(), "decode tok/s", *(["decode bytes/s"] if bits else []), f"scored {items}/s"]
     rows = []
     for v in ranking.best_first(results, shown, measures(results, dataset)[0]):
+        speed = results.cost[v].get("decode_tokens_per_second")  # none where it is not run on the first device
         per_token = results.scored(v).bytes_per_token if bits else 0.0
-        decoded = [short(results.cost[v]["decode_tokens_per_second"] * per_token)] if bits else []
+        decoded = [short(None if speed is None else speed * per_token)] if bits else []
         row = [f"`{v.model}`", f"`{v.method}`", *(column[v] for column in columns)]
         row += [*(short(trained[v].get(key)) for key in costs), cost_of(results, v, "decode_tokens_per_second")]
         rows.append([*row, *decoded, cost_of(results, v, "eval_samples_per_second")])
@@ -147,7 +148,7 @@ def _formats(results: Results, dataset: str) -> Lines:
     rows = []
     for group in (group for group in results.groups() if group.dataset == dataset):
         for v in results.of(group):
-            asked, took = results.count(v, CHOICE), reading.mmlu_seconds(v)["wall"]
+            asked, took = sum(count for _, count in results.subjects(v).values()), reading.mmlu_seconds(v)["wall"]
             method = [f"`{v.method}`"] if len(results.run.methods) > 1 else []
             row = [f"`{v.model}`", *method, f"`{v.format}`", run_on(results, v), quality_of(results, v, CHOICE)]
             rows.append([*row, short(took), short(took / asked), *(cost_of(results, v, key) for key in weighed)])

@@ -4,7 +4,17 @@ from collections.abc import Sequence
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import Pair, Variant
-from tradeoffs.report.formatting import Lines, accuracy_of, escaped, full_label, heading, interval_of, short, table
+from tradeoffs.report.formatting import (
+    Lines,
+    accuracy_of,
+    cost_of,
+    escaped,
+    full_label,
+    heading,
+    interval_of,
+    short,
+    table,
+)
 from tradeoffs.report.machine import written
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import (
@@ -17,7 +27,7 @@ from tradeoffs.report.tables import (
     why_only_as_trained,
     with_headline,
 )
-from tradeoffs.results import ranking, tuning, verdicts
+from tradeoffs.results import costs, ranking, reading, tuning, verdicts
 from tradeoffs.results.results import Results
 
 # What training took, by names of tuning.numbers, rewards and quality, and what the table calls it.
@@ -25,11 +35,14 @@ TRAINING = {
     "trainable_params": "trainable parameters",
     "total_params": "of",
     "adapter_mb": "adapter MB",
+    "train_steps": "steps",
     "train_seconds": "time s",
+    "valid_seconds": "validation s",
     "median_tokens_per_second": "tokens/s",
     "median_utilisation": "of peak",
     "peak_memory_mb": "memory MB",
     "peak_gpu_memory_mb": "GPU memory MB",
+    "peak_gpu_memory_reserved_mb": "GPU memory reserved MB",
     "train_loss": "train loss",
     "valid_loss": "validation loss",
     "general_loss": "general loss",
@@ -37,6 +50,11 @@ TRAINING = {
     "reward_accuracy": "reward accuracy",
     "reward_margin": "reward margin",
 }
+# What answering takes, of COST.
+ANSWERING = (
+    *("latency_mean_seconds", "latency_p50_seconds", "latency_p95_seconds", "answer_tokens_p50"),
+    *("decode_tokens_per_second", "model_memory_mb", "peak_memory_mb", *costs.GPU_PEAKS[::-1]),
+)
 
 # What each was trained with, of the same numbers.
 BUDGET = {"steps": "steps", "epochs": "epochs", "batch_size": "examples a step", "lr": "learning rate"}
@@ -75,10 +93,15 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
         "preferences": any(tuning.rewards(results, v) for v in trained),
         "training": _training_table(results, trained),
         "settings": _settings_table(results, trained),
+        "gpu": any((tuning.peak_memory(results.trained(v)) or (0, False))[1] for v in trained),
+        "answering": _answering_table(results, trained),
+        "timed": any("latency_mean_seconds" in results.cost[v] for v in trained),
+        "on_gpu": any(costs.HOST in results.cost[v] for v in trained),
         "machines": len(_machines(results, trained)) > 1,
         "seeds": _seeds_table(results, trained),
         "only_as_trained": why_only_as_trained(results, group),
         "adalora": _adalora_ranks(results, trained),
+        **_validated(results, trained),
     }
 
 
@@ -97,11 +120,15 @@ def _standing(results: Results, trained: list[Variant], name: str) -> dict[str, 
 
 def _training_table(results: Results, trained: list[Variant]) -> Lines:
     facts: list[dict[str, str]] = []
+    ruled = any(tuning.rule(results, variant, part) for variant in trained for part in tuning.PARTS)
     for variant in trained:
         found = {key: short(value) for key, value in tuning.numbers(results, variant).items()}
         found |= {name: accuracy_of(interval) for name, interval in tuning.rewards(results, variant).items()}
         if results.has(variant, "general_loss"):
             found["general_loss"] = short(results.interval(variant, "general_loss").value)
+        found.pop("train_steps", None)
+        if ruled and (steps := _steps(results, variant)):
+            found["train_steps"] = steps
         facts.append(found)
     columns = {key: name for key, name in TRAINING.items() if any(key in found for found in facts)}
     if len(_machines(results, trained)) > 1:  # of a cluster
@@ -114,6 +141,35 @@ def _training_table(results: Results, trained: list[Variant]) -> Lines:
     return table(["method", *columns.values()], rows)
 
 
+def _steps(results: Results, variant: Variant) -> str:
+    """Those that were made, that there were to make, and of which the weights are; then those on pairs."""
+    row, said = results.trained(variant), []
+    for part in tuning.PARTS:
+        if f"{part}train_steps" in row:
+            taken, budget, kept = (row[f"{part}{name}"] for name in ("train_steps", "steps", "kept_step"))
+            said.append(f"{taken:,} of {budget:,}" + (f", kept {kept:,}" if kept < taken else ""))
+    return "; ".join(said)
+
+
+def _validated(results: Results, trained: list[Variant]) -> dict[str, object]:
+    """What the validation loss decided: the methods by the rule that they had, and those that stopped early."""
+    rules: dict[str, dict[tuning.Rule | None, list[str]]] = {part: {} for part in tuning.PARTS}
+    for variant in trained:
+        for part, found in rules.items():
+            if f"{part}train_steps" in results.trained(variant):
+                name = f"`{variant.method}`" + (", on pairs" if part else "")
+                found.setdefault(tuning.rule(results, variant, part), []).append(name)
+    every = [(rule, "; ".join(names)) for found in rules.values() for rule, names in found.items()]
+    if not any(rule for rule, _ in every):
+        return {"rules": []}
+    return {
+        "rules": every,
+        "kept": any(rule and rule.keep == "best" for rule, _ in every),
+        "uneven": any(len(found) > 1 for found in rules.values()),
+        "early": [f"`{v.method}`" for v in trained if tuning.stopped_early(results, v)],
+    }
+
+
 def _settings_table(results: Results, trained: list[Variant]) -> Lines:
     """What each was trained with in the end: the settings of its model, data set and method laid over each other."""
     rows = []
@@ -123,6 +179,17 @@ def _settings_table(results: Results, trained: list[Variant]) -> Lines:
             said = ", ".join(f"{key}: {short(v) if isinstance(v, float) else v}" for key, v in config.items())
             rows.append([f"`{variant.method}`", *(short(found.get(key)) for key in BUDGET), escaped(said)])
     return table(["method", *BUDGET.values(), "adapter"], rows) if rows else []
+
+
+def _answering_table(results: Results, trained: list[Variant]) -> Lines:
+    """What each method as trained takes to answer one prompt at a time, and an answer's share of a batch of them."""
+    keys = [key for key in costs.with_host(results, trained, ANSWERING) if any(key in results.cost[v] for v in trained)]
+    columns = {costs.COST[key]: [cost_of(results, v, key) for v in trained] for key in keys}
+    batched = [reading.seconds(results.columns[v], "test") for v in trained]
+    if any(len(took) for took in batched):
+        columns["mean s, in batches"] = [short(float(took.mean())) if len(took) else "" for took in batched]
+    rows = [[f"`{v.method}`", *cells] for v, *cells in zip(trained, *columns.values(), strict=True)]
+    return table(["method", *columns], rows)
 
 
 def _machines(results: Results, trained: list[Variant]) -> set[str]:

@@ -20,6 +20,7 @@ from tradeoffs.report import (
     comparisons,
     data,
     decision,
+    devices,
     forgetting,
     formats,
     front,
@@ -30,6 +31,7 @@ from tradeoffs.report import (
     prompts,
     reading,
     subjects,
+    tasks,
 )
 from tradeoffs.report.rendering import render
 from tradeoffs.results.results import Results
@@ -58,9 +60,10 @@ PAGES = {
     "formats": Page(
         "Formats",
         "quality and cost of each format, what costs as little, and at which step a fine-tune is lost",
-        (formats.section, choices.section, ladder.section),
+        (formats.section, devices.section, choices.section, ladder.section),
     ),
     "multiple_choice": Page("Multiple choice", "by subject", (subjects.section,)),
+    "tasks": Page("Tasks", "tasks of lm-evaluation-harness", (tasks.section,)),
     "data": Page("Data", "what it consists of, what was dropped, and how small a difference it shows", (data.section,)),
     "reading": Page(
         "Numbers", "what each number means, and the machine they are from", (reading.section, machine.section)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 
 from tradeoffs.common.cells import Variant
-from tradeoffs.report.formatting import Lines, accuracy_of, heading, quality_of, short, subject_of, table
+from tradeoffs.report.formatting import Lines, accuracy_of, heading, name_of, quality_of, short, subject_of, table
 from tradeoffs.report.rendering import render
 from tradeoffs.results import ranking, reading
 from tradeoffs.results.results import Results
@@ -21,8 +21,25 @@ def section(results: Results, drawn: Sequence[str]) -> str:
         best = ranking.best_shipped(results, group)
         by_method = _table(results, results.as_trained(group), lambda v: v.method)
         by_format = _table(results, results.of(group, best), lambda v: v.format)
-        groups.append({"title": heading(group), "best": best, "by_method": by_method, "by_format": by_format})
-    return render("subjects.md.j2", drawn, groups=groups)
+        found = {"title": heading(group), "best": best, "by_method": by_method, "by_format": by_format}
+        shown = list(dict.fromkeys([*results.as_trained(group), *results.of(group, best)]))
+        groups.append(found | {"times": _times(results, shown)})
+    return render("subjects.md.j2", drawn, groups=groups, models=len(results.run.models))
+
+
+def _times(results: Results, variants: list[Variant]) -> Lines:
+    """Seconds of each subject's questions by the clock on the wall, and of one question in the mean; no lines where
+    that was not measured."""
+    took = {v: results.subject_seconds[v] for v in variants}
+    if not any(took.values()):
+        return []
+    rows = []
+    for subject, (_, count) in results.subjects(variants[0]).items():
+        seconds = [took[v].get(subject, {}).get("wall") for v in variants]
+        rows.append([subject_of(subject), str(count), *map(short, seconds)])
+    means = [reading.seconds(results.columns[v], "mmlu") for v in variants]
+    rows.append(["**one question, mean**", "", *(short(float(one.mean())) if len(one) else "" for one in means)])
+    return table(["subject", "questions", *(name_of(v) for v in variants)], rows)
 
 
 def _table(results: Results, variants: list[Variant], name: Callable[[Variant], str]) -> Lines:

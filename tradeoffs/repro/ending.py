@@ -27,6 +27,7 @@ from tradeoffs.results.verdicts import BEST, GOOD, ONE, UNDECIDED, UNFIT, WORSE
 FOLDER = Path("metrics")
 MOST = 5  # pairs of model and data set that have a line of their own
 COSTS = {"size_mb": "MB", "decode_tokens_per_second": "tokens/s decoded", "model_memory_mb": "MB of memory"}
+COSTS |= {"host_memory_mb": "MB of the host's beside the GPU's"}  # where there is one
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,10 @@ def change(row: Mapping[str, Any], cfg: params.Params) -> str:
 def _at_length(found: Measured, row: Mapping[str, Any], cfg: params.Params) -> list[str]:
     ours, best, words = _ours(row), Variant.parse(row["best"]), _words(row)
     beside = "the best found" if ours == best else f"the best found, {name_of(best)}, has {_quality(found, row, best)}"
-    costs = ", ".join(f"{short(found.cost[str(ours)].get(key))} {unit}" for key, unit in COSTS.items())
+    known = {key: unit for key, unit in COSTS.items() if key in found.cost[str(ours)]}
+    costs = ", ".join(f"{short(found.cost[str(ours)][key])} {unit}" for key, unit in known.items())
     if ours != best:
-        costs += f" (the best: {', '.join(short(found.cost[str(best)].get(key)) for key in COSTS)})"
+        costs += f" (the best: {', '.join(short(found.cost[str(best)].get(key)) for key in known)})"
     took = found.training.get(str(ours.cell), {}).get("train_seconds")
     said = [
         f"{_shipped(row)}, {_label(row['metric'], ours, cfg)} {_quality(found, row, ours)}; "

@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from tradeoffs.common import files
+from tradeoffs.common import files, machine
 from tradeoffs.plumbing import clock
 
 PATH = Path("metrics/times.json")
@@ -98,8 +98,7 @@ def read() -> Times | None:
 
 def hardware() -> dict[str, Any]:
     """Of this machine."""
-    found: dict[str, Any] = files.run_info()["hardware"]
-    return found
+    return machine.hardware()
 
 
 def calibrated() -> tuple[float | None, str]:
@@ -162,7 +161,7 @@ def keep(took: Mapping[str, float], memory: Memory, expected: Estimate) -> None:
     mine, there = hardware(), set(expected.every)
     if expected.rate and there == set(took):
         seconds, peaks, rate = {}, {}, expected.rate
-    elif expected.times and (expected.times.hardware, expected.times.device) == (mine, expected.device):
+    elif expected.times and machine.same(expected.times.hardware, mine) and expected.times.device == expected.device:
         seconds, peaks, rate = expected.times.seconds, expected.times.peak_mb, expected.times.training_steps_per_second
     else:
         return

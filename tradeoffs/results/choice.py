@@ -23,7 +23,7 @@ BEST = "best found"
 UNFIT = "beyond a limit"
 # Why something that could be taken was not, beside a cost that it is told apart in as dearer.
 GUARDS, RANK = "guards", "rank"
-RUNTIME = "runtime"
+RUNTIME, DEVICE = "runtime", "device"
 MINIMA = ("min_tokens_per_second",)  # limits from below; all others but the runtime are from above
 LOSS = "max_loss_of."  # and a metric's name: a limit of how much worse it may be
 
@@ -50,6 +50,7 @@ class Table(Quality):
     lost: np.ndarray  # (V, V), how many guards the row loses, were the column the best
     limited: Mapping[str, np.ndarray]  # (V,) by the name of a limit
     runtime: Sequence[str]
+    there: np.ndarray | None = None  # (V,), bool: can run on the device that is decided for; None: all can
 
     def as_json(self) -> dict[str, Any]:
         """This table as the page reads it: all fields by their names, in rank.
@@ -59,8 +60,10 @@ class Table(Quality):
         counts, [variant][best]; limited: by the name of a limit (`max_size_mb`, `max_memory_mb`,
         `min_tokens_per_second`, `max_loss_of.METRIC`) V numbers, null where not measured. Numbers have all their
         digits, so that ends that meet a margin exactly do so there, too. The order of `cheaper` decides among equals.
+        there: V of 0 or 1, and no such field where all can run.
         """
-        return {
+        there = {} if self.there is None else {"there": self.there.astype(int).tolist()}
+        return there | {
             "names": list(self.names),
             "value": self.value.tolist(),
             "width": self.width.tolist(),
@@ -193,13 +196,14 @@ def frontier(table: Table, fits: np.ndarray, cost: str) -> list[int]:
 
 def misses(table: Table, limits: Mapping[str, float | str]) -> list[dict[str, float]]:
     """Of each variant the limits that it is beyond, and by which part of the limit; infinitely where that cannot be
-    said: another runtime, or what was not measured. What has an entry does not fit.
+    said: another runtime, what was not measured, or what cannot run on the device that is decided for, which no limit
+    has to ask. What has an entry does not fit.
 
     `limits` by the names of `limited`, and RUNTIME. Raises KeyError for one that the table does not know.
     """
     found = list[dict[str, float]]()
     for place in range(len(table.names)):
-        over = dict[str, float]()
+        over = {} if table.there is None or table.there[place] else {DEVICE: np.inf}
         for name, limit in limits.items():
             if isinstance(limit, str):
                 by = 0.0 if table.runtime[place] == limit else np.inf

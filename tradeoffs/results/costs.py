@@ -3,10 +3,17 @@
 A value is the median over the rounds, its interval a 95 % bootstrap over rounds. Variants with the same shapes share
 speed, load time, size and memory; what depends on the prompts is shared within a pair, and only how long an answer is,
 in the latency to its end, is a variant's own.
+
+The memory that counts, in the choice and in every picture, is that of where a variant runs: of a process on a CPU, of
+the GPU on one (`memory_that_counts`).
+
+Of several devices (`run.devices`) the numbers of the first have the plain names, by which is decided, compared and
+drawn; those of each other one have `_on_` and its name behind theirs. So no number is of a device that nobody named.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,6 +22,7 @@ import numpy as np
 from tradeoffs.common import files
 from tradeoffs.common.cells import COST as FILE
 from tradeoffs.common.cells import Variant
+from tradeoffs.formats.names import AUTO, DEVICES
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.results import intervals
 from tradeoffs.results.intervals import Interval
@@ -22,6 +30,10 @@ from tradeoffs.results.intervals import Interval
 if TYPE_CHECKING:
     from tradeoffs.results.results import Results
 
+MEMORY = "model_memory_mb"
+HOST = "host_memory_mb"  # beside the GPU's memory, what the model takes of the process that drives it
+# Most memory of a GPU, the one that must fit first; where a variant runs on a GPU, that is what its model needs.
+GPU_PEAKS = ("peak_gpu_memory_reserved_mb", "peak_gpu_memory_mb")
 # Names in metrics/cost.json, which other tools read; and the labels.
 COST = {
     "size_mb": "size MB",
@@ -29,16 +41,20 @@ COST = {
     "prefill_tokens_per_second": "prefill tok/s",
     "decode_tokens_per_second": "decode tok/s",
     "ttft_seconds": "first token s",
+    "latency_mean_seconds": "mean latency s",
     "latency_p50_seconds": "p50 latency s",
     "latency_p95_seconds": "p95 latency s",
     "answer_tokens_p50": "p50 answer tokens",
     "eval_samples_per_second": "scored items/s",
-    "model_memory_mb": "memory of the model MB",
+    MEMORY: "memory of the model MB",
+    HOST: "memory of the model on the host MB",
     "peak_memory_mb": "memory of the process MB",
     "peak_gpu_memory_mb": "GPU memory MB",
     "peak_gpu_memory_reserved_mb": "GPU memory reserved MB",
 }
 BATCH = "decode_tokens_per_second_batch_"  # and how many sequences; of all of them together
+ON = "_on_"  # and a device
+OF_NO_DEVICE = ("size_mb", "answer_tokens_p50")  # the same on each
 # Which end of a cost is the cheaper one; how long answers are is no cost.
 CHEAPER: dict[str, Literal["lower", "higher"]] = {
     name: "higher" if name.endswith("_per_second") else "lower" for name in COST if name != "answer_tokens_p50"
@@ -56,8 +72,11 @@ Intervals = dict[str, Interval]
 class Costs:
     """Numbers of each variant by their names, the intervals of those that have one, and where they were measured.
 
+    What was not measured on the first device has its size there, and nothing else.
+
     machine: `hardware`; `busy`, the part of all measurements whose threads waited for a core for more than `limit` of
-    their time, where the kernel tells; `devices`, of each variant.
+    their time, where the kernel tells; `devices`, the device's name of each variant that was measured on the first;
+    `on`, the same of each of `run.devices`; `left_out`, why llama.cpp was measured on none, by the device.
     """
 
     numbers: dict[Variant, Numbers]
@@ -65,19 +84,49 @@ class Costs:
     machine: dict[str, Any]
 
 
-def read(facts: Mapping[Variant, dict], columns: Mapping[Variant, dict[str, np.ndarray]], root: Path = Path()) -> Costs:
-    """data/cost.json of the variants whose `facts` and items are given. Raises UserError if it does not hold them."""
+def read(
+    facts: Mapping[Variant, dict],
+    columns: Mapping[Variant, dict[str, np.ndarray]],
+    root: Path = Path(),
+    devices: Sequence[str] = (AUTO,),
+) -> Costs:
+    """data/cost.json of the variants whose `facts` and items are given, on the `devices` of a run list.
+
+    Raises UserError if it does not hold them.
+    """
     files.must_exist(root / FILE)
     found = files.read_json(root / FILE)
+    first, *others = (_on(found, device, facts, columns) for device in devices)
+    numbers, bounds = dict(first.numbers), dict(first.intervals)
+    for device, other in zip(devices[1:], others, strict=True):
+        for variant in facts:
+            mine = {name: one for name, one in other.numbers[variant].items() if name not in OF_NO_DEVICE}
+            numbers[variant] = numbers[variant] | {f"{name}{ON}{device}": one for name, one in mine.items()}
+            further = {f"{name}{ON}{device}": one for name, one in other.intervals[variant].items()}
+            bounds[variant] = bounds[variant] | further
+    named = {device: one.machine["devices"] for device, one in zip(devices, (first, *others), strict=True)}
+    return Costs(numbers, bounds, first.machine | {"on": named})
+
+
+def _on(
+    found: dict, device: str, facts: Mapping[Variant, dict], columns: Mapping[Variant, dict[str, np.ndarray]]
+) -> Costs:
+    """What was found on one device, by the plain names."""
     alike: dict[str, list[dict]] = {}
     own: dict[str, dict] = {}
+    left_out = found.get("left_out", {})
     for thing in found["things"]:
-        alike.setdefault(thing["shapes"], []).append(thing)
-        own |= dict.fromkeys(thing["members"], thing)
+        if thing.get("on", AUTO) == device:
+            alike.setdefault(thing["shapes"], []).append(thing)
+            own |= dict.fromkeys(thing["members"], thing)
     shared = {shapes: _shared(some) for shapes, some in alike.items()}
-    numbers, bounds, devices = {}, {}, {}
+    numbers, bounds = dict[Variant, Numbers](), dict[Variant, Intervals]()
+    devices = {}
     for variant, known in facts.items():
         thing = own.get(str(variant))
+        if thing is None and device in left_out and known["runtime"] == "llama.cpp":
+            numbers[variant], bounds[variant] = {"size_mb": known["size_mb"]}, {}
+            continue
         if thing is None or thing["shapes"] != known["shapes"]:
             raise UserError(f"{FILE}: not measured with the present {variant.facts}; run `dvc repro`")
         of_pair = _of_prompts(thing) | _latency(variant, thing, known, columns[variant])
@@ -86,7 +135,57 @@ def read(facts: Mapping[Variant, dict], columns: Mapping[Variant, dict[str, np.n
         if thing["prompts"] and not _letters(thing, columns[variant]):
             numbers[variant]["answer_tokens_p50"] = float(np.median(_answer_tokens(variant, thing, columns[variant])))
         devices[variant] = thing["rounds"][0]["device"]
-    return Costs(numbers, bounds, _machine(found) | {"devices": devices})
+    return Costs(numbers, bounds, _machine(found) | {"devices": devices, "left_out": left_out})
+
+
+def bare(key: str) -> str:
+    """The name of a cost without the device that it is of."""
+    name, there, device = key.rpartition(ON)
+    return name if there and device in DEVICES else key
+
+
+def known(key: str) -> bool:
+    """Whether there is a cost of this name, of whatever device, that has a cheaper end."""
+    return bare(key) in CHEAPER or bare(key).startswith(BATCH)
+
+
+def better(key: str) -> Literal["lower", "higher"]:
+    """Which end of a cost is the cheaper one, of whatever device; a speed of batches has no name of its own."""
+    return CHEAPER.get(bare(key), "higher")
+
+
+def device_of(results: "Results", variant: Variant, key: str) -> str | None:
+    """The name of the device that a cost of a variant was measured on; None if it was not."""
+    device = key.rpartition(ON)[2] if bare(key) != key else results.run.devices[0]
+    return results.costs.machine["on"].get(device, {}).get(variant)
+
+
+def on(results: "Results", device: str) -> "Results":
+    """The same results with the costs of one of `run.devices` by their plain names, and of no other: decided there."""
+    there, mine = copy(results), {v: results.columns[v] for v in results.variants}
+    for cached in ("batch_sizes", "cost_labels"):
+        vars(there).pop(cached, None)
+    there.run = replace(results.run, devices=[device])
+    there.costs = read(results.facts, mine, results.root, [device])
+    there.cost = there.costs.numbers
+    return there
+
+
+def labels(batch_sizes: Sequence[int], devices: Sequence[str]) -> dict[str, str]:
+    """What tables call each cost, by its name; of several devices with that of the device."""
+    found = COST | {f"{BATCH}{size}": f"decode tok/s, {size} at a time" for size in batch_sizes}
+    first, *others = devices
+    if not others:
+        return found
+    own = {name: label for name, label in found.items() if name not in OF_NO_DEVICE}
+    found = found | {name: f"{label}, {first}" for name, label in own.items()}
+    return found | {f"{name}{ON}{device}": f"{label}, {device}" for device in others for name, label in own.items()}
+
+
+def with_host(results: "Results", some: Sequence[Variant], names: Sequence[str]) -> list[str]:
+    """Names of costs to show of some variants: behind the memory of the model the host's, where one runs on a GPU."""
+    host = [HOST] if any(HOST in results.cost[v] for v in some) else []
+    return [one for name in names for one in (name, *(host if name == MEMORY else ()))]
 
 
 def interval(results: "Results", variant: Variant, key: str) -> Interval | None:
@@ -108,7 +207,7 @@ def cheaper(results: "Results", ours: Variant, theirs: Variant, key: str) -> boo
     if not told_apart(results, ours, theirs, key):
         return False
     less = results.cost[ours][key] < results.cost[theirs][key]
-    return less == (CHEAPER.get(key, "higher") == "lower")  # a speed of batches has no name of its own there
+    return less == (better(key) == "lower")
 
 
 def tolerance(key: str) -> float:
@@ -137,7 +236,18 @@ def _shared(alike: Sequence[dict]) -> Intervals:
 def _flat(measured: dict) -> dict:
     """What a process found that does not depend on the prompts, each as a single number."""
     found = {name: measured[name] for name in COST if name in measured and name != "eval_samples_per_second"}
+    found |= memory_that_counts(measured)
     return found | {f"{BATCH}{size}": speed for size, speed in measured["batch_sweep"].items()}
+
+
+def memory_that_counts(measured: Mapping[str, float]) -> Numbers:
+    """What a model needs where it runs: MEMORY, and of one on a GPU what it takes of the host beside it.
+
+    A process that was measured on a GPU says both: what it took of the host's memory by the name that it has on a CPU,
+    and the peaks of the GPU's. Empty on a CPU, where the name means what it says.
+    """
+    peak = next((measured[name] for name in GPU_PEAKS if name in measured), None)
+    return {} if peak is None else {MEMORY: peak, HOST: measured[MEMORY]}
 
 
 def _pooled(values: np.ndarray) -> Interval:
@@ -193,7 +303,8 @@ def _latency(variant: Variant, thing: dict, facts: dict, columns: dict[str, np.n
     further = np.array([1 / one["decode_tokens_per_second"] for one in thing["rounds"]])
     draws = _draws(len(further))
     whole = np.median(first[draws], axis=1) + steps * np.median(further[draws], axis=1)[:, None]
-    return {
+    found = {"latency_mean_seconds": intervals.interval(whole.mean(axis=1))}
+    return found | {
         f"latency_p{percent}_seconds": intervals.interval(np.percentile(whole, percent, axis=1)) for percent in (50, 95)
     }
 

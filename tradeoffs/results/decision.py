@@ -14,8 +14,9 @@ import numpy as np
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import Copied, Pair, Variant
+from tradeoffs.formats.names import AUTO
 from tradeoffs.results import choice, costs, limits, ranking, verdicts
-from tradeoffs.results.choice import RUNTIME, UNFIT, Table
+from tradeoffs.results.choice import DEVICE, RUNTIME, UNFIT, Table
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import MANY_CUT, Results
 from tradeoffs.results.verdicts import WORSE, Compared, Standing
@@ -118,8 +119,15 @@ def candidates(results: Results, pair: Pair, losses: Sequence[str] = ()) -> Cand
         lost=_lost(results, order),
         limited=limits.held_against(results, pair, order, losses),
         runtime=[results.facts[v]["runtime"] for v in order],
+        there=_there(results, order),
     )
     return Candidates(order, name, compared, table)
+
+
+def _there(results: Results, order: Sequence[Variant]) -> np.ndarray | None:
+    """Which were measured on the device that is decided for, the first of `run.devices`; None if all were."""
+    found = np.array([v in results.costs.machine["devices"] for v in order])
+    return None if found.all() else found
 
 
 def _lost(results: Results, order: Sequence[Variant]) -> np.ndarray:
@@ -273,6 +281,7 @@ def row(results: Results, found: Decision) -> dict:
         "metric": found.metric,
         "margin": standing.margin,
         "cost": results.decide.cost,
+        **({} if results.run.devices == [AUTO] else {"device": results.run.devices[0]}),
         "critical_value": standing.critical,
         **_limits(results, found),
         "verdicts": {str(v): {"verdict": one.word} | _spread(one.difference) for v, one in standing.verdicts.items()},
@@ -307,7 +316,7 @@ def _limits(results: Results, found: Decision) -> dict:
 
 def _beyond(results: Results, variant: Variant, missed: dict[str, float]) -> dict[str, float | str]:
     """By which part of each limit a variant misses it, or why that is no number."""
-    absent = {RUNTIME: results.facts[variant]["runtime"]}
+    absent = {RUNTIME: results.facts[variant]["runtime"], DEVICE: f"not measured on {results.run.devices[0]}"}
     return {n: float(by) if np.isfinite(by) else absent.get(n, "not measured") for n, by in missed.items()}
 
 

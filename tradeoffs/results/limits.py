@@ -16,7 +16,7 @@ from tradeoffs.common.cells import TRAINED, Pair, Variant
 from tradeoffs.params import Limits
 from tradeoffs.params.deciding import limitable as limitable  # for who asks what can be limited
 from tradeoffs.results import choice, costs, simultaneous, verdicts
-from tradeoffs.results.choice import LOSS, MINIMA, RUNTIME, Table
+from tradeoffs.results.choice import DEVICE, LOSS, MINIMA, RUNTIME, Table
 from tradeoffs.results.results import Results
 
 # The cost that each limit is one of, and what its numbers are called.
@@ -25,7 +25,6 @@ COSTS = {
     "max_memory_mb": "model_memory_mb",
     "min_tokens_per_second": "decode_tokens_per_second",
 }
-GPU_MEMORY = "peak_gpu_memory_reserved_mb"  # what must fit where a variant ran on a GPU
 WORDS = {
     "max_size_mb": ("size", "MB"),
     "max_memory_mb": ("memory", "MB"),
@@ -56,17 +55,11 @@ def held_against(
 
 def _worse_end(results: Results, variant: Variant, limit: str) -> float:
     """A cost as it can be relied on: the lower end of a speed, the upper one of a memory; a size is exact."""
-    key = cost_of(results, variant, limit)
+    key = COSTS[limit]
     found = costs.interval(results, variant, key)
     if found is None:
         return results.cost[variant].get(key, math.nan)
     return found.high if costs.CHEAPER[key] == "lower" else found.low
-
-
-def cost_of(results: Results, variant: Variant, limit: str) -> str:
-    """The name of the cost that a limit is of: of memory, that of the GPU where the variant ran on one."""
-    on_gpu = limit == "max_memory_mb" and GPU_MEMORY in results.cost[variant]
-    return GPU_MEMORY if on_gpu else COSTS[limit]
 
 
 def _losses(results: Results, pair: Pair, order: Sequence[Variant], name: str) -> list[float]:
@@ -131,6 +124,8 @@ def misses(table: Table, place: int, missed: Mapping[str, float]) -> list[str]:
     for name, by in missed.items():
         if name == RUNTIME:
             found.append(f"runs on {table.runtime[place]}")
+        elif name == DEVICE:
+            found.append("does not run on the device that is decided for")
         elif math.isinf(by):
             found.append(f"{label(name)} not measured")
         else:

@@ -1,6 +1,7 @@
 """What lies in data/ of a run list, below a `root`: items and scores as arrays, others as JSON; read when needed."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tradeoffs.plumbing.errors import UserError
 # Besides those that metrics are made of.
 _COLUMNS: tuple[str, ...] = ("split", "item", "document", "subject", "tokens", "bytes", "chosen", "correct_option")
 _COLUMNS += ("prompt", "answer", "generated", "generated_tokens", "answer_tokens", "latency_seconds", "ttft_seconds")
+SECONDS = "seconds"  # of an answer or a choice
 _MADE = ("items", "correct")  # of them: 1 for each item, whether the right option was chosen
 
 
@@ -52,9 +54,11 @@ def scores(root: Path) -> tuple[dict[str, pa.Table], str | None]:
 
 def columns(root: Path, variant: Variant, scored: pa.Table | None) -> dict[str, np.ndarray]:
     """Items of one variant as arrays (items,): float64 with NaN for null, object for texts; scores joined to them."""
-    measured = [column for m in metrics.every() if not m.column for column in m.columns if column not in _MADE]
+    own = [m for m in metrics.every() if not m.column and not m.task]
+    measured = [column for m in own for column in m.columns if column not in _MADE]
     files.must_exist(root / variant.items)
-    table = pq.read_table(root / variant.items, columns=list(dict.fromkeys((*_COLUMNS, *measured))))
+    took = [SECONDS] if SECONDS in pq.read_schema(root / variant.items).names else []  # older items lack it
+    table = pq.read_table(root / variant.items, columns=list(dict.fromkeys((*_COLUMNS, *measured, *took))))
     found: dict[str, np.ndarray] = {}
     for name in table.column_names:
         values = table[name].to_numpy()
@@ -93,6 +97,19 @@ def mmlu_seconds(variant: Variant) -> dict[str, float]:
     """What all multiple-choice questions of a variant took, by clock: wall, cpu and, on one, gpu."""
     found: dict[str, float] = json.loads(pq.read_schema(variant.items).metadata[b"mmlu_seconds"])
     return found
+
+
+def subject_seconds(path: Path) -> dict[str, dict[str, float]]:
+    """The same of each subject, as it was measured, of the items at `path`; empty of those that are older than that."""
+    metadata = pq.read_schema(path).metadata or {}
+    found: dict[str, dict[str, float]] = json.loads(metadata.get(b"subject_seconds", b"{}"))
+    return found
+
+
+def seconds(items: Mapping[str, np.ndarray], split: str) -> np.ndarray:
+    """What each answer or choice of a split took, float64 (items,), of `columns`; none where that was not measured."""
+    found = items[SECONDS][items["split"] == split] if SECONDS in items else np.zeros(0)
+    return found[~np.isnan(found)]
 
 
 def _score_columns(scored: pa.Table) -> dict[str, np.ndarray]:

@@ -18,12 +18,14 @@ from tradeoffs.common.cells import TRAINED, Cell, Copied, Pair, Variant, pairs, 
 from tradeoffs.formats import trained_only
 from tradeoffs.params import Decide, Run
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.results import costs, intervals, reading
+from tradeoffs.results import costs, intervals, reading, tasks
 from tradeoffs.results.intervals import Interval
 
 # How each format is made: the rung of the ladder below it, or the nearest one of these that the run list has.
-MADE_FROM = {"bf16": (TRAINED,), "int8": ("bf16", TRAINED), "nf4": ("bf16", TRAINED), "f16": ("bf16", TRAINED)}
-QUANT_MADE_FROM = ("f16", "bf16", TRAINED)
+# What is made of the merged checkpoint is held against it in its own bfloat16, else in another unquantised precision.
+MERGED = ("bf16", "float32", "fp16", TRAINED)
+MADE_FROM = dict.fromkeys(("float32", "bf16", "fp16"), (TRAINED,)) | dict.fromkeys(("int8", "nf4", "f16"), MERGED)
+QUANT_MADE_FROM = ("f16", *MERGED)
 
 MANY_CUT = 0.01  # of the answers: above this share it is said beside what is made of them
 
@@ -48,10 +50,9 @@ class Results:
 
     `seed` and `resamples` decide the bootstrap, `decide` what is good enough. `variants` are those that were made; why
     a method has none but the one as trained is in `unmergeable`, by its cell, and why it has none of llama.cpp in
-    `no_gguf`. `facts` are what is known of each, `cost`
-    what it costs, by the names of the numbers, `costs` the intervals of these. `training` is the row of data/training
-    of each cell for its first seed. `columns` are the items of each variant and of each further training, by the names
-    of their columns. All is read below `root`, the project's folder or one that holds what another commit measured.
+    `no_gguf`. `facts` are what is known of each, `cost` what it costs, by the names of the numbers, `costs` the
+    intervals of these. `training` is the row of data/training of each cell for its first seed. `columns` are the items
+    of each variant and of each further training, by the names of their columns. All is read below `root`.
     Raises UserError if a file of a variant is missing.
     """
 
@@ -89,9 +90,12 @@ class Results:
         self._further = {cell: cell.further(seeds) for cell, seeds in again.items()}
         asked = [*self.variants, *chain.from_iterable(self._further.values())]
         of_models = {variant: reading.columns(root, variant, scores.get(str(variant))) for variant in asked}
-        self.costs = costs.read(self.facts, of_models, root)
+        there = {variant: tasks.added(found, root / variant.tasks(run.seeds)) for variant, found in of_models.items()}
+        tasks.require_known(decide, any(there[variant] is not of_models[variant] for variant in asked))
+        self.costs = costs.read(self.facts, of_models, root, run.devices)
         self.cost = self.costs.numbers
-        self.columns: dict[Judged, dict[str, np.ndarray]] = dict(of_models.items())
+        self.columns: dict[Judged, dict[str, np.ndarray]] = dict(there.items())
+        self.subject_seconds = {variant: reading.subject_seconds(root / variant.items) for variant in self.variants}
         for floor in () if only else map(Copied, datasets):
             self.columns[floor] = reading.copied(root, floor, scores.get(str(floor)))
 
@@ -151,13 +155,13 @@ class Results:
     @cached_property
     def batch_sizes(self) -> list[int]:
         """How many sequences any variant decoded at the same time, besides one alone."""
-        found = {name for cost in self.cost.values() for name in cost if name.startswith(costs.BATCH)}
+        found = {costs.bare(name) for cost in self.cost.values() for name in cost if name.startswith(costs.BATCH)}
         return sorted(int(name.removeprefix(costs.BATCH)) for name in found)
 
     @cached_property
     def cost_labels(self) -> dict[str, str]:
         """The cost numbers that a variant of this run can have, by their names, and what tables call them."""
-        return costs.COST | {f"{costs.BATCH}{size}": f"decode tok/s, {size} at a time" for size in self.batch_sizes}
+        return costs.labels(self.batch_sizes, self.run.devices)
 
     def label(self, dataset: str, name: str) -> str:
         """What a quality metric is called: questions that were generated are not those of MMLU."""

@@ -22,7 +22,8 @@ from tradeoffs.results.results import Results
 
 # What each rung of the ladder is compared by.
 LADDER = ("test_loss", "test_f1", "mmlu_accuracy")
-POINT = ("step", "loss", "token_accuracy", "reward_accuracy", "reward_margin", "lr", "grad_norm", *tuning.MEDIANS)
+MEASURED = ("loss", "token_accuracy", "reward_accuracy", "reward_margin")
+POINT = ("step", *MEASURED, "lr", "grad_norm", *tuning.MEDIANS, *(f"valid_{name}" for name in MEASURED))
 # What spreadsheets take for a formula, also behind what they drop before it, and full-width; but for plain numbers. And
 # what begins a cell with a call, a reference or a command to one that parts cells by semicolons or tabs; such a one may
 # begin a row with a line of a text, which is a command far more seldom than it is an item of a list.
@@ -87,14 +88,15 @@ def _decided(results: Results, found: Decision) -> dict[str, float | str]:
             measured = (found.recommended, found.recommended.cell.variant(TRAINED))  # the latter alone of general text
             asked = next((variant for variant in measured if results.has(variant, name)), None)
             row |= {name: results.interval(asked, name).value} if asked and name not in row else {}
-        row |= _present(decision.WEIGHED, results.cost[found.recommended])
+        row |= _present((*decision.WEIGHED, costs.HOST), results.cost[found.recommended])
         row |= _present(("train_seconds",), results.trained(found.recommended))
     row |= {"best": f"{best.method}-{best.format}", f"best_{found.metric}": results.interval(best, found.metric).value}
     return row | ({f"copying_{found.floor.metric}": found.floor.value} if found.floor else {})
 
 
 def mmlu(results: Results) -> dict[str, dict]:
-    """Accuracy per subject and seconds for all questions; a variant that was asked none is left out."""
+    """Accuracy per subject, seconds by clock for all questions and for each subject's, and by the clock on the wall for
+    one question in the mean; a variant that was asked none is left out."""
     table: dict[str, dict[str, Any]] = {}
     for variant in results.variants:
         subjects = results.subjects(variant)
@@ -102,7 +104,16 @@ def mmlu(results: Results) -> dict[str, dict]:
             seconds = reading.mmlu_seconds(variant)
             table[str(variant)] = {"accuracy": {_key(name): found.value for name, (found, _) in subjects.items()}}
             table[str(variant)] |= {f"{clock}_seconds": value for clock, value in seconds.items()}
+            if of_subjects := results.subject_seconds[variant]:
+                table[str(variant)]["seconds"] = {_key(name): took for name, took in of_subjects.items()}
+            table[str(variant)] |= _mean_seconds(results, variant, "mmlu", "question_seconds")
     return table
+
+
+def _mean_seconds(results: Results, variant: Variant, split: str, name: str) -> dict[str, float]:
+    """What an answer or a choice of a split took in the mean, by its name; nothing where that was not measured."""
+    took = reading.seconds(results.columns[variant], split)
+    return {name: float(took.mean())} if len(took) else {}
 
 
 def summary(results: Results) -> list[dict]:
@@ -122,7 +133,10 @@ def summary(results: Results) -> list[dict]:
         row |= {"test_cut_share": cut / answered} if answered else {}
         for subject, (accuracy, _) in results.subjects(variant).items():
             row |= _spread(f"mmlu_{_key(subject)}", accuracy)
-        row |= {f"mmlu_{k}": seconds for k, seconds in by_subject.get(str(variant), {}).items() if k != "accuracy"}
+        of_subjects = by_subject.get(str(variant), {})
+        row |= {f"mmlu_{k}": value for k, value in of_subjects.items() if not isinstance(value, dict)}
+        row |= {f"mmlu_{name}_seconds": took["wall"] for name, took in of_subjects.get("seconds", {}).items()}
+        row |= _mean_seconds(results, variant, "test", "test_answer_seconds")
         for name in (name for name in results.cost_labels if name in results.cost[variant]):
             bounds = costs.interval(results, variant, name)
             row |= _spread(name, bounds) if bounds else {name: results.cost[variant][name]}
@@ -168,13 +182,26 @@ def curves(results: Results, key: str) -> list[dict]:
     ]
 
 
-def subjects(results: Results) -> list[dict]:
-    """Accuracy per subject and variant, in long form."""
+def seeds(results: Results) -> list[dict]:
+    """Quality, as trained, of each training but those of the first seed, whose numbers all other files hold."""
     return [
-        {"variant": str(v)} | _names(v) | {"subject": _key(subject)} | _spread("accuracy", accuracy)
-        for v in results.variants
-        for subject, (accuracy, _) in results.subjects(v).items()
+        {"model": v.model, "dataset": v.dataset, "method": v.method, "seed": v.seed}
+        | {name: results.interval(v, name).value for name in metrics.names("quality") if results.has(v, name)}
+        for cell in results.training
+        for v in results.trainings(cell)[1:]
     ]
+
+
+def subjects(results: Results) -> list[dict]:
+    """Accuracy per subject and variant, in long form, with the questions and what they took by each clock."""
+    rows = []
+    for v in results.variants:
+        took = results.subject_seconds[v] if results.subjects(v) else {}
+        for subject, (accuracy, count) in results.subjects(v).items():
+            row: dict[str, Any] = {"variant": str(v)} | _names(v) | {"subject": _key(subject)}
+            row |= _spread("accuracy", accuracy) | {"questions": count}
+            rows.append(row | {f"{clock}_seconds": found for clock, found in took.get(subject, {}).items()})
+    return rows
 
 
 def prompts(results: Results) -> list[dict]:

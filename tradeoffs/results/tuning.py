@@ -1,11 +1,14 @@
 """What tuning took, what it learnt and what it forgot."""
 
 import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tradeoffs.common.cells import Cell, Variant
-from tradeoffs.results import intervals
+from tradeoffs.results import costs, intervals
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Results
 
@@ -22,9 +25,15 @@ TRAINING = (
     "train_tokens_per_second",
     "peak_memory_mb",
     "peak_gpu_memory_mb",
+    "peak_gpu_memory_reserved_mb",
     "train_loss",
     "valid_loss",
+    "train_steps",
+    "kept_step",
+    "valid_seconds",
 )
+HOST_PEAK = "peak_memory_mb"  # of the process
+PARTS = ("", "preference_")  # what the names of a stage after supervised tuning begin with
 # ... of the points of its curve, each as a median: the first steps of a run are slower than all others.
 MEDIANS = {"tokens_per_second": "median_tokens_per_second", "utilisation": "median_utilisation"}
 
@@ -40,6 +49,36 @@ def numbers(results: Results, variant: Variant) -> dict[str, float]:
         found |= {"preference_pairs": len(row["reward_margins"])}
         found |= {name: interval.value for name, interval in learnt.items()}
     return found
+
+
+def peak_memory(row: Mapping[str, Any]) -> tuple[float, bool] | None:
+    """Most memory of a training, in MB, and whether that is a GPU's: where there was one, its own is what must fit.
+
+    `row` as data/training has it. None where nothing was trained.
+    """
+    found = [(row[name], name != HOST_PEAK) for name in (*costs.GPU_PEAKS, HOST_PEAK) if name in row]
+    return found[0] if found else None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the validation loss decided in a training, and on the way to what it was measured."""
+
+    valid_every: int  # steps
+    keep: str  # last, or best
+    patience: int  # evaluations without a lower one, after which it stopped; 0: never
+
+
+def rule(results: Results, variant: Variant, part: str = "") -> Rule | None:
+    """Of a part of a variant's training; None where no validation loss was measured before its end."""
+    found = results.trained(variant).get(f"{part}rule")
+    return Rule(**found) if found else None
+
+
+def stopped_early(results: Results, variant: Variant) -> bool:
+    """Whether a variant's training made fewer steps than it had, in one of its parts."""
+    row = results.trained(variant)
+    return any(row.get(f"{part}train_steps", 0) < row.get(f"{part}steps", 0) for part in PARTS)
 
 
 def between_seeds(results: Results, cell: Cell, name: str) -> float | None:

@@ -220,8 +220,13 @@ def _least(results: Results, some: Sequence[Judged], name: str, items: list[str]
     """The least standard error of every difference of a mean over items, (some, some); 0 of other metrics."""
     if not is_mean(name):
         return 0.0
-    scores = np.stack([results.sums(one, name, items)[:, 0] for one in some])
+    scores = np.stack([per_item(results.sums(one, name, items)) for one in some])
     return simultaneous.least_errors(scores, margin, metrics.metric(name)[1].right_or_wrong)
+
+
+def per_item(sums: np.ndarray) -> np.ndarray:
+    """Scores of items from (sum of scores, how many): a question that stands twice, as some of MMLU do, is one item."""
+    return sums[:, 0] / sums[:, 1]
 
 
 def is_mean(name: str) -> bool:

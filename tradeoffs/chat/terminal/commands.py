@@ -197,7 +197,7 @@ def _cost(chat: Chat, rest: str) -> None:
     for label, key, form in (
         *((talker.metric.replace("_", " "), talker.metric, "{:.3g}") for talker in [chat.sides[0].talker]),
         ("weights", "size_mb", "{:,.3g} MB"),
-        ("memory above the process", "model_memory_mb", "{:,.3g} MB"),
+        ("memory of the model", "model_memory_mb", "{:,.3g} MB"),
         ("memory of the process, at most", "peak_memory_mb", "{:,.0f} MB"),
         ("loading", "load_seconds", "{:.2g} s"),
         ("first token", "ttft_seconds", "{:.2g} s"),

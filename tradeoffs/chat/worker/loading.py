@@ -46,5 +46,6 @@ def _of_transformers(variant: Variant, facts: dict[str, Any]) -> Decoder:
         weights = cell.training(facts["seed"]).weights
         model = load_trained(cell.base, weights, params.Method(**facts["method"]), dtype)
     else:
-        model = load_model(cell.merged, PRECISIONS[variant.format], torch.bfloat16)
+        how = PRECISIONS[variant.format]
+        model = load_model(cell.merged, how.load, getattr(torch, how.dtype))
     return decoder(model, files.read_json(cell.tokens / "info.json")["pad_id"])

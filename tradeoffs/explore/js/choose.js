@@ -9,12 +9,13 @@ const UNFIT = "beyond a limit";
 const GUARDS = "guards";
 const RANK = "rank";
 const RUNTIME = "runtime";
+const DEVICE = "device";
 const MINIMA = ["min_tokens_per_second"];
 
 // Of each variant the limits that it is beyond, and by which part of the limit; infinitely where that is not known.
 function misses(table, limits) {
   return table.names.map((_, place) => {
-    const over = {};
+    const over = table.there && !table.there[place] ? { [DEVICE]: Infinity } : {};
     for (const [name, limit] of Object.entries(limits)) {
       if (name === RUNTIME) {
         if (table.runtime[place] !== limit) over[name] = Infinity;

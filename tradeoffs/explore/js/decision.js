@@ -38,6 +38,7 @@ const percent = (part) => (part >= 0.095 ? (100 * part).toFixed(0) : short(Numbe
 function missed(place) {
   const beyond = ([name, part]) => {
     if (name === RUNTIME) return "another runtime";
+    if (name === DEVICE) return "does not run on the device that is decided for";
     const subject = subjectOf(name).toLowerCase();
     return Number.isFinite(part) ? `${subject} beyond by ${percent(part)} %` : `${subject} not measured`;
   };

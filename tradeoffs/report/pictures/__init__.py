@@ -7,7 +7,7 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from tradeoffs.common import files
-from tradeoffs.report.pictures import bars, curves, heatmaps, scatter
+from tradeoffs.report.pictures import bars, curves, heatmaps, methods, scatter, topics
 from tradeoffs.report.pictures.style import STYLE
 from tradeoffs.results.results import Results
 
@@ -16,10 +16,11 @@ PICTURES: dict[str, Callable[[Results], Figure | None]] = {
     "bits_per_byte": heatmaps.bits_per_byte,
     "quality_vs_speed": scatter.quality_vs_speed,
     "quality_vs_size": scatter.quality_vs_size,
-    "methods": bars.methods,
+    "methods": methods.methods,
     "throughput": curves.throughput,
     "ladder": bars.ladder,
     "mmlu_subjects": heatmaps.mmlu_subjects,
+    "topics": topics.topics,
     "memory": bars.memory,
     "training_curves": curves.training_curves,
     "preference_curves": curves.preference_curves,

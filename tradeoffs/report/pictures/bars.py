@@ -1,121 +1,87 @@
-"""Methods and formats side by side: quality with its intervals, and what each took."""
+"""Formats side by side: the memory of each, and what it costs in quality; memory of trainings by method."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.lines import Line2D
 
 from tradeoffs import metrics
 from tradeoffs.common.cells import TRAINED, Pair, Variant
-from tradeoffs.report.formatting import row_head
-from tradeoffs.report.pictures.style import DIRECTION, colour_of, dot, error_bar, new_figure, number, title_of
-from tradeoffs.results import costs, ranking
+from tradeoffs.report.pictures.style import DIRECTION, HOST_COLOUR, colour_of, dot, error_bar, new_figure, title_of
+from tradeoffs.results import costs, ranking, tuning
 from tradeoffs.results.results import Results
 
 
-def methods(results: Results) -> Figure | None:
-    """Test and seen quality of each method as trained, and what its training took."""
-    groups = [group for group in results.groups() if ranking.has_test(results, group)]
-    if not groups:
-        return None
-    quality = [_quality(results, group) for group in groups]
-    cost = {
-        "train_seconds": "training time (s)",
-        "adapter_mb": "adapter size (MB)",
-        "trainable_params": "trainable parameters",
-        "peak_memory_mb": "peak memory of training (MB)",
-    }
-    across = max(len(cost), *map(len, quality))
-    figure = new_figure(3 * across, (0.32 * len(results.run.methods) + 1.2) * 2 * len(groups))
-    grid = figure.subplots(2 * len(groups), across, sharey="row", squeeze=False)
-    places = np.arange(len(results.run.methods))[::-1]
-    for row, group in enumerate(groups):
-        trained = results.as_trained(group)
-        for axes, name in zip(grid[2 * row], quality[row], strict=False):
-            _test_and_seen(axes, results, trained, places, name)
-        for axes, (name, label) in zip(grid[2 * row + 1], cost.items(), strict=False):
-            _training_bars(axes, results, trained, places, name)
-            axes.set(title=label)
-        for axes in (*grid[2 * row, len(quality[row]) :], *grid[2 * row + 1, len(cost) :]):
-            axes.set_axis_off()
-        for axes in grid[2 * row : 2 * row + 2, 0]:
-            axes.set_yticks(places, [v.method for v in trained])
-            axes.set_ylabel(row_head(group) if len(groups) > 1 else "method")
-    shapes = [dot("#333333", markerfacecolor=face) for face in ("#333333", "white")]
-    names = ["test: never trained on", "seen: trained on"]
-    figure.legend(shapes, names, loc="outside upper center", ncols=2, fontsize=9)
-    return figure
+class Bar(NamedTuple):
+    """A row of the picture of memory: its numbers, and those of the host beside them, in MB."""
 
-
-def _quality(results: Results, group: Pair) -> list[str]:
-    """Metrics to show of a group, without their splits: of answers, or of likelihood where there are none."""
-    if results.has(results.of(group)[0], "test_f1"):
-        return metrics.side_by_side()
-    likelihood = [name.removeprefix("test_") for name in metrics.columns("likelihood")]
-    return list(dict.fromkeys(("loss", "bits_per_byte", *likelihood)))
-
-
-def _test_and_seen(axes: Axes, results: Results, trained: list[Variant], places: np.ndarray, name: str) -> None:
-    """A metric of each variant with its interval: full above for test, hollow below for seen."""
-    for split, shift, face in (("test", 0.14, None), ("seen", -0.14, "white")):
-        for place, variant in zip(places, trained, strict=True):
-            colour, found = colour_of(results, variant.method), results.interval(variant, f"{split}_{name}")
-            style: dict[str, Any] = {
-                "color": colour,
-                "markerfacecolor": face or colour,
-                "markersize": 5,
-                "capsize": 2,
-            }
-            axes.errorbar(found.value, place + shift, xerr=error_bar(found), fmt="o", **style)
-    metric = metrics.metric(f"test_{name}")[1]
-    axes.set(title=f"{metric.label} ({DIRECTION[metric.better]})")
-
-
-def _training_bars(axes: Axes, results: Results, trained: list[Variant], places: np.ndarray, name: str) -> None:
-    """A bar for what the training of each variant took, the number at its end."""
-    values = [results.training[v.cell].get(name, 0.0) for v in trained]
-    axes.barh(places, values, color=[colour_of(results, v.method) for v in trained], height=0.65)
-    for place, value in zip(places, values, strict=True):
-        if value:
-            axes.annotate(f" {number(value)}", (value, place), va="center", fontsize=8)
-    axes.set(xlim=(0, 1.25 * max(*values, 1e-9)))
-    axes.xaxis.set_major_formatter(lambda value, _: number(value))
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    name: str
+    values: list[float]
+    colour: str
+    host: list[float]
 
 
 def memory(results: Results) -> Figure:
-    """Peak memory of each method's training, and what each format needs to answer one prompt at a time, beside the
-    process that it is loaded into."""
+    """Peak memory of each method's training, and what each format needs to answer one prompt at a time: the GPU's where
+    there was one, with the host's beside it."""
     groups = results.groups()
     figure = new_figure(10, 0.34 * max(len(results.run.methods), len(results.formats)) * len(groups) + 1.4)
-    grid = figure.subplots(len(groups), 2, squeeze=False)
+    grid, beside = figure.subplots(len(groups), 2, squeeze=False), False
     for row, group in zip(grid, groups, strict=True):
-        trained = [v for v in results.as_trained(group) if "peak_memory_mb" in results.training[v.cell]]
-        rows = [(v.method, [results.training[v.cell]["peak_memory_mb"]], colour_of(results, v.method)) for v in trained]
-        _memory_bars(row[0], rows)
-        row[0].set(title=title_of("Training, by method", group), xlabel="peak memory of the process (MB)")
-        by_format = {name: [v for v in results.of(group) if v.format == name] for name in results.formats}
-        needed = {name: [end for v in mine for end in _needed(results, v)] for name, mine in by_format.items() if mine}
-        _memory_bars(row[1], [(name, found, "#8aa9bf") for name, found in needed.items()])
-        row[1].set(title="Inference, by format (range over methods and rounds)", xlabel="memory of the model (MB)")
+        trainings = _of_trainings(results, group)
+        formats = [bar for name in results.formats if (bar := _of_format(results, group, name)).values]
+        for axes, bars in zip(row, (trainings, formats), strict=True):
+            _memory_bars(axes, bars)
+        on_gpu = [any(bar.host for bar in bars) for bars in (trainings, formats)]
+        beside = beside or any(on_gpu)
+        row[0].set(title=title_of("Training, by method", group))
+        row[0].set(xlabel=f"peak memory of the {'GPU' if on_gpu[0] else 'process'} (MB)")
+        row[1].set(title="Inference, by format (range over methods and rounds)")
+        row[1].set(xlabel=f"memory of the model{' where it runs' if on_gpu[1] else ''} (MB)")
+    if beside:
+        line = Line2D([], [], linewidth=4, color=HOST_COLOUR)
+        figure.legend([line], ["memory of the host, beside the GPU's"], loc="outside upper right", fontsize=9)
     return figure
 
 
-def _needed(results: Results, variant: Variant) -> list[float]:
+def _of_trainings(results: Results, group: Pair) -> list[Bar]:
+    """The peak of each method's training, of those that were trained."""
+    found = []
+    for variant in results.as_trained(group):
+        row = results.training[variant.cell]
+        if peak := tuning.peak_memory(row):
+            host = [row[tuning.HOST_PEAK]] if peak[1] else []
+            found.append(Bar(variant.method, [peak[0]], colour_of(results, variant.method), host))
+    return found
+
+
+def _of_format(results: Results, group: Pair, name: str) -> Bar:
+    """What a format needs, over all methods of a group; no values where it is not there, or was not measured."""
+    mine = [v for v in results.of(group) if v.format == name]
+    values, host = ([end for v in mine for end in _needed(results, v, key)] for key in (costs.MEMORY, costs.HOST))
+    return Bar(f"{name}, GPU" if host else name, values, "#8aa9bf", host)
+
+
+def _needed(results: Results, variant: Variant, key: str) -> list[float]:
     """Memory of a model: its value and the ends of its interval over the rounds."""
-    found = costs.interval(results, variant, "model_memory_mb")
+    found = costs.interval(results, variant, key)
     return [found.low, found.value, found.high] if found else []
 
 
-def _memory_bars(axes: Axes, rows: list[tuple[str, list[float], str]]) -> None:
-    """A bar to the median of each row's values, and a line over their range."""
-    for place, (_, values, colour) in enumerate(reversed(rows)):
-        axes.barh(place, np.median(values), color=colour, height=0.65)
-        axes.plot([min(values), max(values)], [place, place], color="#222222", linewidth=1.2)
-        axes.annotate(f" {np.median(values):,.0f}", (max(values), place), va="center", fontsize=8)
-    axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
+def _memory_bars(axes: Axes, rows: list[Bar]) -> None:
+    """A bar to the median of each row's values, a line over their range; under it a thin bar for the host's."""
+    for place, bar in enumerate(reversed(rows)):
+        at, height = (place + 0.12, 0.42) if bar.host else (place, 0.65)
+        axes.barh(at, np.median(bar.values), color=bar.colour, height=height)
+        axes.plot([min(bar.values), max(bar.values)], [at, at], color="#222222", linewidth=1.2)
+        axes.annotate(f" {np.median(bar.values):,.0f}", (max(bar.values), at), va="center", fontsize=8)
+        if bar.host:
+            axes.barh(place - 0.27, np.median(bar.host), color=HOST_COLOUR, height=0.2)
+            small: dict[str, Any] = {"va": "center", "fontsize": 6.5, "color": "#555555"}
+            axes.annotate(f" {np.median(bar.host):,.0f}", (np.median(bar.host), place - 0.27), **small)
+    axes.set_yticks(range(len(rows)), [bar.name for bar in reversed(rows)])
     axes.margins(x=0.14)
     axes.grid(axis="y", visible=False)
 

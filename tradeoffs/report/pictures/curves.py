@@ -70,6 +70,8 @@ def throughput(results: Results) -> Figure | None:
         for variant, colour in zip(results.of(group, best), colours, strict=False):
             found = {size: costs.interval(results, variant, key) for size, key in keys.items()}
             speeds = {size: bounds for size, bounds in found.items() if bounds}
+            if not speeds:  # it does not run on the device that is decided for
+                continue
             style: dict[str, Any] = {"marker": marker_of(results, variant.format), "color": colour, "capsize": 2}
             bars = np.hstack([error_bar(bounds) for bounds in speeds.values()])
             values = [bounds.value for bounds in speeds.values()]
@@ -120,3 +122,11 @@ def _draw_curves(axes: Axes, results: Results, group: Pair, key: str, name: str)
         if curve:
             points = [point["step"] for point in curve], [point[name] for point in curve]
             axes.plot(*points, color=colour_of(results, method), label=method, linewidth=width)
+        held_out = {point["step"]: point[f"valid_{name}"] for point in curve if f"valid_{name}" in point}
+        if held_out:
+            axes.plot(
+                *zip(*held_out.items(), strict=True), color=colour_of(results, method), linewidth=1.2, linestyle="--"
+            )
+            kept = results.training[group.cell(method)][f"{key.removesuffix('curve')}kept_step"]
+            if kept in held_out:
+                axes.plot(kept, held_out[kept], "o", color=colour_of(results, method), markersize=9, fillstyle="none")

@@ -80,7 +80,7 @@ def _scatter(results: Results, cost: str, label: str, cheaper: str) -> Figure:
     for group, one, front, (whole, near) in zip(groups, decisions, fronts, grid, strict=True):
         name = ranking.headline(results, group)
         label_of_metric, better = full_label(results, group.dataset, name), metrics.metric(name)[1].better
-        found = {v: results.interval(v, name) for v in results.of(group)}
+        found = {v: results.interval(v, name) for v in results.of(group) if cost in results.cost[v]}
         costs = {v: results.cost[v][cost] for v in found}
         points = {v: (x, found[v].value) for v, x in _apart(costs, front).items()}
         limits, close = _close_up(points, found, costs, _corner(one, costs, cheaper))
@@ -159,7 +159,7 @@ def _draw_front(axes: Axes, front: list[Point]) -> None:
 
 def _corner(found: Decision, costs: dict[Variant, float], cheaper: str) -> list[Variant]:
     """Of the best found and all that are good enough those that cost at most twice what the cheapest of them costs."""
-    good = found.standing.eligible or [found.shown]
+    good = [v for v in found.standing.eligible or [found.shown] if v in costs] or [*costs]
     lowest, highest = min(costs[v] for v in good), max(costs[v] for v in good)
     return [v for v in good if (costs[v] <= 2 * lowest if cheaper == "lower" else costs[v] >= highest / 2)]
 

@@ -20,6 +20,7 @@ from tradeoffs.results.results import Results
 # Okabe and Ito's palette without its yellow, then Paul Tol's: told apart by colour-blind readers.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#332288", "#882255", "#999933")
 BASE_COLOUR = "#555555"
+HOST_COLOUR = "#b8b8b8"  # of what stands beside what counts
 MARKERS = ("*", "o", "s", "D", "^", "v", "P", "X", "<", ">", "p", "h", "d", "8", "H")
 STYLE: dict[str, Any] = {
     "font.size": 9,

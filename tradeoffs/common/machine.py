@@ -1,0 +1,96 @@
+"""The machine that something is made or measured on: what `hardware` of run_info.json and data/cost.json says."""
+
+import csv
+import os
+import platform
+import subprocess
+from collections import Counter
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tradeoffs.common import cores
+
+# nvidia-smi(1) needs no CUDA context, after which no fork could use a GPU.
+ASK = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
+FIELDS = ASK[1].partition("=")[2].split(",")
+PATIENCE = 20.0  # seconds: a driver that hangs holds no run up
+LIMITS = ("memory.max", "memory.limit_in_bytes")  # of control groups, version 2 and 1 (cgroups(7))
+MIB, GB = 2**20, 1e9
+Hardware = dict[str, Any]
+
+
+def hardware() -> Hardware:
+    """What this process may use. GB are 1e9 bytes.
+
+    `machine`, `processor`, `cores`: how many it may use; `memory_gb`: of the machine, or what its control groups let it
+    have, whole, since the kernel keeps a little more or less of it from start to start. Where there are NVIDIA's GPUs
+    `gpus`, a `name`, `memory_gb` (unless the GPU shares the machine's) and `count` for each kind, and their `driver`.
+    """
+    found: Hardware = {"machine": platform.machine(), "processor": _processor(), "cores": cores.usable()}
+    memory = memory_gb()
+    found |= {} if memory is None else {"memory_gb": memory}
+    kinds, driver = gpus()
+    return found | ({"gpus": [dict(kind) for kind in kinds], "driver": driver} if kinds else {})
+
+
+def used() -> Hardware:
+    """The same with `threads`, how many of the cores a computation here takes: where that decides what is recorded."""
+    return hardware() | {"threads": cores.threads()}
+
+
+def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two are the same as far as both say: what an older version did not ask for is no difference, and a driver
+    is no hardware."""
+    known = one.keys() & other.keys() - {"driver"}
+    if "memory_gb" in known and ("gpus" in one) != ("gpus" in other):  # both were asked, and one has none
+        return False
+    return (bool(known) or one == other) and all(one[key] == other[key] for key in known)
+
+
+def memory_gb(root: Path = Path("/")) -> int | None:
+    """Memory that this process may use; None where the system does not tell. `root` holds proc/ and sys/."""
+    try:
+        every = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    except (AttributeError, OSError, ValueError):
+        return None
+    for folder in cores.groups("memory", root):
+        for name in LIMITS:
+            try:
+                every.append(int((folder / name).read_text()))
+            except (OSError, ValueError):  # not there, or `max`
+                continue
+    return max(1, round(min(every) / GB))
+
+
+@cache
+def gpus() -> tuple[tuple[Mapping[str, Any], ...], str]:
+    """NVIDIA's GPUs of the machine by their kinds, and the driver; none where nvidia-smi is not there or fails.
+
+    All of them, whatever CUDA_VISIBLE_DEVICES says: which one a step was given is no matter of the machine.
+    """
+    try:
+        said = subprocess.run(ASK, capture_output=True, text=True, errors="replace", timeout=PATIENCE, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return (), ""
+    rows = [row for row in csv.reader(said.stdout.splitlines(), skipinitialspace=True) if len(row) == len(FIELDS)]
+    counted = Counter((name, memory) for name, memory, _ in rows)
+    kinds = [{"name": name, **_memory(memory), "count": count} for (name, memory), count in counted.items()]
+    return tuple(kinds), rows[0][2].strip() if rows else ""
+
+
+def _memory(mebibytes: str) -> dict[str, float]:
+    """`[N/A]` of a GPU that has none of its own."""
+    try:
+        return {"memory_gb": round(float(mebibytes) * MIB / GB, 1)}
+    except ValueError:
+        return {}
+
+
+def _processor() -> str:
+    try:
+        names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        return names[0].split(":", 1)[1].strip()
+    except (OSError, IndexError):
+        return platform.processor()
