@@ -19,7 +19,7 @@ from tradeoffs.common import cores
 
 # Files with slow tests, the longest first: none shall be left for one worker when the other has nothing to do.
 LONGEST = (
-    *("test_families", "test_finetune", "test_methods", "test_preference", "test_reward_stage"),
+    *("test_write_ups", "test_families", "test_finetune", "test_methods", "test_preference", "test_reward_stage"),
     *("test_end_to_end",),
     *("test_merging", "test_review_flow", "test_remotes", "test_grid"),
     *("test_report", "test_aggregate", "test_secrets", "test_hub_models", "test_zoo", "test_explore_browser"),
