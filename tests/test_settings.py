@@ -80,7 +80,7 @@ def test_epochs_take_the_place_of_steps_and_steps_that_of_epochs_below(raw):
     job = Job(LORA.training(42), read(raw).methods["lora"], settings.budget(read(raw), LORA))
     assert job.on(101).budget.steps == 10  # 3 * 101 / 32, the last one whole
     assert job.on(101).on(101) == job.on(101)
-    raw["methods"]["lora"]["train"] = {"steps": 70}
+    raw["methods"]["lora"]["train"] = {"steps": 70, "epochs": None}
     job = Job(LORA.training(42), read(raw).methods["lora"], read(raw).train)
     assert (job.on(101).budget.steps, job.on(101).budget.epochs) == (70, None)
 
