@@ -93,7 +93,7 @@ def test_what_is_written_is_those_lines_alone_and_git_takes_them_back(project):
 def test_a_list_keeps_the_comment_behind_it(project):
     presets.main(write("run:\n  seeds: [1, 2]\n"), write=True)
     assert (
-        "  - 1\n  - 2                # every format is made of the first\n\nseed: 42 "
+        "  - 1\n  - 2                # every format is made of the first\n  devices: "
         in Path("params.yaml").read_text()
     )
 

@@ -49,7 +49,7 @@ def _own_checks(where: str, method: Method, own: ModelMethod) -> Iterator[str]:
 def train_problems(where: str, values: dict[str, Any] | None) -> Iterator[str]:
     """Of a block that lies over the section `train`."""
     yield from over_problems(where, values, get_type_hints(Train, include_extras=True) | {"lr_factor": PositiveFloat})
-    if {"steps", "epochs"} <= set(values or {}):
+    if {"steps", "epochs"} <= {key for key, value in (values or {}).items() if value is not None}:
         yield f"{where}: has both steps and epochs; one of them is how long it takes"
 
 
