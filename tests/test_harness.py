@@ -17,7 +17,7 @@ from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
 from tradeoffs.convert.gguf_converter import convert
-from tradeoffs.harness import evaluation, finding
+from tradeoffs.harness import evaluation, finding, torch_side
 from tradeoffs.harness.llama_side import LlamaTasks
 from tradeoffs.harness.torch_side import TorchTasks
 from tradeoffs.models.loading import load_model
@@ -176,6 +176,18 @@ def refused(name, asked=ASKED):
     with pytest.raises(UserError) as error:
         finding.load(name, asked)
     return str(error.value)
+
+
+@installed
+def test_what_the_runtime_has_to_say_is_shown_and_what_tasks_print_is_not(here, checkpoint, monkeypatch, capsys):
+    wishes = Path("examples/tasks/wishes.py")
+    wishes.write_text("print('from a task')\n" + wishes.read_text())
+    monkeypatch.setattr(torch_side, "ROUNDING", -1.0)  # as of a model that takes no packed rows
+    runtime = runtime_of(checkpoint)
+    ask(runtime, checkpoint, "facts")
+    ask(runtime, checkpoint, "wishes")
+    out = capsys.readouterr().out
+    assert out.count("note: this model does not take packed rows") == 1 and "from a task" not in out
 
 
 @installed

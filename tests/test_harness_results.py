@@ -172,6 +172,23 @@ def test_a_group_may_weigh_its_tasks_alike(tmp_path):
     assert np.isnan(found["both_acc"][~mine]).all()
 
 
+@pytest.mark.parametrize("name", ["alone", "zuletzt"])  # before and behind the group in the folder
+def test_a_task_that_is_asked_alone_and_in_a_group_has_its_items_once(tmp_path, name):
+    rows = [{"task": name, "item": f"{name}-{n}", "values": [float(n % 2)], "weights": [1.0]} for n in range(8)]
+    other = [{"task": "b", "item": f"b-{n}", "values": [1.0], "weights": [1.0]} for n in range(8)]
+    acc = said(f"{name}_acc", name)
+    both = [acc, said("b_acc", "b"), said("group_acc", "group", scale={name: 1.0, "b": 1.0})]
+    write(tmp_path / "group.parquet", "group", rows + other, both)
+    write(tmp_path / f"{name}.parquet", name, rows, [acc | {"shots": 3}])
+    empty = {"split": np.array([], object), "item": np.array([], object), "items": np.array([])}
+    found = tasks.added(empty, tmp_path)
+    counts = {of: int((found["split"] == f"task {of}").sum()) for of in (name, "b", "group")}
+    assert counts == {name: 8, "b": 8, "group": 16}
+    stands = {metric: registry.METRICS[metric].stands for metric in (f"{name}_acc", "b_acc", "group_acc")}
+    assert stands == {f"{name}_acc": "quality", "b_acc": "summary", "group_acc": "quality"}
+    assert "with 3 examples" in registry.METRICS[f"{name}_acc"].definition
+
+
 @pytest.mark.parametrize(
     ("values", "total", "form"),
     [

@@ -8,7 +8,7 @@ import torch
 from test_transformers_runtime import CONTEXT as SHORT
 from test_transformers_runtime import VOCABULARY as FEW
 from tiny_gguf import CONTEXT, VOCABULARY, make_checkpoint
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig
 
 from tradeoffs.convert.gguf_converter import convert
 from tradeoffs.harness import packing, torch_side
@@ -80,6 +80,15 @@ def test_continuations_are_what_the_model_says_of_each_alone(model, monkeypatch,
         nats, greedy = direct(model, one, SHORT)
         assert found.log_likelihood == pytest.approx(nats, abs=1e-3)
         assert found.greedy == greedy
+
+
+def test_a_model_with_a_window_is_asked_one_by_one_and_that_is_said(capsys):
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = MistralConfig(vocab_size=FEW, intermediate_size=32, sliding_window=8, **sizes)
+    runtime = TorchTasks(AutoModelForCausalLM.from_config(config).eval(), 200, pad_id=0)
+    for _ in range(2):
+        runtime.continuations(asked_of(FEW, SHORT))
+    assert capsys.readouterr().out.count("note: this model does not take packed rows") == 1
 
 
 def test_a_model_that_takes_no_packed_rows_says_the_same_one_by_one(model, monkeypatch):

@@ -21,7 +21,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
 from tradeoffs.common import files
-from tradeoffs.finetune import adapters, batches, reward, reward_trainer
+from tradeoffs.finetune import adapters, batches, reward, reward_trainer, training
 from tradeoffs.finetune.job import Loaded
 from tradeoffs.finetune.reward_trainer import Reading, RewardTrainer, _from_the_left
 from tradeoffs.finetune.trainer import StepTrainer
@@ -304,6 +304,17 @@ def test_two_processes_share_the_answers_of_a_step(asked, tmp_path):
 
 
 # --- parts of a step, and what goes wrong
+
+
+def test_rows_that_the_stage_is_judged_by_belong_to_what_a_killed_run_goes_on_from(asked):
+    job, valid = by_reward(asked, METHODS["lora"]), asked / "tokens/valid.parquet"
+    judged = replace(job.method, reward=replace(job.method.reward, train={"valid_every": 1}))
+    before = [training._workplace(one).name for one in (job, replace(job, method=judged))]
+    was = valid.stat()
+    os.utime(valid, (was.st_atime, was.st_mtime + 1))
+    after = [training._workplace(one).name for one in (job, replace(job, method=judged))]
+    os.utime(valid, (was.st_atime, was.st_mtime))
+    assert after[0] == before[0] and after[1] != before[1]
 
 
 def test_a_step_in_parts_is_the_step_in_one(asked):

@@ -145,10 +145,16 @@ def test_what_can_be_seen_of_a_file_is_said_before_it_runs(folder, text, said):
 
 
 @pytest.mark.parametrize(
-    "name", ["/etc/hosts.py", "../rewards/own.py", "rewards/../own.py", "own.py", "rewards/own.txt"]
+    "name",
+    [
+        *("/etc/hosts.py", "../rewards/own.py", "rewards/../own.py", "own.py", "rewards/own.txt"),
+        # Of which no settings would hold the text.
+        *("./rewards/own.py", "rewards//own.py", "rewards/./own.py"),
+    ],
 )
-def test_a_file_elsewhere_is_refused(folder, name):
+def test_a_file_elsewhere_or_by_another_name_is_refused(folder, name):
     Path("own.py").write_text(OWN)
+    (folder / "own.py").write_text(OWN)
     assert [said.split(",")[0] for said in names.problems(name)] == [
         "must be a Python file in rewards/ of this checkout"
     ]

@@ -9,6 +9,8 @@ import io
 import json
 import shutil
 import subprocess
+import time
+import types
 from pathlib import Path
 from typing import ClassVar
 
@@ -226,6 +228,33 @@ def test_a_tool_that_cannot_be_told_fails_no_stage_and_tells_no_secret(notebook,
         trackers.main(["mlflow"])
     assert "hunter22" not in str(error.value)
     assert {kept["ended"] for kept in notebook.values()} == {False}
+
+
+def test_mlflow_is_given_no_more_at_once_than_it_takes(run, monkeypatch):
+    told = []
+
+    def takes(most):
+        return lambda values: told.append(dict(values)) if len(values) <= most else pytest.fail("more than it takes")
+
+    tool = types.SimpleNamespace(log_metrics=takes(1000), set_tags=takes(100))
+    made = object.__new__(loggers.Mlflow)
+    made._mlflow = tool
+    numbers, texts = {f"n{i}": float(i) for i in range(2001)}, {f"t{i}": str(i) for i in range(150)}
+    made.outcome(numbers, texts, {})
+    assert {k: v for some in told for k, v in some.items()} == numbers | texts
+
+
+@pytest.mark.skipif(importlib.util.find_spec("mlflow") is None, reason="needs mlflow")
+@pytest.mark.slow
+def test_a_server_that_is_not_there_holds_nothing_up_for_minutes(run, monkeypatch, capsys):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    for name in loggers.MLFLOW_PATIENCE:
+        monkeypatch.delenv(name, raising=False)
+    report_to(["mlflow"])
+    begun = time.monotonic()
+    trackers.publish()
+    assert "mlflow was not told what came of the run" in capsys.readouterr().out
+    assert time.monotonic() - begun < 90
 
 
 def test_who_keeps_no_runs_is_told_nothing(notebook, capsys):

@@ -187,7 +187,7 @@ def _workplace(job: Job) -> Path:
     """Where a run that is killed leaves what it has done, by all that decides its result."""
     cell, method, seed = job.cell, job.method, job.training.seed
     inputs = [cell.base, cell.tokens / "train.parquet", *([cell.tokens / "pairs.parquet"] if method.preference else [])]
-    if job.budget.valid_every:  # decides which weights are kept, and when the training ends
+    if job.budget.valid_every or job.stage_budget.valid_every:  # decides which weights are kept, and where it ends
         inputs.append(cell.tokens / "valid.parquet")
     where = torch.cuda.get_device_name() if device().type == "cuda" else "cpu"
     settings = (method, job.budget, seed, where, processes.count())

@@ -60,9 +60,10 @@ def ask(runtime: Continues, tokenizer: Any, stop_ids: Sequence[int], loaded: Loa
     from tradeoffs.harness.model import RuntimeLM
 
     groups = {"group_map": {name: group.child_names for name, group in loaded.groups.items()}}
+    model = RuntimeLM(runtime, tokenizer, stop_ids)
     with finding.quiet():
         found: Any = evaluated(
-            RuntimeLM(runtime, tokenizer, stop_ids),
+            model,
             {"tasks": loaded.tasks, "groups": loaded.groups, **groups},
             limit=asked.limit or None,
             bootstrap_iters=0,

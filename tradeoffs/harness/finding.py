@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 INSTALL = ".venv/bin/python -m pip install -c requirements.lock -r requirements-harness.lock"
 INDEX = Path(".scratch/harness")
 SEED = 1234  # of which examples stand before a question: that of `lm_eval`
-OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 LOGGERS = ("lm_eval", "datasets", "evaluate")
 
 
@@ -154,7 +153,7 @@ def _members(
         if isinstance(member, str):
             yield from _leaves(manager, member, seen)
             continue
-        yield f"{group}", member  # what it says over what it names
+        yield group, member  # what it says over what it names
         inner = member.get("task")
         if isinstance(inner, list):
             yield from _members(manager, group, inner, seen)

@@ -5,7 +5,9 @@ the ids are the same for transformers and for llama.cpp, which tokenises nothing
 """
 
 import json
+import sys
 from collections.abc import Callable, Sequence
+from contextlib import redirect_stdout
 from typing import Any
 
 from jinja2 import TemplateError
@@ -16,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 
 from tradeoffs.common import chat_templates
 from tradeoffs.common.limits import limited
-from tradeoffs.harness.asking import Asked, Continues, Ended
+from tradeoffs.harness.asking import Asked, Continues, Ended, Said
 from tradeoffs.plumbing.errors import UserError
 
 MOST_NEW_TOKENS = 256  # of an answer, where a task names no number: that of the `hf` model
@@ -25,11 +27,13 @@ GREEDY = ("do_sample", "temperature", "top_p", "top_k", "num_beams")  # what a g
 
 
 class RuntimeLM(TemplateLM):
-    """`tokenizer` is the model's own, `stop_ids` end every answer."""
+    """`tokenizer` is the model's own, `stop_ids` end every answer. What the runtime has to say is said where this was
+    made, also while what tasks print is not shown."""
 
     def __init__(self, runtime: Continues, tokenizer: PreTrainedTokenizerBase, stop_ids: Sequence[int]) -> None:
         super().__init__()
         self.runtime, self.tokenizer, self.stop_ids = runtime, tokenizer, stop_ids
+        self._out = sys.stdout
         self._encoded: dict[tuple[str, bool | None], list[int]] = {}
 
     @property
@@ -81,8 +85,12 @@ class RuntimeLM(TemplateLM):
         self, requests: list[tuple[Any, list[int], list[int]]], **_: Any
     ) -> list[tuple[float, bool]]:
         self._encoded.clear()  # texts are looked up while requests are made
-        found = self.runtime.continuations([Asked(tuple(before), tuple(ids)) for _, before, ids in requests])
+        found = self._continued([Asked(tuple(before), tuple(ids)) for _, before, ids in requests])
         return [(one.log_likelihood, one.greedy) for one in found]
+
+    def _continued(self, asked: list[Asked]) -> list[Said]:
+        with redirect_stdout(self._out):
+            return self.runtime.continuations(asked)
 
     def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         return super().loglikelihood(requests, disable_tqdm=disable_tqdm)
@@ -100,7 +108,7 @@ class RuntimeLM(TemplateLM):
             mine = [Asked(tuple(before), tuple(ids)) for before, ids in map(make_disjoint_window, windows)]
             asked += mine
             counts.append(len(mine))
-        said = iter(self.runtime.continuations(asked))
+        said = iter(self._continued(asked))
         return [sum(next(said).log_likelihood for _ in range(count)) for count in counts]
 
     def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
@@ -135,7 +143,8 @@ class RuntimeLM(TemplateLM):
             )
         prompts = [tuple(self.tok_encode(context)[-room:]) for context in contexts]
         self._encoded.clear()
-        answers = self.runtime.answers(prompts, most, self.stop_ids, self._ended(until))
+        with redirect_stdout(self._out):
+            answers = self.runtime.answers(prompts, most, self.stop_ids, self._ended(until))
         texts = [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in answers]
         return [postprocess_generated_text(text, until, None) for text in texts]
 

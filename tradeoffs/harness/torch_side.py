@@ -37,6 +37,8 @@ class TorchTasks(TransformersRuntime):
         """See `Continues.continuations`. Raises UserError where memory does not suffice for a sequence alone."""
         if self._packs is None:
             self._packs = self._tried()
+            if not self._packs:
+                print("note: this model does not take packed rows: its tasks are asked one sequence at a time")
         return self._continued(asked, (GPU_ROW if self.on.type == "cuda" else ROW) if self._packs else 0)
 
     @torch.inference_mode()
@@ -164,8 +166,6 @@ class TorchTasks(TransformersRuntime):
         packed, single = (self._continued(asked, row) for row in (ROW, 0))
         allowed = 2 * (ROUNDING if self.model.dtype == torch.float32 else HALF_ROUNDING)
         apart = max(abs(a.log_likelihood - b.log_likelihood) for a, b in zip(packed, single, strict=True))
-        if not apart <= allowed:
-            print("note: this model does not take packed rows: its tasks are asked one sequence at a time")
         return apart <= allowed
 
     def _answer(

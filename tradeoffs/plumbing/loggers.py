@@ -9,13 +9,18 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
 FOLDER = Path("live")
 SCRATCH = Path(".scratch")
 PROJECT = "llm-tradeoffs"  # what runs are filed under where the environment names nothing else
+# What mlflow takes at once, and how long it tries for a server that does not answer: by its own defaults that is four
+# minutes for each request where a connection is refused, and a quarter of an hour where nothing comes back.
+MLFLOW_METRICS, MLFLOW_TAGS = 1000, 100
+MLFLOW_PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
 
 Point = dict[str, float]  # `step` and what was measured there
 Row = Mapping[str, Any]  # of a table: texts, numbers, None
@@ -159,6 +164,8 @@ class Mlflow:
     def __init__(self, cell: str, settings: dict[str, Any], run: str = ""):
         import mlflow
 
+        for variable, value in MLFLOW_PATIENCE.items():
+            os.environ.setdefault(variable, value)
         SCRATCH.mkdir(exist_ok=True)
         name = os.environ.get("MLFLOW_EXPERIMENT_NAME", PROJECT)
         if "MLFLOW_TRACKING_URI" not in os.environ:
@@ -180,8 +187,10 @@ class Mlflow:
         self, numbers: Mapping[str, float], texts: Mapping[str, str], tables: Mapping[str, Sequence[Row]]
     ) -> None:
         """Metrics and tags of the run, columns in the table of runs; tables are files of it, which the page shows."""
-        self._mlflow.log_metrics(dict(numbers))
-        self._mlflow.set_tags(dict(texts))
+        for some in _parts(numbers, MLFLOW_METRICS):
+            self._mlflow.log_metrics(some)
+        for some in _parts(texts, MLFLOW_TAGS):
+            self._mlflow.set_tags(some)
         for name, rows in tables.items():
             self._mlflow.log_text(_csv(rows), f"{name}.csv")
 
@@ -211,6 +220,13 @@ def _run_name(cell: str) -> str:
     """With the experiment's name within `dvc exp run`, since a sweep trains the same cell again and again."""
     experiment = os.environ.get("DVC_EXP_NAME")
     return f"{cell}.{experiment}" if experiment else cell
+
+
+def _parts(values: Mapping[str, Any], most: int) -> Iterator[dict[str, Any]]:
+    """All of them, at most so many in each."""
+    rest = iter(values.items())
+    while some := dict(islice(rest, most)):
+        yield some
 
 
 def _markdown(rows: Sequence[Row]) -> str:

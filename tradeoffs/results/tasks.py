@@ -34,13 +34,20 @@ def read(folder: Path) -> Iterator[tuple[dict[str, Any], pa.Table]]:
 
 
 def added(found: Columns, folder: Path) -> Columns:
-    """Items of a variant with those of its tasks behind them; what these do not have is NaN or None."""
-    blocks = [block for said, table in read(folder) for block in _blocks(said, table)]
-    if not blocks:
+    """Items of a variant with those of its tasks behind them; what these do not have is NaN or None.
+
+    A task that is asked by itself and in a group has its items once, as it was asked by itself.
+    """
+    there = sorted(read(folder), key=lambda one: len({metric["of"] for metric in one[0]["metrics"]}))
+    of: dict[str, Columns] = {}
+    for said, table in there:
+        of = dict(_blocks(said, table)) | of
+    if not of:
         return found
-    for said, _ in read(folder):
+    blocks, alone = list(of.values()), {said["task"] for said, _ in there}
+    for said, _ in reversed(there):  # the last word is that of the task by itself
         for metric in said["metrics"]:
-            register(metric, grouped={name for one in said["metrics"] for name in one.get("scale", ())})
+            register(metric, grouped={name for one in said["metrics"] for name in one.get("scale", ())} - alone)
     names = dict.fromkeys([*found, *(name for block in blocks for name in block)])
     whole = [(found, len(found["item"])), *((block, len(block["item"])) for block in blocks)]
     texts = {name for name, values in found.items() if values.dtype == object}
@@ -53,8 +60,9 @@ def _none(count: int, text: bool) -> np.ndarray:
     return np.full(count, None, object) if text else np.full(count, np.nan)
 
 
-def _blocks(said: Mapping[str, Any], table: pa.Table) -> Iterator[Columns]:
-    """The items of each task, and again those of a group, of which a metric of the group may weigh them otherwise."""
+def _blocks(said: Mapping[str, Any], table: pa.Table) -> Iterator[tuple[str, Columns]]:
+    """The items of each task by its name, and again those of a group, of which a metric of the group may weigh them
+    otherwise."""
     task = np.array(table["task"].to_pylist(), object)
     values, weights = (table[name].to_pylist() for name in ("values", "weights"))
     own: dict[str, list[dict[str, Any]]] = {}
@@ -77,7 +85,7 @@ def _blocks(said: Mapping[str, Any], table: pa.Table) -> Iterator[Columns]:
                 block[name] = np.array(own_values, np.float64) * np.array(scales, np.float64)
             if metric["alike"]:
                 del block[_weight(metric["name"])]
-        yield block
+        yield of, block
 
 
 def _weight(name: str) -> str:
