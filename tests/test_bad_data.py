@@ -318,7 +318,10 @@ def test_a_name_on_the_hub_leads_out_of_no_folder():
 
 @pytest.mark.parametrize(
     "names",
-    [("accuracy",), ("wall_seconds",), ("law", "law_low"), ("a b", "a_b"), ("law", "law high"), ("cpu seconds",)],
+    [
+        *[("accuracy",), ("wall_seconds",), ("law", "law_low"), ("a b", "a_b"), ("law", "law high"), ("cpu seconds",)],
+        *[("gpu",), ("question",), ("law", "law_seconds")],
+    ],
 )
 def test_a_subject_that_would_share_the_column_of_another_is_refused(tmp_path, names):
     with pytest.raises(UserError, match="stands twice, or is named like a column of another one or of all together"):

@@ -5,6 +5,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Sequence
+from contextlib import chdir
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,7 @@ from fake_pipeline import REPO, outs
 
 from benchmarks.measured import closure
 from tradeoffs import artifacts, params
+from tradeoffs.repro import pipeline
 
 SPEC = quick_yaml.load((REPO / "dvc.yaml").read_text())
 STAGES = SPEC["stages"]
@@ -242,8 +244,13 @@ def test_a_setting_trains_only_those_cells_anew_that_it_moves(two_models, tmp_pa
             block = block.setdefault(name, {})
         block[key] = quick_yaml.load(value)
 
-    found = changed(two_models, tmp_path, edit)
-    assert trained(found) == {f"{model}-demo-lora-42" for model in SETTINGS[said]}
+    folder = copied(two_models, tmp_path)
+    fake_pipeline.change(folder, edit)
+    with chdir(folder), pipeline.opened() as steps:
+        planned = set(steps.planned)
+    found = ran(folder)
+    assert trained(found) == {f"{model}-demo-lora-42" for model in SETTINGS[said]} == trained(planned)
+    assert found <= planned
     assert not {name for name in found if name.startswith(("base@", "prepare@", "tokenize@"))}
 
 

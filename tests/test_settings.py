@@ -12,6 +12,7 @@ from tradeoffs import params
 from tradeoffs.common import cells, settings
 from tradeoffs.common.cells import Cell
 from tradeoffs.finetune.job import Job
+from tradeoffs.plumbing.errors import UserError
 
 LORA = Cell("demo", "demo", "lora")
 
@@ -97,8 +98,8 @@ def test_a_further_stage_goes_on_from_what_its_cell_was_tuned_with(raw):
     raw["models"]["demo"]["train"] = {"max_grad_norm": 0.5}
     preference = settings.of_method(read(raw), replace(LORA, method="lora_dpo")).preference
     assert preference and preference.train
-    own = raw["methods"]["lora_dpo"]["preference"]["train"]
-    assert preference.train.items() >= ({"max_grad_norm": 0.5} | own).items()
+    assert preference.train.items() >= {"max_grad_norm": 0.5, "steps": 100, "batch_size": 16, "lr": 0.0005}.items()
+    assert "lr_factor" not in preference.train
 
 
 def test_a_stage_reads_what_the_file_it_depends_on_holds(raw, tmp_path, monkeypatch):
@@ -118,6 +119,45 @@ def test_a_stage_reads_what_the_file_it_depends_on_holds(raw, tmp_path, monkeypa
     assert shown["demo-demo-lora"]["lr"] == 0.003 and shown["demo-demo-adalora"]["lr"] == 0.012
 
 
+def test_a_step_runs_with_no_others_than_those_of_the_file_that_it_depends_on(raw, tmp_path, monkeypatch):
+    """Or DVC, and its run cache, would keep what comes of the new under the old."""
+    from stages import finetune
+    from stages import settings as stage
+
+    def load(now=False):
+        return params.load_settings(finetune.Settings, now=now, model="demo", dataset="demo", method="lora")
+
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text(quick_yaml.dump(raw))
+    stage.main()
+    raw["methods"]["full"]["train"]["lr_factor"] = 0.1
+    raw["models"]["demo"]["notes"] = "another"
+    Path("params.yaml").write_text(quick_yaml.dump(raw))
+    assert load().train.lr == 0.005
+    raw["models"]["demo"]["train"] = {"lr": 0.003}
+    Path("params.yaml").write_text(quick_yaml.dump(raw))
+    with pytest.raises(UserError, match=r"^metrics/settings/cells/demo-demo-lora\.json: does not hold what"):
+        load()
+    assert load(now=True).train.lr == 0.003
+    stage.main()
+    assert load().train.lr == 0.003
+
+
+def test_steps_that_epochs_take_the_place_of_train_nothing_anew(raw):
+    raw["datasets"]["demo"]["train"] = {"epochs": 2}
+    before = dict(settings.parts(read(raw)))[cells.settings("cells", LORA)]
+    raw["train"]["steps"] += 1
+    assert dict(settings.parts(read(raw)))[cells.settings("cells", LORA)] == before
+    assert "steps" not in before["train"] and before["train"]["epochs"] == 2
+
+
+def test_an_empty_epochs_gives_way_to_steps(raw):
+    raw["datasets"]["demo"]["train"] = {"epochs": 2}
+    raw["models"]["demo"]["train"] = {"epochs": None, "steps": 70}
+    found = settings.budget(read(raw), LORA)
+    assert (found.steps, found.epochs) == (70, None)
+
+
 WRONG = [
     ("models.demo.train", {"lrr": 1}, "models.demo.train.lrr: unknown key (did you mean lr?)"),
     ("models.demo.train", {"lr_factor": 0}, "models.demo.train.lr_factor: must be above 0, is 0.0"),
@@ -130,6 +170,9 @@ WRONG = [
     ("models.demo.tokenize", {"windows": 9}, "models.demo.tokenize.windows: unknown key (did you mean window?)"),
     ("models.demo.methods", {"lorra": {}}, "models.demo.methods.lorra: 'lorra' has no block under methods"),
     ("models.demo.methods", {"lora": {"config": {"rr": 8}}}, "models.demo.methods.lora.config.rr: "),
+    ("models.demo.methods", {"lora": {"train": {"lrr": 1}}}, "models.demo.methods.lora.train.lrr: unknown key"),
+    ("models.demo.methods", {"lora": {"train": {"lr_factor": "x"}}}, "models.demo.methods.lora.train.lr_factor: "),
+    ("models.demo.methods", {"adalora": {"config": {"tinit": "x"}}}, "models.demo.methods.adalora.config.tinit: "),
     ("models.demo.methods", {"lora": {"config": {"r": 0}}}, "models.demo.methods.lora.config.r: "),
     (
         "models.demo.methods",

@@ -17,7 +17,8 @@ from dvc.repo import Repo, lock_repo
 from dvc.repo.reproduce import get_active_graph, plan_repro
 from dvc_data.hashfile.tree import Tree
 
-from tradeoffs import artifacts, readme
+from tradeoffs import artifacts, params, readme
+from tradeoffs.common import settings
 from tradeoffs.common.texts import harmless
 from tradeoffs.merge import tree
 from tradeoffs.merge.made import INPUTS, RESULTS
@@ -30,6 +31,7 @@ def would_run(repo: Repo) -> tuple[list[str], list[str]]:
     graph = get_active_graph(repo.index.graph)
     order = plan_repro(graph, list(repo.index.stages))
     own = [out for stage in order if not stage.cmd for out in stage.outs if not out.exists]
+    moved = {str(path) for path in settings.moved(params.load_all(), Path.cwd())}  # that `settings` writes before them
     found: list[str] = []
     unknown: set[str] = set()
     for stage in order:
@@ -38,7 +40,8 @@ def would_run(repo: Repo) -> tuple[list[str], list[str]]:
                 hashed = _with(dep, lacking)
                 unknown.update(() if hashed else map(str, lacking))
                 dep.get_hash = lambda known=hashed or dep.hash_info: known
-        if stage.cmd and stage.changed(allow_missing=True, upstream=list(graph.successors(stage))):
+        changed = stage.changed(allow_missing=True, upstream=list(graph.successors(stage)))
+        if stage.cmd and (changed or any(dep.fs_path in moved for dep in stage.deps)):
             found.append(stage.addressing)
     return found, sorted(unknown)
 

@@ -201,7 +201,7 @@ def answered(
 
 
 def main(model: str, dataset: str, split: str | None, row: int) -> None:
-    cfg = params.load_settings(Reads, model=model, dataset=dataset)
+    cfg = params.load_settings(Reads, now=True, model=model, dataset=dataset)
     split = split or (MMLU if cfg.dataset.kind == "questions" else "test")
     tokenizer, notes = loaded(cfg, model)
     example, rows = example_of(dataset, split, row)

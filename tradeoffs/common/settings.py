@@ -115,8 +115,9 @@ def _own(cfg: "Params", cell: Cell, what: str) -> Mapping[str, Any]:
 
 
 def values_of(block: Any) -> dict[str, Any]:
-    """A block as it would stand in params.yaml."""
-    return {key: value for key, value in asdict(block).items() if value is not None}
+    """A block as it would stand in params.yaml; a budget in epochs without the steps that they take the place of."""
+    found = {key: value for key, value in asdict(block).items() if value is not None}
+    return {key: value for key, value in found.items() if key != "steps" or "epochs" not in found}
 
 
 # --- the files
@@ -142,6 +143,21 @@ def parts(cfg: "Params") -> Iterator[tuple[Path, dict[str, Any]]]:
         train = {"train": values_of(budget(cfg, cell))} if block.trains else {}
         yield cells.settings("cells", cell), train | {"methods": {cell.method: values_of(block)}}
     yield cells.NOTES, {axis: _notes(cfg, axis) for axis in ("models", "datasets")}
+
+
+def file(model: str = "", dataset: str = "", method: str = "") -> Path:
+    """That a step of these depends on."""
+    if method:
+        return cells.settings("cells", Cell(model, dataset, method))
+    if model and dataset:
+        return cells.settings("pairs", cells.Pair(model, dataset))
+    return cells.settings("models", model) if model else cells.settings("datasets", dataset)
+
+
+def moved(cfg: "Params", root: Path = Path()) -> list[Path]:
+    """The files that are not there, or hold something else than `cfg` says now."""
+    found = [(root / path, text(part)) for path, part in parts(cfg)]
+    return [path for path, said in found if not path.is_file() or path.read_text(encoding="utf-8") != said]
 
 
 def listed(cfg: "Params") -> dict[str, dict[str, Any]]:

@@ -116,6 +116,7 @@ class _Revision:
             if row is None:
                 left_out.setdefault("not in the cache (dvc exp pull)", {})[self._name] = None
             elif setting is None:
+                seen.discard(known)  # an experiment that has them may have taken it over
                 left_out.setdefault("trained with settings that its commit no longer has", {})[self._name] = None
             elif "train_seconds" in row and "valid_loss" not in row:
                 left_out.setdefault("trained by an earlier version, without valid_loss", {})[self._name] = None

@@ -110,12 +110,22 @@ def load(reads: type[T], **names: str) -> T:
     return reads(**{field: _at(everything, path, names) for field, path in paths(reads).items()})
 
 
-def load_settings(reads: type[T], **names: str) -> T:
+def load_settings(reads: type[T], *, now: bool = False, **names: str) -> T:
     """The same with what params.yaml says of this `model`, `dataset` and `method` laid over what all share
-    (tradeoffs/common/settings.py)."""
+    (tradeoffs/common/settings.py).
+
+    Raises UserError, too, if the file that such a step depends on holds other settings: DVC would keep what comes of
+    these under those. `now`: whatever it holds.
+    """
     everything, places = load_all(), paths(reads)
     if method := names.get("method"):
         _at(everything, "methods.{method}", {"method": method})
+    held = settings.file(**names)
+    if not now and held.is_file() and held in settings.moved(everything):
+        raise UserError(
+            f"{held}: does not hold what {PATH} says now, which was changed after the stage `settings` had run; run "
+            "`dvc repro` or `make run` again, which begins with that"
+        )
     found = settings.resolved(everything, **names)
     return reads(**{field: _at(found, path, names) for field, path in places.items()})
 

@@ -71,7 +71,9 @@ def problems_across(params: Params, problems: Sequence[str]) -> Iterator[str]:
     def whole(where: str) -> bool:
         return sound(where) and where not in wrong
 
-    yield from layers.of_models(params, whole)
+    for problem in layers.of_models(params, whole):
+        wrong.add(".".join(problem.split(".", 2)[:2]))
+        yield problem
     if params.run and params.train and all(map(sound, ("train", "run.models", "run.datasets", "run.methods"))):
         # Of several cells each says the same.
         yield from dict.fromkeys(layers.of_cells(params, whole))

@@ -10,8 +10,9 @@ from tradeoffs.sources import formats
 from tradeoffs.sources.multiple_choice import LETTERS
 
 NAME_BYTES = 100  # of a subject, at most: it becomes part of the names of files
-ENDS = ("", "_low", "_high", "_seed_sd")  # of the columns that metrics/summary.csv has of a share
-TAKEN = ("accuracy", "wall_seconds", "cpu_seconds", "gpu_seconds")  # columns of it that are of all subjects together
+# Of the columns that metrics/summary.csv has of a subject, and those that it has of all subjects together.
+ENDS = ("", "_low", "_high", "_seed_sd", "_seconds")
+TAKEN = ("accuracy", "wall_seconds", "cpu_seconds", "gpu_seconds", "question_seconds")
 
 
 def read(folder: Path, subjects: list[str] | None, where: str) -> list[dict[str, Any]]:

@@ -31,7 +31,8 @@ from dvc.utils.serialize import ParseError, dump_yaml, load_yaml
 from dvc.utils.strictyaml import YAMLValidationError
 from dvc_data.hashfile.tree import Tree
 
-from tradeoffs.common import files
+from tradeoffs import params
+from tradeoffs.common import files, settings
 from tradeoffs.plumbing import held as steps_held
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro import asked
@@ -39,6 +40,7 @@ from tradeoffs.repro.dvc_gaps import alone, hashed_once, quiet, transferred, wri
 from tradeoffs.repro.mending import forget_the_dead, hardlink, mend, remove_unfinished, unlock_of_the_dead
 
 PIPELINE, LOCK = "dvc.yaml", "dvc.lock"
+SETTINGS = "settings"  # the stage
 
 
 class Begun(Enum):
@@ -123,10 +125,20 @@ class Pipeline:
     @cached_property
     def planned(self) -> list[str]:
         planned: set[str] = set()
+        moved = self._moved()
         for name, stage in self._stages.items():
-            if not planned.isdisjoint(self.dependencies[name]) or stage.changed():
+            before = self.dependencies[name] & planned - {SETTINGS}  # which runs for every change, and moves few files
+            if before or stage.changed() or any(dep.fs_path in moved for dep in stage.deps):
                 planned.add(name)
         return [name for name in self.steps if name in planned]
+
+    def _moved(self) -> set[str]:
+        """The files that the stage `settings` is to write anew, with something else in them."""
+        stage = self._stages.get(SETTINGS)
+        if stage is None or not stage.changed():
+            return set()
+        root = Path(stage.wdir)
+        return {str(path) for path in settings.moved(params.load_all(root / params.PATH), root)}
 
     @property
     def steps(self) -> list[str]:

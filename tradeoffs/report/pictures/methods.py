@@ -147,7 +147,8 @@ def _bars(axes: Axes, panel: Panel, colours: list[str], places: np.ndarray) -> N
         ends.append(max([value or 0.0, *marks]))
         if value:
             axes.barh(place + shift, value, color=colour, height=height)
-            axes.annotate(f" {number(value)}", (ends[-1], place + shift), va="center", fontsize=8)
+            apart = "  " if marks else " "  # a mark stands where the text begins
+            axes.annotate(f"{apart}{number(value)}", (ends[-1], place + shift), va="center", fontsize=8)
         axes.plot(marks, [place] * len(marks), "|", color="#222222", markersize=9, markeredgewidth=1.6)
         if panel.host and (host := panel.host[row]):
             ends.append(host)
