@@ -142,8 +142,8 @@ def test_a_change_that_is_worse_is_refused_and_the_reviewer_is_told_by_what(revi
     assert section(text, "Changed").strip().splitlines() == [
         "- `methods.lora.config.r`: `16` → `4`",
         f"- made by the run: {made_files(reviewer, 'worse')} files of results and `dvc.lock`",
-        "- outputs that differ: `finetune` 1 of 3, `reference` 1 of 3, `merge` 1 of 3, `convert` 1 of 3, `score`, "
-        "`aggregate`",
+        "- outputs that differ: `settings`, `finetune` 1 of 3, `reference` 1 of 3, `merge` 1 of 3, `convert` 1 of 3, "
+        "`score`, `aggregate`",
     ]
     assert re.search(r"^\| `lora trained` \| 0\.\d+ → 0\.\d+, .*\*\*worse\*\*", text, re.MULTILINE)
     assert not re.search(r"^\| `(base|full) trained`", text, re.MULTILINE), "they are what they were"
