@@ -132,7 +132,7 @@ def test_the_report_reads_what_the_command_does(finished, monkeypatch):
 
 def test_a_text_has_no_answers(finished, monkeypatch):
     monkeypatch.chdir(finished)
-    with pytest.raises(UserError, match=rf"demo-{fake_results.TEXT}-lora-q4_0: has no answers, .* plain text"):
+    with pytest.raises(UserError, match=rf"demo-{fake_results.TEXT}-lora-q4_0: has no answers: .* plain text"):
         command.main(f"demo-{fake_results.TEXT}-lora-q4_0", **NOTHING)
 
 

@@ -120,7 +120,7 @@ def test_every_step_says_which_of_how_many_it_is(finished):
     assert {of for _, of, _ in found} == {len(found)}
     assert {name for _, _, name in found} == locked(folder)
     assert said.splitlines()[0].startswith(
-        f"{len(found)} of {len(found)} steps to run: prepare, template, base, tokenize, 2 fine"
+        f"{len(found)} of {len(found)} steps to run: settings, prepare, base, tokenize, 2 fine"
     )
 
 
@@ -246,7 +246,8 @@ def test_what_had_run_before_a_power_cut_is_not_run_again(fresh, tmp_path):
     go_on(folder)
     again = run(folder)
     assert again.returncode == 0, again.stderr
-    assert set(ran(again.stdout)).isdisjoint(ran(done.stdout)[:-1])
+    # What settings writes is in Git, and in no cache.
+    assert set(ran(again.stdout)).isdisjoint(set(ran(done.stdout)[:-1]) - {"settings"})
     assert "[1/" in again.stdout and "Stage 'prepare@demo' is cached" in again.stdout
     assert locked(folder) == {name for _, _, name in steps(again.stdout)}
 
@@ -345,7 +346,8 @@ def test_what_is_measured_runs_beside_nothing(finished, tmp_path):
     changed(folder, "common/cores.py")  # everything
     assert run(folder, "--jobs", "4").returncode == 0
     rows = [json.loads(line) for line in (folder / ".scratch/times.jsonl").read_text().splitlines()]
-    assert {row["step"] for row in rows} == locked(folder)
+    rows = [row for row in rows if row["stage"] != "settings"]  # which is real, and tells its own times
+    assert {row["step"] for row in rows} == locked(folder) - {"settings"}
     measured = [row for row in rows if row["stage"] in ("base", "finetune", "measure")]
     assert len(measured) == 4
     for row in measured:
@@ -475,7 +477,7 @@ def test_what_a_killed_process_of_the_same_number_was_reading_stops_nobody(fresh
     environment = fake_pipeline.environment_with()
     done = subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert locked(folder) == {"prepare@demo"}
+    assert locked(folder) == {"settings", "prepare@demo"}
 
 
 def test_in_a_folder_the_file_that_was_changed_is_named(finished, tmp_path):
@@ -553,7 +555,7 @@ def test_a_file_of_dvcs_locks_that_a_kill_cut_short_stops_nobody(fresh, tmp_path
     (folder / ".dvc/tmp").mkdir(exist_ok=True)
     (folder / ".dvc/tmp/rwlock").write_text('{"read": {"da')
     assert run(folder, "prepare@demo").returncode == 0
-    assert locked(folder) == {"prepare@demo"}
+    assert locked(folder) == {"settings", "prepare@demo"}
 
 
 def test_a_lock_file_that_a_kill_left_cut_or_empty_is_filled_by_the_run_cache(finished, tmp_path):
@@ -564,7 +566,8 @@ def test_a_lock_file_that_a_kill_left_cut_or_empty_is_filled_by_the_run_cache(fi
         done = run(folder)
         assert done.returncode == 0, done.stderr
         assert "no commit here has it, so the run begins without, and DVC's run cache gives" in done.stderr
-        assert set(ran(done.stdout)) <= {"aggregate", "publish"}  # whose outputs are Git's, not of DVC's cache
+        # Whose outputs are Git's, not of DVC's cache.
+        assert set(ran(done.stdout)) <= {"settings", "aggregate", "publish"}
         assert locked(folder) == locked(finished[0])
 
 
@@ -586,7 +589,7 @@ runpy.run_module("tradeoffs.repro", run_name="__main__", alter_sys=True)
     done = forked.python("-c", full, cwd=folder, env=environment, libraries=forked.DVC)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "'prepare@demo': " in done.stderr and "could not be put into DVC's cache (" in done.stderr
-    assert not (folder / "dvc.lock").exists()
+    assert locked(folder) == {"settings"}
     assert ran(run(folder, "prepare@demo").stdout) == ["prepare@demo"]
 
 

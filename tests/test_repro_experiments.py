@@ -119,7 +119,9 @@ def status(folder: Path) -> dict[str, str]:
 
 
 def times(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / ".scratch/times.jsonl").read_text().splitlines()]
+    """Of the stand-ins; `settings` is real, and tells its own."""
+    rows = [json.loads(line) for line in (folder / ".scratch/times.jsonl").read_text().splitlines()]
+    return [row for row in rows if row["stage"] != "settings"]
 
 
 def temporary(folder: Path) -> set[str]:
@@ -353,7 +355,7 @@ def test_what_fails_as_its_folder_is_made_leaves_no_folder_and_a_full_disk_is_no
         def push(*_):
             raise {error}
         utils.push_refspec = push
-        together.run([], [], None, 1, False)
+        together.run([], None, [], None, 1, False)
         """,
     )
     assert done.returncode == int(then == "Queued"), done.stderr
@@ -370,7 +372,7 @@ def test_one_that_is_complete_while_git_is_locked_goes_back_and_ends_the_run(fre
         def commit(_):
             raise LockError("refs/exps is busy")
         experiments.Experiment.commit = commit
-        assert together.run([], [], None, 1, False)
+        assert together.run([], None, [], None, 1, False)
         """,
     )
     assert done.returncode == 0, done.stderr
@@ -408,8 +410,8 @@ def test_a_kill_while_it_is_taken_or_goes_back_does_not_lose_it(fresh, tmp_path,
         (["-S", "train.steps"], "-S train.steps"),
         (["-S", "train.steps=20", "finetun"], "finetun: dvc.yaml has no such stage or step (did you mean finetune?)"),
         (["-S", "train.steps=20", "--name", "a/b"], "a/b"),
-        (["--name", "a"], "add -S"),
-        (["prepare@demo"], "add -S"),
+        (["--name", "a"], "add one"),
+        (["prepare@demo"], "add one"),
         (["-S", "train.steps=20", "--dry"], "`python -m tradeoffs.repro --dry`"),
     ],
 )

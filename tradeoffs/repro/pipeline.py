@@ -124,8 +124,7 @@ class Pipeline:
 
     @cached_property
     def planned(self) -> list[str]:
-        planned: set[str] = set()
-        moved = self._moved()
+        planned, moved = set[str](), self._moved()
         for name, stage in self._stages.items():
             before = self.dependencies[name] & planned - {SETTINGS}  # which runs for every change, and moves few files
             if before or stage.changed() or any(dep.fs_path in moved for dep in stage.deps):
@@ -141,8 +140,7 @@ class Pipeline:
         return {str(path) for path in settings.moved(params.load_all(root / params.PATH), root)}
 
     @property
-    def steps(self) -> list[str]:
-        """All that have a command."""
+    def steps(self) -> list[str]:  # all that have a command
         return [name for name, stage in self._stages.items() if stage.cmd]
 
     def command(self, name: str) -> list[str]:
@@ -150,13 +148,11 @@ class Pipeline:
         cmd = self._stages[name].cmd
         return list(cmd) if isinstance(cmd, list) else cmd.splitlines()
 
-    def environment(self, name: str) -> dict[str, str]:
-        """That DVC gives to a step's command."""
+    def environment(self, name: str) -> dict[str, str]:  # that DVC gives to a step's command
         env: dict[str, str] = prepare_kwargs(self._stages[name])["env"]
         return env
 
-    def folder(self, name: str) -> str:
-        """The working directory of a step's command."""
+    def folder(self, name: str) -> str:  # the working directory of a step's command
         return str(self._stages[name].wdir)
 
     def meta(self, name: str) -> Mapping[str, object]:
