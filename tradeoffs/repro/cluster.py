@@ -17,7 +17,7 @@ from tradeoffs.plumbing.errors import UserError
 from tradeoffs.repro import node, worker
 from tradeoffs.repro.places import Here, LostError, Machine, Place
 from tradeoffs.repro.slots import Slots
-from tradeoffs.repro.snapshot import snapshot
+from tradeoffs.repro.snapshot import settle, snapshot
 from tradeoffs.repro.travelling import Travelling
 
 # Set where the user has not said otherwise: Ray takes no one's word for who they are, and tells nobody who uses it.
@@ -196,6 +196,7 @@ def connected(address: str, pipeline: Travelling, home: Here) -> Iterator[Cluste
         raise UserError(
             "--ray: Ray is not installed; pip install -c requirements.lock -r requirements-cluster.lock"
         ) from None
+    settle()
     bundle, prefix = snapshot()
     local: dict[str, Any] = {"include_dashboard": False} if address == LOCAL else {}
     try:

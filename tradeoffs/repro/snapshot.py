@@ -7,6 +7,8 @@ import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
+from tradeoffs import params
+from tradeoffs.common import files, settings
 from tradeoffs.plumbing.errors import UserError
 
 BRANCH = "snapshot"
@@ -33,6 +35,14 @@ def snapshot() -> tuple[bytes, str]:
         finally:
             _git("update-ref", "-d", reference)
         return _git("bundle", "create", "--quiet", "-", f"refs/heads/{BRANCH}", cwd=bare), prefix
+
+
+def settle() -> None:
+    """Writes what the stage `settings` is about to: that is Git's, so it goes along in the commit or not at all."""
+    cfg = params.load_all()
+    if settings.moved(cfg):
+        for path, part in settings.parts(cfg):
+            files.write_text(path, settings.text(part))
 
 
 def _git(*words: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> bytes:

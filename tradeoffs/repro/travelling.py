@@ -16,7 +16,7 @@ from dvc.stage.loader import StageLoader
 from dvc.stage.serialize import to_lockfile
 
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.repro.pipeline import Pipeline, contents
+from tradeoffs.repro.pipeline import SETTINGS, Pipeline, contents
 
 PAUSES = (2.0, 10.0, 30.0)  # seconds between tries: after hours of training, a remote that hiccups is asked again
 
@@ -51,7 +51,8 @@ class Travelling(Pipeline):
     def _travels(self, name: str) -> bool:
         """Whether a step can run in another clone: what it and those before it write goes through DVC, all of it."""
         mine = self._stages[name]
-        before = [self._stages[one] for one in self.dependencies[name]]
+        # What `settings` writes goes along with the commit.
+        before = [self._stages[one] for one in self.dependencies[name] if one != SETTINGS]
         outs = [out for stage in (mine, *before) for out in stage.outs]
         known = mine.outs and not mine.frozen and not any(out.persist for out in mine.outs)
         through_dvc = all(out.use_cache and (self.shares or out.can_push) for out in outs)
