@@ -1,5 +1,6 @@
 """Both runtimes say of continuations and answers what the model itself says, whatever is shared, packed or cut."""
 
+import copy
 import random
 
 import numpy as np
@@ -8,10 +9,10 @@ import torch
 from test_transformers_runtime import CONTEXT as SHORT
 from test_transformers_runtime import VOCABULARY as FEW
 from tiny_gguf import CONTEXT, VOCABULARY, make_checkpoint
-from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig, MistralConfig
+from transformers import AutoModelForCausalLM, DynamicCache, GPT2Config, LlamaConfig, MistralConfig
 
 from tradeoffs.convert.gguf_converter import convert
-from tradeoffs.harness import packing, torch_side
+from tradeoffs.harness import growing, packing, prepacked, torch_side
 from tradeoffs.harness.asking import Asked, alike, runs
 from tradeoffs.harness.llama_side import LlamaTasks
 from tradeoffs.harness.torch_side import TorchTasks
@@ -50,7 +51,7 @@ def direct(model, one, context):
     return float(logits.gather(1, true[:, None]).sum()), bool((logits.argmax(-1) == true).all())
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2"])
+@pytest.fixture(params=["llama", "gpt2"])
 def model(request):
     torch.manual_seed(0)
     sizes = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": FEW}
@@ -115,10 +116,10 @@ def test_rows_that_do_not_fit_the_memory_are_halved(model, monkeypatch):
     expected = runtime.continuations(asked)
     read = TorchTasks._read
 
-    def full(self, row, *others):
-        if len(row.asked) > 2:
+    def full(self, rows, *others):
+        if sum(len(row.asked) for row in rows) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        read(self, row, *others)
+        read(self, rows, *others)
 
     monkeypatch.setattr(TorchTasks, "_read", full)
     found = runtime.continuations(asked)
@@ -150,6 +151,44 @@ def test_answers_are_those_of_generation(model, shared):
     ended = runtime.answers(prompts, 10, [], lambda answer: len(answer) >= 3 or answer[-1] == stop)
     cuts = [next((at + 1 for at, token in enumerate(one[:3]) if token == stop), 3) for one in expected]
     assert ended == [one[:cut] for one, cut in zip(expected, cuts, strict=True)]
+
+
+def test_weights_that_are_packed_say_the_same(model, monkeypatch):
+    asked = asked_of(FEW, SHORT)
+    prompts = [(3, 5, 8), (13, 21, 34, 55), (7,)]
+    monkeypatch.setattr(prepacked, "SHARE", 0)
+    plain = TorchTasks(copy.deepcopy(model), 200, pad_id=0)
+    assert not prepacked.prepack(plain.model)
+    monkeypatch.undo()
+    packed = TorchTasks(copy.deepcopy(model), 200, pad_id=0)
+    linear = sum(type(one) is torch.nn.Linear for one in model.modules())
+    assert prepacked.prepack(packed.model) == linear > 0
+    for one, other in zip(packed.continuations(asked), plain.continuations(asked), strict=True):
+        assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-4)
+        assert one.greedy == other.greedy
+    assert packed.answers(prompts, 12, [], never) == plain.answers(prompts, 12, [], never)
+
+
+def test_other_precisions_are_left_to_torch(model):
+    assert not prepacked.prepack(copy.deepcopy(model).to(torch.bfloat16))
+
+
+def test_a_cache_with_room_is_one_without(model, monkeypatch):
+    monkeypatch.setattr(growing, "ROOM", 3)
+    ids = torch.tensor([[5, 6, 7, 8], [9, 10, 11, 12], [13, 14, 15, 16]])
+    plain, roomy = DynamicCache(config=model.config), growing.with_room(DynamicCache(config=model.config))
+    with torch.no_grad():
+        for step in range(9):
+            if step == 5:  # one is left out
+                ids = ids[1:]
+                for cache in (plain, roomy):
+                    cache.batch_select_indices(torch.tensor([1, 2]))
+            one, other = (model(ids, past_key_values=cache, use_cache=True).logits for cache in (plain, roomy))
+            assert torch.equal(one, other)
+            ids = one[:, -1:].argmax(-1)
+    for mine, theirs in zip(roomy.layers, plain.layers, strict=True):
+        assert torch.equal(mine.keys, theirs.keys)
+        assert torch.equal(mine.values, theirs.values)
 
 
 def test_llama_cpp_says_the_same(gguf):
@@ -185,14 +224,34 @@ def test_what_begins_alike_is_there_once():
     assert sorted(index for _, run in found for index in run) == list(range(21))
     assert max(shared for shared, _ in found) == 600
     for shared, run in found:
-        rows = list(packing.rows(sequences, [1] * 21, shared, run, 512, 100))
-        assert len(rows) == 1
+        ((row,),) = packing.batches(packing.trees(sequences, [1] * 21, shared, run, 512, 100), 512, 100)
         mine = [sequences[index] for index in run]
-        assert len(rows[0].tokens) == len({ids[:end] for ids in mine for end in range(shared + 1, len(ids) + 1)})
+        assert len(row.tokens) == len({ids[:end] for ids in mine for end in range(shared + 1, len(ids) + 1)})
+
+
+def test_trees_come_into_rows_that_are_no_longer_than_the_longest_and_nearly_full():
+    drawn = random.Random(0)
+    starts = sorted(tuple(drawn.randrange(1000) for _ in range(drawn.choice((5, 9, 60)))) for _ in range(40))
+    sequences = [start + (choice,) * 20 for start in starts for choice in (1, 2)] + [(7,) * 700]
+    trees = list(packing.trees(sequences, [1] * 81, 0, range(81), 512, 100))
+    nodes = sum(len(tree.tokens) for tree in trees)
+    assert len(trees) == 41  # one of each start, and the long sequence
+    batches = packing.batches(trees, 512, 100)
+    assert sorted(index for batch in batches for row in batch for index, _ in row.asked) == list(range(81))
+    for batch in batches:
+        for row in batch:
+            for index, (node,) in row.asked:
+                way = list(np.flatnonzero(row.seen()[node]))
+                assert tuple(row.tokens[place] for place in way) == sequences[index]
+                assert [row.depths[place] for place in way] == list(range(len(way)))
+    assert len(batches[0]) == len(batches[0][0].asked) == 1
+    widths = [len(batch) * max(len(row.tokens) for row in batch) for batch in batches]
+    assert max(widths[1:]) <= 512
+    assert sum(widths) < 1.1 * nodes
 
 
 def test_a_node_sees_its_own_way_to_the_root_and_nothing_beside_it():
-    row = next(packing.rows([(1, 2, 3), (1, 2, 4), (9, 8)], [1, 1, 1], 0, [0, 1, 2], 100, 100))
+    ((row,),) = packing.batches(packing.trees([(1, 2, 3), (1, 2, 4), (9, 8)], [1, 1, 1], 0, [0, 1, 2], 99, 99), 99, 99)
     assert row.tokens == [1, 2, 3, 4, 9, 8]
     assert row.branches
     ways = [{row.tokens[place] for place in np.flatnonzero(seen)} for seen in row.seen()]

@@ -3,24 +3,29 @@
 import copy
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy, pad
 from tqdm import tqdm
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel
 
 from tradeoffs.common.batching import padded
 from tradeoffs.evaluate.runtime import common_prefix
-from tradeoffs.harness import packing
+from tradeoffs.harness import packing, prepacked
 from tradeoffs.harness.asking import WORTH_SHARING, Asked, Ended, Ids, Said, runs
+from tradeoffs.harness.growing import with_room
 from tradeoffs.harness.packing import Row
 from tradeoffs.models.forward import fits, logits_only_at
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.transformers_runtime import LOGITS, TransformersRuntime
+from tradeoffs.transformers_runtime import TransformersRuntime
 
-ROW, GPU_ROW = 512, 2048  # nodes of a packed row: longer ones are no faster, and each node looks at all others
+# Tokens that go through at once: more are no faster, and in a packed row each node looks at all others.
+ROW, GPU_ROW = 512, 2048
+LOGITS = 32_000_000  # numbers held at once: 128 MB in float32, whatever the vocabulary
+READ = 8  # rows of logits that a CPU's cache holds while they are read twice
 PIECE = 1024  # tokens of a long sequence that go through at once
 # How far apart packed rows and single sequences may be, nats per token: an arithmetic that is wrong is off by more.
 ROUNDING, HALF_ROUNDING = 1e-3, 0.1
@@ -31,6 +36,11 @@ class TorchTasks(TransformersRuntime):
     """Sequences go through in packed rows where the model allows it, which is tried once; else one by one."""
 
     _packs: bool | None = None
+
+    def __init__(self, model: PreTrainedModel, batch_tokens: int | Literal["auto"], pad_id: int):
+        super().__init__(model, batch_tokens, pad_id)
+        if self.on.type == "cpu":
+            prepacked.prepack(self.model)
 
     @torch.inference_mode()
     def continuations(self, asked: Sequence[Asked]) -> list[Said]:
@@ -73,84 +83,98 @@ class TorchTasks(TransformersRuntime):
             for shared, run in runs(sequences, free, row):
                 prefix = self._cache(1)
                 self._take_in(sequences[run[0]][:shared], prefix)
-                waiting = [run]
+
+                def packed(some: list[int], shared: int = shared) -> list[list[Row]]:
+                    return packing.batches(packing.trees(sequences, predict, shared, some, row, most), row, most)
+
+                waiting = packed(run)
                 while waiting:
-                    some = waiting.pop()
-                    for packed in packing.rows(sequences, predict, shared, some, row, most):
-                        if fits(partial(self._read, packed, asked, prefix, shared, found)):
-                            bar.update(len(packed.asked))
-                        else:
-                            waiting += self._halves(packed, sequences)
+                    rows = waiting.pop()
+                    if fits(partial(self._read, rows, asked, prefix, shared, found)):
+                        bar.update(sum(len(one.asked) for one in rows))
+                    else:
+                        waiting += [batch for half in self._halves(rows, sequences) for batch in packed(half)]
         return found
 
-    def _halves(self, row: Row, sequences: Sequence[Ids]) -> list[list[int]]:
-        """The sequences of a row that did not fit the memory, as two. Raises UserError if there is one alone."""
-        members = [index for index, _ in row.asked]
+    def _halves(self, rows: Sequence[Row], sequences: Sequence[Ids]) -> list[list[int]]:
+        """The sequences of rows that did not fit the memory, as two. Raises UserError if there is one alone."""
+        members = [index for row in rows for index, _ in row.asked]
         if len(members) == 1:
             length = len(sequences[members[0]])
             raise UserError(f"out of memory on {self.device} with one sequence of {length} tokens alone")
         return [members[len(members) // 2 :], members[: len(members) // 2]]
 
-    def _read(self, row: Row, asked: Sequence[Asked], prefix: DynamicCache, shared: int, found: list[Said]) -> None:
-        """Fills `found` for the sequences of a row, which follows the `shared` ids in `prefix`."""
-        order = np.array(sorted(row.wanted))
-        at = np.concatenate([np.searchsorted(order, nodes) for _, nodes in row.asked])
-        true = np.concatenate([asked[index].continuation for index, _ in row.asked]).astype(np.int64)
+    def _read(
+        self, rows: Sequence[Row], asked: Sequence[Asked], prefix: DynamicCache, shared: int, found: list[Said]
+    ) -> None:
+        """Fills `found` for the sequences of some rows, which follow the `shared` ids in `prefix`."""
+        members = [index for row in rows for index, _ in row.asked]
+        nodes: list[np.ndarray] = []  # of each sequence, by their places among all wanted ones
+        before = 0
+        for row in rows:
+            order = np.array(sorted(row.wanted))
+            nodes += [before + np.searchsorted(order, mine) for _, mine in row.asked]
+            before += len(order)
+        at, true = np.concatenate(nodes), np.concatenate([asked[index].continuation for index in members])
         logprob, first = np.zeros(len(at)), np.zeros(len(at), bool)
         done = 0
-        for logits in self._logits(row, prefix, shared):
+        for logits in self._logits(rows, prefix, shared):
             mine = np.flatnonzero((done <= at) & (at < done + len(logits)))
-            rows, columns = (torch.from_numpy(some[mine]).to(self.on) for some in (at - done, true))
-            logits = logits.float()
-            said = logits[rows, columns] - logits.logsumexp(-1)[rows]
-            logprob[mine] = said.cpu().numpy()
-            first[mine] = (logits.argmax(-1)[rows] == columns).cpu().numpy()
+            places, columns = (torch.from_numpy(some[mine].astype(np.int64)).to(self.on) for some in (at - done, true))
+            total, best = _totals(logits)
+            logprob[mine] = (logits[places, columns].float() - total[places]).cpu().numpy()
+            first[mine] = (best[places] == columns).cpu().numpy()
             done += len(logits)
-        ends = np.cumsum([len(nodes) for _, nodes in row.asked])[:-1]
-        for (index, _), some, best in zip(row.asked, np.split(logprob, ends), np.split(first, ends), strict=True):
-            found[index] = Said(float(some.sum()), bool(best.all()))
+        ends = np.cumsum([len(mine) for mine in nodes])[:-1]
+        for index, some, greedy in zip(members, np.split(logprob, ends), np.split(first, ends), strict=True):
+            found[index] = Said(float(some.sum()), bool(greedy.all()))
 
-    def _logits(self, row: Row, prefix: DynamicCache, shared: int) -> Iterator[Tensor]:
-        """Logits at the wanted nodes of a row, in their order; (some of them, vocabulary) at a time."""
+    def _logits(self, rows: Sequence[Row], prefix: DynamicCache, shared: int) -> Iterator[Tensor]:
+        """Logits at the wanted nodes of rows, in their order; (some of them, vocabulary) at a time."""
         cache = copy.deepcopy(prefix)
-        if row.branches:
-            yield self._branching(row, cache, self.virtual + shared)
+        if len(rows) > 1 or rows[0].branches:
+            yield self._branching(rows, cache, self.virtual + shared)
             return
         # One sequence: what it sees is what comes before, so it can go through piece by piece.
+        (row,) = rows
         few = len(row.wanted) * self.vocabulary <= LOGITS and len(row.tokens) <= PIECE
         step = len(row.tokens) if few or self._whole_rows else min(PIECE, max(1, LOGITS // self.vocabulary))
         for start in range(0, len(row.tokens), step):
-            ids = row.tokens[start : start + step]
-            wanted = [place for place in range(len(ids)) if start + place in row.wanted]
-            logits = self._forward(torch.tensor([ids]), cache, wanted)
-            if wanted:
+            ids = torch.tensor([row.tokens[start : start + step]])
+            wanted = torch.tensor([[start + place in row.wanted for place in range(ids.shape[1])]])
+            logits = self._forward(ids, cache, wanted)
+            if wanted.any():
                 yield logits
 
-    def _branching(self, row: Row, cache: DynamicCache, before: int) -> Tensor:
-        nodes = len(row.tokens)
-        width = padded(nodes)
-        seen = np.eye(width, dtype=bool)  # what pads the row sees itself, and is seen by nothing
-        seen[:nodes, :nodes] = row.seen()
-        mask = torch.zeros(width, before + width, dtype=self.model.dtype)
-        mask[:, before:].masked_fill_(torch.from_numpy(~seen), torch.finfo(mask.dtype).min)
-        ids = torch.full((1, width), self.pad_id)
-        ids[0, :nodes] = torch.tensor(row.tokens)
-        places = torch.full((1, width), before)
-        places[0, :nodes] += torch.tensor(row.depths)
-        return self._forward(ids, cache, sorted(row.wanted), attention_mask=mask[None, None], position_ids=places)
+    def _branching(self, rows: Sequence[Row], cache: DynamicCache, before: int) -> Tensor:
+        width = max(padded(len(row.tokens)) for row in rows)
+        ids = torch.full((len(rows), width), self.pad_id)
+        places = torch.full_like(ids, before)
+        wanted = torch.zeros_like(ids, dtype=torch.bool)
+        # What pads a row sees itself, and is seen by nothing.
+        seen = np.tile(np.eye(width, dtype=bool), (len(rows), 1, 1))
+        for number, row in enumerate(rows):
+            nodes = len(row.tokens)
+            ids[number, :nodes] = torch.tensor(row.tokens)
+            places[number, :nodes] += torch.tensor(row.depths)
+            wanted[number, sorted(row.wanted)] = True
+            seen[number, :nodes, :nodes] = row.seen()
+        mask = torch.zeros(len(rows), 1, width, before + width, dtype=self.model.dtype)
+        mask[..., before:].masked_fill_(torch.from_numpy(~seen)[:, None], torch.finfo(mask.dtype).min)
+        cache.batch_repeat_interleave(len(rows))
+        return self._forward(ids, cache, wanted, attention_mask=mask, position_ids=places)
 
-    def _forward(self, ids: Tensor, cache: DynamicCache, wanted: Sequence[int], **more: Tensor) -> Tensor:
-        """Logits at the `wanted` places of one row of ids (1, length), by which the cache grows."""
-        at = torch.zeros_like(ids, dtype=torch.bool)
-        at[0, list(wanted)] = True
+    def _forward(self, ids: Tensor, cache: DynamicCache, wanted: Tensor, **more: Tensor) -> Tensor:
+        """Logits at the `wanted` places of ids, both (rows, length), by which the cache grows."""
         inputs: dict[str, Any] = {name: value.to(self.on) for name, value in more.items()}
-        with logits_only_at(self.model, at.to(self.on)):
+        with logits_only_at(self.model, wanted.to(self.on)):
             return self.model(input_ids=ids.to(self.on), past_key_values=cache, use_cache=True, **inputs).logits
 
     def _take_in(self, ids: Ids, cache: DynamicCache) -> None:
         """Puts ids into a cache of one sequence; no logits are wanted of them."""
         for start in range(0, len(ids), PIECE):
-            self._forward(torch.tensor([ids[start : start + PIECE]]), cache, [])
+            some = torch.tensor([ids[start : start + PIECE]])
+            self._forward(some, cache, torch.zeros_like(some, dtype=torch.bool))
 
     def _tried(self) -> bool:
         """Whether the model understands packed rows: attention that looks at all before it, by a mask that is given."""
@@ -180,9 +204,10 @@ class TorchTasks(TransformersRuntime):
     ) -> None:
         """Greedy answers of a batch, whose prompts go on with `rests` after what is in `prefix`."""
         ids, mask = self._pad(rests, left=True)
-        seen = torch.nn.functional.pad(mask, (self.virtual + shared, 0), value=1)
+        seen = pad(mask, (self.virtual + shared, 0), value=1)
         cache, places = copy.deepcopy(prefix), (seen.cumsum(1) - 1).clamp_min(0)[:, -ids.shape[1] :]
         cache.batch_repeat_interleave(len(rests))
+        cache = with_room(cache)
         open_ = list(range(len(rests)))  # which answer each row of the batch is
         over: set[int] = set()
         while True:
@@ -211,5 +236,16 @@ class TorchTasks(TransformersRuntime):
                 rows = torch.tensor(kept, device=self.on)
                 cache.batch_select_indices(rows)
                 tokens, seen, open_ = tokens[rows], seen[rows], [open_[row] for row in kept]
-            seen = torch.nn.functional.pad(seen, (0, 1), value=1)
+            seen = pad(seen, (0, 1), value=1)
             ids, places = tokens[:, None], seen.sum(1, keepdim=True) - 1
+
+
+def _totals(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Of rows (n, vocabulary): the logarithm of the sum of their exponentials, and their most likely tokens; (n,)."""
+    totals, tokens = [], []
+    for some in logits.split(READ if logits.device.type == "cpu" else len(logits)):
+        highest, best = some.float().max(-1)
+        # A library's cross-entropy reads a row in one go: it is the total less the logit of the token it is given.
+        totals.append(highest + cross_entropy(some.float(), best, reduction="none"))
+        tokens.append(best)
+    return torch.cat(totals), torch.cat(tokens)
