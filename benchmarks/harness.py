@@ -17,6 +17,7 @@ import statistics
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from benchmarks.common import SCRATCH
 from tradeoffs.common import files
 from tradeoffs.plumbing.errors import UserError
 
-BATCH_SIZES = (1, 4, 8)  # of the peer; its default comes first
+BATCH_SIZES = (1, 4, 8, 16)  # of the peer; its default comes first
 ROUNDING = 1e-4  # relative, of a log-likelihood in float32
 F16_ROUNDING = 0.01  # nats per token, of weights and cache in float16
 
@@ -42,8 +43,9 @@ def main(arguments: Namespace) -> None:
         commands = {side: [_command(what, checkpoint, tasks, names)] for side, what in sides.items()}
         took = common.take_turns(commands, arguments.repetitions if name == "smollm2_135m" else 1)
         said = {side: [common.said(output) for output in one.outputs] for side, one in took.items()}
+        speed = common.said(common.output_of([sys.executable, "-m", "benchmarks.harness", "speed"]))
         gguf = common.said(common.output_of(_command("gguf", ggufs.made(checkpoint, "f16"), tasks, names, checkpoint)))
-        found[name] = {task: _compared(task, said, gguf) for task in names}
+        found[name] = {task: _compared(task, said, gguf, speed) for task in names}
         found[name]["whole"] = {side: one.median for side, one in took.items()}
     timed = found["smollm2_135m"] if "smollm2_135m" in found else next(iter(found.values()))
     differing = sum(one["differ"] for tasks_ in found.values() for key, one in tasks_.items() if key != "whole")
@@ -58,9 +60,11 @@ def main(arguments: Namespace) -> None:
         scripts=["benchmarks/harness_tasks.py"],
         least_ratio=min(timed[task]["ratio"] for task in names),
         ratios={task: timed[task]["ratio"] for task in names},
+        ratios_of_the_floor={task: timed[task]["floor"]["ratio"] for task in names},
         models=found,
         compared=f"seven tasks, at most {2 * each} items each, float32; ratio: the peer's fastest setting of the task "
-        "over ours; agreement: the share of answers that are the same as the peer's with batch size 1",
+        "over ours; ratios_of_the_floor: over what the machine needs for the products alone; agreement: the share of "
+        "answers that are the same as the peer's with batch size 1",
         peer=f"lm_eval.models.huggingface.HFLM of lm-eval {mmlu_tasks.version()}",
     )
 
@@ -87,8 +91,8 @@ def _command(side: str, model: Path, tasks: Path, names: list[str], tokenizer: P
     return [sys.executable, "-m", "benchmarks.harness", "side", side, model, tokenizer or model, tasks, *names]
 
 
-def _compared(task: str, said: dict[str, list[Any]], gguf: Any) -> dict[str, Any]:
-    """One task: seconds of each side, what differs from the peer, and how far the GGUF is off."""
+def _compared(task: str, said: dict[str, list[Any]], gguf: Any, speed: dict[str, float]) -> dict[str, Any]:
+    """One task: seconds of each side, the floor, what differs from the peer, and how far the GGUF is off."""
     seconds = {side: statistics.median(one[task]["seconds"] for one in runs) for side, runs in said.items()}
     cpu = {side: statistics.median(one[task]["cpu_seconds"] for one in runs) for side, runs in said.items()}
     ours, peer = (said[side][-1][task]["answers"] for side in ("ours", "batch size 1"))
@@ -101,6 +105,7 @@ def _compared(task: str, said: dict[str, list[Any]], gguf: Any) -> dict[str, Any
         # Of processor time, which tells something beside other load, too.
         "ratio_cpu": min(taken for side, taken in cpu.items() if side != "ours") / cpu["ours"],
         "seconds": seconds | {"gguf": gguf[task]["seconds"]},
+        "floor": _floor(said["ours"][-1][task]["needed"], speed, seconds[best]),
         "answers": len(ours),
         "differ": sum(not _same(a, b) for a, b in zip(ours, peer, strict=True)),
         "largest_difference": max((_apart(a, b) for a, b in zip(ours, peer, strict=True)), default=0.0),
@@ -109,6 +114,32 @@ def _compared(task: str, said: dict[str, list[Any]], gguf: Any) -> dict[str, Any
         "gguf_largest_difference": max((_apart(a, b) for a, b in zip(f16, ours, strict=True)), default=0.0),
         "peer_metrics": said["batch size 1"][-1][task]["metrics"],
     }
+
+
+def _floor(needed: dict[str, float], speed: dict[str, float], peer: float) -> dict[str, float]:
+    read = needed["prompts"] / speed["flops"]
+    said = max(needed["answers"] / speed["flops"], needed["steps"] * needed["bytes"] / speed["bytes"])
+    return needed | {"seconds": read + said, "ratio": peer / (read + said)}
+
+
+def speed() -> None:
+    """Operations and bytes per second: of the fastest of ten products of large matrices, and of reading memory."""
+    import torch
+
+    one, much = torch.rand(4096, 4096), torch.rand(100_000_000)
+
+    def fastest(work: Callable[[], object]) -> float:
+        times = []
+        for _ in range(10):
+            begun = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - begun)
+        return min(times)
+
+    with torch.inference_mode():
+        common.say(
+            {"flops": 2 * 4096**3 / fastest(lambda: one @ one), "bytes": 4 * len(much) / fastest(lambda: much.sum())}
+        )
 
 
 def _same(one: dict[str, Any], other: dict[str, Any], loose: bool = False) -> bool:
@@ -133,6 +164,7 @@ def side(which: str, model: str, tokenizer_of: str, tasks: str, *names: str) -> 
     asked = Harness(folder=tasks, limit=0, shots="task", chat_template=False, unsafe_code=False)
     tokenizer: Any = AutoTokenizer.from_pretrained(tokenizer_of)
     lm = _model(which, model, tokenizer)
+    needs = _Needs(lm.runtime) if which == "ours" else None
     found = {}
     for name in names:
         loaded = finding.load(name, asked)
@@ -148,8 +180,55 @@ def side(which: str, model: str, tokenizer_of: str, tasks: str, *names: str) -> 
             "cpu_seconds": cpu,
             "answers": [_answer(kind, sample) for sample in samples],
             "metrics": {key: value for key, value in metrics.items() if isinstance(value, float)},
+            "needed": needs.taken() if needs else {},
         }
     common.say(found)
+
+
+class _Needs:
+    """Counts what a runtime is asked that cannot be had without computing it, in operations of products alone."""
+
+    def __init__(self, runtime: Any) -> None:
+        model = runtime.model
+        self.head = model.get_output_embeddings().weight.numel()
+        linear = sum(layer.weight.numel() for layer in model.modules() if hasattr(layer, "in_features"))
+        self.layers, self.context = linear - self.head, runtime.context
+        self.bytes = 4 * linear
+        self.taken()
+        self._continuations, self._answers = runtime.continuations, runtime.answers
+        runtime.continuations, runtime.answers = self.continuations, self.answers
+
+    def taken(self) -> dict[str, float]:
+        """What has been asked since it was taken last."""
+        found = getattr(self, "found", {})
+        self.found = {"prompts": 0.0, "answers": 0.0, "steps": 0, "tokens": 0, "bytes": self.bytes}
+        return found
+
+    def continuations(self, asked: Sequence[Any]) -> Any:
+        windows = [one.window(self.context) for one in asked]
+        self._add([ids for ids, _ in windows], [count for _, count in windows])
+        return self._continuations(asked)
+
+    def answers(self, prompts: Sequence[Any], *others: Any) -> Any:
+        found = self._answers(prompts, *others)
+        self._add(prompts, [1] * len(prompts))
+        more = sum(max(0, len(ids) - 1) for ids in found)  # the last token of an answer goes through no more
+        self.found["answers"] += 2 * more * (self.layers + self.head)
+        self.found["tokens"] += more
+        self.found["steps"] += max(0, *(len(ids) - 1 for ids in found))
+        return found
+
+    def _add(self, sequences: Sequence[Any], predict: Sequence[int]) -> None:
+        nodes, wanted = set(), set()
+        for ids, count in zip(sequences, predict, strict=True):
+            way = 0
+            for place, token in enumerate(ids):
+                way = hash((way, token))
+                nodes.add(way)
+                if place >= len(ids) - count:
+                    wanted.add(way)
+        self.found["tokens"] += len(nodes)
+        self.found["prompts"] += 2 * (len(nodes) * self.layers + len(wanted) * self.head)
 
 
 def _model(which: str, model: str, tokenizer: Any) -> Any:
@@ -189,10 +268,12 @@ def _answer(kind: str, sample: dict[str, Any]) -> dict[str, Any]:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["side"]:
         side(*sys.argv[2:])
+    elif sys.argv[1:2] == ["speed"]:
+        speed()
     else:
         common.run(
             main,
-            items={"type": int, "default": 16, "help": "of most tasks (default: %(default)s)"},
+            items={"type": int, "default": 8, "help": "of most tasks (default: %(default)s)"},
             models={
                 "default": "smollm2_135m,stories260k",
                 "help": "which models, with commas (default: %(default)s); the first is timed",

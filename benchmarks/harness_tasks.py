@@ -86,7 +86,7 @@ def write(folder: Path, each: int) -> list[str]:
                 "generation_kwargs": {"until": ["Question:", "\n"], "do_sample": False, "max_gen_toks": 32},
                 "filter_list": [{"name": "first", "filter": [FIRST_WORD, {"function": "take_first"}]}],
             },
-            {"train": wishes[:5], "test": wishes[5 : 5 + each // 2]},
+            {"train": wishes[:5], "test": wishes[5 : 5 + each]},
         ),
         "as_ifeval": (
             ANSWER
@@ -94,7 +94,7 @@ def write(folder: Path, each: int) -> list[str]:
                 "doc_to_text": "{{instruction}} {{input}}",
                 "generation_kwargs": {"until": [], "do_sample": False, "max_gen_toks": 48},
             },
-            {"test": wishes[100 : 100 + each // 2]},
+            {"test": wishes[100 : 100 + each]},
         ),
     }
     for name, (task, splits) in made.items():
