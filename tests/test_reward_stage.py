@@ -2,18 +2,16 @@
 weights."""
 
 import os
-import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
 
-import forked
 import pytest
-import quick_yaml
 import torch
 from further import EARNED, EVEN, trained, tuned
+from launched import Launcher
 from power_cut import killed_at
-from tiny import METHODS, ROOT
+from tiny import METHODS
 from tokenizers import Tokenizer
 
 from tradeoffs.common import files
@@ -128,33 +126,21 @@ def test_a_run_that_learns_twice_from_its_answers_goes_on_where_new_ones_are_dra
 @pytest.mark.slow
 def test_two_processes_share_the_answers_of_a_step(asked, tmp_path):
     """accelerate launch on two CPU processes (gloo): each draws its own answers, and both learn the same from all."""
-    shutil.copyfile(ROOT / "params.yaml", "params.yaml")
-    raw = quick_yaml.load(Path("params.yaml").read_text())
-    raw["train"] |= {"steps": 4, "batch_size": 8, "log_every": 1, "warmup_steps": 1}
-    config = {"num_generations": 4, "max_completion_length": 6, "beta": 0.1}
-    raw["methods"]["lora_grpo"]["reward"] = {
-        "functions": {"rewards/even.py": 1.0},
-        "config": config,
-        "train": {"lr": 0.002, "warmup_steps": 0},
-    }
-    raw["run"] |= {"methods": ["lora_grpo"]}
-    Path("params.yaml").write_text(quick_yaml.dump(raw))
-    Path("rewards").mkdir()
-    Path("rewards/even.py").write_text(EVEN)
-    for place, made in (("models/base/demo", "base"), ("data/tokens/demo-demo", "tokens")):
-        Path(place).parent.mkdir(parents=True)
-        Path(place).symlink_to(asked / made)
-    two = ["-m", "accelerate.commands.launch", "--config_file"]
-    two += [str(ROOT / "configs/accelerate/two_cpu_processes.yaml"), "--main_process_port", "0"]
-    stage = ["-m", "stages.finetune", "--model", "demo", "--dataset", "demo", "--method", "lora_grpo", "--seed", "42"]
-    here = os.environ | {"PYTHONPATH": str(ROOT), "PYTHON_EXEC": forked.command(tmp_path / "bin")}
-    done = forked.python(*two, *stage, env=here)
-    assert done.returncode == 0, done.stderr[-3000:]
-    row = files.read_json(Path("data/training/demo-demo-lora_grpo/42.json"))
+    files.write_text("rewards/even.py", EVEN)
+
+    def by_even(raw):
+        raw["train"] |= {"steps": 4, "batch_size": 8, "log_every": 1, "warmup_steps": 1}
+        raw["methods"]["lora_grpo"]["reward"] = {
+            "functions": {"rewards/even.py": 1.0},
+            "config": EARNED.learns_by.config | {"beta": 0.1},
+            "train": {"lr": 0.002, "warmup_steps": 0},
+        }
+        raw["run"] |= {"methods": ["lora_grpo"]}
+
+    row, _ = Launcher(asked, tmp_path / "bin", by_even).train("lora_grpo")
     assert [point["step"] for point in row["reward_curve"]] == [1, 2, 3, 4]
     assert row["reward_curve"][0]["kl"] == pytest.approx(0, abs=1e-6) and row["reward_curve"][-1]["kl"] > 0
     assert all(0 <= point["reward"] <= 1 and point["grad_norm"] > 0 for point in row["reward_curve"])
-    assert not list(Path(".scratch").glob("rank*/*")), "what other processes needed is gone"
 
 
 # --- parts of a step, and what goes wrong
