@@ -19,8 +19,8 @@ from tradeoffs.common import cores
 
 # Files with slow tests, the longest first: none shall be left for one worker when the other has nothing to do.
 LONGEST = (
-    *("test_write_ups", "test_families", "test_finetune", "test_methods", "test_preference", "test_reward_stage"),
-    *("test_end_to_end",),
+    *("test_write_ups", "test_families", "test_finetune", "test_methods", "test_further"),
+    *("test_end_to_end", "test_preference", "test_reward_stage"),
     *("test_merging", "test_review_flow", "test_remotes", "test_grid"),
     *("test_report", "test_aggregate", "test_secrets", "test_hub_models", "test_zoo", "test_explore_browser"),
 )
@@ -81,6 +81,14 @@ def work(tmp_path_factory):
     make_base(folder / "tied", tied=True)
     make_tokens(folder / "tokens")
     return folder
+
+
+@pytest.fixture(scope="module")
+def asked(work, tmp_path_factory):
+    """The base of `work`, and questions to learn from by reward."""
+    from further import make_questions
+
+    return make_questions(tmp_path_factory.mktemp("asked"), work / "base")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

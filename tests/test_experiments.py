@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ from tradeoffs.common.cells import Training
 from tradeoffs.experiments import choosing, reading, showing
 from tradeoffs.experiments.__main__ import main
 from tradeoffs.experiments.trial import Sweep, Trial
+from tradeoffs.methods import trl_stages
+from tradeoffs.plumbing import live
 from tradeoffs.plumbing.errors import UserError
 
 SLOW_FIXTURES = {"commits"}  # read by conftest.py
@@ -206,10 +209,11 @@ def by_method(sweep):
     return choosing.by_method(sweep.trials, ("demo", "demo"))
 
 
-def trial(method="lora", lr=0.1, seed=1, loss=1.0, steps=10, batch_size=4, **setting):
+def trial(method="lora", lr=0.1, seed=1, loss=1.0, steps=10, batch_size=4, found=None, made=None, **setting):
     setting |= {"train.lr": lr, "train.steps": steps, "train.batch_size": batch_size}
     data = dict.fromkeys(reading.DATA, ("hash",))
-    return Trial("exp", "m", "d", method, seed, setting, data, loss, 100.0, 1.0, {})
+    valid = {"valid_loss": loss} | (found or {})
+    return Trial("exp", "m", "d", method, seed, setting, data, valid, 100.0, 1.0, {}, made or {})
 
 
 def ablated(rev: str) -> list[dict[str, str]]:
@@ -220,7 +224,7 @@ def ablated(rev: str) -> list[dict[str, str]]:
 
 
 def clauses(*trials):
-    methods = {t.method: choosing.by_loss(o for o in trials if o.method == t.method) for t in trials}
+    methods = {t.method: choosing.best_first(o for o in trials if o.method == t.method) for t in trials}
     return list(choosing.unfair(methods))
 
 
@@ -234,7 +238,7 @@ def test_the_best_setting_of_each_method_has_the_lowest_mean_valid_loss(inside):
     assert lora[0].label == "train.lr=0.01"
     assert {one.label for one in lora[1:]} == {"train.lr=0.001", "train.lr=0.1"}
     assert full[0].label == "train.lr=0.001"
-    assert lora[0].losses == pytest.approx([1.002, 1.012])
+    assert lora[0].values == pytest.approx([1.002, 1.012])
     assert [t.experiment for t in lora[0].trials] == ["rate1-seed1", "rate1-seed2"]
 
 
@@ -458,23 +462,130 @@ def test_a_method_that_alone_may_keep_its_best_weights_is_unfair():
     ]
 
 
-def test_a_preference_stage_counts_with_its_own_budget():
-    found = trial(stage="dpo", **{"preference.train.steps": 3})
-    assert found.examples == 10 * 4 + 3 * 4
+def test_a_further_stage_counts_with_its_own_budget():
+    assert trial(stage="dpo", **{"preference.train.steps": 3}).examples == 10 * 4 + 3 * 4
+    assert trial(stage="grpo", **{"reward.train.steps": 3, "reward.train.batch_size": 8}).examples == 10 * 4 + 3 * 8
+
+
+def test_of_a_budget_in_epochs_the_steps_are_those_that_the_training_knew():
+    assert trial(steps=None, made={"steps": 7}, **{"train.epochs": 1}).examples == 7 * 4
+    own = {"train.epochs": 1, "reward.train.epochs": 2, "reward.train.batch_size": 8}
+    assert trial(stage="grpo", steps=None, made={"steps": 7, "reward_steps": 5}, **own).examples == 7 * 4 + 5 * 8
+
+
+# --- what a setting is chosen by
+
+PAIRS, EARNED = "valid_reward_accuracy", "valid_reward"
+
+
+def staged(stage, value, method="tuned", lr=0.1, seed=1, **more):
+    """A trial whose loss rises with what it was for."""
+    found = {{"dpo": PAIRS, "grpo": EARNED}[stage]: value}
+    return trial(method, lr, seed, loss=2 + value, found=found, stage=stage, **more)
+
+
+@pytest.mark.parametrize("stage", trl_stages.STAGES)
+def test_a_method_with_a_stage_is_chosen_by_what_that_stage_is_for(stage):
+    some = choosing.best_first(staged(stage, value, lr=lr) for lr, value in ((0.1, 0.5), (0.2, 0.7), (0.3, 0.6)))
+    assert [one.setting["train.lr"] for one in some] == [0.2, 0.3, 0.1], "the highest, and never the lowest loss"
+    assert list(choosing.at_the_edge(some)) == []
+
+
+def test_what_is_chosen_by_the_same_stands_in_one_table_which_says_by_what():
+    trials = [trial(lr=lr, seed=seed, loss=1 + lr) for lr in (0.1, 0.2) for seed in (1, 2)]
+    trials += [staged("grpo", lr, "by_reward", lr, seed) for lr in (0.1, 0.2) for seed in (1, 2)]
+    trials += [staged("dpo", lr + seed / 100, "on_pairs", lr, seed) for lr in (0.1, 0.2) for seed in (1, 2)]
+    lines = showing.report(Sweep(trials, {}))
+    assert "- by_reward: chosen by valid reward, the highest is the best" in lines
+    assert "- on_pairs: chosen by valid reward accuracy, the highest is the best" in lines
+    assert not any("chosen by valid loss" in line for line in lines), "which is what all others are chosen by"
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    heads = [row[2] for row in rows if row[:2] == ["method", "best setting"]]
+    assert heads == ["valid loss", "valid reward", "valid reward accuracy"]
+    best = {row[0]: row for row in rows if row[1] in ("train.lr=0.1", "train.lr=0.2") and len(row) > 7}
+    assert best["lora"][1:5] == ["train.lr=0.1", "1.1000", "1.1000 to 1.1000", "0.0000"]
+    assert best["by_reward"][1:3] == ["train.lr=0.2", "0.2000"] and best["by_reward"][-1] == "2.2000", "its loss beside"
+    assert best["on_pairs"][1:5] == ["train.lr=0.2", "0.2150", "0.2100 to 0.2200", "0.0071"]
+    assert [row[1] for row in rows if row[0] == "by_reward" and "**" in row[1]] == ["**train.lr=0.2**"]
+
+
+def test_the_csv_says_what_was_chosen_by_what(tmp_path):
+    trials = [trial(lr=lr, loss=1 + lr) for lr in (0.1, 0.2)] + [staged("grpo", lr, lr=lr) for lr in (0.1, 0.2)]
+    showing.write_csv(tmp_path / "runs.csv", Sweep(trials, {}))
+    with (tmp_path / "runs.csv").open(newline="") as file:
+        rows = [
+            {key: row[key] for key in ("chosen_by", "train.lr", "valid_loss", EARNED, "chosen")}
+            for row in csv.DictReader(file)
+        ]
+    assert [list(row.values()) for row in rows] == [
+        ["valid_loss", "0.1", "1.1", "", "1"],
+        ["valid_loss", "0.2", "1.2", "", "0"],
+        [EARNED, "0.2", "2.2", "0.2", "1"],
+        [EARNED, "0.1", "2.1", "0.1", "0"],
+    ]
+
+
+def test_an_ablation_shows_what_a_method_is_chosen_by_beside_the_loss():
+    lines = showing.ablation(Sweep([staged("dpo", 0.5, lr=0.1), staged("dpo", 0.7, lr=0.2)], {}))
+    assert any("| seeds | valid reward accuracy | valid loss | train s |" in line for line in lines)
+    assert any(line.startswith("| **train.lr=0.1** | 1 | 0.5000 | 2.5000 |") for line in lines)
+
+
+def test_other_rewards_do_not_compare():
+    name = "reward.functions.f1"
+    same = [staged("grpo", 0.5, lr=lr, **{name: 1.0}) for lr in (0.1, 0.2)]
+    assert clauses(*same) == []
+    said = ["what answers earn: not the same in all trials, so what they earned does not compare"]
+    for other in (
+        {name: 2.0},
+        {name: 1.0, "reward.code.rewards/own.py": "1"},
+        {name: 1.0, "reward.answer_pattern": "x"},
+    ):
+        assert clauses(*same, staged("grpo", 0.9, lr=0.3, **other)) == said
+
+
+def test_a_file_that_differs_is_named_by_its_digest(tmp_path):
+    key = "reward.code.rewards/own.py"
+    texts = ["def reward(a, b): return 1.0\n", "def reward(a, b): return 2.0\n"]
+    trials = [staged("grpo", 0.5, **{key: text}) for text in texts]
+    assert {one.label for one in choosing.best_first(trials)} == {f"{key}={live.digest(text)}" for text in texts}
+    showing.write_csv(tmp_path / "runs.csv", Sweep(trials, {}))
+    assert "def reward" not in (tmp_path / "runs.csv").read_text()
+
+
+def test_trials_of_one_method_that_end_with_other_stages_are_two_methods():
+    methods = choosing.by_method([trial("tuned"), staged("dpo", 0.7)], ("m", "d"))
+    assert list(methods) == ["tuned (valid loss)", "tuned (valid reward accuracy)"]
+
+
+def test_a_training_of_before_a_stage_was_measured_is_left_out_and_named(monkeypatch):
+    """And what one of today measured is read with it."""
+    row = {"train_seconds": 1.0, "train_tokens_per_second": 1.0, "valid_loss": 1.0, "steps": 3, "reward_steps": 2}
+    lock = {f"finetune@demo-demo-lora_grpo-{seed}": {"seed": seed} for seed in (1, 2)}
+    old = object.__new__(reading._Revision)
+    old._name, old._revision = "old", types.SimpleNamespace(text=lambda path: "", lock=lock)
+    rows = {1: row, 2: row | {EARNED: 0.5}}
+    monkeypatch.setattr(reading._Revision, "_training", lambda self, training, entry: rows[training.seed])
+    monkeypatch.setattr(reading._Revision, "_setting", lambda self, training, lock: {"stage": "grpo"})
+    left_out = {}
+    (found,) = old.trials(set(), left_out)
+    assert left_out == {"trained by an earlier version, without valid_reward": {"old": None}}
+    assert (found.seed, found.value, found.valid) == (2, 0.5, {"valid_loss": 1.0, EARNED: 0.5})
+    assert found.steps == {"steps": 3, "reward_steps": 2}
 
 
 @pytest.mark.parametrize(
     ("best", "said"), [(0, "train.lr=1 is the smallest"), (1, ""), (2, "train.lr=3 is the largest")]
 )
 def test_a_best_value_at_the_edge_is_said(best, said):
-    some = choosing.by_loss(trial(lr=lr, loss=float(n != best)) for n, lr in enumerate((1, 2, 3)))
+    some = choosing.best_first(trial(lr=lr, loss=float(n != best)) for n, lr in enumerate((1, 2, 3)))
     assert list(choosing.at_the_edge(some)) == ([f"{said} tried"] if said else [])
 
 
 def test_two_values_have_no_edge_and_neither_have_words_and_lists():
-    assert not list(choosing.at_the_edge(choosing.by_loss([trial(lr=1, loss=0.1), trial(lr=2)])))
+    assert not list(choosing.at_the_edge(choosing.best_first([trial(lr=1, loss=0.1), trial(lr=2)])))
     for key, values in (("schedule", ["linear", "cosine", "constant"]), ("modules", [["q"], ["q", "k"], ["v"]])):
-        some = choosing.by_loss(trial(loss=n, **{key: value}) for n, value in enumerate(values))
+        some = choosing.best_first(trial(loss=n, **{key: value}) for n, value in enumerate(values))
         assert len(some) == 3
         assert not list(choosing.at_the_edge(some))
 

@@ -1,7 +1,6 @@
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,9 +11,9 @@ import forked
 import numpy as np
 import pyarrow as pa
 import pytest
-import quick_yaml
 import tiny
 import torch
+from launched import Launcher
 from power_cut import killed_at
 from safetensors import SafetensorError
 from tiny import METHODS, ROOT, TINY_TRAIN
@@ -370,30 +369,14 @@ def test_the_validation_loss_is_that_of_the_saved_model_on_its_own_rows(work):
 @pytest.mark.slow
 def test_two_processes_draw_the_curve_of_one(work, tmp_path):
     """accelerate launch on two CPU processes (gloo), the same global batch: the same losses, written by the first."""
-    shutil.copyfile(ROOT / "params.yaml", "params.yaml")
-    settings = quick_yaml.load(Path("params.yaml").read_text())
-    settings["train"] |= {"steps": 6, "batch_size": 8, "log_every": 1, "warmup_steps": 1}
-    Path("params.yaml").write_text(quick_yaml.dump(settings))
-    for place, made in (("models/base/demo", "base"), ("data/tokens/demo-demo", "tokens")):
-        Path(place).parent.mkdir(parents=True)
-        Path(place).symlink_to(work / made)
-    stage = ["-m", "stages.finetune", "--model", "demo", "--dataset", "demo", "--seed", "42", "--method"]
-    two = ["-m", "accelerate.commands.launch", "--config_file"]
-    two += [str(ROOT / "configs/accelerate/two_cpu_processes.yaml"), "--main_process_port", "0"]
-    here = os.environ | {"PYTHONPATH": str(ROOT), "PYTHON_EXEC": forked.command(tmp_path / "bin")}
+    budget = {"steps": 6, "batch_size": 8, "log_every": 1, "warmup_steps": 1}
+    launcher = Launcher(work, tmp_path / "bin", lambda raw: raw["train"].update(budget))
     for method in ("lora", "adalora", "full"):
-        curves = {}
-        for name, command in (("one", [*stage, method]), ("two", [*two, *stage, method])):
-            done = forked.python(*command, env=here)
-            assert done.returncode == 0, done.stderr[-3000:]
-            curves[name] = files.read_json(Path(f"data/training/demo-demo-{method}/42.json"))
-            assert done.stdout.count("training on cpu") == (1 if name == "one" else 2), "as many processes as asked for"
-        for one, other in zip(curves["one"]["curve"], curves["two"]["curve"], strict=True):
+        curves = [launcher.train(method, processes)[0]["curve"] for processes in (1, 2)]
+        for one, other in zip(*curves, strict=True):
             assert other["loss"] == pytest.approx(one["loss"], abs=1e-3)
             assert other["token_accuracy"] == pytest.approx(one["token_accuracy"], abs=0.02)
         assert [path.name for path in Path(f"models/trained/demo-demo-{method}").iterdir()] == ["42"]
-        assert not list(Path(".scratch").glob("rank*/*")), "what other processes needed is gone"
-        assert not list(Path(".scratch/unfinished/finetune").glob("*")), "nothing of a finished run is left"
 
 
 SHARDED = """

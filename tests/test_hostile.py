@@ -305,7 +305,9 @@ def test_experiments_show_settings_and_names_as_text(text, tmp_path):
         def trial(number):
             setting = {"train.steps": 10, "train.batch_size": 2, "x": f"{text}{number}", text: number}
             data = dict.fromkeys(DATA, ("a",))
-            return Trial(f"{text}{number}", text, text, text, 1, setting, data, 1.0 + number, 5.0, 1.0, {})
+            return Trial(
+                f"{text}{number}", text, text, text, 1, setting, data, {"valid_loss": 1.0 + number}, 5.0, 1.0, {}
+            )
 
         trials = [trial(number) for number in range(3)]
         return Sweep(trials, {f"reason {text}": {text: None}}, "HEAD", 0, 10)

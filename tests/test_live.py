@@ -204,15 +204,79 @@ def test_a_run_that_fails_is_closed_as_failed(recorder):
     assert recorder[0].ended is False
 
 
-def test_a_tool_that_breaks_stops_showing_and_the_training_goes_on(recorder, monkeypatch, capsys):
-    def lost(self, point, part):
-        raise ConnectionError("server is gone\nand more")
+class Broken(Recorder):
+    """Its server is away from the second point on, at the end too."""
 
-    monkeypatch.setattr(Recorder, "log", lost)
-    with live.Watch(["dvclive"], "cell") as watch:
-        watch.update(POINTS[:2])
-        watch.update(POINTS)
-    assert capsys.readouterr().out == "cell: dvclive shows no more of this run: server is gone\n"
+    def log(self, point, part):
+        super().log(point, part)
+        if len(self.points) > 1:
+            raise ConnectionError("server \x1b[2J is gone\nand more")
+
+    def close(self, succeeded):
+        super().close(succeeded)
+        raise ConnectionError("still gone")
+
+
+def test_a_tool_that_breaks_is_left_out_and_the_training_and_the_others_go_on(recorder, monkeypatch, capsys):
+    monkeypatch.setitem(live.LOGGERS, "mlflow", Broken)
+    monkeypatch.setattr(live, "_is_installed", lambda package: True)
+    with live.Watch(["mlflow", "dvclive"], "cell") as watch:
+        for n in range(len(POINTS)):
+            watch.update(POINTS[: n + 1])
+    broken, whole = recorder
+    assert capsys.readouterr().out == (
+        "warning: cell: mlflow shows no more of this run, which goes on: server \\x1b[2J is gone; at its end the stage "
+        "publish tells it all, and so does python -m tradeoffs.trackers --to mlflow\n"
+    ), "once, and nothing of how its end went"
+    assert [step for _, step in broken.points] == [10, 20] and broken.ended is False
+    assert [step for _, step in whole.points] == [10, 20, 30, 40] and whole.ended is True
+    assert live.known("cell", {"": POINTS}) == {"dvclive": "1"}, "the other has a part of the curve, in a failed run"
+
+
+def test_a_tool_that_does_not_end_well_has_no_run_to_go_on_with(recorder, monkeypatch, capsys):
+    monkeypatch.setitem(live.LOGGERS, "mlflow", Broken)
+    monkeypatch.setattr(live, "_is_installed", lambda package: True)
+    with live.Watch(["mlflow", "dvclive"], "cell") as watch:
+        watch.update(POINTS[:1])
+    assert capsys.readouterr().out == "warning: cell: mlflow did not end well: still gone\n"
+    assert [one.ended for one in recorder] == [True, True]
+    assert live.known("cell", {"": POINTS[:1]}) == {"dvclive": "1"}
+
+
+def test_whoever_interrupts_the_end_of_one_tool_leaves_no_other_open(recorder, monkeypatch):
+    class Slow(Recorder):
+        def close(self, succeeded):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(live.LOGGERS, "mlflow", Slow)
+    monkeypatch.setattr(live, "_is_installed", lambda package: True)
+    for names in (["mlflow", "dvclive"], ["dvclive", "mlflow"]):
+        made.clear()
+        with pytest.raises(KeyboardInterrupt), live.Watch(names, "cell"):
+            pass
+        assert [one.ended for one in made if not isinstance(one, Slow)] == [True]
+
+
+def test_whoever_interrupts_the_start_of_one_tool_leaves_no_other_open(recorder, monkeypatch):
+    monkeypatch.setitem(live.LOGGERS, "wandb", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(live, "_is_installed", lambda package: True)
+    with pytest.raises(KeyboardInterrupt), live.Watch(["dvclive", "wandb"], "cell"):
+        pytest.fail("nothing may be trained")
+    assert recorder[0].ended is False
+
+
+def test_of_code_among_the_settings_a_digest_is_told(recorder):
+    """As `sha256sum` has it of the file."""
+    code = "def reward(answer, expected): return 1.0\n"
+    settings = {"lr": 0.1, "reward": {"functions": {"rewards/own.py": 1.0}, "code": {"rewards/own.py": code}}}
+    with live.Watch(["dvclive"], "cell", settings):
+        pass
+    told = recorder[0].settings
+    assert told == settings | {"reward": settings["reward"] | {"code": {"rewards/own.py": live.digest(code)}}}
+    Path("own.py").write_text(code)
+    summed = subprocess.run(["sha256sum", "own.py"], check=True, capture_output=True, text=True).stdout
+    assert told["reward"]["code"]["rewards/own.py"] == f"sha256:{summed[:16]}"
+    assert settings["reward"]["code"]["rewards/own.py"] == code, "what is trained by is what it was"
 
 
 def test_a_tool_that_cannot_start_is_one_message_and_what_was_started_is_closed(recorder, monkeypatch):

@@ -1,20 +1,18 @@
 """Tuning on pairs: rewards are TRL's, the reference is the tuned model, a killed run ends with the same weights."""
 
-import random
-import signal
 import subprocess
 import sys
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 import quick_yaml
-import tiny
 import torch
 import trl
+import wrong_params
 from datasets import Dataset
-from power_cut import killed_at
+from further import PAIRS, trained, tuned
 from tiny import METHODS, ROOT, TINY_TRAIN
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -24,57 +22,16 @@ from trl.trainer.dpo_trainer import DataCollatorForPreference
 from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Cell
-from tradeoffs.finetune import adapters, batches, pair_trainer, preference, training_state, trl_trainer
-from tradeoffs.finetune.job import Job, Loaded
-from tradeoffs.finetune.trainer import StepTrainer
+from tradeoffs.finetune import adapters, preference, training_state, trl_trainer
+from tradeoffs.finetune.job import Job
 from tradeoffs.methods import trl_stages
-from tradeoffs.models.loading import load_model, training_dtype
 from tradeoffs.params import Method, Preference
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.tokenize.tables import PAIRS
-
-TRAINED = [name for name, method in METHODS.items() if method.trains]
-SIGMOID = Preference({"beta": 0.1, "loss_type": ["sigmoid"]})
-BUDGET = replace(TINY_TRAIN, steps=6, lr=0.002, log_every=2, save_every=2)
+from tradeoffs.tokenize import tables
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
-
-def tuned(work, method, dtype=torch.float32, steps=6):
-    """A model after a few steps of supervised tuning."""
-    torch.manual_seed(0)
-    model = load_model(work / "base", method.load, dtype)
-    if method.peft:
-        model = adapters.add_adapter(model, adapters.configuration("x", method, steps), "x")
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.002)
-    examples = batches.read_examples(work / "tokens" / "train.parquet")
-    for step in range(1, steps + 1):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-            loss = model.train()(**batches.collate(examples[:8], 0)).loss
-        loss.backward()
-        optimizer.step()
-        if method.peft == "ADALORA":
-            model.base_model.update_and_allocate(step)
-        optimizer.zero_grad()
-    return model
-
-
-def with_pairs(work, method, budget=BUDGET):
-    """The job `x`, whose method goes on with pairs, in the same budget."""
-    pairs = replace(method.preference or SIGMOID, train=None)
-    return tiny.job(work, "x", replace(method, train=None, stage="dpo", preference=pairs), budget)
-
-
-def tune(work, model, method, dtype=torch.float32, scratch="scratch", batch_tokens=4096, **changes):
-    """Goes on with a tuned model on the pairs of `work`, for a few steps."""
-    wanted = with_pairs(work, method, replace(BUDGET, **changes))
-    Path(scratch).mkdir(exist_ok=True)
-    loaded = Loaded(model, dtype, None, batch_tokens, trainable=0, total=250_000)
-    return preference.tune(wanted, loaded, Path(scratch))
-
-
-def trained(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+tune = PAIRS.tune
 
 
 def pairs_of(work, split):
@@ -151,23 +108,6 @@ def test_held_out_pairs_are_told_apart_after_a_few_steps(work):
 # --- whatever is tuned
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TRAINED)
-def test_every_method_goes_on_with_pairs_and_leaves_its_own_parts_only(work, name):
-    method = METHODS[name]
-    model = tuned(work, method, training_dtype() if not method.full else torch.float32)
-    before, forward = trained(model), model.forward
-    padding = model.config.pad_token_id, model.generation_config.pad_token_id
-    row = tune(work, model, method, training_dtype(), steps=2)
-    after = trained(model)
-    assert after.keys() == before.keys() and any(not torch.equal(after[name], before[name]) for name in after)
-    assert all(parameter.dtype == torch.float32 for parameter in after.values()), "TRL rounds them on a quantised base"
-    assert np.isfinite(row["reward_margins"]).all()
-    assert model.forward == forward and (model.config.pad_token_id, model.generation_config.pad_token_id) == padding
-    if method.peft:
-        assert list(model.peft_config) == ["default"]
-
-
 def test_adalora_keeps_the_ranks_that_supervised_tuning_gave_it(work):
     method = METHODS["adalora"]
     model = tuned(work, method, steps=10)
@@ -179,48 +119,6 @@ def test_adalora_keeps_the_ranks_that_supervised_tuning_gave_it(work):
 
 
 # --- killed and resumed
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["lora", "qlora", "full", "adalora"])
-def test_a_run_that_is_killed_at_four_steps_ends_with_the_same_weights(work, name, capsys):
-    method = METHODS[name]
-    dtype = torch.float32 if method.full else training_dtype()
-    model = tuned(work, method, dtype)
-    row, expected = tune(work, model, method, dtype, scratch="whole", steps=12), trained(model)
-    again = tuned(work, method, dtype)
-
-    def run():
-        return tune(work, again, method, dtype, steps=12)
-
-    for step in sorted(random.Random(name).sample(range(1, 13), 4)):
-        assert killed_at(step, pair_trainer.PairTrainer, run) == -signal.SIGKILL  # the child had a copy of the model
-    after = run()
-    assert "x: dpo was cut short; going on after step" in capsys.readouterr().out
-    assert all(torch.equal(parameter, expected[name]) for name, parameter in trained(again).items())
-    assert after["reward_margins"] == row["reward_margins"] and after["preference_loss"] == row["preference_loss"]
-    keys = ("step", "loss", "reward_accuracy", "reward_margin", "token_accuracy", "lr", "grad_norm")
-    for one, other in zip(row["preference_curve"], after["preference_curve"], strict=True):
-        assert [one[key] for key in keys] == [other[key] for key in keys]
-
-
-@pytest.mark.slow
-def test_a_training_that_is_killed_in_both_of_its_stages_writes_the_same_bytes(work, capsys):
-    method = replace(METHODS["lora"], train=None, stage="dpo", preference=Preference(SIGMOID.config, {"steps": 8}))
-    budget = replace(BUDGET, steps=8)
-
-    def run(name="killed"):
-        row = tiny.train(Path(name), tiny.job(work, "x", method, budget))
-        return row, {path.name: path.read_bytes() for path in Path(name).iterdir()}
-
-    row, expected = run("whole")
-    for trainer, step in ((StepTrainer, 5), (pair_trainer.PairTrainer, 1), (pair_trainer.PairTrainer, 6)):
-        assert killed_at(step, trainer, run) == -signal.SIGKILL
-    after, found = run()
-    assert found == expected
-    assert "an earlier run was cut short; going on after step 8 of 8" in capsys.readouterr().out
-    same = ("train_loss", "valid_loss", "preference_loss", "reward_margins", "valid_reward_accuracy")
-    assert {key: after[key] for key in same} == {key: row[key] for key in same}
 
 
 def test_a_run_that_is_killed_does_not_ask_the_reference_again(work, monkeypatch):
@@ -237,42 +135,9 @@ def test_a_run_that_is_killed_does_not_ask_the_reference_again(work, monkeypatch
 # --- parts of a step, and what goes wrong
 
 
-def test_a_step_in_parts_is_the_step_in_one(work):
-    whole = tune(work, tuned(work, METHODS["lora"]), METHODS["lora"], scratch="whole", log_every=1)
-    parts = tune(work, tuned(work, METHODS["lora"]), METHODS["lora"], batch_tokens=30, log_every=1)
-    for one, other in zip(whole["preference_curve"], parts["preference_curve"], strict=True):
-        for key in ("loss", "grad_norm", "reward_margin"):
-            assert other[key] == pytest.approx(one[key], rel=1e-3, abs=1e-4)
-    assert parts["reward_margins"] == pytest.approx(whole["reward_margins"], abs=1e-3)
-
-
 @pytest.mark.parametrize(("batch", "fitting", "expected"), [(16, 5, 4), (16, 99, 16), (7, 3, 1), (6, 0, 1)])
 def test_parts_of_a_batch_are_as_large_as_fits_and_equally_large(batch, fitting, expected):
     assert trl_trainer.at_once(batch, fitting) == expected
-
-
-def test_a_loss_that_is_no_number_stops_with_the_step_and_keeps_the_last_state(work, monkeypatch):
-    made = trl.DPOTrainer._compute_loss
-
-    def broken(self, *args):
-        loss = made(self, *args)
-        return loss * float("nan") if self.state.global_step == 4 else loss
-
-    monkeypatch.setattr(trl.DPOTrainer, "_compute_loss", broken)
-    with pytest.raises(UserError, match=r"loss of DPO is nan at step 5 of 6; lower preference\.train\.lr"):
-        tune(work, tuned(work, METHODS["lora"]), METHODS["lora"])
-    assert Path("scratch/step-0000004/state.safetensors").is_file()
-
-
-def test_too_little_memory_is_one_message_that_says_what_to_lower(work, monkeypatch):
-    def never(self, *args):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    monkeypatch.setattr(trl.DPOTrainer, "_compute_loss", never)
-    with pytest.raises(
-        UserError, match=r"methods\.x\.preference\.train: out of memory with 4 pairs .* lower batch_tokens"
-    ):
-        tune(work, tuned(work, METHODS["lora"]), METHODS["lora"])
 
 
 def test_a_full_disk_is_one_message_and_no_half_reference(work, monkeypatch):
@@ -287,7 +152,7 @@ def test_a_full_disk_is_one_message_and_no_half_reference(work, monkeypatch):
 
 def test_a_folder_without_pairs_is_refused(work):
     Path("tokens").mkdir()
-    files.write_table("tokens/pairs.parquet", [], PAIRS)
+    files.write_table("tokens/pairs.parquet", [], tables.PAIRS)
     with pytest.raises(
         UserError, match=r"base-numbers/pairs\.parquet: has no pairs; stage dpo learns from .* preference"
     ):
@@ -295,13 +160,6 @@ def test_a_folder_without_pairs_is_refused(work):
 
 
 # --- what TRL refuses, before anything is trained
-
-
-def refused(config, model=None):
-    method = replace(METHODS["lora"], preference=Preference(config))
-    with pytest.raises(UserError) as error:
-        pair_trainer.rehearse(with_pairs(Path("nowhere"), method), model)
-    return str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -314,41 +172,16 @@ def refused(config, model=None):
     ],
 )
 def test_what_trl_refuses_is_said_before_supervised_tuning(config, said):
-    assert refused(config).startswith(f"params.yaml: methods.x.preference.config: {said}")
-
-
-def test_a_rehearsal_that_goes_well_changes_nothing(work):
-    model, state = tuned(work, METHODS["lora"], steps=1), torch.get_rng_state()
-    before = trained(model)
-    pair_trainer.rehearse(with_pairs(work, METHODS["lora"]), model)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(parameter, before[name]) for name, parameter in trained(model).items())
-
-
-def test_an_adapter_on_the_output_layer_is_refused(work):
-    config = METHODS["lora"].config | {"target_modules": ["q_proj", "lm_head"]}
-    model = tuned(work, replace(METHODS["lora"], config=config), steps=1)
-    assert "puts an adapter on the output layer, which TRL's DPOTrainer would not train" in refused({}, model)
-
-
-def test_no_stage_talks_to_the_network(work, monkeypatch):
-    monkeypatch.delenv("CI", raising=False)
-    monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", lambda **_: pytest.fail("telemetry was sent"))
-    tune(work, tuned(work, METHODS["lora"], steps=1), METHODS["lora"], steps=1)
+    with pytest.raises(UserError) as error:
+        PAIRS.rehearse(Path("nowhere"), None, METHODS["lora"], **config)
+    assert str(error.value).startswith(f"params.yaml: methods.x.preference.config: {said}")
 
 
 # --- params.yaml
 
 
 def problems(tmp_path, edit):
-    """The message that reading params.yaml with a changed `lora_dpo` ends with; `edit` gets the file and the block."""
-    raw = quick_yaml.load((ROOT / "params.yaml").read_text())
-    edit(raw, raw["methods"]["lora_dpo"])
-    path = tmp_path / "changed.yaml"
-    path.write_text(quick_yaml.dump(raw))
-    with pytest.raises(UserError) as error:
-        params.load_all(path)
-    return str(error.value)
+    return wrong_params.problems(tmp_path, "lora_dpo", edit)
 
 
 @pytest.mark.parametrize(

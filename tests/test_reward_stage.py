@@ -2,114 +2,27 @@
 weights."""
 
 import os
-import random
-import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
 
-import forked
 import pytest
-import quick_yaml
-import tiny
 import torch
-import trl
+from further import EARNED, EVEN, trained, tuned
+from launched import Launcher
 from power_cut import killed_at
-from tiny import METHODS, ROOT, TINY_TRAIN
+from tiny import METHODS
 from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
 
 from tradeoffs.common import files
-from tradeoffs.finetune import adapters, batches, reward, reward_trainer, training
-from tradeoffs.finetune.job import Loaded
+from tradeoffs.finetune import reward, training
 from tradeoffs.finetune.reward_trainer import Reading, RewardTrainer, _from_the_left
-from tradeoffs.finetune.trainer import StepTrainer
-from tradeoffs.models.loading import load_model, training_dtype
-from tradeoffs.params import Reward
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.rewards.scoring import scoring
-from tradeoffs.tokenize.tables import TOKENS
-
-TRAINED = [name for name, method in METHODS.items() if method.trains]
-# What a random model can learn at once: the share of words that are even numbers.
-EVEN = """
-def reward(answer, expected):
-    words = answer.split()
-    return sum(int(word) % 2 == 0 for word in words) / len(words) if words else 0.0
-"""
-BY_EVEN = Reward(
-    {"rewards/even.py": 1.0}, {"num_generations": 4, "max_completion_length": 6}, code={"rewards/even.py": EVEN}
-)
-BUDGET = replace(TINY_TRAIN, steps=6, batch_size=8, lr=0.002, log_every=2, save_every=2)
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
-
-@pytest.fixture(scope="module")
-def asked(work, tmp_path_factory):
-    """The base of `work`, and questions with answers in words that are numbers."""
-    folder = tmp_path_factory.mktemp("asked")
-    (folder / "base").symlink_to(work / "base")
-    made = Tokenizer(WordLevel({str(number): number for number in range(tiny.VOCABULARY)}))
-    made.pre_tokenizer = Whitespace()
-    draw, rows = random.Random(0), []
-    for number in range(28):
-        start, length = draw.randrange(10, 200), draw.randrange(2, 9)
-        prompt, answer = [1, *range(start, start + length)], list(range(start + length, start + length + 3))
-        ids = [*prompt, *answer, 2]
-        rows.append(
-            {
-                "id": str(number),
-                "ids": ids,
-                "scored": [at >= len(prompt) for at in range(len(ids))],
-                "prompt_tokens": len(prompt),
-                "prompt": " ".join(map(str, prompt)),
-                "answer": " ".join(map(str, answer)),
-                "bytes": 1,
-            }
-        )
-    files.write_table(folder / "tokens/train.parquet", rows[:20], TOKENS)
-    files.write_table(folder / "tokens/valid.parquet", rows[20:], TOKENS)
-    files.write_json(folder / "tokens/info.json", {"pad_id": 0, "stop_ids": [2]})
-    made.save(str(folder / "tokens/tokenizer.json"))
-    return folder
-
-
-def tuned(asked, method, dtype=torch.float32, steps=4):
-    """A model after a few steps of supervised tuning."""
-    torch.manual_seed(0)
-    model = load_model(asked / "base", method.load, dtype)
-    if method.peft:
-        model = adapters.add_adapter(model, adapters.configuration("x", method, steps), "x")
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=0.002)
-    examples = batches.read_examples(asked / "tokens/train.parquet")
-    for step in range(1, steps + 1):
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
-            loss = model.train()(**batches.collate(examples[:8], 0)).loss
-        loss.backward()
-        optimizer.step()
-        if method.peft == "ADALORA":
-            model.base_model.update_and_allocate(step)
-        optimizer.zero_grad()
-    return model
-
-
-def by_reward(asked, method, budget=BUDGET, **config):
-    """The job `x`, whose method goes on by reward, in the same budget."""
-    wanted = replace(BY_EVEN, config=BY_EVEN.config | config)
-    return tiny.job(asked, "x", replace(method, train=None, stage="grpo", reward=wanted), budget)
-
-
-def tune(asked, model, method, dtype=torch.float32, scratch="scratch", batch_tokens=4096, config=None, **changes):
-    """Goes on with a tuned model by reward, for a few steps."""
-    wanted = by_reward(asked, method, replace(BUDGET, **changes), **(config or {}))
-    Path(scratch).mkdir(exist_ok=True)
-    return reward.tune(wanted, Loaded(model, dtype, None, batch_tokens, trainable=0, total=250_000), Path(scratch))
-
-
-def trained(model):
-    return {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+tune = EARNED.tune
 
 
 # --- what is learned, and from what
@@ -141,7 +54,7 @@ def test_answers_are_read_as_evaluation_reads_them(asked):
 
 def test_each_question_is_asked_as_often_as_said_and_paid_by_its_own_answer(asked, monkeypatch):
     seen = []
-    earns = scoring(BY_EVEN.functions, None, BY_EVEN.code or {})
+    earns = scoring({"rewards/even.py": 1.0}, None, {"rewards/even.py": EVEN})
 
     def each(answer, expected, prompt):
         seen.append((answer, expected, prompt))
@@ -191,50 +104,7 @@ def test_the_weights_that_earned_most_on_validation_are_kept(asked):
     assert row["reward_kept_step"] == best["step"] and row["valid_reward"] == best["valid_reward"]
 
 
-# --- whatever is tuned
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TRAINED)
-def test_every_method_goes_on_by_reward_and_leaves_its_own_parts_only(asked, name):
-    method = METHODS[name]
-    model = tuned(asked, method, training_dtype() if not method.full else torch.float32)
-    before, forward = trained(model), model.forward
-    padding = model.config.pad_token_id, model.generation_config.pad_token_id
-    row = tune(asked, model, method, training_dtype(), steps=2, lr=0.05, config={"beta": 0.05})
-    after = trained(model)
-    assert after.keys() == before.keys() and any(not torch.equal(after[name], before[name]) for name in after)
-    assert all(parameter.dtype == torch.float32 for parameter in after.values()), "TRL rounds them on a quantised base"
-    assert 0 <= row["valid_reward"] <= 1
-    assert model.forward == forward and (model.config.pad_token_id, model.generation_config.pad_token_id) == padding
-    if method.peft:
-        assert list(model.peft_config) == ["default"]
-
-
 # --- killed and resumed
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["lora", "qlora", "full"])
-def test_a_run_that_is_killed_at_three_steps_ends_with_the_same_weights(asked, name, capsys):
-    method, config = METHODS[name], {"beta": 0.05}
-    dtype = torch.float32 if method.full else training_dtype()
-    model = tuned(asked, method, dtype)
-    row, expected = tune(asked, model, method, dtype, scratch="whole", steps=9, config=config), trained(model)
-    again = tuned(asked, method, dtype)
-
-    def run():
-        return tune(asked, again, method, dtype, steps=9, config=config)
-
-    for step in (2, 5, 9):
-        assert killed_at(step, RewardTrainer, run) == -signal.SIGKILL  # the child had a copy of the model
-    after = run()
-    assert "x: grpo was cut short; going on after step" in capsys.readouterr().out
-    assert all(torch.equal(parameter, expected[name]) for name, parameter in trained(again).items())
-    assert after["valid_reward"] == row["valid_reward"] and after["reward_loss"] == row["reward_loss"]
-    keys = ("step", "loss", "reward", "reward_spread", "kl", "entropy", "answer_tokens", "lr", "grad_norm")
-    for one, other in zip(row["reward_curve"], after["reward_curve"], strict=True):
-        assert [one[key] for key in keys] == [other[key] for key in keys]
 
 
 def test_a_run_that_learns_twice_from_its_answers_goes_on_where_new_ones_are_drawn(asked):
@@ -254,60 +124,30 @@ def test_a_run_that_learns_twice_from_its_answers_goes_on_where_new_ones_are_dra
 
 
 @pytest.mark.slow
-def test_a_training_that_is_killed_in_both_of_its_stages_writes_the_same_bytes(asked, capsys):
-    method = replace(METHODS["lora"], train=None, stage="grpo", reward=replace(BY_EVEN, train={"steps": 4}))
-
-    def run(name="killed"):
-        row = tiny.train(Path(name), tiny.job(asked, "x", method, BUDGET))
-        return row, {path.name: path.read_bytes() for path in Path(name).iterdir()}
-
-    row, expected = run("whole")
-    for trainer, step in ((StepTrainer, 5), (RewardTrainer, 1), (RewardTrainer, 3)):
-        assert killed_at(step, trainer, run) == -signal.SIGKILL
-    after, found = run()
-    assert found == expected
-    assert "an earlier run was cut short; going on after step 6 of 6" in capsys.readouterr().out
-    same = ("train_loss", "valid_loss", "reward_loss", "valid_reward")
-    assert {key: after[key] for key in same} == {key: row[key] for key in same}
-
-
-@pytest.mark.slow
 def test_two_processes_share_the_answers_of_a_step(asked, tmp_path):
     """accelerate launch on two CPU processes (gloo): each draws its own answers, and both learn the same from all."""
-    shutil.copyfile(ROOT / "params.yaml", "params.yaml")
-    raw = quick_yaml.load(Path("params.yaml").read_text())
-    raw["train"] |= {"steps": 4, "batch_size": 8, "log_every": 1, "warmup_steps": 1}
-    config = {"num_generations": 4, "max_completion_length": 6, "beta": 0.1}
-    raw["methods"]["lora_grpo"]["reward"] = {
-        "functions": {"rewards/even.py": 1.0},
-        "config": config,
-        "train": {"lr": 0.002, "warmup_steps": 0},
-    }
-    raw["run"] |= {"methods": ["lora_grpo"]}
-    Path("params.yaml").write_text(quick_yaml.dump(raw))
-    Path("rewards").mkdir()
-    Path("rewards/even.py").write_text(EVEN)
-    for place, made in (("models/base/demo", "base"), ("data/tokens/demo-demo", "tokens")):
-        Path(place).parent.mkdir(parents=True)
-        Path(place).symlink_to(asked / made)
-    two = ["-m", "accelerate.commands.launch", "--config_file"]
-    two += [str(ROOT / "configs/accelerate/two_cpu_processes.yaml"), "--main_process_port", "0"]
-    stage = ["-m", "stages.finetune", "--model", "demo", "--dataset", "demo", "--method", "lora_grpo", "--seed", "42"]
-    here = os.environ | {"PYTHONPATH": str(ROOT), "PYTHON_EXEC": forked.command(tmp_path / "bin")}
-    done = forked.python(*two, *stage, env=here)
-    assert done.returncode == 0, done.stderr[-3000:]
-    row = files.read_json(Path("data/training/demo-demo-lora_grpo/42.json"))
+    files.write_text("rewards/even.py", EVEN)
+
+    def by_even(raw):
+        raw["train"] |= {"steps": 4, "batch_size": 8, "log_every": 1, "warmup_steps": 1}
+        raw["methods"]["lora_grpo"]["reward"] = {
+            "functions": {"rewards/even.py": 1.0},
+            "config": EARNED.learns_by.config | {"beta": 0.1},
+            "train": {"lr": 0.002, "warmup_steps": 0},
+        }
+        raw["run"] |= {"methods": ["lora_grpo"]}
+
+    row, _ = Launcher(asked, tmp_path / "bin", by_even).train("lora_grpo")
     assert [point["step"] for point in row["reward_curve"]] == [1, 2, 3, 4]
     assert row["reward_curve"][0]["kl"] == pytest.approx(0, abs=1e-6) and row["reward_curve"][-1]["kl"] > 0
     assert all(0 <= point["reward"] <= 1 and point["grad_norm"] > 0 for point in row["reward_curve"])
-    assert not list(Path(".scratch").glob("rank*/*")), "what other processes needed is gone"
 
 
 # --- parts of a step, and what goes wrong
 
 
 def test_rows_that_the_stage_is_judged_by_belong_to_what_a_killed_run_goes_on_from(asked):
-    job, valid = by_reward(asked, METHODS["lora"]), asked / "tokens/valid.parquet"
+    job, valid = EARNED.job(asked, METHODS["lora"]), asked / "tokens/valid.parquet"
     judged = replace(job.method, reward=replace(job.method.reward, train={"valid_every": 1}))
     before = [training._workplace(one).name for one in (job, replace(job, method=judged))]
     was = valid.stat()
@@ -317,54 +157,43 @@ def test_rows_that_the_stage_is_judged_by_belong_to_what_a_killed_run_goes_on_fr
     assert after[0] == before[0] and after[1] != before[1]
 
 
-def test_a_step_in_parts_is_the_step_in_one(asked):
-    whole = tune(
-        asked, tuned(asked, METHODS["lora"]), METHODS["lora"], scratch="whole", log_every=1, config={"beta": 0.1}
-    )
-    parts = tune(
-        asked, tuned(asked, METHODS["lora"]), METHODS["lora"], batch_tokens=30, log_every=1, config={"beta": 0.1}
-    )
-    for one, other in zip(whole["reward_curve"], parts["reward_curve"], strict=True):
-        for key in ("loss", "grad_norm", "reward"):
-            assert other[key] == pytest.approx(one[key], rel=1e-3, abs=1e-4)
-        for key in ("kl", "entropy"):  # means over tokens, of which parts have different numbers
-            assert other[key] == pytest.approx(one[key], rel=0.1, abs=1e-4)
+def paid_by(monkeypatch, text, functions=()):
+    """From here on answers earn what a file of this text says, and these functions."""
+    names = dict.fromkeys(("rewards/own.py", *functions), 1.0)
+    monkeypatch.setattr(reward, "_scoring", lambda job: scoring(names, None, {"rewards/own.py": text}))
 
 
-def test_a_loss_that_is_no_number_stops_with_the_step_and_keeps_the_last_state(asked, monkeypatch):
-    made = trl.GRPOTrainer._compute_loss
-
-    def broken(self, *args):
-        loss = made(self, *args)
-        return loss * float("nan") if self.state.global_step == 4 else loss
-
-    monkeypatch.setattr(trl.GRPOTrainer, "_compute_loss", broken)
-    with pytest.raises(UserError, match=r"loss of GRPO is nan at step 5 of 6; lower reward\.train\.lr"):
-        tune(asked, tuned(asked, METHODS["lora"]), METHODS["lora"])
-    assert Path("scratch/step-0000004/state.safetensors").is_file()
+def test_a_reward_that_says_nothing_of_any_answer_is_refused(asked, monkeypatch):
+    paid_by(monkeypatch, "def reward(answer, expected): return None")
+    with pytest.raises(UserError, match=r"methods\.x\.reward\.functions: .* says nothing of any expected answer in .*"):
+        EARNED.rehearse(asked, tuned(asked, METHODS["lora"], steps=0), METHODS["lora"])
 
 
-def test_too_little_memory_is_one_message_that_says_what_to_lower(asked, monkeypatch):
-    def never(self, *args):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    monkeypatch.setattr(trl.GRPOTrainer, "_compute_loss", never)
-    with pytest.raises(
-        UserError, match=r"methods\.x\.reward\.train: out of memory with 8 answers .* lower batch_tokens"
-    ):
-        tune(asked, tuned(asked, METHODS["lora"]), METHODS["lora"])
+def test_a_reward_that_leaves_out_some_answers_is_refused_before_supervised_tuning(asked, monkeypatch):
+    paid_by(monkeypatch, "def reward(answer, expected): return 1.0 if answer else None")
+    with pytest.raises(UserError, match=r"rewards/own\.py: reward gave None for the answer .* give a number, 0"):
+        EARNED.rehearse(asked, tuned(asked, METHODS["lora"], steps=0), METHODS["lora"])
 
 
-def test_a_reward_that_says_nothing_of_any_answer_is_refused(asked):
-    method = replace(METHODS["lora"], train=None, stage="grpo", reward=replace(BY_EVEN, functions={"json": 1.0}))
-    wanted = tiny.job(asked, "x", method, BUDGET)
-    with pytest.raises(
-        UserError, match=r"methods\.x\.reward\.functions: json says nothing of any expected answer in .*"
-    ):
-        reward.rehearse(wanted, tuned(asked, METHODS["lora"], steps=0))
+def test_a_reward_that_leaves_out_an_answer_of_the_model_ends_the_training(asked, monkeypatch):
+    paid_by(monkeypatch, "def reward(answer, expected): return 1.0 if answer == expected else None", ["f1"])
+    with pytest.raises(UserError, match=r"rewards/own\.py: reward gave None for the answer .* and a number for"):
+        tune(asked, tuned(asked, METHODS["lora"]), METHODS["lora"], steps=1)
 
 
-# --- what TRL refuses, before anything is trained
+def test_what_validation_answers_earn_is_the_mean_over_all_questions_that_are_judged(asked, monkeypatch):
+    """Whatever is answered to them: by these functions one answer earns 2 of one half of the questions, and 1 of the
+    other; of a third question nothing is said."""
+    kind = "int(expected.split()[0]) % 3"
+    paid_by(monkeypatch, f"def reward(answer, expected): return [None, 1.0, 2.0][{kind}]")
+    rows = files.read_table(asked / "tokens/valid.parquet")
+    known = [value for row in rows if (value := int(row["answer"].split()[0]) % 3)]
+    assert 0 < len(known) < len(rows) and len(set(known)) == 2
+    row = tune(asked, tuned(asked, METHODS["lora"]), METHODS["lora"], steps=1)
+    assert row["valid_reward"] == pytest.approx(sum(known) / len(known))
+
+
+# --- what cannot be, before anything is trained
 
 
 @pytest.mark.parametrize(
@@ -388,28 +217,6 @@ def test_a_reward_that_says_nothing_of_any_answer_is_refused(asked):
     ],
 )
 def test_what_cannot_be_is_said_before_supervised_tuning(asked, config, said):
-    model = tuned(asked, METHODS["lora"], steps=0)
     with pytest.raises(UserError) as error:
-        reward.rehearse(by_reward(asked, METHODS["lora"], **config), model)
+        EARNED.rehearse(asked, tuned(asked, METHODS["lora"], steps=0), METHODS["lora"], **config)
     assert str(error.value).startswith(f"params.yaml: methods.x.{said}")
-
-
-def test_a_rehearsal_that_goes_well_changes_nothing(asked):
-    model, state = tuned(asked, METHODS["lora"]), torch.get_rng_state()
-    before = trained(model)
-    reward.rehearse(by_reward(asked, METHODS["lora"], beta=0.1), model)
-    assert torch.equal(torch.get_rng_state(), state)
-    assert all(torch.equal(parameter, before[name]) for name, parameter in trained(model).items())
-
-
-def test_an_adapter_on_the_output_layer_is_refused(asked):
-    config = METHODS["lora"].config | {"target_modules": ["q_proj", "lm_head"]}
-    model = tuned(asked, replace(METHODS["lora"], config=config), steps=0)
-    with pytest.raises(UserError, match="puts an adapter on the output layer, which TRL's GRPOTrainer would not train"):
-        reward_trainer.rehearse(by_reward(asked, METHODS["lora"]), model, scoring({"f1": 1.0}, None, {}))
-
-
-def test_no_stage_talks_to_the_network(asked, monkeypatch):
-    monkeypatch.delenv("CI", raising=False)
-    monkeypatch.setattr("trl.trainer.base_trainer.send_telemetry", lambda **_: pytest.fail("telemetry was sent"))
-    tune(asked, tuned(asked, METHODS["lora"], steps=1), METHODS["lora"], steps=1)

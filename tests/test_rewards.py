@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import quick_yaml
+import wrong_params
 from hostile import EVERY
 
 from tradeoffs import params
@@ -76,6 +77,61 @@ def test_each_counts_by_its_weight_and_what_says_nothing_does_not_count():
     ]
 
 
+def by(text):
+    return scoring({"rewards/own.py": 1.0}, None, {"rewards/own.py": text})
+
+
+def test_a_question_is_judged_by_the_same_functions_whatever_is_answered():
+    text = "def reward(answer, expected): return 0.5 if expected.isdigit() else None"
+    earns = scoring({"rewards/own.py": 1.0, "exact_match": 1.0}, None, {"rewards/own.py": text})
+    assert [earns.total(earns.each(said, "12", "?")) for said in ("12", "no", "")] == [1.5, 0.5, 0.5]
+    assert [earns.total(earns.each(said, "cat", "?")) for said in ("cat", "12", "")] == [1.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "def reward(answer, expected): return 1.0 if answer == expected else None",
+            "rewards/own.py: reward gave None for the answer dog and a number for the expected cat; answers to",
+        ),
+        (
+            "def reward(answer, expected): return None if answer == expected else -1.0",
+            "rewards/own.py: reward gave a number for the answer dog and None for the expected cat; answers to",
+        ),
+    ],
+)
+def test_a_function_that_says_nothing_of_some_answers_to_a_question_is_refused(text, said):
+    """What it leaves out would be compared with the others by less, or by nothing."""
+    for known in (True, False):
+        earns = by(text)
+        if known:
+            earns.known([{"answer": "cat", "prompt": "?"}])
+        with pytest.raises(UserError) as error:
+            earns.each("dog", "cat", "?")
+        assert str(error.value).startswith(said) and "give a number, 0 for what is worth nothing" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("def reward(answer, expected): return answer.split()[0] == expected", "IndexError: list index out of range"),
+        ("def reward(answer, expected): return 1.0 if len(answer) != 2 else None", "gave None for the answer ab"),
+        ("def reward(answer, expected): return None if answer == 'other' else 1.0", "gave None for the answer other"),
+    ],
+)
+def test_answers_as_a_model_may_give_them_are_tried_out(text, said):
+    """None at all, one that was cut off, one to another question."""
+    rows = [
+        {"answer": "abcd", "prompt": "?"},
+        {"answer": "something", "prompt": "!"},
+        {"answer": "other", "prompt": ""},
+    ]
+    with pytest.raises(UserError, match=said):
+        by(text).try_out(rows)
+    by("def reward(answer, expected): return 1.0").try_out(rows)
+
+
 # --- a file of one's own
 
 OWN = "def reward(answer, expected):\n    return len(answer) / (1 + len(expected))\n"
@@ -111,6 +167,36 @@ def test_a_file_may_look_at_the_prompt(folder):
 
 
 @pytest.mark.parametrize(
+    ("parameters", "given"),
+    [
+        ("answer, expected", False),
+        ("answer, expected, prompt", True),
+        ("a, b, c", True),
+        ("a, b, /, c", True),
+        ("answer, expected, prompt=''", True),
+        ("answer, expected, tolerance=''", False),
+        ("answer, expected, tolerance='', prompt=''", True),
+        ("answer, expected, *, prompt", True),
+        ("answer, expected, *, strict='', prompt=None", True),
+        ("answer, expected, *, strict=''", False),
+        ("answer, expected, tolerance='', *rest", False),
+        ("answer, expected, *rest", True),
+        ("*texts", True),
+        ("answer, expected, **more", False),
+        ("a='', b=''", False),
+        ("completion, answer", False),
+    ],
+)
+@pytest.mark.parametrize("decorator", ["", "@through\n"])
+def test_the_prompt_is_given_to_whoever_takes_it_and_to_no_other_parameter(folder, parameters, given, decorator):
+    seen = "any('why?' in (v if isinstance(v, (tuple, dict)) else [v]) for v in locals().values())"
+    through = "def through(f):\n    return lambda *a, **k: f(*a, **k)\n"
+    text = f"{through}{decorator}def reward({parameters}):\n    return float({seen})\n"
+    assert own(folder, text) == []
+    assert by(text).each("so", "so", "why?") == {"rewards/own.py": float(given)}
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "def reward(answer, expected, *, strict=True): return 1.0",
@@ -129,6 +215,12 @@ def test_what_is_a_reward_is_taken(folder, text):
         ("def reward(answer): return 1.0", "needs a function reward(answer, expected), or (answer, expected, prompt)"),
         ("def reward(a, b, c, d): return 1.0", "needs a function reward"),
         ("def reward(a, b, *, c): return 1.0", "needs a function reward"),
+        ("def reward(a, b, c, *, prompt): return 1.0", "needs a function reward"),
+        ("def reward(*, answer, expected): return 1.0", "needs a function reward"),
+        ("def reward(**texts): return 1.0", "needs a function reward"),
+        ("def reward(expected, answer): return 1.0", "needs a function reward"),
+        ("def reward(prompt, answer, expected): return 1.0", "needs a function reward"),
+        ("def reward(prompt, answer): return 1.0", "needs a function reward"),
         ("def award(a, b): return 1.0", "needs a function reward"),
         ("async def reward(a, b): return 1.0", "needs a function reward"),
         ("def reward(a, b:\n return 1", "is no Python: line 1: "),
@@ -186,12 +278,43 @@ def fails(text, answer="abc"):
             "def reward(a, b):\n    return 1 / 0",
             "rewards/own.py: line 2: ZeroDivisionError: division by zero, of the answer",
         ),
+        ("import sys\nsys.exit('bye')\n" + OWN, "rewards/own.py: does not run: line 2: SystemExit: bye"),
+        (
+            "import sys\ndef reward(a, b):\n    sys.exit()",
+            "rewards/own.py: line 3: SystemExit, of the answer abc",
+        ),
+        (
+            "class Stop(KeyboardInterrupt): ...\ndef reward(a, b):\n    raise Stop",
+            "rewards/own.py: line 3: Stop, of the answer abc",
+        ),
+        ("def reward(a, b):\n    return reward(a, b)", "rewards/own.py: line 2: RecursionError: maximum recursion"),
+        (OWN + "del reward\n", "rewards/own.py: does not run: AttributeError: module "),
+        (OWN + "reward = 3\n", "rewards/own.py: TypeError: 'int' object is not callable, of the answer abc"),
+        ("def reward(a, b):\n    return 10**400", "rewards/own.py: OverflowError: int too large"),
+        ("def reward(a, b):\n    return [1.0]", "rewards/own.py: reward gave [1.0] for the answer abc; it must give"),
         ("def reward(a, b):\n    return 'good'", "rewards/own.py: reward gave 'good' for the answer abc; it must give"),
         ("def reward(a, b):\n    return float('nan')", "rewards/own.py: reward gave nan for the answer abc"),
     ],
 )
 def test_what_goes_wrong_in_a_file_is_one_message_with_its_line(text, said):
     assert fails(text).startswith(said)
+
+
+@pytest.mark.parametrize("when", ["as it begins", "as it judges"])
+def test_whoever_interrupts_a_training_stops_it_in_a_reward_too(when):
+    """As the terminal does it: by a signal, while the file's own code runs."""
+    interrupt = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+    body = OWN if when == "as it begins" else f"def reward(a, b):\n    {interrupt.replace(chr(10), '; ')}return 1.0\n"
+    with pytest.raises(KeyboardInterrupt):
+        by(interrupt + body if when == "as it begins" else body).each("abc", "ab", "")
+
+
+def test_a_file_may_have_data_classes_with_annotations_as_texts():
+    text = (
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass Found:\n    a: str\n"
+        "def reward(answer, expected):\n    return float(Found(answer).a == expected)\n"
+    )
+    assert by(text).each("ab", "ab", "") == {"rewards/own.py": 1.0}
 
 
 def test_an_answer_in_a_message_can_do_nothing_to_a_terminal():
@@ -202,14 +325,7 @@ def test_an_answer_in_a_message_can_do_nothing_to_a_terminal():
 
 
 def problems(tmp_path, edit):
-    """The message that reading params.yaml with a changed `lora_grpo` ends with; `edit` gets the file and the block."""
-    raw = quick_yaml.load((ROOT / "params.yaml").read_text())
-    edit(raw, raw["methods"]["lora_grpo"])
-    path = tmp_path / "changed.yaml"
-    path.write_text(quick_yaml.dump(raw))
-    with pytest.raises(UserError) as error:
-        params.load_all(path)
-    return str(error.value)
+    return wrong_params.problems(tmp_path, "lora_grpo", edit)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 import time
 import types
 from pathlib import Path
@@ -228,6 +229,71 @@ def test_a_tool_that_cannot_be_told_fails_no_stage_and_tells_no_secret(notebook,
         trackers.main(["mlflow"])
     assert "hunter22" not in str(error.value)
     assert {kept["ended"] for kept in notebook.values()} == {False}
+
+
+def test_what_broke_first_is_said_and_not_that_its_run_could_not_be_ended_then(notebook, monkeypatch, capsys):
+    def gone(what):
+        return lambda *_, **__: (_ for _ in ()).throw(ConnectionError(what))
+
+    monkeypatch.setattr(Notebook, "outcome", gone("first"))
+    monkeypatch.setattr(Notebook, "close", gone("then"))
+    report_to(["mlflow"])
+    trackers.publish()
+    said = "mlflow was not told what came of the run: first; python -m tradeoffs.trackers --to mlflow tries again"
+    assert capsys.readouterr().out == f"warning: {said}\n"
+
+
+def test_what_did_not_end_well_is_told_anew_and_whole(notebook, monkeypatch):
+    ended = Notebook.close
+    monkeypatch.setattr(Notebook, "close", lambda *_, **__: (_ for _ in ()).throw(ConnectionError("gone")))
+    with pytest.raises(UserError, match="mlflow: gone"):
+        trackers.main(["mlflow"])
+    monkeypatch.setattr(Notebook, "close", ended)
+    trackers.main(["mlflow"])
+    first, again = (kept for kept in notebook.values() if kept["name"] == str(FIRST))
+    assert first["points"] == again["points"] != []
+
+
+def test_one_that_cannot_be_told_keeps_nothing_from_the_others(notebook, monkeypatch):
+    class Away(Notebook):
+        def outcome(self, *_):
+            raise ConnectionError("away")
+
+    monkeypatch.setitem(loggers.LOGGERS, "wandb", Away)
+    with pytest.raises(UserError, match=r"^wandb: away; set it up"):
+        trackers.main(["wandb", "mlflow"])
+    assert [kept["name"] for kept in notebook.values() if kept.get("ended")][-1] == "summary"
+
+
+def test_of_a_reward_in_a_file_a_digest_is_told_and_not_its_text(notebook):
+    code = "def reward(answer, expected):\n    return float(answer == expected)  # ours alone\n"
+    files.write_text("rewards/own.py", code)
+    raw = quick_yaml.load(Path("params.yaml").read_text())
+    block = raw["methods"]["lora_grpo"]
+    raw["methods"]["lora"] |= {"stage": "grpo", "reward": block["reward"] | {"functions": {"rewards/own.py": 1.0}}}
+    files.write_text("params.yaml", quick_yaml.dump(raw))
+    trackers.main(["mlflow"])
+    told = by_name(notebook)[str(FIRST)]["settings"]
+    assert told["reward"]["functions"] == {"rewards/own.py": 1.0}
+    assert told["reward"]["code"] == {"rewards/own.py": live.digest(code)}
+    assert "ours alone" not in repr(notebook)
+
+
+def test_mlflow_leaves_no_run_open_that_could_not_be_given_its_settings(run, monkeypatch):
+    """As long as one is open, the process can begin no other."""
+    ended = []
+    tool = types.SimpleNamespace(
+        set_tracking_uri=lambda _: None,
+        get_experiment_by_name=lambda _: True,
+        set_experiment=lambda _: None,
+        start_run=lambda run_name: types.SimpleNamespace(info=types.SimpleNamespace(run_id="1")),
+        log_params=lambda _: (_ for _ in ()).throw(ConnectionError("gone")),
+        end_run=ended.append,
+    )
+    monkeypatch.setitem(sys.modules, "mlflow", tool)
+    with pytest.raises(ConnectionError, match="gone"):
+        loggers.Mlflow("cell", {"lr": 0.1})
+    assert ended == ["FAILED"]
 
 
 def test_mlflow_is_given_no_more_at_once_than_it_takes(run, monkeypatch):

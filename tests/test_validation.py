@@ -1,7 +1,6 @@
 """The validation loss on the way: it changes no training, decides what is kept and when to stop, whatever is killed."""
 
 import csv
-import os
 import random
 import shutil
 import signal
@@ -10,11 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
-import forked
 import pytest
 import quick_yaml
 import tiny
 import torch
+from launched import Launcher
 from power_cut import killed_at
 from safetensors.torch import load_file
 from tiny import METHODS, ROOT, TINY_TRAIN
@@ -293,34 +292,24 @@ def test_both_stages_may_stop_early_and_be_killed(work, lowest_at_8):
 @pytest.mark.slow
 def test_two_processes_stop_at_the_same_step_and_keep_the_same(work, tmp_path):
     """accelerate launch on two CPU processes: a process that went on alone would wait for the other for ever."""
-    shutil.copyfile(ROOT / "params.yaml", "params.yaml")
-    settings = quick_yaml.load(Path("params.yaml").read_text())
-    settings["launch"]["report_to"] = []
-    # So high a rate that the loss soon rises.
-    own = {"steps": 40, "batch_size": 4, "log_every": 10, "warmup_steps": 1, "schedule": "constant"}
-    settings["train"] |= {**own, "valid_every": 2, "keep": "best", "patience": 2}
-    settings["methods"]["lora"]["train"] = {"lr": 0.05}
-    settings["methods"]["full"]["train"] = {"lr": 0.02}
-    Path("params.yaml").write_text(quick_yaml.dump(settings))
-    for place, made in (("models/base/demo", "base"), ("data/tokens/demo-demo", "tokens")):
-        Path(place).parent.mkdir(parents=True)
-        Path(place).symlink_to(work / made)
-    stage = ["-m", "stages.finetune", "--model", "demo", "--dataset", "demo", "--seed", "42", "--method"]
-    two = ["-m", "accelerate.commands.launch", "--config_file"]
-    two += [str(ROOT / "configs/accelerate/two_cpu_processes.yaml"), "--main_process_port", "0"]
-    here = os.environ | {"PYTHONPATH": str(ROOT), "PYTHON_EXEC": forked.command(tmp_path / "bin")}
+
+    def so_high_a_rate_that_the_loss_soon_rises(raw):
+        own = {"steps": 40, "batch_size": 4, "log_every": 10, "warmup_steps": 1, "schedule": "constant"}
+        raw["train"] |= {**own, "valid_every": 2, "keep": "best", "patience": 2}
+        raw["methods"]["lora"]["train"] = {"lr": 0.05}
+        raw["methods"]["full"]["train"] = {"lr": 0.02}
+
+    launcher = Launcher(work, tmp_path / "bin", so_high_a_rate_that_the_loss_soon_rises)
     for method in ("lora", "full"):
         rows, weights = [], []
         for _ in range(2):
-            done = forked.python(*two, *stage, method, env=here)
-            assert done.returncode == 0, done.stderr[-3000:]
-            assert done.stdout.count("stops after step") == 1
-            rows.append(files.read_json(Path(f"data/training/demo-demo-{method}/42.json")))
+            row, said = launcher.train(method)
+            assert said.count("stops after step") == 1
+            rows.append(row)
             weights.append({p.name: p.read_bytes() for p in Path(f"models/trained/demo-demo-{method}/42").iterdir()})
         assert rows[0]["kept_step"] < rows[0]["train_steps"] < 40
         assert weights[0] == weights[1] and validated(rows[0]) == validated(rows[1])
         assert rows[0]["valid_loss"] == pytest.approx(validated(rows[0])[rows[0]["kept_step"]], abs=1e-5)
-        assert not list(Path(".scratch/unfinished/finetune").glob("*")), "nothing of a finished run is left"
 
 
 def test_sharded_weights_have_no_best(work, monkeypatch):

@@ -13,6 +13,7 @@ Reads metrics/, plots/seeds.csv and data/training/: nothing is computed, and no 
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -21,10 +22,9 @@ from typing import Any
 from tradeoffs import params
 from tradeoffs.common import files, settings
 from tradeoffs.common.cells import Cell, Training, Variant, cells
-from tradeoffs.common.texts import harmless
 from tradeoffs.plumbing import cli, live
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.plumbing.loggers import LOGGERS, TRACKERS, Row, Tracker
+from tradeoffs.plumbing.loggers import TRACKERS, Row, Tracker
 
 METRICS = Path("metrics")
 SEEDS = Path("plots/seeds.csv")
@@ -154,17 +154,18 @@ def _tell(
 ) -> None:
     """Updates the run that a tool has of this content, or makes one, with its curves."""
     known = live.known(run, content).get(name)
-    logger: Tracker = LOGGERS[name](run, shown, known or "")
-    succeeded = False
+    logger: Tracker = live.start(name, run, shown, known or "")
     try:
         for part, points in ({} if known else curves or {}).items():
             for point in points:
                 logger.log(point, part)
         logger.outcome(numbers, texts, tables)
-        live.remember(run, content, {name: logger.run})
-        succeeded = True
-    finally:
-        logger.close(succeeded)
+    except BaseException:
+        with suppress(Exception):  # what broke first is what is said
+            logger.close(succeeded=False)
+        raise
+    logger.close(succeeded=True)
+    live.remember(run, content, {name: logger.run})
 
 
 def publish() -> None:
@@ -175,8 +176,8 @@ def publish() -> None:
             live.require([name])
             print(tell(name, Outcome(cfg)))
         except Exception as error:
-            again = f"python -m tradeoffs.trackers --to {name}"
-            print(harmless(f"{name} was not told what came of the run: {live.first_line(error)}; {again} tries again"))
+            why = live.first_line(error)
+            print(f"warning: {name} was not told what came of the run: {why}; {live.again(name)} tries again")
 
 
 def main(to: list[str] | None) -> None:
@@ -187,14 +188,16 @@ def main(to: list[str] | None) -> None:
             f"params.yaml: launch.report_to: names none of {', '.join(TRACKERS)}; add one, or say which: --to mlflow"
         )
     live.require(names)
-    found = Outcome(cfg)
-    for name in names:
+    found, failed = Outcome(cfg), []
+    for name in names:  # each of them, whatever the others do
         try:
             print(tell(name, found))
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"{name}: {live.first_line(error)}; set it up (docs/experiments.md)") from error
+            failed.append(f"{name}: {live.first_line(error)}")
+    if failed:
+        raise UserError(f"{'; '.join(failed)}; set it up (docs/experiments.md)")
 
 
 def _rows(path: Path) -> list[dict[str, str]]:

@@ -1,13 +1,14 @@
-"""The experiments of a commit as a table: for every method the settings tried, and the best by loss on held-out rows.
+"""The experiments of a commit as a table: for every method the settings tried, and the best of them on held-out rows.
 
     python -m tradeoffs.experiments                      those of HEAD; docs/sweeps.md says how to make them
     python -m tradeoffs.experiments --ablation           what each setting changes, by test quality: docs/ablations.md
     python -m tradeoffs.experiments --rev v1.0 --csv runs.csv
 
 A trial is one training, with one of `run.seeds`, as dvc.lock of its experiment records it: every parameter that reached
-it is its setting, whatever the experiment meant to change. Chosen is by `valid_loss` alone, the mean over seeds; test
-numbers are shown for what was chosen, where the experiment went on to evaluate it. An ablation chooses nothing: it
-shows them for every setting.
+it is its setting, whatever the experiment meant to change. Chosen is by `valid_loss` alone, the mean over seeds; of a
+method with `stage: dpo` by `valid_reward_accuracy`, with `stage: grpo` by `valid_reward`. Test numbers are shown for
+what was chosen, where the experiment went on to evaluate it. An ablation chooses nothing: it shows them for every
+setting.
 """
 
 from pathlib import Path

@@ -1,4 +1,5 @@
-"""Which setting of a method is the best by loss on held-out rows, and whether the choice was a fair one."""
+"""Which setting of a method is the best on held-out rows, by what its last stage is judged by, and whether the choice
+was a fair one."""
 
 import itertools
 import json
@@ -9,6 +10,12 @@ from typing import Any
 
 from tradeoffs.experiments.reading import DATA
 from tradeoffs.experiments.trial import Setting, Trial
+from tradeoffs.methods.trl_stages import STAGES, SUPERVISED, Measure
+from tradeoffs.plumbing.live import digest
+
+CODE = "reward.code."  # of a setting's keys: the texts of its files
+EARNED = ("reward.functions.", "reward.answer_pattern", CODE)
+PAID = STAGES["grpo"].chosen_by.name
 
 
 @dataclass(frozen=True)
@@ -20,39 +27,72 @@ class Tried:
     trials: list[Trial]
 
     @property
-    def losses(self) -> list[float]:
-        return [trial.valid_loss for trial in self.trials]
+    def measure(self) -> Measure:
+        """What it is chosen by."""
+        return self.trials[0].measure
 
     @property
-    def loss(self) -> float:
-        return statistics.fmean(self.losses)
+    def values(self) -> list[float]:
+        return [trial.value for trial in self.trials]
+
+    @property
+    def value(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def rank(self) -> float:
+        """The lowest is the best."""
+        return self.value if self.measure.better == "lower" else -self.value
 
 
 Methods = dict[str, list[Tried]]  # of one model and data set: the settings of each method, best first
 
 
 def by_method(trials: Iterable[Trial], group: tuple[str, str]) -> Methods:
-    """The settings of every method of a group, the methods in the order of their best."""
-    found: dict[str, list[Trial]] = {}
+    """The settings of every method of a group, the methods in the order of their best; what goes by the loss first.
+
+    Trials of one method that end with different stages do not compare: they are methods by themselves.
+    """
+    found: dict[str, dict[Measure, list[Trial]]] = {}
     for trial in trials:
         if trial.group == group:
-            found.setdefault(trial.method, []).append(trial)
-    methods = {name: by_loss(found[name]) for name in sorted(found)}
-    return dict(sorted(methods.items(), key=lambda item: item[1][0].loss))
+            found.setdefault(trial.method, {}).setdefault(trial.measure, []).append(trial)
+    methods = {
+        f"{name} ({measure.label})" if len(measures) > 1 else name: best_first(some)
+        for name, measures in sorted(found.items())
+        for measure, some in measures.items()
+    }
+    return dict(sorted(methods.items(), key=lambda item: _order(item[1][0])))
 
 
-def by_loss(trials: Iterable[Trial]) -> list[Tried]:
+def _order(one: Tried) -> tuple[bool, str, float]:
+    return one.measure != SUPERVISED, one.measure.name, one.rank
+
+
+def by_measure(methods: Methods) -> list[tuple[Measure, Methods]]:
+    """The methods that are chosen by the same."""
+    measures = dict.fromkeys(settings[0].measure for settings in methods.values())
+    return [(one, {name: some for name, some in methods.items() if some[0].measure == one}) for one in measures]
+
+
+def best_first(trials: Iterable[Trial]) -> list[Tried]:
     """The settings of one method, best first. A setting is named by the keys in which they differ."""
     by_setting: dict[str, list[Trial]] = {}
     for trial in sorted(trials, key=lambda trial: trial.seed):
         by_setting.setdefault(json.dumps(trial.setting, sort_keys=True, default=str), []).append(trial)
     varied = varying([same[0].setting for same in by_setting.values()])
     found = [Tried(label(same[0].setting, varied), same[0].setting, same) for same in by_setting.values()]
-    return sorted(found, key=lambda one: one.loss)
+    return sorted(found, key=lambda one: one.rank)
 
 
 def label(setting: Setting, keys: Sequence[str]) -> str:
-    return ", ".join(f"{key}={written(setting.get(key))}" for key in keys) or "the only one"
+    return ", ".join(f"{key}={shown(setting, key)}" for key in keys) or "the only one"
+
+
+def shown(setting: Setting, key: str) -> str:
+    """A key's value; the text of a file, which settings hold where it is a reward, by its digest."""
+    value = setting.get(key)
+    return digest(value) if key.startswith(CODE) and isinstance(value, str) else written(value)
 
 
 def varying(settings: Sequence[Setting]) -> list[str]:
@@ -82,6 +122,9 @@ def unfair(methods: Methods) -> Iterator[str]:
         yield "unequal rules for which weights are kept, and for when to stop: " + _per_method(
             {method: " or ".join(found) for method, found in rules.items()}
         )
+    paid = [trial for found in trials.values() for trial in found if trial.measure.name == PAID]
+    if len({_earned(trial) for trial in paid}) > 1:
+        yield "what answers earn: not the same in all trials, so what they earned does not compare"
     every = list(itertools.chain.from_iterable(trials.values()))
     for what in DATA:
         if len({trial.data[what] for trial in every}) > 1:
@@ -104,6 +147,11 @@ def _rule(trial: Trial) -> str:
     """What the validation loss decides on the way in a trial."""
     every, keep, patience = (trial.setting.get(f"train.{key}") for key in ("valid_every", "keep", "patience"))
     return f"the {keep} of every {every} steps, patience {patience}" if every else "the last"
+
+
+def _earned(trial: Trial) -> str:
+    """All that decides what an answer earns in a trial."""
+    return json.dumps({key: value for key, value in trial.setting.items() if key.startswith(EARNED)}, sort_keys=True)
 
 
 def written(value: Any) -> str:

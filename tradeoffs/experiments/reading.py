@@ -17,17 +17,20 @@ from tqdm import tqdm
 
 from tradeoffs.common.cells import SETTINGS, TRAINED, Cell, Training
 from tradeoffs.experiments.trial import FACTS, LeftOut, Setting, Sweep, Trial
+from tradeoffs.methods.trl_stages import STAGES, SUPERVISED, chosen_by
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.revisions import Revision, Store
 
 VALID = "the rows that valid loss is measured on"
+EXAMPLES = "the examples trained on"
 # What must be the same in all trials that are compared: patterns of the paths among finetune's deps, files or folders.
 DATA = {
-    "the examples trained on": r"data/tokens/.+/(train|pairs)\.parquet",
+    EXAMPLES: r"data/tokens/.+/(train|pairs)\.parquet",
     VALID: r"data/tokens/.+/valid\.parquet",
     "the base model": r"models/base/.+",
     "the code": r"(stages|tradeoffs)/.+",
 }
+STEPS = ("steps", *(f"{stage.block}_steps" for stage in STAGES.values()))  # in data/training
 
 Entry = dict[str, Any]  # of one stage in dvc.lock
 
@@ -118,10 +121,13 @@ class _Revision:
             elif setting is None:
                 seen.discard(known)  # an experiment that has them may have taken it over
                 left_out.setdefault("trained with settings that its commit no longer has", {})[self._name] = None
-            elif "train_seconds" in row and "valid_loss" not in row:
-                left_out.setdefault("trained by an earlier version, without valid_loss", {})[self._name] = None
             elif "train_seconds" in row:  # which the untouched base has not
-                yield self._trial(training, row, setting, lock)
+                missing = [one.name for one in (SUPERVISED, chosen_by(setting.get("stage"))) if one.name not in row]
+                if missing:
+                    reason = f"trained by an earlier version, without {missing[0]}"
+                    left_out.setdefault(reason, {})[self._name] = None
+                else:
+                    yield self._trial(training, row, setting, lock)
 
     def _trial(self, training: Training, row: dict[str, Any], setting: Setting, lock: dict[str, Entry]) -> Trial:
         cell = training.cell
@@ -133,10 +139,11 @@ class _Revision:
             seed=training.seed,
             setting=setting,
             data=data_of(lock[f"finetune@{training}"]),
-            valid_loss=row["valid_loss"],
+            valid={one.name: row[one.name] for one in (SUPERVISED, chosen_by(setting.get("stage")))},
             tokens=row["train_tokens_per_second"] * row["train_seconds"],
             train_seconds=row["train_seconds"],
             facts={key: row[key] for key in FACTS if key in row},
+            steps={key: row[key] for key in STEPS if key in row},
             items=self._evaluation(training, lock),
         )
 

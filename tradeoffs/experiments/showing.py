@@ -8,15 +8,27 @@ from typing import Any
 import numpy as np
 
 from tradeoffs import metrics
-from tradeoffs.experiments.choosing import Methods, Tried, at_the_edge, by_method, label, unfair, varying, written
-from tradeoffs.experiments.reading import VALID
+from tradeoffs.experiments.choosing import (
+    Methods,
+    Tried,
+    at_the_edge,
+    by_measure,
+    by_method,
+    label,
+    shown,
+    unfair,
+    varying,
+    written,
+)
+from tradeoffs.experiments.reading import EXAMPLES, VALID
 from tradeoffs.experiments.trial import FACTS, TESTED, Sweep
+from tradeoffs.methods.trl_stages import SUPERVISED, Measure
 from tradeoffs.report.formatting import Lines, bold, counted, difference, escaped, interval_of, short, table
 from tradeoffs.results import intervals, simultaneous, tables
 
-PLAIN = ("experiment", "model", "dataset", "method", "seed", "valid_loss", "tokens", "train_seconds")
+PLAIN = ("experiment", "model", "dataset", "method", "seed")
 ABLATED = ("test_bits_per_byte", "test_f1")  # a loss per token is no measure of settings that change the windows
-SPREAD = ("valid loss", "min to max", "sd", "seeds")
+SPREAD = ("min to max", "sd", "seeds")  # beside the mean of what a setting is chosen by
 
 
 # --- a sweep
@@ -27,18 +39,29 @@ def report(sweep: Sweep) -> Lines:
     lines: Lines = []
     for group in sweep.groups:
         methods = by_method(sweep.trials, group)
+        notes = _notes(methods)
         lines += [f"## {escaped(f'{group[0]} on {group[1]}')}", ""]
-        notes = [f"**not a fair comparison: {escaped(why)}**" for why in unfair(methods)]
-        for method, settings in methods.items():
-            edges = [escaped(f"{method}: the best {edge}") for edge in at_the_edge(settings)]
-            notes += [f"{edge}; a better one may lie beyond" for edge in edges]
         lines += [*(f"- {note}" for note in notes), *([""] if notes else [])]
-        lines += [*_best(methods), "", *_all(methods), ""]
+        for measure, some in by_measure(methods):
+            lines += [*_best(measure, some), "", *_all(measure, some), ""]
     return lines + _left_out(sweep)
 
 
-def _best(methods: Methods) -> Lines:
+def _notes(methods: Methods) -> Lines:
+    notes = [f"**not a fair comparison: {escaped(why)}**" for why in unfair(methods)]
+    for method, settings in methods.items():
+        edges = [escaped(f"{method}: the best {edge}") for edge in at_the_edge(settings)]
+        notes += [f"{edge}; a better one may lie beyond" for edge in edges]
+    for measure, some in by_measure(methods):
+        if measure != SUPERVISED:
+            end = {"lower": "lowest", "higher": "highest"}[measure.better]
+            notes.append(f"{escaped(', '.join(some))}: chosen by {measure.label}, the {end} is the best")
+    return notes
+
+
+def _best(measure: Measure, methods: Methods) -> Lines:
     tests = [key for key in TESTED if any(_mean_tested(settings[0], key) for settings in methods.values())]
+    guard = [] if measure == SUPERVISED else [SUPERVISED.label]
     rows = []
     for method, settings in methods.items():
         best = settings[0]
@@ -48,14 +71,15 @@ def _best(methods: Methods) -> Lines:
                 f"{best.trials[0].examples:,}",
                 f"{statistics.fmean(t.tokens for t in best.trials):,.0f}",
                 _seconds(best),
+                *(_mean_loss(best) for _ in guard),
                 *(_mean_tested(best, key) for key in tests),
             ]
         )
-    head = ["method", "best setting", *SPREAD, "settings", "examples", "tokens", "train s"]
+    head = ["method", "best setting", measure.label, *SPREAD, "settings", "examples", "tokens", "train s", *guard]
     return table([*head, *(TESTED[key] for key in tests)], rows, texts=("best setting",))
 
 
-def _all(methods: Methods) -> Lines:
+def _all(measure: Measure, methods: Methods) -> Lines:
     rows = [
         [
             *(escaped(method), bold(escaped(one.label), one is settings[0]), *_spread(one)),
@@ -64,19 +88,23 @@ def _all(methods: Methods) -> Lines:
         for method, settings in methods.items()
         for one in settings
     ]
-    head = ["method", "setting", *SPREAD, "experiments"]
+    head = ["method", "setting", measure.label, *SPREAD, "experiments"]
     return table(head, rows, texts=("setting", "experiments"))
 
 
 def _spread(one: Tried) -> list[str]:
-    """The cells under SPREAD."""
-    several = len(one.losses) > 1
+    """The cells under the name of what it is chosen by, and under SPREAD."""
+    several = len(one.values) > 1
     return [
-        f"{one.loss:.4f}",
-        f"{min(one.losses):.4f} to {max(one.losses):.4f}" if several else "",
-        f"{statistics.stdev(one.losses):.4f}" if several else "",
-        str(len(one.losses)),
+        f"{one.value:.4f}",
+        f"{min(one.values):.4f} to {max(one.values):.4f}" if several else "",
+        f"{statistics.stdev(one.values):.4f}" if several else "",
+        str(len(one.values)),
     ]
+
+
+def _mean_loss(one: Tried) -> str:
+    return f"{statistics.fmean(trial.valid[SUPERVISED.name] for trial in one.trials):.4f}"
 
 
 def _mean_tested(one: Tried, key: str) -> str:
@@ -114,19 +142,27 @@ def _ablation(sweep: Sweep, settings: Sequence[Tried]) -> Lines:
     first = next((one for one in settings if any(t.experiment == sweep.committed for t in one.trials)), settings[0])
     trials = [trial for one in settings for trial in one.trials]
     measured = [name for name in ABLATED if any(name in trial.tested for trial in trials)]
-    # A loss on other rows is no measure of the setting.
+    # A loss on other rows is no measure of the setting; pairs to choose by lie in the file of those to train on.
     same_rows = len({trial.data[VALID] for trial in trials}) == 1
+    measure = settings[0].measure
+    own = same_rows and measure != SUPERVISED and len({trial.data[EXAMPLES] for trial in trials}) == 1
     head = ["setting", "seeds"]
     for name in measured:
         head += [TESTED[name], "against the bold one"]
     facts = [key for key in FACTS if any(key in trial.facts for trial in trials)]
-    head += [*(["valid loss"] if same_rows else []), *(FACTS[key] for key in facts), "train s"]
+    head += [
+        *([measure.label] if own else []),
+        *([SUPERVISED.label] if same_rows else []),
+        *(FACTS[key] for key in facts),
+        "train s",
+    ]
     tests = [_measured(sweep, settings, first, name) for name in measured]
     rows = []
     for place, one in enumerate(settings):
         row = [_named(one, first, keys), str(len(one.trials))]
         row += [cell for test in tests for cell in test[place]]
-        row += [f"{one.loss:.4f}"] if same_rows else []
+        row += [f"{one.value:.4f}"] if own else []
+        row += [_mean_loss(one)] if same_rows else []
         rows.append([*row, *(_mean_fact(one, key) for key in facts), _seconds(one)])
     notes = [] if same_rows else [f"- {VALID}: not the same in all trials, so valid losses do not compare"]
     if not measured:
@@ -196,7 +232,8 @@ def write_csv(path: Path, sweep: Sweep) -> None:
             keys = varying([one.setting for one in settings])
             for one in settings:
                 for trial in one.trials:
-                    row = {name: getattr(trial, name) for name in PLAIN}
-                    row |= {"examples": trial.examples, "chosen": int(one is settings[0]), **trial.facts, **trial.test}
-                    rows.append(row | {key: written(trial.setting.get(key)) for key in keys})
+                    row = {name: getattr(trial, name) for name in PLAIN} | trial.valid
+                    row |= {"chosen_by": trial.measure.name, "chosen": int(one is settings[0])}
+                    row |= {"examples": trial.examples, "tokens": trial.tokens, "train_seconds": trial.train_seconds}
+                    rows.append(row | trial.facts | trial.test | {key: shown(trial.setting, key) for key in keys})
     tables.write_csv(path, rows)

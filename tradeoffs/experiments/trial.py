@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from tradeoffs import metrics
-from tradeoffs.methods.trl_stages import STAGES
+from tradeoffs.methods.trl_stages import STAGES, Measure, chosen_by
 from tradeoffs.metrics.answers import f1
 
 TESTED = {"test_loss": "test loss", "test_bits_per_byte": "test bits per byte", "test_f1": "test F1"}
@@ -39,10 +39,11 @@ class Trial:
     seed: int
     setting: Setting
     data: dict[str, tuple[str, ...]]  # hashes of what reading.DATA names
-    valid_loss: float
+    valid: dict[str, float]  # on held-out rows, by the names of measures: valid_loss, and what its stage is chosen by
     tokens: float  # real ones, no padding
     train_seconds: float
     facts: dict[str, float]  # of FACTS
+    steps: dict[str, int] = field(default_factory=dict)  # that there were to make, by the names of data/training
     items: bytes | None = field(default=None, repr=False)  # what reference wrote of this training, if it went on to it
 
     @cached_property
@@ -78,17 +79,30 @@ class Trial:
         return self.model, self.dataset
 
     @property
+    def measure(self) -> Measure:
+        """What its setting is chosen by."""
+        return chosen_by(self.setting.get("stage"))
+
+    @property
+    def value(self) -> float:
+        """Of its measure."""
+        return self.valid[self.measure.name]
+
+    @property
     def examples(self) -> int:
         """Optimiser steps times batch size, those of a further stage included."""
-        found: int = self.setting["train.steps"] * self.setting["train.batch_size"]
-        if self.setting.get("stage"):
-            steps, size = (self._of_stage(key) for key in ("steps", "batch_size"))
-            found += steps * size
-        return found
+        stage = self.setting.get("stage")
+        return sum(self._examples(block) for block in ("", *([STAGES[stage].block] if stage else ())))
 
-    def _of_stage(self, key: str) -> int:
-        own = (f"{stage.block}.train.{key}" for stage in STAGES.values())
-        return int(next((self.setting[name] for name in own if name in self.setting), self.setting[f"train.{key}"]))
+    def _examples(self, block: str) -> int:
+        """Of a stage, whose own `train` stands in this block, or of supervised tuning."""
+
+        def said(key: str) -> Any:
+            return self.setting.get(f"{block}.train.{key}", self.setting.get(f"train.{key}"))
+
+        # Of a budget in epochs only the training itself knew the steps.
+        steps = self.steps.get(f"{block}_steps" if block else "steps") or said("steps")
+        return int(steps * said("batch_size"))
 
     def same_training(self) -> str:
         """Equal for two trials that trained the same thing on the same data."""

@@ -40,8 +40,10 @@ def rehearse(job: Job, model: Any) -> None:
             f"params.yaml: {trl_trainer.place(job)}: batch_size ({size} answers a step) must be a multiple of "
             f"config.num_generations ({answers} answers to each question), which must be 2 at least"
         )
-    reward_trainer.rehearse(job, model, _scoring(job))
-    rows = _known(job, _scoring(job), "train")
+    earns = _scoring(job)
+    reward_trainer.rehearse(job, model, earns)
+    rows = [row for split in ("train", "valid") for row in _known(job, earns, split)]
+    earns.try_out(rows)
     longest = max(row["prompt_tokens"] for row in rows) + virtual_tokens(model)
     context, answer = model.config.get_text_config().max_position_embeddings, _chosen(job, "max_completion_length")
     if longest + answer > context:
@@ -58,10 +60,11 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
 
     Returns this stage's part of the row of data/training. `reward_loss` is TRL's loss, the mean over the last tenth of
     the steps; `reward_seconds` the loop alone; `valid_reward` what the most likely answers to the validation questions
-    earn, on average; `reward_curve` the points. With `valid_every` points hold that too, and as their `valid_loss` its
-    negative. What training.train says of steps is here with `reward_` before its name. Raises UserError when no
-    question can earn anything, when TRL refuses the configuration, when memory does not suffice, and when the loss is
-    no longer a number.
+    earn, the mean over all of which some function says something; `reward_curve` the points. With `valid_every` points
+    hold that too, and as their `valid_loss` its negative. What training.train says of steps is here with `reward_`
+    before its name. Raises UserError when no question can earn anything, when the reward fails or leaves out some
+    answers to a question, when TRL refuses the configuration, when memory does not suffice, and when the loss is no
+    longer a number.
     """
     earns = _scoring(job)
     train, valid = (_known(job, earns, split) for split in ("train", "valid"))
@@ -144,14 +147,14 @@ def _validation(trainer: Any, rows: list[Row], batch_tokens: int) -> dict[str, f
 
 
 def _rewards(trainer: Any, rows: list[Row], batch_tokens: int) -> list[float]:
-    """What the most likely answer to each question earns, of those of which the functions say something."""
+    """What the most likely answer to each question earns; `rows` are those of which some function says something."""
     model, reading, most = trainer.model, trainer.reading, trainer.max_completion_length
     config = GenerationConfig(
         do_sample=False, max_new_tokens=most, eos_token_id=reading.stop_ids, pad_token_id=reading.pad_id
     )
     prompts = [list(row["ids"][: row["prompt_tokens"]]) for row in rows]
     parts = length_batches([len(prompt) + most for prompt in prompts], batch_tokens)
-    found: list[float | None] = []
+    found: list[float] = []
     with torch.no_grad(), answering(model), trainer.accelerator.autocast():
         for part in tqdm(parts, desc="answers", leave=False, disable=trainer.args.process_index != 0):
             width = max(len(prompts[index]) for index in part)
@@ -163,7 +166,6 @@ def _rewards(trainer: Any, rows: list[Row], batch_tokens: int) -> list[float]:
             out = model.generate(**inputs, generation_config=config)[:, width:].tolist()
             for index, answer in zip(part, out, strict=True):
                 row = rows[index]
-                found.append(
-                    trainer.scoring.total(trainer.scoring.each(reading.text(answer), row["answer"], row["prompt"]))
-                )
-    return [reward for reward in found if reward is not None] or [0.0]
+                said = trainer.scoring.each(reading.text(answer), row["answer"], row["prompt"])
+                found.append(trainer.scoring.total(said))
+    return found

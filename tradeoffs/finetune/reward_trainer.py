@@ -225,7 +225,7 @@ def _reward(name: str, scoring: Scoring, reading: Reading) -> Any:
 
     def of(completion_ids: list[list[int]], expected: list[str], question: list[str], **_: Any) -> list[float | None]:
         answers = map(reading.text, completion_ids)
-        return [scoring.functions[name](*row) for row in zip(answers, expected, question, strict=True)]
+        return [scoring.one(name, *row) for row in zip(answers, expected, question, strict=True)]
 
     of.__name__ = name
     return of

@@ -1,4 +1,5 @@
-"""What may follow supervised tuning in a methods block (`stage`): one row for each trainer of TRL.
+"""What may follow supervised tuning in a methods block (`stage`): one row for each trainer of TRL. And what a setting
+of a method is chosen by, which the stage that a training ends with decides.
 
 params.yaml is checked by it before any work, and importing TRL takes seconds: so its source is read, not run.
 """
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tradeoffs.plumbing.errors import near
 
@@ -30,6 +31,18 @@ _ADAPTIVE = ("use_adaptive_entropy", "entropy_coef_min", "entropy_coef_max", "en
 
 
 @dataclass(frozen=True)
+class Measure:
+    """A number of a training's row of data/training, on rows that nothing trained on and no report is of."""
+
+    name: str
+    label: str
+    better: Literal["lower", "higher"]
+
+
+SUPERVISED = Measure("valid_loss", "valid loss", "lower")  # what tuning without a further stage is chosen by
+
+
+@dataclass(frozen=True)
 class Stage:
     """`trainer` and `config` are classes of TRL, the latter in trl/trainer/<source>.py."""
 
@@ -40,6 +53,7 @@ class Stage:
     block: str  # of a method, beside `stage`: what it learns by
     decided: dict[str, str]  # fields of `config` that are no choice here, and why
     measures: dict[str, str]  # what a point of the curve holds beside the loss: the trainer's own name of it
+    chosen_by: Measure  # a setting: the loss of supervised tuning rises with what these stages are for
 
 
 STAGES = {
@@ -58,6 +72,7 @@ STAGES = {
             **dict.fromkeys(("sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"), _REFERENCE),
         },
         measures={"reward_accuracy": "rewards/accuracies", "reward_margin": "rewards/margins"},
+        chosen_by=Measure("valid_reward_accuracy", "valid reward accuracy", "higher"),
     ),
     "grpo": Stage(
         trainer="GRPOTrainer",
@@ -89,8 +104,14 @@ STAGES = {
             "answer_tokens": "completions/mean_length",
             "cut_off": "completions/clipped_ratio",
         },
+        chosen_by=Measure("valid_reward", "valid reward", "higher"),
     ),
 }
+
+
+def chosen_by(stage: str | None) -> Measure:
+    """What a setting of a method with this `stage`, or with none, is chosen by."""
+    return STAGES[stage].chosen_by if stage else SUPERVISED
 
 
 def fields(stage: Stage) -> dict[str, Any]:

@@ -9,11 +9,14 @@ import importlib.util
 import json
 import os
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
+from tradeoffs.common.texts import on_a_line
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.plumbing.loggers import LOGGERS, SCRATCH, Logger, Point
+from tradeoffs.plumbing.loggers import LOGGERS, SCRATCH, TRACKERS, Logger, Point
 
 RUNS = SCRATCH / "runs"
 # What may be the value of a secret: variables that hold one end like this.
@@ -32,14 +35,18 @@ class Watch:
         require(report_to)
         self._report_to, self._cell, self._settings = report_to, cell, settings or {}
         self._loggers: dict[str, Logger] = {}
+        self._broken: set[str] = set()  # of these, those that are told no more
         self._points: dict[str, list[Point]] = {}
 
     def __enter__(self) -> "Watch":
+        name = ""
         try:
             for name in self._report_to:
-                self._loggers[name] = LOGGERS[name](self._cell, self._settings)
-        except Exception as error:
+                self._loggers[name] = start(name, self._cell, self._settings)
+        except BaseException as error:
             self._close(succeeded=False)
+            if not isinstance(error, Exception):
+                raise
             raise UserError(
                 f"params.yaml: launch.report_to: {name} cannot start: {first_line(error)}; "
                 "set it up (docs/experiments.md), or take it out of the list"
@@ -47,29 +54,82 @@ class Watch:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and self._loggers:
-            remember(self._cell, self._points, {name: logger.run for name, logger in self._loggers.items()})
-        self._close(succeeded=kind is None)
+        runs = self._close(succeeded=kind is None)
+        if kind is None and runs:
+            remember(self._cell, self._points, runs)
 
     def update(self, points: Sequence[Point], part: str = "") -> None:
         """`points`: all so far of the run, or of a `part` of it that counts its steps for itself."""
         begin = len(self._points.get(part, ()))
         self._points[part] = list(points)
-        for name, logger in list(self._loggers.items()):
+        for name, logger in self._loggers.items():
+            if name in self._broken:
+                continue
             try:
                 for point in points[begin:]:
                     logger.log(point, part)
             except Exception as error:  # a curve that cannot be shown is no reason to lose a training
-                print(f"{self._cell}: {name} shows no more of this run: {first_line(error)}")
-                del self._loggers[name]
+                self._broken.add(name)
+                later = f"; at its end the stage publish tells it all, and so does {again(name)}"
+                self._warn(
+                    f"{name} shows no more of this run, which goes on: {first_line(error)}"
+                    f"{later if name in TRACKERS else ''}"
+                )
 
-    def _close(self, succeeded: bool) -> None:
-        while self._loggers:
-            name, logger = self._loggers.popitem()
-            try:
-                logger.close(succeeded)
-            except Exception as error:
-                print(f"{self._cell}: {name} did not end well: {first_line(error)}")
+    def _close(self, succeeded: bool) -> dict[str, str]:
+        """Ends the run in every tool, whatever one of them does; those that have it whole, by the tools' names.
+
+        One that broke is ended here and not at once: by now it may be there again, and knows that it has not all.
+        """
+        whole: dict[str, str] = {}
+        loggers, self._loggers = self._loggers, {}
+        with ExitStack() as ends:  # the others too, where whoever sits there interrupts one
+            for name, logger in loggers.items():
+                ends.callback(self._end, name, logger, succeeded, whole)
+        return whole
+
+    def _end(self, name: str, logger: Logger, succeeded: bool, whole: dict[str, str]) -> None:
+        broken = name in self._broken
+        try:
+            logger.close(succeeded and not broken)
+        except Exception as error:
+            if not broken:  # of one that is, it was said
+                self._warn(f"{name} did not end well: {first_line(error)}")
+        else:
+            whole |= {} if broken else {name: logger.run}
+
+    def _warn(self, said: str) -> None:
+        """Above the progress bar, and at once: what begins like this is shown of a step that writes to a log, too."""
+        from tqdm import tqdm
+
+        tqdm.write(f"warning: {self._cell}: {said}", file=sys.stdout)
+        sys.stdout.flush()
+
+
+def start(name: str, run: str, settings: Mapping[str, Any], known: str = "") -> Any:
+    """The run in a tool: a new one, or that which it knows by `known`, to go on with. Raises what the tool raises.
+
+    It is shown with its settings, of which texts of code are told by their digests: they may be nobody else's business.
+    """
+    return LOGGERS[name](run, _told(settings), *([known] if known else []))
+
+
+def _told(settings: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(settings)
+    reward = found.get("reward")
+    if isinstance(reward, Mapping) and reward.get("code"):
+        found["reward"] = {**reward, "code": {name: digest(text) for name, text in reward["code"].items()}}
+    return found
+
+
+def digest(text: str) -> str:
+    """What a text is told apart by where it is not shown: the first digits that `sha256sum` has of its file."""
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def again(name: str) -> str:
+    """The command that tells a tool of what is there."""
+    return f"python -m tradeoffs.trackers --to {name}"
 
 
 def require(names: Sequence[str]) -> None:
@@ -131,7 +191,7 @@ def first_line(error: Exception) -> str:
     for name, value in os.environ.items():
         if SECRET.search(name) and len(value) > 3:
             said = said.replace(value, "***")
-    return re.sub(r"://[^/\s@]+@", "://***@", said)
+    return on_a_line(re.sub(r"://[^/\s@]+@", "://***@", said))
 
 
 NOBODY = Watch()

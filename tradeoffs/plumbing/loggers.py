@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -178,7 +179,12 @@ class Mlflow:
             self.run = str(mlflow.start_run(run_id=run).info.run_id)
         else:
             self.run = str(mlflow.start_run(run_name=_run_name(cell)).info.run_id)
-            mlflow.log_params(settings)
+            try:
+                mlflow.log_params(settings)
+            except BaseException:
+                with suppress(Exception):  # or this process could begin no other
+                    mlflow.end_run("FAILED")
+                raise
 
     def log(self, point: Point, part: str) -> None:
         self._mlflow.log_metrics(_values(point, part), step=int(point["step"]))

@@ -7,6 +7,7 @@ without running it is said before any work.
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from tradeoffs.plumbing.errors import near
 
@@ -16,6 +17,7 @@ FOLDER = Path("rewards")  # a dep of the stage `settings`, so a change of a file
 FUNCTION = "reward"
 MOST_BYTES = 100_000
 ARGUMENTS = ("answer", "expected", "prompt")  # of the function in a file; the last may be left out
+Given = Literal["third", "named", "no"]  # how a function is given the prompt
 
 
 def is_file(name: str) -> bool:
@@ -51,32 +53,53 @@ def _file_problems(name: str) -> Iterator[str]:
         yield from _code_problems(path)
 
 
+def given_prompt(text: str) -> Given | None:
+    """How the function of a file is given the prompt; None where the file has no function that can be called.
+
+    It goes by what is written and not by what is there when it runs: a decorator takes anything.
+    """
+    made = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == FUNCTION]
+    return _given(made[-1].args) if made else None
+
+
+def _given(wanted: ast.arguments) -> Given | None:
+    _, expected, prompt = ARGUMENTS
+    places = [argument.arg for argument in (*wanted.posonlyargs, *wanted.args)]
+    required = len(places) - len(wanted.defaults)
+    ours = [name for name in places if name in ARGUMENTS]
+    in_order = ours == sorted(ours, key=ARGUMENTS.index) and expected not in places[:1] and prompt not in places[:2]
+    if not in_order or not (len(places) >= 2 or wanted.vararg):
+        return None
+    named = [argument.arg for argument in wanted.kwonlyargs]
+    by_name = prompt in named or prompt in places[max(3, len(wanted.posonlyargs)) :]
+    needed = {name for name, default in zip(named, wanted.kw_defaults, strict=True) if default is None}
+    if needed - {prompt} or required > (2 if by_name else 3):
+        return None
+    if by_name:
+        return "named"
+    # A third one that need not be given and has another name is no place for a prompt.
+    return "third" if required == 3 or places[2:3] == [prompt] or (wanted.vararg and len(places) < 3) else "no"
+
+
 def _code_problems(path: Path) -> Iterator[str]:
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, ValueError) as error:  # the latter: no UTF-8, or a NUL in it
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:  # ValueError: no UTF-8, or a NUL in it
         line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
         yield f"is no Python: {line}{getattr(error, 'msg', error)}"
         return
-    made = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == FUNCTION]
-    if not made or not _takes_them(made[-1].args):
+    if given_prompt(text) is None:
         yield (
-            f"needs a function {FUNCTION}({', '.join(ARGUMENTS[:2])}), or ({', '.join(ARGUMENTS)}), at its top level; "
-            "it gives a number, or None where it has nothing to say"
+            f"needs a function {FUNCTION}({', '.join(ARGUMENTS[:2])}), or ({', '.join(ARGUMENTS)}), at its top level, "
+            "in this order; what else it takes has defaults. It gives a number, or None where it has nothing to say of "
+            "a question"
         )
     for number, module in _own_modules(tree):
         yield (
             f"line {number}: imports {module}, which is of this checkout: nothing would be trained again when that "
             "changes; let the file hold all that it needs, beside what is installed"
         )
-
-
-def _takes_them(wanted: ast.arguments) -> bool:
-    """Whether a function can be called with an answer, what was expected, and the prompt if it takes one."""
-    most = len(wanted.posonlyargs) + len(wanted.args)
-    least = most - len(wanted.defaults)
-    named = sum(default is None for default in wanted.kw_defaults)
-    return least <= len(ARGUMENTS) and (most >= 2 or wanted.vararg is not None) and not named
 
 
 def _own_modules(tree: ast.Module) -> Iterator[tuple[int, str]]:

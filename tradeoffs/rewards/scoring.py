@@ -1,32 +1,60 @@
 """The reward of a methods block: what its functions, and the code of its files, say of an answer."""
 
-import inspect
+import hashlib
 import linecache
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from numbers import Real
+from traceback import walk_tb
 from types import ModuleType
 from typing import Any
 
 from tradeoffs.common.texts import on_a_line
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.rewards.functions import FUNCTIONS, exact_match_of
-from tradeoffs.rewards.names import FUNCTION, is_file
+from tradeoffs.rewards.names import ARGUMENTS, FUNCTION, given_prompt, is_file
 
 SHOWN = 60  # characters of an answer that a message quotes
+TRIED = 100  # rows of which answers are tried out, before anything is trained
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """`functions`, each called with an answer, what was expected and the prompt, and how much each counts."""
+    """`functions`, each called with an answer, what was expected and the prompt, and how much each counts.
+
+    Answers to a question are compared with each other, so each of them is paid by the same functions: by those that say
+    something of the expected one.
+    """
 
     functions: dict[str, Callable[[str, str, str], float | None]]
     weights: dict[str, float]
+    _says: dict[tuple[str, str, str], bool] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def one(self, name: str, answer: str, expected: str, prompt: str) -> float | None:
+        """What a function says of an answer; None where it has nothing to say of the question.
+
+        Raises UserError where a file's own function fails or gives no number, and where it says something of some
+        answers to a question and nothing of others.
+        """
+        found = self.functions[name](answer, expected, prompt)
+        if (name, expected, prompt) not in self._says:
+            of_expected = found if answer == expected else self.functions[name](expected, expected, prompt)
+            self._says[name, expected, prompt] = of_expected is not None
+        if (found is not None) != self._says[name, expected, prompt]:
+            said, other = ("a number", "None") if found is not None else ("None", "a number")
+            raise UserError(
+                f"{name}: {FUNCTION} gave {said} for the answer {_quoted(answer)} and {other} for the expected "
+                f"{_quoted(expected)}; answers to one question are compared, so it says something of all of them or of "
+                "none: give a number, 0 for what is worth nothing"
+            )
+        return found
 
     def each(self, answer: str, expected: str, prompt: str) -> dict[str, float | None]:
-        """What every function says; None: nothing. Raises UserError where a file's own fails, or gives no number."""
-        return {name: function(answer, expected, prompt) for name, function in self.functions.items()}
+        """What every function says. Raises as `one` does."""
+        return {name: self.one(name, answer, expected, prompt) for name in self.functions}
 
     def total(self, found: dict[str, float | None]) -> float | None:
         """The weighted sum over those that say something, as TRL has it; None where none does."""
@@ -36,6 +64,13 @@ class Scoring:
     def known(self, rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Rows of `answer` and `prompt` that can earn something: of that very answer some function says a number."""
         return [r for r in rows if self.total(self.each(r["answer"], r["answer"], r["prompt"])) is not None]
+
+    def try_out(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Asks about answers as a model may give them to the first of these rows: none, one that was cut off, the right
+        one to another question. Raises as `one` does."""
+        for row, other in zip(rows[:TRIED], [*rows[1:], *rows[:1]], strict=False):
+            for answer in ("", row["answer"][: len(row["answer"]) // 2], other["answer"]):
+                self.each(answer, row["answer"], row["prompt"])
 
 
 def scoring(weights: dict[str, float], answer_pattern: str | None, code: dict[str, str]) -> Scoring:
@@ -53,51 +88,47 @@ def _function(name: str, answer_pattern: str | None, code: dict[str, str]) -> Ca
 
 def _own(name: str, text: str) -> Callable[[str, str, str], float | None]:
     """The function of a file, with what goes wrong in it said as one message."""
-    module = ModuleType(f"own_reward_{abs(hash(name))}")
+    module = ModuleType(f"own_reward_{hashlib.sha256(name.encode()).hexdigest()[:16]}")
     module.__file__ = name
     linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)  # for tracebacks: as it ran
-    try:
+    sys.modules[module.__name__] = module  # where dataclasses look for what an annotation means
+    with _said(name, "does not run: "):
         exec(compile(text, name, "exec"), module.__dict__)
-    except Exception as error:
-        raise UserError(f"{name}: does not run: {_said(error, name)}") from error
-    made = getattr(module, FUNCTION)
-    takes_prompt = _takes_three(made)
+        made = getattr(module, FUNCTION)
+    given = given_prompt(text)
 
     def own(answer: str, expected: str, prompt: str) -> float | None:
-        try:
-            found = made(answer, expected, prompt) if takes_prompt else made(answer, expected)
-        except Exception as error:
-            raise UserError(f"{name}: {_said(error, name)}, of the answer {_quoted(answer)}") from error
-        if found is None:
-            return None
-        if not isinstance(found, Real) or not math.isfinite(found):
+        third = (prompt,) if given == "third" else ()
+        named = {ARGUMENTS[2]: prompt} if given == "named" else {}
+        with _said(name, "", f", of the answer {_quoted(answer)}"):
+            found = made(answer, expected, *third, **named)
+            number = float(found) if isinstance(found, Real) else math.nan
+            wrong = None if found is None or math.isfinite(number) else repr(found)
+        if wrong is not None:
             raise UserError(
-                f"{name}: {FUNCTION} gave {_quoted(repr(found))} for the answer {_quoted(answer)}; it must give "
-                "a finite number, or None where it has nothing to say"
+                f"{name}: {FUNCTION} gave {_quoted(wrong)} for the answer {_quoted(answer)}; it must give "
+                "a finite number, or None where it has nothing to say of the question"
             )
-        return float(found)
+        return None if found is None else number
 
     return own
 
 
-def _takes_three(function: Callable[..., Any]) -> bool:
+@contextmanager
+def _said(name: str, before: str, after: str = "") -> Iterator[None]:
+    """Turns whatever ends the code of a file into one message, with the line that it came from.
+
+    `sys.exit()` too, which no training is to end by without a word; not the interrupt of whoever sits there.
+    """
     try:
-        inspect.signature(function).bind("", "", "")
-    except TypeError:
-        return False
-    return True
-
-
-def _said(error: Exception, name: str) -> str:
-    """The error with the line of the file that it came from."""
-    lines = []
-    trace = error.__traceback__
-    while trace:
-        if trace.tb_frame.f_code.co_filename == name:
-            lines.append(trace.tb_lineno)
-        trace = trace.tb_next
-    where = f"line {lines[-1]}: " if lines else ""
-    return f"{where}{type(error).__name__}: {_quoted(str(error), 200)}"
+        yield
+    except BaseException as error:
+        if type(error) is KeyboardInterrupt:
+            raise
+        lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == name]
+        where = f"line {lines[-1]}: " if lines else ""
+        what = f": {_quoted(str(error), 200)}" if str(error) else ""
+        raise UserError(f"{name}: {before}{where}{type(error).__name__}{what}{after}") from error
 
 
 def _quoted(text: str, most: int = SHOWN) -> str:
