@@ -104,7 +104,7 @@ def test_the_report_says_nothing_of_what_was_not_asked(finished):
         for word in ("test F1", "test loss", "bits per byte", "KLD", "MMLU", "multiple choice"):
             assert word not in text, (name, word)
     assert "ship `base" in pages["report"]
-    assert "facts acc" in pages["report"] and "facts acc" in pages["grid"]
+    assert all("facts acc" in pages[name] for name in ("report", "grid", "formats", "data"))
 
 
 def test_commands_take_it(finished, capsys):

@@ -164,8 +164,8 @@ def _numbers(results: Results, variant: Variant, of_subjects: dict[str, Any]) ->
         yield _spread("general_loss_change", forgotten)
     # The peaks of training and those of inference share their names in the JSON files.
     yield {("train_" + k if k in COST else k): value for k, value in tuning.numbers(results, variant).items()}
-    for name, interval in tuning.rewards(results, variant).items():
-        yield _spread(name, interval)
+    for name, interval in tuning.rewards(results, variant).items():  # whose values are among the numbers
+        yield {f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def ladder(results: Results) -> list[dict]:
