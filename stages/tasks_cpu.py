@@ -6,37 +6,27 @@ OUT  data/tasks/<variant>/<task>.parquet
      python -m stages.tasks_cpu --model demo --dataset demo --method lora --quant q4_k_m --task arc_easy
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
-
 from tradeoffs import params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
 from tradeoffs.formats import trained_only
 from tradeoffs.harness import evaluation
+from tradeoffs.harness.evaluation import Reads
 from tradeoffs.harness.llama_side import LlamaTasks
 from tradeoffs.plumbing import cli
-
-
-@dataclass(frozen=True)
-class Reads:
-    harness: Annotated[params.Harness, "evaluate.harness"]
-    batch_tokens: Annotated[int | Literal["auto"], "evaluate.batch_tokens"]
 
 
 def main(model: str, dataset: str, method: str, quant: str, task: str) -> None:
     cfg = params.load(Reads)
     variant = Variant(model, dataset, method, quant)
-    path, gguf = variant.tasks(()) / f"{task}.parquet", variant.gguf
-    if trained_only.absent(gguf.with_suffix(".json")):
-        evaluation.write_nothing(path)
-        return
+    gguf = variant.gguf
 
     def make() -> LlamaTasks:
         files.require_unchanged(gguf)
         return LlamaTasks(gguf, cfg.batch_tokens)
 
-    evaluation.evaluate(variant, task, cfg.harness, make, path)
+    absent = trained_only.absent(gguf.with_suffix(".json")) is not None
+    evaluation.evaluate_format(variant, task, cfg, absent, make)
 
 
 if __name__ == "__main__":

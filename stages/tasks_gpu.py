@@ -6,9 +6,6 @@ OUT  data/tasks/<variant>/<task>.parquet
      python -m stages.tasks_gpu --model demo --dataset demo --method lora --precision nf4 --task arc_easy
 """
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
-
 import torch
 
 from tradeoffs import params
@@ -17,31 +14,23 @@ from tradeoffs.common.cells import Variant
 from tradeoffs.formats import trained_only
 from tradeoffs.formats.names import PRECISIONS
 from tradeoffs.harness import evaluation
+from tradeoffs.harness.evaluation import Reads
 from tradeoffs.harness.torch_side import TorchTasks
 from tradeoffs.models.loading import load_model
 from tradeoffs.plumbing import cli
 
 
-@dataclass(frozen=True)
-class Reads:
-    harness: Annotated[params.Harness, "evaluate.harness"]
-    batch_tokens: Annotated[int | Literal["auto"], "evaluate.batch_tokens"]
-
-
 def main(model: str, dataset: str, method: str, precision: str, task: str) -> None:
     cfg = params.load(Reads)
     variant = Variant(model, dataset, method, precision)
-    path, merged = variant.tasks(()) / f"{task}.parquet", variant.cell.merged
-    if trained_only.absent(merged / "run_info.json"):
-        evaluation.write_nothing(path)
-        return
-    pad_id = files.read_json(variant.cell.tokens / "info.json")["pad_id"]
+    merged = variant.cell.merged
 
     def make() -> TorchTasks:
-        how = PRECISIONS[precision]
+        how, pad_id = PRECISIONS[precision], files.read_json(variant.cell.tokens / "info.json")["pad_id"]
         return TorchTasks(load_model(merged, how.load, getattr(torch, how.dtype)), cfg.batch_tokens, pad_id)
 
-    evaluation.evaluate(variant, task, cfg.harness, make, path)
+    absent = trained_only.absent(merged / "run_info.json") is not None
+    evaluation.evaluate_format(variant, task, cfg, absent, make)
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def main(model: str, dataset: str) -> None:
 
     with files.new_folder(pair.tokens) as out:
         rows, tokens, lengths, unsplit = writing.write(work, out)
-        lengths |= {"mmlu": [len(row["ids"]) for row in asked]} if kind == "questions" else {}
+        lengths |= {"mmlu": [len(row["ids"]) for row in asked]} if kind == "questions" and asked else {}
         files.write_table(out / "mmlu.parquet", asked, QUESTIONS)
         files.write_table(out / "prompts.parquet", prompts, PROMPTS)
         tokenizer.backend_tokenizer.save(str(out / "tokenizer.json"))

@@ -2,8 +2,11 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
+from tradeoffs.evaluate.items import ITEMS
 from tradeoffs.formats.names import QUANTS
 
 NAME = "NVIDIA H200"
@@ -14,6 +17,7 @@ HARDWARE |= {"gpus": [{"name": NAME, "memory_gb": 150.8, "count": 2}], "driver":
 RESERVED = {"trained": 1200.0, "bf16": 978.0, "int8": 1446.0, "nf4": 700.0}
 IN_USE = 0.9  # of it
 TRAINED = 20_490.0  # MB that a training set aside
+ANSWER = 31.25  # MB above the weights that an answer to a prompt took
 
 
 def runs_on_it(variant: Variant) -> bool:
@@ -22,7 +26,13 @@ def runs_on_it(variant: Variant) -> bool:
 
 
 def put_on_gpu(folder: Path) -> None:
-    """Changes data/facts, data/cost.json and data/training of the run in `folder`, nothing else."""
+    """Changes data/items, data/facts, data/cost.json and data/training of the run in `folder`, nothing else."""
+    for path in folder.glob("data/items/*.parquet"):
+        if runs_on_it(Variant.parse(path.stem)):
+            said = pq.read_schema(path).metadata
+            rows = files.read_table(path)
+            rows = [row | ({"answer_gpu_mb": ANSWER} if row["split"] == "prompt" else {}) for row in rows]
+            files.write_table(path, rows, ITEMS.with_metadata(said))
     for path in sorted(folder.glob("data/facts/*.json")):
         here = {"device": NAME} if runs_on_it(Variant.parse(path.stem)) else {}
         files.write_json(path, files.read_json(path) | {"hardware": HARDWARE} | here)

@@ -49,9 +49,9 @@ def over(values, changes):
     return values
 
 
-def problems(tmp_path, entry, methods=("base",)):
-    """What is wrong with the project's params with this data set in the run list."""
-    raw = copy.deepcopy(PROJECT)
+def problems(tmp_path, entry, methods=("base",), more=None):
+    """What is wrong with the project's params with this data set in the run list, and `more` over them."""
+    raw = over(copy.deepcopy(PROJECT), more or {})
     raw["run"] |= {"datasets": ["alone"], "methods": list(methods)}
     raw["datasets"]["alone"] = entry
     path = tmp_path / "params.yaml"
@@ -77,10 +77,32 @@ def test_methods_that_train_on_it_are_one_problem(tmp_path):
 
 def test_what_is_about_examples_means_nothing_and_the_questions_are_needed(tmp_path):
     assert problems(tmp_path, {"kind": "questions", "seen": 3}) == [
-        "datasets.alone.mmlu: missing; kind questions is multiple choice alone, so say where from: path, a folder of "
-        "MMLU's own files, or hub and revision, as cais/mmlu",
         "datasets.alone.seen: means nothing for kind questions, which has no examples; leave it out",
+        "datasets.alone.mmlu: missing; kind questions is multiple choice alone, so say where from: path, a folder of "
+        "MMLU's own files, or hub and revision, as cais/mmlu; or name tasks in evaluate.tasks",
     ]
+
+
+def test_tasks_alone_need_no_multiple_choice_but_a_metric_that_decides(tmp_path):
+    tasks = {"evaluate": {"tasks": ["facts"]}}
+    assert problems(tmp_path, {"kind": "questions"}, more=tasks) == [
+        "decide.metric: test_exact_match is not measured on 'alone', where nothing but evaluate.tasks is asked; "
+        "name a metric of one, as facts_acc, and its margin"
+    ]
+    tasks |= {"decide": {"metric": "facts_acc", "margins": {"facts_acc": 0.1}}}
+    assert problems(tmp_path, {"kind": "questions"}, more=tasks) == []
+    assert problems(tmp_path, ENTRY, more={"evaluate": {"tasks": ["facts"]}}) == []
+
+
+def test_the_end_of_the_example_is_tasks_alone(tmp_path):
+    text = (REPO / "examples/mmlu.yaml").read_text()
+    block = text[text.index("# run:\n#   datasets: [tasks_alone]") :]
+    change = quick_yaml.load("\n".join(line.removeprefix("#").removeprefix(" ") for line in block.splitlines()))
+    raw = over(over(copy.deepcopy(PROJECT), EXAMPLE), change)
+    (tmp_path / "params.yaml").write_text(quick_yaml.dump(raw))
+    cfg = params.load_all(tmp_path / "params.yaml")
+    assert (cfg.run.datasets, cfg.datasets["tasks_alone"].mmlu) == (["tasks_alone"], None)
+    assert cfg.decide.metric == "arc_easy_acc_norm" and cfg.run.methods == ["base"]
 
 
 def test_every_other_kind_still_needs_what_is_about_examples(tmp_path):

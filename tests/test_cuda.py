@@ -59,6 +59,16 @@ def test_the_time_of_each_answer_and_choice_waits_for_the_gpu(runtime):
     assert runtime.seconds.shape == (3,) and (runtime.seconds > 0).all()
 
 
+def test_the_memory_of_an_answer_is_above_the_weights_and_grows_with_the_prompt(runtime):
+    risen = []
+    for length in (4, 56):
+        runtime.stream(np.arange(1, length), 4, stop_ids=[2])
+        risen.append(runtime.answer_gpu_mb)
+    assert 0 < risen[0] < risen[1]
+    held = torch.cuda.memory_allocated() / 1e6
+    assert risen[1] < held + risen[1] <= torch.cuda.get_device_properties(0).total_memory / 1e6
+
+
 def test_batches_are_measured_on_the_gpu_until_its_memory_is_full(runtime):
     assert set(speed.batch_sweep(runtime, WORK)) == {str(size) for size in WORK.settings.batch_sizes}
 

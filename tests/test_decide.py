@@ -186,7 +186,7 @@ def test_where_nothing_fits_the_nearest_miss_is_said_and_the_exit_is_1(results, 
     assert text.startswith(
         "**demo on demo: nothing keeps the limits; nearest is `lora q4_0`**: size 2.3 MB (130 % over)"
     )
-    assert "- size at most 1 MB: none of 15 (least of all: 2.3 MB)" in text
+    assert "- size at most 1 MB: missed by 15 of 15, nearest lora q4_0: size 2.3 MB (130 % over)" in text
     row = json.loads((tmp_path / "mine.json").read_text())["demo-demo"]
     assert "recommended" not in row
     assert (row["nearest_miss"], row["fit"]) == ("demo-demo-lora-q4_0", 0)
@@ -331,6 +331,29 @@ def test_the_overview_of_several_says_which_nothing_fits(aggregated, monkeypatch
     results = fake_results.read()
     found = page.decision.decision.decide(results, PAIR)
     assert "nothing fits; nearest: `" in "\n".join(page.decision.overview(results, [found]))
+
+
+def test_of_each_limit_alone_it_is_said_how_many_miss_it_and_who_is_nearest(results):
+    table = decision.candidates(results, PAIR, ["mmlu_accuracy"]).table
+    places = {name.split("-", 2)[2]: place for place, name in enumerate(table.names)}
+    losses = np.full(len(table.names), np.nan)
+    losses[places["lora-bf16"]], losses[places["lora-q8_0"]] = 0.3, 0.2
+    table = replace(table, limited=table.limited | {"max_loss_of.mmlu_accuracy": losses})
+    small = sum(limit <= 4.0 for limit in table.limited["max_size_mb"])
+    asked = {"max_size_mb": 4.0, "max_loss_of.mmlu_accuracy": 0.1, "runtime": "llama.cpp"}
+    one, two, three = limits.each(table, asked)
+    least = min(found for found in table.limited["max_size_mb"] if found > 4.0)
+    assert one.startswith(f"size at most 4 MB: missed by {15 - small} of 15, nearest ")
+    assert f": size {least:g} MB (" in one
+    assert two == (
+        "loss of mmlu_accuracy at most 0.1: missed by 15 of 15, not measured of 13, nearest lora q8_0: loss of "
+        "mmlu_accuracy up to 0.2 (100 % over)"
+    )
+    assert three == f"runtime llama.cpp: missed by {sum(one != 'llama.cpp' for one in table.runtime)} of 15"
+    assert limits.each(table, {"max_size_mb": 400.0}) == ["size at most 400 MB: missed by none of 15"]
+    there = np.arange(15) > 3
+    absent = "4 of 15 do not run on the device that is decided for"
+    assert limits.each(replace(table, there=there), {"max_size_mb": 400.0})[1] == absent
 
 
 def test_limits_are_said_with_their_units():

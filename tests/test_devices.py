@@ -15,6 +15,7 @@ import torch
 from tiny_gguf import make_checkpoint
 
 from tradeoffs import compare, decide, params
+from tradeoffs.comment import costs as comment_costs
 from tradeoffs.common import files
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.convert.gguf_converter import convert
@@ -22,7 +23,7 @@ from tradeoffs.evaluate.runtime import Target
 from tradeoffs.formats.names import QUANTS
 from tradeoffs.gate.costing import Costing
 from tradeoffs.gate.policy import Policy
-from tradeoffs.gate.rows import LEFT_OUT, SAME, WORSE
+from tradeoffs.gate.rows import LEFT_OUT, PASS, SAME, WORSE
 from tradeoffs.llama_cpp import gpus
 from tradeoffs.llama_cpp.gpus import Gpu
 from tradeoffs.llama_cpp.native import llama_cpp
@@ -41,7 +42,7 @@ from tradeoffs.revisions import Revision
 REPO = Path(__file__).parents[1]
 PAIR = Pair("demo", "demo")
 LISTS = {"methods": ["base", "lora"], "precisions": ["float32", "bf16"], "quants": ["f16", "q4_0"]}
-SPEED = "decode_tokens_per_second"
+SPEED, PREFILL = "decode_tokens_per_second", "prefill_tokens_per_second"
 BF16, Q4, Q4_NAME = (*(Variant("demo", "demo", "lora", form) for form in ("bf16", "q4_0")), "demo-demo-lora-q4_0")
 
 
@@ -402,15 +403,90 @@ def test_a_gate_judges_each_device_against_the_same_one(both, monkeypatch):
     words = {row.name: row.word for row in Costing(before, after, Policy(), "").rows(BF16, BF16)}
     assert words["model_memory_mb_on_cpu"] == WORSE and words["model_memory_mb"] == SAME
     assert "size_mb_on_cpu" not in words and "peak_gpu_memory_mb_on_cpu" not in words
-    only = {row.name for row in Costing(before, costs.on(after, "cuda"), Policy(), "").rows(BF16, BF16)}
+    costing = Costing(before, costs.on(after, "cuda"), Policy(), "")
+    only = {row.name for row in costing.rows(BF16, BF16)}
     assert not any("_on_cpu" in name for name in only), "the other side knows nothing of it"
+    assert costing.notes == ["costs on cpu are not compared: base measured there, and head did not"]
+    assert Costing(before, after, Policy(), "").notes == []
+
+
+def swapped(results: Results) -> Results:
+    """The same, had params.yaml named the devices the other way round."""
+    run = replace(results.run, devices=results.run.devices[::-1])
+    return Results(run, 42, 20, results.decide)
+
+
+def test_in_whatever_order_they_are_named_costs_are_of_the_same_device(both, monkeypatch):
+    monkeypatch.chdir(both)
+    before = fake_results.read()
+    after = swapped(before)
+    names = {SPEED: f"{SPEED}_on_cpu", f"{SPEED}_on_cuda": SPEED}
+    costing = Costing(before, after, Policy(), "")
+    rows = {row.name: row for row in costing.rows(BF16, BF16)}
+    assert costing.notes == []
+    for mine, theirs in names.items():
+        row = rows[mine]
+        assert (row.word, row.head) == (SAME, row.base) == (SAME, before.cost[BF16][theirs])
+        assert row.label == after.cost_labels[mine]
+    assert rows["peak_gpu_memory_mb_on_cuda"].word == SAME
+    # Of what cannot run on the head's second device nothing is missing there.
+    assert not any("_on_cuda" in row.name for row in costing.rows(Q4, Q4))
+    assert {row.word for row in costing.rows(Q4, Q4)} <= {SAME, PASS}
+
+
+def test_a_policy_names_a_device_wherever_it_stands(both, monkeypatch):
+    monkeypatch.chdir(both)
+    before = fake_results.read()
+    for after in (before, swapped(before)):
+        policy = Policy(costs={f"{SPEED}_on_cpu": 0.3}, ignore=(f"{PREFILL}_on_cpu",))
+        rows = {row.label: row for row in Costing(before, after, policy, "").rows(BF16, BF16)}
+        row = rows["decode tok/s, cpu"]
+        assert row.margin == pytest.approx(0.3 * row.base)
+        assert rows["decode tok/s, cuda"].margin == pytest.approx(0.1 * rows["decode tok/s, cuda"].base)
+        assert "prefill tok/s, cpu" not in rows and "prefill tok/s, cuda" in rows
+
+
+def test_what_one_side_measured_by_itself_is_found_beside_another_device(both, monkeypatch):
+    monkeypatch.chdir(both)
+    after = fake_results.read()
+    rows = {row.name: row for row in Costing(costs.on(after, "cpu"), after, Policy(), "").rows(BF16, BF16)}
+    assert (rows[f"{SPEED}_on_cpu"].word, rows[SPEED].word) == (SAME, LEFT_OUT)
+    assert rows[SPEED].note == f"measured on another device (cpu, {fake_devices.GPU})"
+
+
+def told(before: Results, after: Results, variant: Variant = BF16) -> dict[str, list[str]]:
+    """Before and after of each cost that a comment lists, by its label."""
+    decided = SimpleNamespace(pair=PAIR, before=str(variant), after=str(variant))
+    lines = comment_costs.section(SimpleNamespace(decisions=[decided], before=before, after=after))
+    (_, _, *rows), *_ = _tables(lines)
+    return {label: values for label, *values in rows}
+
+
+def test_a_comment_lists_the_costs_on_each_device(both, monkeypatch):
+    monkeypatch.chdir(both)
+    results = fake_results.read()
+    for after in (results, swapped(results)):
+        found = told(results, after)
+        for device in ("cuda", "cpu"):
+            before, now = found[f"decode tok/s, {device}"]
+            assert before == now != ""
+        assert found["decode tok/s, cuda"] != found["decode tok/s, cpu"]
+        assert all(found["size MB"]) and "GPU memory MB, cpu" not in found
+    assert "decode tok/s, cuda" not in told(results, results, Q4)
+    less = told(results, costs.on(results, "cpu"))
+    assert less["decode tok/s"] == found["decode tok/s, cpu"]
+    assert less["decode tok/s, cuda"] == [found["decode tok/s, cuda"][0], ""]
+    more = told(costs.on(results, "cpu"), results)
+    assert more["decode tok/s, cuda"] == ["", found["decode tok/s, cuda"][0]]
+    other = told(costs.on(results, "cpu"), costs.on(results, "cuda"))
+    assert all(other[f"decode tok/s (cpu before, {fake_devices.GPU} now)"])
 
 
 def test_numbers_of_another_device_are_not_compared(both, monkeypatch):
     monkeypatch.chdir(both)
     results = fake_results.read()
-    other = costs.on(results, "cpu")
-    row = next(row for row in Costing(results, other, Policy(), "").rows(BF16, BF16) if row.name == SPEED)
+    sides = [costs.on(results, device) for device in ("cuda", "cpu")]
+    row = next(row for row in Costing(*sides, Policy(), "").rows(BF16, BF16) if row.name == SPEED)
     assert (row.word, row.note) == (LEFT_OUT, f"measured on another device ({fake_devices.GPU}, cpu)")
 
 

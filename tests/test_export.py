@@ -1,5 +1,6 @@
 """A variant is handed over: what comes out loads elsewhere, says the same, and tells nothing of this machine."""
 
+import csv
 import json
 import platform
 import re
@@ -31,6 +32,7 @@ from tradeoffs.export import card, chosen, gguf_file, ollama, prompts, usage, we
 from tradeoffs.models import checkpoints
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.report.formatting import escaped, subject_of
+from tradeoffs.results import tables
 from tradeoffs.tokenize import chat
 
 pytestmark = pytest.mark.slow  # the fixture makes adapters, checkpoints and GGUFs
@@ -529,6 +531,42 @@ def test_an_artefact_that_was_made_after_it_was_evaluated_is_refused(project: Pa
             exported("demo-demo-lora-q8_0", tmp_path / "out")
     finally:
         files.write_text("dvc.lock", before)
+
+
+def test_what_others_were_asked_is_no_matter_of_a_variant(project: Path, tmp_path: Path) -> None:
+    """A run list that has changed since, of which some steps have run and the report has not been made."""
+    params_before, lock_before = Path("params.yaml").read_text(), Path("dvc.lock").read_text()
+    raw, held = quick_yaml.load(params_before), quick_yaml.load(lock_before)
+    raw["run"] |= {"methods": ["lora", "base", "vblora"], "quants": ["q8_0", "q4_0"]}
+    held["stages"]["evaluate@demo-demo-lora-q4_0"] = {
+        "outs": [{"path": "data/items/demo-demo-lora-q4_0.parquet", "md5": "1" * 32}]
+    }
+    del held["stages"]["evaluate@demo-demo-lora-f16"]
+    try:
+        files.write_text("params.yaml", quick_yaml.dump(raw))
+        files.write_text("dvc.lock", quick_yaml.dump(held))
+        assert (exported("demo-demo-lora-q8_0", tmp_path / "out") / "README.md").is_file()
+    finally:
+        files.write_text("params.yaml", params_before)
+        files.write_text("dvc.lock", lock_before)
+
+
+@pytest.mark.parametrize("column", ["test_f1", "decode_tokens_per_second"])
+def test_numbers_of_another_run_are_refused(project: Path, tmp_path: Path, column: str) -> None:
+    summary, lock_before = chosen.SUMMARY.read_text(), Path("dvc.lock").read_text()
+    with chosen.SUMMARY.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        row[column] = "0.987" if row["variant"] == "demo-demo-lora-q8_0" else row[column]
+    try:
+        tables.write_csv(chosen.SUMMARY, rows)
+        lock(project)
+        with pytest.raises(UserError, match=rf"summary.csv: {column} of demo-demo-lora-q8_0 is not what was measured"):
+            exported("demo-demo-lora-q8_0", tmp_path / "out")
+        exported("demo-demo-lora-bf16", tmp_path / "other")
+    finally:
+        chosen.SUMMARY.write_text(summary)
+        files.write_text("dvc.lock", lock_before)
 
 
 def test_what_is_missing_is_said_with_the_way_to_it(project: Path, tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from tradeoffs import decide, params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.explore import data
+from tradeoffs.gate import pairing
 from tradeoffs.params import Limits
 from tradeoffs.report import decision as sentences
-from tradeoffs.report import front, machine, methods
+from tradeoffs.report import front, machine, methods, prompts
 from tradeoffs.report.pictures import bars, topics
 from tradeoffs.report.pictures import methods as pictures
 from tradeoffs.repro import ending
@@ -220,6 +221,26 @@ def test_what_dvc_draws_and_the_last_lines_of_a_run_have_the_gpus_memory(written
     assert "982 MB of memory, 77 MB of the host's beside the GPU's" in costs_line
     elsewhere = {ours: {k: v for k, v in found.cost[ours].items() if k != "host_memory_mb"}}
     assert "host" not in ending.lines(replace(found, cost=found.cost | elsewhere), params.load_all())[1]
+
+
+def test_each_answer_to_a_prompt_has_the_memory_that_it_took_above_the_weights(on_cpu, on_gpu, written):
+    with (written / "report/prompts.csv").open(newline="") as file:
+        rows = {row["variant"]: row for row in csv.DictReader(file)}
+    assert float(rows["demo-demo-lora-bf16"]["answer_gpu_mb"]) == fake_gpu.ANSWER
+    assert rows["demo-demo-lora-q4_0"]["answer_gpu_mb"] == "", "llama.cpp answered on the CPU"
+    assert "| tokens/s | GPU memory MB | cosine to base |" in (written / "report/answers.md").read_text()
+    assert not any("answer_gpu_mb" in row for row in tables.prompts(on_cpu))
+    assert "GPU memory" not in prompts.section(on_cpu, [])
+
+
+def test_an_answer_that_took_other_memory_is_the_same_answer(on_cpu, on_gpu):
+    both = [dict(results.columns[named("lora bf16")]) for results in (on_cpu, on_gpu)]
+    assert pairing._equal(*both)
+    both[1]["latency_seconds"] = both[1]["latency_seconds"] * 2
+    both[1]["seconds"] = both[1]["seconds"] * 2
+    assert pairing._equal(*both), "no clock says the same twice"
+    both[1]["tokens"] = both[1]["tokens"] + 1
+    assert not pairing._equal(*both)
 
 
 def test_the_report_tells_of_the_gpu(written):

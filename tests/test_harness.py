@@ -276,6 +276,13 @@ def test_a_folder_that_is_none_is_refused(tmp_path, monkeypatch):
     [
         ({"tasks": ["a b"]}, "evaluate.tasks: 'a b' is no name of a task"),
         ({"tasks": ["../x"]}, "evaluate.tasks: '../x' is no name of a task"),
+        ({"tasks": ["-x"]}, "evaluate.tasks: '-x' is no name of a task"),
+        ({"tasks": [".x"]}, "evaluate.tasks: '.x' is no name of a task"),
+        ({"tasks": ["a/b"]}, "evaluate.tasks: 'a/b' is no name of a task"),
+        ({"tasks": ["a-b", "c", "a_b"]}, "evaluate.tasks: 'a-b' and 'a_b' would be one file or one column"),
+        ({"tasks": ["Facts", "facts"]}, "evaluate.tasks: 'Facts' and 'facts' would be one file or one column"),
+        ({"tasks": ["a.-b", "A_B"]}, "evaluate.tasks: 'a.-b' and 'A_B' would be one file or one column"),
+        ({"tasks": ["test"]}, "evaluate.tasks: 'test' is what names of other columns begin with (test_loss)"),
         ({"tasks": ["facts", "facts"]}, "evaluate.tasks: 'facts' stands twice"),
         ({"harness": {"shots": "five"}}, "evaluate.harness.shots: must be a whole number or task, is 'five'"),
     ],
@@ -285,6 +292,12 @@ def test_params_are_checked(change, problem):
     for key, value in change.items():
         raw["evaluate"][key] = raw["evaluate"][key] | value if isinstance(value, dict) else value
     assert any(problem in found for found in params.checked(raw)[1])
+
+
+def test_names_that_are_files_and_columns_of_their_own_are_no_problem():
+    raw = yaml.safe_load((REPO / "params.yaml").read_text())
+    raw["evaluate"]["tasks"] = ["arc_easy", "arc_challenge", "wmt14-en-fr", "truthfulqa.x", "Test2", "mmlu"]
+    assert params.checked(raw)[1] == []
 
 
 def test_a_metric_of_a_task_needs_a_margin_of_its_own():

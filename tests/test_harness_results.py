@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import fake_results
 import numpy as np
@@ -11,11 +12,13 @@ from stages import aggregate
 from tradeoffs import metrics, params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant, variants
+from tradeoffs.gate import policy as policies
 from tradeoffs.gate.policy import Policy, gated_metrics
+from tradeoffs.gate.quality import sign_of
 from tradeoffs.harness.scoring import ROWS, full_name, per_item
 from tradeoffs.metrics import registry
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.results import tasks, verdicts
+from tradeoffs.results import tables, tasks, verdicts
 from tradeoffs.revisions import WORKSPACE, Revision
 
 SKILL = {"base": 0.3, "lora": 0.8}
@@ -248,3 +251,57 @@ def test_a_gate_judges_what_has_a_margin(asked):
     policy = Policy("all")
     assert gated_metrics(policy, params.load_all().decide.margins)["choices_acc"] == 0.05
     assert "texts_word_perplexity" not in gated_metrics(policy, params.load_all().decide.margins)
+
+
+def of_file(text):
+    files.write_text("own.yaml", text)
+    return policies.of(Revision(WORKSPACE), Revision(WORKSPACE), files.Path("own.yaml"))
+
+
+def test_a_policy_of_a_gate_names_a_metric_of_a_task_and_its_results_tell_which_end_is_better(asked):
+    margins = params.load_all().decide.margins
+    policy = of_file("metrics: {texts_word_perplexity: 0.1, facts_acc: 0.2}\nignore: [choices_acc]\n")
+    policies.require_known(policy)
+    found = gated_metrics(policy, margins)
+    assert (found["texts_word_perplexity"], found["facts_acc"]) == (0.1, 0.2) and "choices_acc" not in found
+    assert [sign_of(name) for name in ("texts_word_perplexity", "facts_acc")] == [-1, 1]
+
+
+def test_before_the_results_are_read_a_policy_may_name_what_begins_like_a_task(asked):
+    registry.METRICS.pop("texts_word_perplexity")
+    policy = of_file("metrics: {texts_word_perplexity: 0.1, texts_word_perplexty: 0.1}\n")
+    register = dict(registry.METRICS)
+    fake_results.read()
+    assert "texts_word_perplexity" in registry.METRICS.keys() - register.keys()
+    with pytest.raises(UserError, match=r"own.yaml: 1 problem\n  metrics.texts_word_perplexty: .*did you mean texts_w"):
+        policies.require_known(policy)
+    with pytest.raises(UserError, match=r"metrics.chores_acc: unknown metric \(did you mean choices_acc\?\)"):
+        of_file("metrics: {chores_acc: 0.1}\n")
+
+
+def test_what_no_end_of_is_better_is_judged_by_nobody(asked):
+    tasks.register(said("texts_length", "texts", better="", metric="length"), set())
+    with pytest.raises(UserError, match=r"own.yaml: 1 problem\n  metrics.texts_length: neither end of it is better"):
+        policies.require_known(of_file("metrics: {texts_length: 0.1}\n"))
+
+
+@pytest.mark.parametrize("name", ["test_f1", "mmlu_accuracy", "general_loss"])
+def test_a_task_takes_no_name_of_a_number_of_data_sets(name):
+    with pytest.raises(UserError, match=f"has a metric {name}, as data sets have: give the task another name"):
+        tasks.register(said(name, name.split("_")[0]), set())
+
+
+def test_two_tasks_have_no_metric_of_one_name():
+    tasks.register(said("a_b_acc", "a", metric="b_acc"), set())
+    tasks.register(said("a_b_acc", "a", metric="b_acc"), set())
+    with pytest.raises(UserError, match="the tasks a and a_b both have a metric a_b_acc"):
+        tasks.register(said("a_b_acc", "a_b"), set())
+
+
+def test_no_number_of_the_summary_is_lost_behind_another_of_its_name(asked):
+    tasks.register(said("size_mb", "size", metric="mb"), set())
+    for columns in (columns for columns in asked.columns.values() if "choices_acc" in columns):
+        columns["size_mb"] = columns["choices_acc"]
+    registry.METRICS["size_mb"] = replace(registry.METRICS["size_mb"], split="task choices")
+    with pytest.raises(UserError, match=r"metrics/summary.csv: size_mb would be the name of two columns"):
+        tables.summary(asked)

@@ -1,11 +1,17 @@
 """CSV files hold what they were given, and nothing that a spreadsheet would run."""
 
 import csv
+import json
 from pathlib import Path
 
+import fake_results
 import pytest
 
+from stages import score
+from tradeoffs import metrics
+from tradeoffs.params.tasks import SPLITS
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.prepare.mmlu_files import ENDS, TAKEN
 from tradeoffs.results import tables
 
 
@@ -81,3 +87,38 @@ def test_what_is_no_file_is_not_replaced_by_one(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         tables.write_csv(tmp_path / "file/a.csv", [{"x": 1}])
+
+
+@pytest.fixture(scope="module")
+def columns(tmp_path_factory):
+    """Of metrics/summary.csv, of a run with everything that makes one: two seeds, a GPU's clock, multiple choice."""
+    folder, without = tmp_path_factory.mktemp("columns"), fake_results.seconds
+
+    def seconds(variant):
+        found = {name: json.loads(text) for name, text in without(variant).items()}
+        found["mmlu_seconds"]["gpu"] = 1.0
+        return {name: json.dumps(one) for name, one in found.items()}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fake_results, "seconds", seconds)
+        patch.chdir(folder)
+        lists = {"methods": ["base", "lora"], "precisions": ["bf16"], "quants": ["q8_0"], "seeds": [42, 43]}
+        results = fake_results.finished(folder, stages=[score], **lists)
+        return {name for row in tables.summary(results) for name in row}
+
+
+def test_names_that_no_subject_may_have_are_those_that_the_tables_write(columns):
+    """Else a subject's accuracy could stand in the column of another number, or one be refused for nothing."""
+    mine = {name.removeprefix("mmlu_") for name in columns if name.startswith("mmlu_")}
+    names = (*fake_results.SUBJECTS, *TAKEN)
+    written = {(name, end) for name in names for end in ENDS if f"{name}{end}" in mine}
+    assert mine == {f"{name}{end}" for name, end in written}
+    assert {name for name, _ in written} == set(names)
+    assert {end for _, end in written} == set(ENDS)
+
+
+def test_names_that_no_task_may_have_are_what_names_of_columns_begin_with(columns):
+    first = {name.partition("_")[0] for name in columns}
+    assert set(SPLITS) <= first
+    full = {name for stands in ("quality", "summary") for name in metrics.names(stands)}
+    assert {name.partition("_")[0] for name in full - {metric.name for metric in metrics.every()}} <= set(SPLITS)

@@ -16,6 +16,7 @@ from tradeoffs.common import cores
 from tradeoffs.common.batching import BATCH_TOKENS, fitting_batch
 from tradeoffs.evaluate.runtime import Target
 from tradeoffs.evaluate.torch_scores import observe
+from tradeoffs.models import forward
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.transformers_runtime import TransformersRuntime
 
@@ -121,6 +122,21 @@ def test_batched_generation_gives_the_text_of_one_prompt_alone(model):
         tokens, first, whole = runtime.stream(prompt, 12, stop_ids=[3])
         assert tokens == expected
         assert 0 < first <= whole
+        assert runtime.answer_gpu_mb is None, "it ran on no GPU"
+
+
+def test_the_memory_of_an_answer_is_the_peak_above_what_was_there_before(model, monkeypatch):
+    """As torch counts it: weights of 500 MB, of which the first answer adds 20 and the second 4."""
+    counts = {"now": 500_000_000, "peak": 900_000_000}  # of what went before
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda on: counts.update(peak=counts["now"]))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda on: counts["now"])
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda on: counts["peak"])
+    for added in (20, 4):
+        risen = forward.gpu_rise(torch.device("cuda"))
+        assert risen() == 0
+        counts["peak"] += added * 1_000_000
+        assert risen() == added
+    assert forward.gpu_rise(torch.device("cpu"))() is None
 
 
 @pytest.mark.parametrize("batch_tokens", [40, 10_000])

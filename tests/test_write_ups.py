@@ -14,7 +14,7 @@ from tradeoffs.common.cells import variants
 
 SLOW_FIXTURES = {"made"}  # read by conftest.py
 NAMES = sorted(write_ups.TABLES)
-MAY_BE_EMPTY = {"peak_gpu_memory_mb", "mmlu_gpu_seconds"}
+MAY_BE_EMPTY = {"peak_gpu_memory_mb", "answer_gpu_mb", "mmlu_gpu_seconds"}
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -71,6 +71,13 @@ def test_every_column_has_a_number_where_there_is_one_to_have(made):
             found = rows(folder, table.source)
             empty = {column.ours for column in table.columns if not any(row.get(column.ours) for row in found)}
             assert empty <= MAY_BE_EMPTY
+
+
+def test_what_a_gpu_measured_stands_in_place_of_the_processs():
+    column = write_ups.Column("Peak Memory", "train_peak_memory_mb", "MB", on_gpu="train_peak_gpu_memory_reserved_mb")
+    row = {"train_peak_memory_mb": "987", "train_peak_gpu_memory_reserved_mb": ""}
+    assert write_ups._cell(row, column) == "987 MB"
+    assert write_ups._cell(row | {"train_peak_gpu_memory_reserved_mb": "20490"}, column) == "20,490 MB"
 
 
 def test_the_stand_ins_show_what_the_page_says_of_them(made):

@@ -61,11 +61,15 @@ doctor fever heart blood bone star field light energy wave python list loop clas
 
 
 class Column(NamedTuple):
-    """What a write-up calls a number, what metrics/summary.csv calls it, and what it is written with."""
+    """What a write-up calls a number, what metrics/summary.csv calls it, and what it is written with.
+
+    `on_gpu`: what stands there in its place where a row has it.
+    """
 
     theirs: str
     ours: str
     unit: str = ""
+    on_gpu: str = ""
 
 
 class Table(NamedTuple):
@@ -119,6 +123,7 @@ TABLES: dict[str, Sequence[Table | Cut]] = {
                 Column("Prompt", "prompt"),
                 Column("Tok/s", "tokens_per_second"),
                 Column("Latency (s)", "latency_seconds"),
+                Column("VRAM (MB), above the weights", "answer_gpu_mb"),
                 Column("Cosine Similarity", "cosine_to_base"),
             ),
             formats=("fp16", "int8", "q4_0"),
@@ -152,7 +157,7 @@ TABLES: dict[str, Sequence[Table | Cut]] = {
     "finance_methods": (
         Table(
             (
-                Column("Peak Memory", "train_peak_memory_mb", "MB"),
+                Column("Peak Memory", "train_peak_memory_mb", "MB", on_gpu="train_peak_gpu_memory_reserved_mb"),
                 Column("Training Time", "train_seconds", "s"),
                 Column("Adapter Size", "adapter_mb", "MB"),
                 Column("F1 Test", "test_f1"),
@@ -296,7 +301,7 @@ def _table(table: Table, folder: Path) -> str:
     with (folder / table.source).open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     shown = [row for row in rows if not table.formats or row["format"] in table.formats]
-    head = ["variant", *(f"{theirs}<br>`{ours}`" for theirs, ours, _ in table.columns)]
+    head = ["variant", *(f"{column.theirs}<br>{_ours(column)}" for column in table.columns)]
     lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * len(table.columns)}"]
     for row in shown:
         cells = [_cell(row, column) for column in table.columns]
@@ -304,8 +309,13 @@ def _table(table: Table, folder: Path) -> str:
     return "\n".join(lines)
 
 
+def _ours(column: Column) -> str:
+    return f"`{column.ours}`" + (f", on a GPU `{column.on_gpu}`" if column.on_gpu else "")
+
+
 def _cell(row: dict[str, str], column: Column) -> str:
-    value, low, high = (row.get(f"{column.ours}{end}", "") for end in ("", "_low", "_high"))
+    name = column.on_gpu if row.get(column.on_gpu) else column.ours
+    value, low, high = (row.get(f"{name}{end}", "") for end in ("", "_low", "_high"))
     try:
         text = _short(value) + (f" [{_short(low)}, {_short(high)}]" if low and high else "")
     except ValueError:  # no number

@@ -179,7 +179,7 @@ def _of_two(first: str, second: str, revs: Sequence[str], cfg: Reads) -> Lines:
     pairing = Pairing(sides[1], sides[0], other, mine)
     names = [n for n in metrics.names("quality") if n.startswith("test_")]
     if not any(results.has(one, n) for results, one in ((mine, ours), (other, theirs)) for n in names):
-        names = ["mmlu_accuracy"]  # all that was asked
+        names = ["mmlu_accuracy", *(metric.name for metric in metrics.every() if metric.task)]  # all that was asked
     found = {n: pairing.against(theirs, ours, n) for n in names}
     shared = {n: why for n, why in found.items() if mine.has(ours, n) and other.has(theirs, n)}
     if all(shared.values()):

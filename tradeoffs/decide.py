@@ -120,7 +120,7 @@ def shown(results: Results, found: Decision) -> Lines:
             f"{head}nothing keeps the limits; nearest is {name_of(found.shown)}**: {escaped('; '.join(misses))}",
             "",
         ]
-        lines += ["Each limit alone is kept by:", ""]
+        lines += ["Each limit alone:", ""]
         lines += [*(f"- {escaped(one)}" for one in limits.each(found.candidates.table, limited)), ""]
     else:
         label, ours = full_label(results, best.dataset, name), found.recommended

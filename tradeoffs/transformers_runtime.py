@@ -19,7 +19,7 @@ from tradeoffs.common.batching import halved, length_batches
 from tradeoffs.evaluate import torch_weights
 from tradeoffs.evaluate.runtime import Rows, Scores, Target, common_prefix, per_target
 from tradeoffs.evaluate.torch_scores import observe
-from tradeoffs.models.forward import auto_batch, fits, logits_only_at
+from tradeoffs.models.forward import auto_batch, fits, gpu_rise, logits_only_at
 from tradeoffs.plumbing.errors import UserError
 
 # Logits held at once, in numbers: 64 MB in float32, whatever the vocabulary. What is computed from them takes about
@@ -132,10 +132,11 @@ class TransformersRuntime:
     def stream(
         self, prompt: np.ndarray, max_new_tokens: int, stop_ids: Sequence[int]
     ) -> tuple[list[int], float, float]:
+        config, risen = self._greedy(max_new_tokens, stop_ids), gpu_rise(self.on)
         inputs, clock = self._to_go_on([prompt]), _TokenClock(stop_ids)
-        config = self._greedy(max_new_tokens, stop_ids)
         self.model.generate(**inputs, generation_config=config, streamer=clock)
-        return clock.tokens, clock.first - clock.begun, time.perf_counter() - clock.begun
+        took, self.answer_gpu_mb = time.perf_counter() - clock.begun, risen()
+        return clock.tokens, clock.first - clock.begun, took
 
     @torch.inference_mode()
     def prefill(self, ids: np.ndarray) -> float:

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tradeoffs.comment import changes, flips, pictures
+from tradeoffs.comment import changes, costs, flips, pictures
 from tradeoffs.comment.posting import LONGEST, cut
 from tradeoffs.comment.rows import alike, both_values, difference, margin, name_of, pair_name, short_name, values
 from tradeoffs.comment.texts import folded, said, shown
-from tradeoffs.common import machine
 from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.gate.rows import BETTER, LEFT_OUT, NOT_COMPARED, NOT_SHOWN, PASS, SAME, WORSE, Decided, Gate, Gated, Row
-from tradeoffs.report.formatting import Lines, cost_of, counted, full_label, table
+from tradeoffs.report.formatting import Lines, counted, full_label, table
 from tradeoffs.results import ranking
 from tradeoffs.revisions import Revision
 
@@ -18,7 +17,6 @@ MOST_NAMED = 4  # variants in a sentence
 FIRST = 12  # rows of a table on the first screen
 MOST_FOLDED = 150  # rows of all, in what is folded
 HEADINGS = {PASS: "Not worse", WORSE: "Worse", NOT_SHOWN: "Not shown either way"}
-COSTS = ("size_mb", "model_memory_mb", "peak_gpu_memory_mb", "decode_tokens_per_second", "prefill_tokens_per_second")
 READ = [
     "Differences are after less before, paired on the same test items; in brackets one-sided 95 % bounds. **Moved "
     "beyond noise**: not 0 by an interval that holds for all numbers here together. The verdict is that of `python -m "
@@ -50,7 +48,7 @@ def comment(marker: str, base: Revision, head: Revision, found: Compared | str) 
             *_decided(found.gate),
             *_flipped(found.gate, found.every),
         ]
-        lines += [*_costs(found.gate), *pictures.lines(head), *_rest(found)]
+        lines += [*costs.section(found.gate), *pictures.lines(head), *_rest(found)]
     return cut("\n".join(lines).rstrip() + "\n", LONGEST)
 
 
@@ -262,32 +260,6 @@ def _flipped_most(gate: Gate, pair: Pair) -> Lines:
         return []
     variant, most = max(some, key=lambda one: one[1].count)
     return [f"Of {len(some)} other variants some did, most of {short_name(variant)}.", "", *flips.section(most), ""]
-
-
-def _costs(gate: Gate) -> Lines:
-    """What the recommended variant of each side costs."""
-    rows = []
-    for one in gate.decisions:
-        if one.before and one.after:
-            old, new = Variant.parse(one.before), Variant.parse(one.after)
-            for key in COSTS:
-                if key in gate.before.cost[old] or key in gate.after.cost[new]:
-                    label = gate.after.cost_labels.get(key, key)
-                    both = [cost_of(side, v, key, bounds=True) for side, v in ((gate.before, old), (gate.after, new))]
-                    rows.append([pair_name(one.pair), label, *both])
-    if not rows:
-        return []
-    several = len({row[0] for row in rows}) > 1
-    header = ["", "cost of what is recommended", "before", "after"]
-    if several:
-        return [*table(header, rows, texts=header[:2], keys=2), "", *_hours(gate)]
-    return [*table(header[1:], [row[1:] for row in rows], texts=header[1:2]), "", *_hours(gate)]
-
-
-def _hours(gate: Gate) -> Lines:
-    same = machine.same(*(side.costs.machine["hardware"] for side in (gate.before, gate.after)))
-    other = "" if same else "Speeds are of different machines, and not compared. "
-    return [f"{other}Speeds of two runs differ by the hour as well; the gate takes that out where it can.", ""]
 
 
 def _rest(found: Compared) -> Lines:

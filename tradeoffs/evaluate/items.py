@@ -47,6 +47,7 @@ ITEMS = pa.schema(
         ("answer_tokens", pa.int32()),  # of the expected answer, counted in the same way
         ("latency_seconds", pa.float64()),  # of the user's prompts, which are answered one at a time
         ("ttft_seconds", pa.float64()),
+        ("answer_gpu_mb", pa.float64()),  # ... the peak of the GPU's memory above the weights; null on a CPU
         ("chosen", pa.int32()),
         ("correct_option", pa.int32()),
         ("option_logprobs", pa.list_(pa.float32())),
@@ -206,6 +207,7 @@ def answer_prompts(runtime: Runtime, tokens: Path, answering: Answering) -> list
                 "generated_tokens": len(ids),
                 "ttft_seconds": first,
                 "latency_seconds": whole,
+                "answer_gpu_mb": runtime.answer_gpu_mb,
             }
         )
     return rows

@@ -110,6 +110,9 @@ class Runtime(Protocol):
     # Of each sequence of the latest `choose` or `generate`, float64 (sequences,): by the clock, of every pass of the
     # model that it was in an equal share with the others in it. So all of them together are what the call took.
     seconds: np.ndarray
+    # Of the latest `stream`, the peak of the GPU's memory above what was there before it, which is the weights; in 1e6
+    # bytes, None where it ran on no GPU.
+    answer_gpu_mb: float | None
 
     @property
     def shapes(self) -> str:

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import math
 import re
 import subprocess
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from tradeoffs import params
+from tradeoffs import metrics, params
 from tradeoffs.common import cells, files
 from tradeoffs.common.cells import COST, SCORES, TRAINED, Cell, Variant
 from tradeoffs.formats import trained_only
@@ -23,6 +24,7 @@ from tradeoffs.results.results import Results
 from tradeoffs.revisions import WORKSPACE, Revision
 
 SUMMARY, DECISION = Path("metrics/summary.csv"), Path("metrics/decision.json")
+ROUNDED = 1e-5  # a part of a number: the summary has six significant digits
 NAMES = ("variant", "model", "dataset", "method", "format")  # columns of the summary that are no numbers
 HOSTS = ("github.com", "gitlab.com", "codeberg.org", "bitbucket.org", "huggingface.co")  # where origin may be named
 Form = Literal["adapter", "full", "merged", "gguf"]
@@ -162,6 +164,7 @@ def choose(name: str) -> Chosen:
         )
     _require_as_locked(chosen)
     _require_evaluated(chosen)
+    _require_reported(chosen)
     return chosen
 
 
@@ -173,6 +176,8 @@ def _require_as_locked(chosen: Chosen) -> None:
         wanted.append(chosen.path.with_suffix(".json"))
     wanted += [SCORES, COST, cells.prepared(chosen.variant.dataset)]
     wanted += [path for variant in chosen.compared for path in (variant.items, variant.facts)]
+    asked = tuple(f"{variant.tasks(chosen.cfg.run.seeds)}/" for variant in chosen.compared)
+    wanted += [Path(path) for path in chosen.lock if path.startswith(asked)]
     for cell in dict.fromkeys(variant.cell for variant in chosen.compared):
         wanted += [cell.training(seed).facts for seed in chosen.cfg.run.seeds]
         wanted += [cell.seeds] if len(chosen.cfg.run.seeds) > 1 else []
@@ -200,13 +205,32 @@ def _require_evaluated(chosen: Chosen) -> None:
     evaluated = {str(chosen.path), str(chosen.cell.tokens), *trained}
     for name, entry in Revision(WORKSPACE).lock.items():
         makes = {out["path"] for out in entry.get("outs") or ()}
-        for dep in entry.get("deps") or ():
+        for dep in entry.get("deps") or () if items in makes else ():
             path = str(dep["path"])
-            mine = (items in makes and path in evaluated) or (str(SUMMARY) in makes and path == str(cells.ITEMS))
-            if mine and _locked(path, chosen.lock) != dep.get("md5"):
+            if path in evaluated and _locked(path, chosen.lock) != dep.get("md5"):
                 raise UserError(
                     f"{path}: step {name} measured another version of it, so the numbers are not its own; run "
                     "`make run` (or `dvc checkout`, if some of it is not here)"
+                )
+
+
+def _require_reported(chosen: Chosen) -> None:
+    """Raises UserError if the summary has other numbers of what is exported, or of what that is held to, than the items
+    and costs that lie here: it was made of others.
+
+    By the numbers, since the summary is made of the items of all variants: what others were asked, and which others the
+    run list has by now, is no matter of this one.
+    """
+    results = chosen.results
+    for variant in chosen.compared:
+        row = chosen.numbers(variant)
+        found = {n: float(results.values(variant, n)[0]) for n in metrics.names("quality") if results.has(variant, n)}
+        found |= results.cost[variant]
+        for name, value in found.items():
+            if math.isfinite(value) and not math.isclose(row.get(name, math.nan), value, rel_tol=ROUNDED):
+                raise UserError(
+                    f"{SUMMARY}: {name} of {variant} is not what was measured by now, so the summary is of another "
+                    "run; run `make run`"
                 )
 
 

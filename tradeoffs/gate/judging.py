@@ -11,7 +11,7 @@ from tradeoffs.gate import freshness, hashes
 from tradeoffs.gate.costing import Costing
 from tradeoffs.gate.freshness import DECISION
 from tradeoffs.gate.pairing import Pairing, section
-from tradeoffs.gate.policy import Policy, directed, gated_metrics
+from tradeoffs.gate.policy import Policy, directed, gated_metrics, require_known
 from tradeoffs.gate.quality import Quality, finished
 from tradeoffs.gate.rows import (
     Decided,
@@ -28,12 +28,13 @@ def judge(base: Revision, head: Revision, policy: Policy) -> Gate:
     """What `head` made worse of what `base` was.
 
     Raises UserError with what to do where one of them has no numbers to compare: not run, not pushed, no such commit, a
-    dvc.lock that is not of its params.yaml and code; or where the policy names a variant that neither has.
+    dvc.lock that is not of its params.yaml and code; or where the policy names a variant or a metric that neither has.
     """
     freshness.require(head)
     seed, resamples, decide = _settings(head)
     margins, notes = _margins(base, decide)
     before, after = (side.results(resamples, decide, seed=seed) for side in (base, head))
+    require_known(policy)
     pairing = Pairing(base, head, before, after)
     quality = Quality(pairing, gated_metrics(policy, margins), set(policy.metrics))
     costing = Costing(before, after, policy, pairing.of_costs())
@@ -48,7 +49,7 @@ def judge(base: Revision, head: Revision, policy: Policy) -> Gate:
     gated = [replace(one, rows=mine) for one, mine in zip(gated, rows, strict=False)]
     decisions = [replace(one, rows=mine) for one, mine in zip(decisions, rows[len(gated) :], strict=True)]
     settings_ = [f"evaluate.{key} was {old_}, is {new_}" for key, (old_, new_) in pairing.settings.items()]
-    notes = [*_of_sides(base, head, policy), *notes, *settings_, *quality.notes]
+    notes = [*_of_sides(base, head, policy), *notes, *settings_, *quality.notes, *costing.notes]
     return Gate(base, head, policy, gated, decisions, notes, before, after)
 
 

@@ -9,12 +9,13 @@ from tradeoffs import metrics
 from tradeoffs.common.cells import TRAINED, Cell, Variant
 from tradeoffs.gate import definitions
 from tradeoffs.metrics import Metric
+from tradeoffs.results.reading import ANSWER_GPU, SECONDS
 from tradeoffs.results.results import Results
 from tradeoffs.revisions import Revision
 
 # What an item is, beside its id, which is a hash of its content where the project made it.
 CONTENT = ("subject", "prompt", "answer", "correct_option", "answer_tokens")
-CLOCKS = ("latency_seconds", "ttft_seconds")  # of an item: never twice the same
+CLOCKS = ("latency_seconds", "ttft_seconds", SECONDS, ANSWER_GPU)  # of an item: never twice the same
 COST = "cost"
 SIDES = ("base", "head")
 

@@ -3,8 +3,9 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
@@ -13,6 +14,24 @@ from tradeoffs.harness.asking import Continues
 from tradeoffs.harness.finding import Loaded
 from tradeoffs.params import Harness
 from tradeoffs.plumbing import clock
+
+
+@dataclass(frozen=True)
+class Reads:
+    """How every format but `trained` is asked."""
+
+    harness: Annotated[Harness, "evaluate.harness"]
+    batch_tokens: Annotated[int | Literal["auto"], "evaluate.batch_tokens"]
+
+
+def evaluate_format(variant: Variant, task: str, cfg: Reads, absent: bool, make: Callable[[], Continues]) -> None:
+    """Asks a task of a format, by the runtime that `make` loads; of one that is `absent`, as nothing was made of its
+    method, it writes that there are no answers. Raises UserError as `finding.load` does."""
+    path = variant.tasks(()) / f"{task}.parquet"
+    if absent:
+        write_nothing(path)
+    else:
+        evaluate(variant, task, cfg.harness, make, path)
 
 
 def evaluate(variant: Variant, task: str, asked: Harness, make: Callable[[], Continues], path: Path) -> None:

@@ -39,6 +39,7 @@ class LlamaCppRuntime:
     """
 
     name = "llama.cpp"
+    answer_gpu_mb: float | None = None  # what is evaluated runs on no GPU
 
     def __init__(
         self, path: str | Path, batch_tokens: int | Literal["auto"], context: int | None = None, on_gpu: bool = False

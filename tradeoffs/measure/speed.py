@@ -46,6 +46,8 @@ def measure(runtime: Runtime, work: Work, before_mb: float, load_seconds: float)
     found["batch_sweep"] = batch_sweep(runtime, work)
     share = waiting.share()  # before the scoring, which has threads of its own that wait for each other
     found |= {} if share is None else {"waited": share}
+    if not work.scored:
+        return found
     seconds = _repeated(partial(_score, runtime, work.targets()), cfg.repetitions)
     return found | {"eval_samples_per_second": work.items / seconds}
 

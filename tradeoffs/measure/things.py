@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer
+
 from tradeoffs.common import files
 from tradeoffs.common.cells import TRAINED, Pair, Variant, variants
 from tradeoffs.evaluate.items import Row, prompt
@@ -14,6 +16,8 @@ from tradeoffs.formats import trained_only
 from tradeoffs.formats.names import AUTO, PRECISIONS, QUANTS
 from tradeoffs.params import Run
 from tradeoffs.plumbing.errors import UserError
+
+SENTENCE = "What takes how long depends on how many tokens there are, and not on which."
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ def architectures(some: list[Thing]) -> list[str]:
 @dataclass(frozen=True)
 class Asked:
     """What all things of a pair are given: token ids of its first test items, or where it has none, of its first
-    multiple-choice questions.
+    multiple-choice questions; where it has neither, as tasks are all that is asked, those of a sentence, and nothing is
+    answered or scored.
 
     `items` are those whose prompts are answered one at a time. `count`: how many items the `scored` sequences are, of
     which a document's windows are so many parts.
@@ -99,7 +104,7 @@ def asked(pair: Pair, latency_prompts: int, scored_sequences: int) -> Asked:
         count = sum(1 / windows[_document(row)] for row in scored)
     return Asked(
         info["pad_id"],
-        rows[0]["ids"],
+        rows[0]["ids"] if rows else Tokenizer.from_file(str(pair.tokens / "tokenizer.json")).encode(SENTENCE).ids,
         [row["id"] for row in answered],
         [prompt(row).tolist() for row in answered],
         [(row["ids"], row["scored"]) for row in scored],

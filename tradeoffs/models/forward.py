@@ -36,6 +36,16 @@ def fits(work: Callable[[], None]) -> bool:
     return False
 
 
+def gpu_rise(on: torch.device) -> Callable[[], float | None]:
+    """What says, from now on, how far the memory in use on a GPU was at most above what it is now, in 1e6 bytes; None
+    on a CPU. The peaks of the process begin anew."""
+    if on.type != "cuda":
+        return lambda: None
+    torch.cuda.reset_peak_memory_stats(on)
+    before = torch.cuda.memory_allocated(on)
+    return lambda: (torch.cuda.max_memory_allocated(on) - before) / 1e6
+
+
 @contextmanager
 def logits_only_at(model: Any, wanted: Tensor, virtual_tokens: int = 0) -> Iterator[None]:
     """Within the block the model's output layer sees only the positions where `wanted` (batch, length) is true.

@@ -9,7 +9,7 @@ from tradeoffs.common.columns import FIELD
 from tradeoffs.formats.names import AUTO
 from tradeoffs.methods import peft_facts, trl_stages
 from tradeoffs.methods.trl_stages import STAGES
-from tradeoffs.params import asked_alone, deciding, layers, peft_values, prompts
+from tradeoffs.params import asked_alone, deciding, layers, peft_values, prompts, tasks
 from tradeoffs.params.reading import read
 from tradeoffs.params.schema import (
     Columns,
@@ -26,7 +26,6 @@ from tradeoffs.plumbing.errors import near
 from tradeoffs.rewards import names as rewards
 
 NAME = re.compile(r"[A-Za-z0-9_]+")
-TASK = re.compile(r"(?=.{1,120}\Z)[A-Za-z0-9_][A-Za-z0-9_.-]*")
 MOST_NAME = 60  # three of them and a format name a file, and file systems take 255 characters
 
 
@@ -91,9 +90,7 @@ def _launch_checks(launch: Launch) -> Iterator[str]:
 def _evaluate_checks(evaluate: Evaluate, sound: Callable[[str], bool]) -> Iterator[str]:
     if sound("evaluate.tasks"):
         yield from _twice("evaluate.tasks", evaluate.tasks)
-        for name in evaluate.tasks:
-            if not TASK.fullmatch(name):
-                yield f"evaluate.tasks: {name!r} is no name of a task, which holds letters, digits, _, - and . only"
+        yield from tasks.task_checks(evaluate.tasks)
     if evaluate.cost and sound("evaluate.cost.batch_sizes"):
         yield from _twice("evaluate.cost.batch_sizes", evaluate.cost.batch_sizes)
 

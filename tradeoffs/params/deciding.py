@@ -1,20 +1,14 @@
 """What `decide` asks for must be there: metrics by their names, each with a better end, and margins to judge by."""
 
-import re
 from collections.abc import Iterator, Sequence
 
 from tradeoffs import metrics
 from tradeoffs.params.schema import Decide
+from tradeoffs.params.tasks import of_a_task
 from tradeoffs.plumbing.errors import near
 
 # What the tables of the report judge by, so that each needs a margin.
 JUDGED = ("f1", "exact_match", "loss", "bits_per_byte", "mmlu_accuracy")
-
-
-def of_a_task(name: str, tasks: Sequence[str]) -> bool:
-    """Whether a name may be that of a metric of one of `evaluate.tasks`, which only its results tell."""
-    begins = (re.sub(r"\W+", "_", task, flags=re.ASCII) for task in tasks)
-    return any(name.startswith(f"{task}_") for task in begins)
 
 
 def decide_checks(decide: Decide, tasks: Sequence[str]) -> Iterator[str]:

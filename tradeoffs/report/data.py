@@ -7,7 +7,7 @@ from tradeoffs.common import examples
 from tradeoffs.common.cells import Copied
 from tradeoffs.report.formatting import Lines, escaped, row_head, share_of, short, shortened, table, with_notes
 from tradeoffs.report.rendering import render
-from tradeoffs.results import intervals, reading, verdicts
+from tradeoffs.results import intervals, ranking, reading, verdicts
 from tradeoffs.results.results import Results
 from tradeoffs.results.verdicts import Verdict
 
@@ -46,8 +46,12 @@ def section(results: Results, drawn: Sequence[str]) -> str:
 
 
 def _counts(results: Results) -> Lines:
-    kinds = {info["kind"] for info in results.prepared.values()}
-    kept = (KEPT if kinds != {"questions"} else {}) | (ASKED if "questions" in kinds else {})
+    """Nothing where tasks are all that is asked, which come with data of their own."""
+    infos = results.prepared.values()
+    alone = any(info["kind"] == "questions" and info["counts"]["mmlu_test"] for info in infos)
+    kept = (KEPT if {info["kind"] for info in infos} != {"questions"} else {}) | (ASKED if alone else {})
+    if not kept:
+        return []
     named = {key for info in results.prepared.values() for key in info["dropped"]}
     lost = {key: label for key, label in LOST.items() if key in named}
     rows = []
@@ -75,6 +79,8 @@ def _lengths(results: Results) -> Lines:
     """Of multiple choice that stands alone how long its prompts are, with their examples."""
     listed = {"train": "train", "test": "test", "mmlu": "multiple choice"}
     splits = {key: name for key, name in listed.items() if any(key in found for found in results.lengths.values())}
+    if not splits:
+        return []
     header = ["model / data set", *(f"{name}: {what}" for name in splits.values() for what in ("median", "longest"))]
     rows = [
         [row_head(pair), *(short(found.get(key, {}).get(what)) for key in splits for what in ("median", "longest"))]
@@ -138,7 +144,8 @@ def _differences(results: Results) -> Lines:
     rows = []
     for group in results.groups():
         first = results.as_trained(group)[0]
-        for name in (name for name in ("test_loss", "test_f1", "mmlu_accuracy") if results.has(first, name)):
+        names = [name for name in ("test_loss", "test_f1", "mmlu_accuracy") if results.has(first, name)]
+        for name in names or [ranking.headline(results, group)]:
             standing = verdicts.standing(results, results.of(group), name)
             others = {v: found for v, found in standing.verdicts.items() if v != standing.best}
             same = [found for v, found in others.items() if v.cell == standing.best.cell]

@@ -1,8 +1,8 @@
 """Models x data sets, as trained: what a run list with more than one of either says beyond each pair alone.
 
 Models are compared by bits per byte, the one likelihood that does not depend on how a tokenizer cuts the text, and by
-the F1 of answers where there are some (by multiple choice where that is all that is asked); paired on the same
-documents or questions, whatever the tokenizers.
+the F1 of answers where there are some (by multiple choice, or else a task, where that is all that is asked); paired on
+the same documents or questions, whatever the tokenizers.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,9 @@ def is_one(results: Results) -> bool:
 
 def measures(results: Results, dataset: str) -> list[str]:
     """What models are compared by on a data set, the one that orders them first."""
-    return [name for name in (BITS, F1) if results.has(_on(results, dataset)[0], name)] or [CHOICE]
+    first = _on(results, dataset)[0]
+    found = [name for name in (BITS, F1) if results.has(first, name)]
+    return found or [ranking.without_test(results, first.pair)]
 
 
 def with_bits(results: Results) -> list[str]:

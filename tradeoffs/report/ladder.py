@@ -42,8 +42,8 @@ def _group(results: Results, group: Pair) -> dict[str, object]:
 
 
 def _by(results: Results, group: Pair) -> str:
-    """What the rungs are compared by: the loss on test items, or multiple choice where there are none."""
-    return "test_loss" if ranking.has_test(results, group) else "mmlu_accuracy"
+    """What the rungs are compared by: the loss on test items, or what there is where there are none."""
+    return "test_loss" if ranking.has_test(results, group) else ranking.without_test(results, group)
 
 
 def _merges(results: Results, group: Pair) -> Lines:

@@ -32,9 +32,9 @@ def _prompts(results: Results, group: Pair) -> list[dict[str, object]]:
 
 
 def _answers(results: Results, variants: list[Variant], item: str) -> Lines:
-    rows = []
-    for variant in variants:
-        answer = prompted.answers(results, variant)[item]
+    rows, found = [], {variant: prompted.answers(results, variant)[item] for variant in variants}
+    on_gpu = any(answer.gpu_mb is not None for answer in found.values())
+    for variant, answer in found.items():
         rows.append(
             [
                 name_of(variant),
@@ -42,8 +42,10 @@ def _answers(results: Results, variants: list[Variant], item: str) -> Lines:
                 str(answer.tokens),
                 short(answer.latency_seconds),
                 short(answer.tokens_per_second),
+                *([short(answer.gpu_mb)] if on_gpu else []),
                 "" if answer.cosine_to_base is None else f"{answer.cosine_to_base:.3f}",
             ]
         )
-    header = ["variant", "answer", "tokens", "latency s", "tokens/s", "cosine to base"]
+    memory = ["GPU memory MB"] if on_gpu else []  # above the weights
+    header = ["variant", "answer", "tokens", "latency s", "tokens/s", *memory, "cosine to base"]
     return table(header, rows, texts=["answer"])

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from dvc.exceptions import DvcException
 
+from tradeoffs.common import machine
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.plumbing.lacking import lacking
 from tradeoffs.repro.guard import Guard
@@ -80,6 +81,7 @@ class Runner:
     def run(self, guarded: bool = False) -> None:
         """Raises KeyboardInterrupt and SystemExit where a signal ends it. What was done until then is in dvc.lock, and
         of what was running nothing is left. `guarded`: this process has a guard already."""
+        machine.pass_on()  # or each step would ask for itself, and wait where a driver hangs
         # Before the process that forks: its mark is that of the forks.
         guard = None if guarded else Guard(self._pipeline.held)
         before = {number: signal.getsignal(number) for number in STOPS}

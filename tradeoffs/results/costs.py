@@ -144,6 +144,16 @@ def bare(key: str) -> str:
     return name if there and device in DEVICES else key
 
 
+def device_key(key: str, devices: Sequence[str]) -> str:
+    """Which of the `devices` of a run list a cost is of."""
+    return devices[0] if bare(key) == key else key.rpartition(ON)[2]
+
+
+def named(key: str, device: str, devices: Sequence[str]) -> str:
+    """What a run list with these `devices` calls a cost on one of them."""
+    return bare(key) if device == devices[0] or bare(key) in OF_NO_DEVICE else f"{bare(key)}{ON}{device}"
+
+
 def known(key: str) -> bool:
     """Whether there is a cost of this name, of whatever device, that has a cheaper end."""
     return bare(key) in CHEAPER or bare(key).startswith(BATCH)
@@ -156,8 +166,8 @@ def better(key: str) -> Literal["lower", "higher"]:
 
 def device_of(results: "Results", variant: Variant, key: str) -> str | None:
     """The name of the device that a cost of a variant was measured on; None if it was not."""
-    device = key.rpartition(ON)[2] if bare(key) != key else results.run.devices[0]
-    return results.costs.machine["on"].get(device, {}).get(variant)
+    measured: str | None = results.costs.machine["on"].get(device_key(key, results.run.devices), {}).get(variant)
+    return measured
 
 
 def on(results: "Results", device: str) -> "Results":
@@ -259,7 +269,8 @@ def _pooled(values: np.ndarray) -> Interval:
 def _of_prompts(thing: dict) -> Intervals:
     """What depends on the prompts and items of a pair, over the rounds of one thing."""
     rounds = thing["rounds"]
-    found = {"eval_samples_per_second": _pooled(np.array([[one["eval_samples_per_second"]] for one in rounds]))}
+    speeds = [one["eval_samples_per_second"] for one in rounds if "eval_samples_per_second" in one]
+    found = {"eval_samples_per_second": _pooled(np.array(speeds)[:, None])} if speeds else {}
     if thing["prompts"]:
         found["ttft_seconds"] = _pooled(np.array([[np.median(one["prompts_ttft_seconds"])] for one in rounds]))
     return found

@@ -137,16 +137,24 @@ def misses(table: Table, place: int, missed: Mapping[str, float]) -> list[str]:
 
 
 def each(table: Table, limits: Mapping[str, float | str]) -> list[str]:
-    """Each limit alone: how many variants keep it, and what the one furthest on its right side has."""
-    found = []
+    """Each limit alone: how many variants miss it, of how many it was not measured, and which of them comes nearest.
+
+    That a variant cannot run on the device that is decided for is no limit, and misses all the same: it stands last.
+    """
+    found, count = list[str](), len(table.names)
     for (name, limit), words in zip(limits.items(), said(limits), strict=True):
-        kept = sum(not one for one in choice.misses(table, {name: limit}))
-        least = ""
-        if not isinstance(limit, str) and not np.isnan(table.limited[name]).all():
-            best = np.nanmax(table.limited[name]) if name in MINIMA else np.nanmin(table.limited[name])
-            least = f" ({'most' if name in MINIMA else 'least'} of all: {amount(name, float(best))})"
-        found.append(f"{words}: {kept or 'none'} of {len(table.names)}{least}")
-    return found
+        over = {place: one[name] for place, one in enumerate(choice.misses(table, {name: limit})) if name in one}
+        text = f"{words}: missed by {len(over) or 'none'} of {count}"
+        known = {place: by for place, by in over.items() if math.isfinite(by)}
+        if name != RUNTIME and len(known) < len(over):
+            text += f", not measured of {len(over) - len(known)}"
+        if known:
+            least = min(known, key=lambda place: known[place])  # of equals the better one
+            variant = Variant.parse(table.names[least])
+            text += f", nearest {variant.method} {variant.format}: {misses(table, least, {name: known[least]})[0]}"
+        found.append(text)
+    absent = 0 if table.there is None else int((~table.there).sum())
+    return [*found, *([f"{absent} of {count} do not run on the device that is decided for"] if absent else [])]
 
 
 def label(name: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tradeoffs.common.cells import Pair, Variant
+from tradeoffs.results.reading import ANSWER_GPU
 from tradeoffs.results.results import Results, require_same
 
 
@@ -17,6 +18,7 @@ class Answer:
     latency_seconds: float
     ttft_seconds: float
     cosine_to_base: float | None  # None where the run list has no `base`
+    gpu_mb: float | None  # peak of the GPU's memory while it answered, above the weights; None where it ran on no GPU
 
     @property
     def tokens_per_second(self) -> float:
@@ -42,11 +44,13 @@ def answers(results: Results, variant: Variant) -> dict[str, Answer]:
     found = {}
     for row in np.flatnonzero(mine["split"] == "prompt"):
         cosine = mine["cosine_to_base"][row]
+        gpu = mine[ANSWER_GPU][row] if ANSWER_GPU in mine else np.nan
         found[mine["item"][row]] = Answer(
             mine["generated"][row],
             int(mine["generated_tokens"][row]),
             float(mine["latency_seconds"][row]),
             float(mine["ttft_seconds"][row]),
             None if np.isnan(cosine) else float(cosine),
+            None if np.isnan(gpu) else float(gpu),
         )
     return found

@@ -21,8 +21,15 @@ def headline(results: Results, pair: Pair) -> str:
 
 
 def has_test(results: Results, pair: Pair) -> bool:
-    """Whether a pair has test items; multiple choice is all there is of a data set of kind `questions`."""
+    """Whether a pair has test items; multiple choice and tasks are all there is of a data set of kind `questions`."""
     return results.has(results.of(pair)[0], "test_loss")
+
+
+def without_test(results: Results, pair: Pair) -> str:
+    """What to compare by where there are no test items: multiple choice, or if that is not asked what decides, which is
+    a metric of a task."""
+    asked = results.has(results.of(pair)[0], "mmlu_accuracy")
+    return "mmlu_accuracy" if asked else headline(results, pair)
 
 
 def ranked(results: Results, pair: Pair) -> list[Variant]:

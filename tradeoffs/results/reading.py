@@ -18,7 +18,7 @@ from tradeoffs.plumbing.errors import UserError
 # Besides those that metrics are made of.
 _COLUMNS: tuple[str, ...] = ("split", "item", "document", "subject", "tokens", "bytes", "chosen", "correct_option")
 _COLUMNS += ("prompt", "answer", "generated", "generated_tokens", "answer_tokens", "latency_seconds", "ttft_seconds")
-SECONDS = "seconds"  # of an answer or a choice
+SECONDS, ANSWER_GPU = "seconds", "answer_gpu_mb"  # of an answer or a choice; of an answer to a prompt
 _MADE = ("items", "correct")  # of them: 1 for each item, whether the right option was chosen
 
 
@@ -57,7 +57,8 @@ def columns(root: Path, variant: Variant, scored: pa.Table | None) -> dict[str, 
     own = [m for m in metrics.every() if not m.column and not m.task]
     measured = [column for m in own for column in m.columns if column not in _MADE]
     files.must_exist(root / variant.items)
-    took = [SECONDS] if SECONDS in pq.read_schema(root / variant.items).names else []  # older items lack it
+    there = pq.read_schema(root / variant.items).names
+    took = [name for name in (SECONDS, ANSWER_GPU) if name in there]  # older items lack them
     table = pq.read_table(root / variant.items, columns=list(dict.fromkeys((*_COLUMNS, *measured, *took))))
     found: dict[str, np.ndarray] = {}
     for name in table.column_names:

@@ -3,7 +3,7 @@
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
@@ -119,38 +119,53 @@ def _mean_seconds(results: Results, variant: Variant, split: str, name: str) -> 
 
 
 def summary(results: Results) -> list[dict]:
-    """One row per variant with every number there is; what has an interval with `_low` and `_high`."""
+    """One row per variant with every number there is; what has an interval with `_low` and `_high`.
+
+    Raises UserError where two numbers have one name.
+    """
     by_subject = mmlu(results)
-    rows = []
-    for variant in results.variants:
-        row: dict[str, Any] = {"variant": str(variant)} | _names(variant)
-        for name in (*metrics.names("quality"), *metrics.names("summary")):
-            if results.has(variant, name):
-                row |= _spread(name, results.interval(variant, name))
-                if variant.format == TRAINED and (sd := tuning.between_seeds(results, variant.cell, name)) is not None:
-                    row[f"{name}_seed_sd"] = sd
-        for name in (name for name in metrics.names("value") if results.has(variant, name)):
-            row[name] = results.interval(variant, name).value
-        cut, answered = results.cut(variant)
-        row |= {"test_cut_share": cut / answered} if answered else {}
-        for subject, (accuracy, _) in results.subjects(variant).items():
-            row |= _spread(f"mmlu_{_key(subject)}", accuracy)
-        of_subjects = by_subject.get(str(variant), {})
-        row |= {f"mmlu_{k}": value for k, value in of_subjects.items() if not isinstance(value, dict)}
-        row |= {f"mmlu_{name}_seconds": took["wall"] for name, took in of_subjects.get("seconds", {}).items()}
-        row |= _mean_seconds(results, variant, "test", "test_answer_seconds")
-        for name in (name for name in results.cost_labels if name in results.cost[variant]):
-            bounds = costs.interval(results, variant, name)
-            row |= _spread(name, bounds) if bounds else {name: results.cost[variant][name]}
-        if variant.format == TRAINED and (forgotten := tuning.forgotten(results, variant)):
-            row |= _spread("general_loss_change", forgotten)
-        # The peaks of training and those of inference share their names in the JSON files.
-        trained = tuning.numbers(results, variant)
-        row |= {("train_" + k if k in COST else k): value for k, value in trained.items()}
-        for name, interval in tuning.rewards(results, variant).items():
-            row |= _spread(name, interval)
-        rows.append(row)
-    return rows
+    return [_joined(_numbers(results, variant, by_subject.get(str(variant), {}))) for variant in results.variants]
+
+
+def _joined(parts: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Parts of a row as one. Raises UserError where two have a column of one name, of which one would be lost."""
+    row: dict[str, Any] = {}
+    for part in parts:
+        for name in part.keys() & row.keys():
+            raise UserError(
+                f"metrics/summary.csv: {name} would be the name of two columns: a task of evaluate.tasks, or a subject "
+                "of multiple choice, has a metric that is called like another number; give it another name"
+            )
+        row |= part
+    return row
+
+
+def _numbers(results: Results, variant: Variant, of_subjects: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """All numbers of a variant, in parts; `of_subjects` is its row of `mmlu`."""
+    yield {"variant": str(variant)} | _names(variant)
+    for name in (*metrics.names("quality"), *metrics.names("summary")):
+        if results.has(variant, name):
+            yield _spread(name, results.interval(variant, name))
+            if variant.format == TRAINED and (sd := tuning.between_seeds(results, variant.cell, name)) is not None:
+                yield {f"{name}_seed_sd": sd}
+    for name in (name for name in metrics.names("value") if results.has(variant, name)):
+        yield {name: results.interval(variant, name).value}
+    cut, answered = results.cut(variant)
+    yield {"test_cut_share": cut / answered} if answered else {}
+    for subject, (accuracy, _) in results.subjects(variant).items():
+        yield _spread(f"mmlu_{_key(subject)}", accuracy)
+    yield {f"mmlu_{k}": value for k, value in of_subjects.items() if not isinstance(value, dict)}
+    yield {f"mmlu_{name}_seconds": took["wall"] for name, took in of_subjects.get("seconds", {}).items()}
+    yield _mean_seconds(results, variant, "test", "test_answer_seconds")
+    for name in (name for name in results.cost_labels if name in results.cost[variant]):
+        bounds = costs.interval(results, variant, name)
+        yield _spread(name, bounds) if bounds else {name: results.cost[variant][name]}
+    if variant.format == TRAINED and (forgotten := tuning.forgotten(results, variant)):
+        yield _spread("general_loss_change", forgotten)
+    # The peaks of training and those of inference share their names in the JSON files.
+    yield {("train_" + k if k in COST else k): value for k, value in tuning.numbers(results, variant).items()}
+    for name, interval in tuning.rewards(results, variant).items():  # whose values are among the numbers
+        yield {f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def ladder(results: Results) -> list[dict]:
@@ -218,6 +233,7 @@ def prompts(results: Results) -> list[dict]:
                 row |= {"answer": answer.text, "generated_tokens": answer.tokens}
                 row |= {"latency_seconds": answer.latency_seconds, "ttft_seconds": answer.ttft_seconds}
                 row |= {"tokens_per_second": answer.tokens_per_second}
+                row |= {} if answer.gpu_mb is None else {"answer_gpu_mb": answer.gpu_mb}
                 rows.append(row | ({} if answer.cosine_to_base is None else {"cosine_to_base": answer.cosine_to_base}))
     return rows
 

@@ -5,7 +5,6 @@ like any other, to tables, comparisons and the decision.
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -101,8 +100,13 @@ def register(said: Mapping[str, Any], grouped: set[str]) -> None:
     about += f", with {said['shots']} examples before each question" if said["shots"] else ""
     about += "" if said["exact"] else "; its interval is that of the jackknife"
     before = registry.METRICS.get(name)
-    if before is not None and not before.task:
+    if (before is not None and not before.task) or (before is None and name in _of_data_sets()):
         raise UserError(f"the task {said['of']} has a metric {name}, as data sets have: give the task another name")
+    if before is not None and not before.unread and before.task != said["of"]:
+        raise UserError(
+            f"the tasks {before.task} and {said['of']} both have a metric {name}, which is one column: give one of "
+            "them another name"
+        )
     registry.METRICS[name] = Metric(
         name,
         f"{said['of']} {said['metric']}{which}",
@@ -117,6 +121,12 @@ def register(said: Mapping[str, Any], grouped: set[str]) -> None:
         shown=False,
         task=said["of"],
     )
+
+
+def _of_data_sets() -> set[str]:
+    """Names, in the metrics files, of what is measured on data sets."""
+    every = [*metrics.names("quality"), *metrics.names("summary"), *metrics.names("value")]
+    return {name for name in every if not metrics.metric(name)[1].task}
 
 
 def require_known(decide: Decide, any_read: bool) -> None:
@@ -157,8 +167,3 @@ def of_pair(listed: Mapping[str, Metric] | None = None) -> dict[str, list[Metric
 def seconds(folder: Path) -> dict[str, dict[str, float]]:
     """What each task took, by its name in `evaluate.tasks` and by clock."""
     return {said["task"]: said["seconds"] for said, _ in read(folder)}
-
-
-def begins(task: str) -> str:
-    """What the names of a task's metrics begin with."""
-    return re.sub(r"\W+", "_", task, flags=re.ASCII)
