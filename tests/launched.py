@@ -9,6 +9,7 @@ import forked
 import quick_yaml
 from tiny import ROOT
 
+from stages import finetune
 from tradeoffs.common import files
 
 
@@ -26,14 +27,19 @@ class Launcher:
             Path(place).symlink_to(made / name)
         self._environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHON_EXEC": forked.command(programs)}
 
-    def train(self, method: str, processes: int = 2) -> tuple[dict[str, Any], str]:
-        """The row of data/training, and what all of them printed."""
+    def alone(self, method: str) -> dict[str, Any]:
+        """The row of data/training, by this process."""
+        finetune.main("demo", "demo", method, 42)
+        return files.read_json(Path(f"data/training/demo-demo-{method}/42.json"))
+
+    def two(self, method: str) -> tuple[dict[str, Any], str]:
+        """The row of data/training, and what both processes printed."""
         stage = ["stages.finetune", "--model", "demo", "--dataset", "demo", "--method", method, "--seed", "42"]
         config = ROOT / "configs/accelerate/two_cpu_processes.yaml"
-        two = ["accelerate.commands.launch", "--config_file", config, "--main_process_port", "0", "-m"]
-        done = forked.python("-m", *(two if processes == 2 else ()), *stage, env=self._environment)
+        launch = ["accelerate.commands.launch", "--config_file", config, "--main_process_port", "0"]
+        done = forked.python("-m", *launch, "-m", *stage, env=self._environment)
         assert done.returncode == 0, done.stderr[-3000:]
-        assert done.stdout.count("training on cpu") == processes, "as many processes as asked for"
+        assert done.stdout.count("training on cpu") == 2, "as many processes as asked for"
         assert not list(Path(".scratch").glob("rank*/*")), "what other processes needed is gone"
         assert not list(Path(".scratch/unfinished/finetune").glob("*")), "nothing of a finished run is left"
         return files.read_json(Path(f"data/training/demo-demo-{method}/42.json")), done.stdout

@@ -4,10 +4,10 @@ import csv
 import math
 import os
 import subprocess
-import sys
 import types
 from pathlib import Path
 
+import forked
 import pytest
 import quick_yaml
 from dvc.repo import Repo
@@ -162,7 +162,8 @@ def commits(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+        python = forked.command(tmp_path_factory.mktemp("programs") / "bin", ("pyarrow.parquet", "yaml"))
+        patch.setenv("PATH", f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}")
         for role in ("AUTHOR", "COMMITTER"):
             patch.setenv(f"GIT_{role}_NAME", "a")
             patch.setenv(f"GIT_{role}_EMAIL", "a@example.org")
@@ -172,11 +173,13 @@ def commits(tmp_path_factory):
             repo.reproduce()
         commit("none")
         commit("fair")
-        for seed in (1, 2):
-            for number, (lora, full) in enumerate([(0.001, 0.0001), (0.01, 0.001), (0.1, 0.01)]):
-                rates = (f"++methods.lora.train.lr={lora}", f"methods.full.train.lr={full}")
-                whole = {"targets": ()} if number == 1 and seed == 1 else {}
-                run(f"rate{number}-seed{seed}", *rates, seeds=(seed,), **whole)
+        for number, seeds in ((0, (1, 2)), (1, (1,)), (1, (2,)), (2, (1, 2))):
+            rates = (
+                f"++methods.lora.train.lr={0.001 * 10**number:g}",
+                f"methods.full.train.lr={0.0001 * 10**number:g}",
+            )
+            evaluated = {"targets": (TESTED, "reference@demo-demo-full")} if (number, seeds) == (1, (1,)) else {}
+            run(f"rate{number}-seed{seeds[0]}", *rates, seeds=seeds, **evaluated)
         run("waits", "methods.full.train.lr=0.5", queue=True)
         commit("unfair")
         run("long", "++methods.lora.train.lr=1e-05", "train.steps=20", targets=(LORA,))

@@ -153,21 +153,21 @@ def test_only_scored_tokens_count_in_the_loss(work):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["lora", "qlora", "adalora", "full"])
-def test_same_seed_gives_the_same_bytes_in_another_process(work, name):
-    here, _ = tune(work, name, METHODS[name])
-    before = {path.name: path.read_bytes() for path in here.iterdir()}
+def test_same_seed_gives_the_same_bytes_in_another_process(work):
+    """A new interpreter, no fork: another order of what hangs on hashes, and libraries that are imported anew."""
+    names = ["lora", "qlora", "adalora", "full"]
+    places = {name: tune(work, name, METHODS[name])[0] for name in names}
+    before = {name: {path.name: path.read_bytes() for path in place.iterdir()} for name, place in places.items()}
     code = (
         f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
         f"import test_finetune as t; from pathlib import Path\n"
-        f"t.tune(Path({str(work)!r}), {name!r}, t.METHODS[{name!r}])"
+        f"for name in {names[::-1]}: t.tune(Path({str(work)!r}), name, t.METHODS[name])"
     )
-    # A new interpreter, no fork: another order of what hangs on hashes, and libraries that are imported anew.
     other = os.environ | {"PYTHONHASHSEED": "7"}
     done = subprocess.run([sys.executable, "-c", code], cwd=work, env=other, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    after = {path.name: path.read_bytes() for path in here.iterdir()}
-    assert before == after
+    for name, place in places.items():
+        assert {path.name: path.read_bytes() for path in place.iterdir()} == before[name], name
 
 
 def test_another_seed_gives_other_weights(work):
@@ -372,8 +372,8 @@ def test_two_processes_draw_the_curve_of_one(work, tmp_path):
     budget = {"steps": 6, "batch_size": 8, "log_every": 1, "warmup_steps": 1}
     launcher = Launcher(work, tmp_path / "bin", lambda raw: raw["train"].update(budget))
     for method in ("lora", "adalora", "full"):
-        curves = [launcher.train(method, processes)[0]["curve"] for processes in (1, 2)]
-        for one, other in zip(*curves, strict=True):
+        row, (shared, _) = launcher.alone(method), launcher.two(method)
+        for one, other in zip(row["curve"], shared["curve"], strict=True):
             assert other["loss"] == pytest.approx(one["loss"], abs=1e-3)
             assert other["token_accuracy"] == pytest.approx(one["token_accuracy"], abs=0.02)
         assert [path.name for path in Path(f"models/trained/demo-demo-{method}").iterdir()] == ["42"]

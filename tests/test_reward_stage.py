@@ -137,7 +137,7 @@ def test_two_processes_share_the_answers_of_a_step(asked, tmp_path):
         }
         raw["run"] |= {"methods": ["lora_grpo"]}
 
-    row, _ = Launcher(asked, tmp_path / "bin", by_even).train("lora_grpo")
+    row, _ = Launcher(asked, tmp_path / "bin", by_even).two("lora_grpo")
     assert [point["step"] for point in row["reward_curve"]] == [1, 2, 3, 4]
     assert row["reward_curve"][0]["kl"] == pytest.approx(0, abs=1e-6) and row["reward_curve"][-1]["kl"] > 0
     assert all(0 <= point["reward"] <= 1 and point["grad_norm"] > 0 for point in row["reward_curve"])

@@ -303,7 +303,7 @@ def test_two_processes_stop_at_the_same_step_and_keep_the_same(work, tmp_path):
     for method in ("lora", "full"):
         rows, weights = [], []
         for _ in range(2):
-            row, said = launcher.train(method)
+            row, said = launcher.two(method)
             assert said.count("stops after step") == 1
             rows.append(row)
             weights.append({p.name: p.read_bytes() for p in Path(f"models/trained/demo-demo-{method}/42").iterdir()})
