@@ -192,43 +192,44 @@ class _Needs:
         model = runtime.model
         self.head = model.get_output_embeddings().weight.numel()
         linear = sum(layer.weight.numel() for layer in model.modules() if hasattr(layer, "in_features"))
-        self.layers, self.context = linear - self.head, runtime.context
-        self.bytes = 4 * linear
-        self.taken()
+        self.layers, self.context, self.bytes = linear - self.head, runtime.context, 4 * linear
+        self.asked: list[Any] = []
+        self.answered: list[tuple[Sequence[Any], Any]] = []
         self._continuations, self._answers = runtime.continuations, runtime.answers
         runtime.continuations, runtime.answers = self.continuations, self.answers
 
-    def taken(self) -> dict[str, float]:
-        """What has been asked since it was taken last."""
-        found = getattr(self, "found", {})
-        self.found = {"prompts": 0.0, "answers": 0.0, "steps": 0, "tokens": 0, "bytes": self.bytes}
-        return found
-
     def continuations(self, asked: Sequence[Any]) -> Any:
-        windows = [one.window(self.context) for one in asked]
-        self._add([ids for ids, _ in windows], [count for _, count in windows])
+        self.asked += asked
         return self._continuations(asked)
 
     def answers(self, prompts: Sequence[Any], *others: Any) -> Any:
         found = self._answers(prompts, *others)
-        self._add(prompts, [1] * len(prompts))
-        more = sum(max(0, len(ids) - 1) for ids in found)  # the last token of an answer goes through no more
-        self.found["answers"] += 2 * more * (self.layers + self.head)
-        self.found["tokens"] += more
-        self.found["steps"] += max(0, *(len(ids) - 1 for ids in found))
+        self.answered.append((prompts, found))
         return found
 
-    def _add(self, sequences: Sequence[Any], predict: Sequence[int]) -> None:
+    def taken(self) -> dict[str, float]:
+        """Of what has been asked since it was taken last; outside of what is timed."""
+        windows = [one.window(self.context) for one in self.asked]
+        windows += [(prompt, 1) for prompts, _ in self.answered for prompt in prompts]
         nodes, wanted = set(), set()
-        for ids, count in zip(sequences, predict, strict=True):
+        for ids, count in windows:
             way = 0
             for place, token in enumerate(ids):
                 way = hash((way, token))
                 nodes.add(way)
                 if place >= len(ids) - count:
                     wanted.add(way)
-        self.found["tokens"] += len(nodes)
-        self.found["prompts"] += 2 * (len(nodes) * self.layers + len(wanted) * self.head)
+        # The last token of an answer goes through no more.
+        lengths = [[max(0, len(ids) - 1) for ids in found] for _, found in self.answered]
+        more = sum(map(sum, lengths))
+        self.asked, self.answered = [], []
+        return {
+            "tokens": len(nodes) + more,
+            "prompts": 2.0 * (len(nodes) * self.layers + len(wanted) * self.head),
+            "answers": 2.0 * more * (self.layers + self.head),
+            "steps": sum(max(some, default=0) for some in lengths),
+            "bytes": self.bytes,
+        }
 
 
 def _model(which: str, model: str, tokenizer: Any) -> Any:

@@ -9,10 +9,20 @@ import torch
 from test_transformers_runtime import CONTEXT as SHORT
 from test_transformers_runtime import VOCABULARY as FEW
 from tiny_gguf import CONTEXT, VOCABULARY, make_checkpoint
-from transformers import AutoModelForCausalLM, DynamicCache, GPT2Config, LlamaConfig, MistralConfig
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    FalconConfig,
+    GPT2Config,
+    GPTNeoConfig,
+    Lfm2Config,
+    LlamaConfig,
+    MistralConfig,
+)
+from transformers.pytorch_utils import Conv1D
 
 from tradeoffs.convert.gguf_converter import convert
-from tradeoffs.harness import growing, packing, prepacked, torch_side
+from tradeoffs.harness import growing, onednn, packing, torch_side
 from tradeoffs.harness.asking import Asked, alike, runs
 from tradeoffs.harness.llama_side import LlamaTasks
 from tradeoffs.harness.torch_side import TorchTasks
@@ -83,13 +93,32 @@ def test_continuations_are_what_the_model_says_of_each_alone(model, monkeypatch,
         assert found.greedy == greedy
 
 
-def test_a_model_with_a_window_is_asked_one_by_one_and_that_is_said(capsys):
-    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1}
-    config = MistralConfig(vocab_size=FEW, intermediate_size=32, sliding_window=8, **sizes)
-    runtime = TorchTasks(AutoModelForCausalLM.from_config(config).eval(), 200, pad_id=0)
+SMALL = {"hidden_size": 32, "num_attention_heads": 2}
+FEWER = {"num_key_value_heads": 1, "intermediate_size": 32} | SMALL
+NEO = {"hidden_size": 32, "num_heads": 2, "num_layers": 2, "attention_types": [[["global", "local"], 1]]}
+OTHERS = {
+    "a window": MistralConfig(num_hidden_layers=1, sliding_window=8, **FEWER),
+    "a window by another name": GPTNeoConfig(window_size=8, **NEO),
+    "a mask of its own": FalconConfig(num_hidden_layers=1, alibi=True, **SMALL),
+    "a state": Lfm2Config(num_hidden_layers=2, full_attn_idxs=[1], **FEWER),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_model_of_another_attention_is_asked_one_by_one_and_that_is_said(kind, capsys):
+    torch.manual_seed(0)
+    config = copy.deepcopy(OTHERS[kind])
+    config.vocab_size, config.max_position_embeddings, config.initializer_range = FEW, SHORT, 0.3
+    config.bos_token_id = config.eos_token_id = config.pad_token_id = 0
+    model = AutoModelForCausalLM.from_config(config).eval()
+    asked, runtime = asked_of(FEW, SHORT), TorchTasks(model, 200, pad_id=0)
     for _ in range(2):
-        runtime.continuations(asked_of(FEW, SHORT))
+        said = runtime.continuations(asked)
     assert capsys.readouterr().out.count("note: this model does not take packed rows") == 1
+    for one, found in zip(asked, said, strict=True):
+        assert found.log_likelihood == pytest.approx(direct(model, one, SHORT)[0], abs=1e-3)
+    prompts = [(3, 5, 8, 7), (13, 21, 34, 55)]
+    assert runtime.answers(prompts, 6, [], never) == [runtime.generate([np.array(one)], 6, [])[0] for one in prompts]
 
 
 def test_a_model_that_takes_no_packed_rows_says_the_same_one_by_one(model, monkeypatch):
@@ -104,7 +133,7 @@ def test_a_model_that_takes_no_packed_rows_says_the_same_one_by_one(model, monke
 
 
 def test_many_logits_go_through_piece_by_piece(model, monkeypatch):
-    monkeypatch.setattr(torch_side, "LOGITS", 10 * FEW)
+    monkeypatch.setattr(torch_side, "TASK_LOGITS", 10 * FEW)
     monkeypatch.setattr(torch_side, "PIECE", 16)
     asked = asked_of(FEW, SHORT)
     for one, found in zip(asked, TorchTasks(model, 200, pad_id=0).continuations(asked), strict=True):
@@ -116,13 +145,17 @@ def test_rows_that_do_not_fit_the_memory_are_halved(model, monkeypatch):
     expected = runtime.continuations(asked)
     read = TorchTasks._read
 
+    tried = []
+
     def full(self, rows, *others):
+        tried.append(rows)
         if sum(len(row.asked) for row in rows) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         read(self, rows, *others)
 
     monkeypatch.setattr(TorchTasks, "_read", full)
     found = runtime.continuations(asked)
+    assert len(tried) < 2 * len(asked)  # what did not fit is not tried again at the same size
     assert [one.greedy for one in found] == [one.greedy for one in expected]
     assert np.allclose([one.log_likelihood for one in found], [one.log_likelihood for one in expected], atol=1e-3)
     monkeypatch.setattr(
@@ -153,24 +186,27 @@ def test_answers_are_those_of_generation(model, shared):
     assert ended == [one[:cut] for one, cut in zip(expected, cuts, strict=True)]
 
 
-def test_weights_that_are_packed_say_the_same(model, monkeypatch):
+def test_weights_in_another_order_say_the_same(model, monkeypatch):
     asked = asked_of(FEW, SHORT)
     prompts = [(3, 5, 8), (13, 21, 34, 55), (7,)]
-    monkeypatch.setattr(prepacked, "SHARE", 0)
-    plain = TorchTasks(copy.deepcopy(model), 200, pad_id=0)
-    assert not prepacked.prepack(plain.model)
-    monkeypatch.undo()
+    with monkeypatch.context() as little:
+        little.setattr(onednn, "SHARE", 0)
+        plain = TorchTasks(copy.deepcopy(model), 200, pad_id=0)
     packed = TorchTasks(copy.deepcopy(model), 200, pad_id=0)
-    linear = sum(type(one) is torch.nn.Linear for one in model.modules())
-    assert prepacked.prepack(packed.model) == linear > 0
+    for runtime, reordered in ((plain, False), (packed, True)):
+        linear = [one for one in runtime.model.modules() if type(one) in (torch.nn.Linear, Conv1D)]
+        assert len(linear) > 8 and all(("forward" in vars(one)) == reordered for one in linear)
+    room, caches = growing.with_room, []
+    monkeypatch.setattr(torch_side, "with_room", lambda cache: caches.append(cache) or room(cache))
     for one, other in zip(packed.continuations(asked), plain.continuations(asked), strict=True):
         assert one.log_likelihood == pytest.approx(other.log_likelihood, abs=1e-4)
         assert one.greedy == other.greedy
     assert packed.answers(prompts, 12, [], never) == plain.answers(prompts, 12, [], never)
+    assert len(caches) == 2
 
 
 def test_other_precisions_are_left_to_torch(model):
-    assert not prepacked.prepack(copy.deepcopy(model).to(torch.bfloat16))
+    assert not onednn.reorder(copy.deepcopy(model).to(torch.bfloat16))
 
 
 def test_a_cache_with_room_is_one_without(model, monkeypatch):

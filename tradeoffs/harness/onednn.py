@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from tradeoffs.common import machine
 
@@ -17,19 +18,22 @@ from tradeoffs.common import machine
 SHARE = 0.25
 
 
-def prepack(model: Any) -> int:
+def reorder(model: Any) -> int:
     """Linear layers in float32 multiply by a copy of their weights in that order; how many do.
 
     None where torch was built without oneDNN, or where the machine has too little memory. The weights themselves stay
     as they are: an adapter may look at them.
     """
-    layers = [layer for layer in model.modules() if type(layer) is nn.Linear and layer.weight.dtype == torch.float32]
+    layers = [
+        layer for layer in model.modules() if type(layer) in (nn.Linear, Conv1D) and layer.weight.dtype == torch.float32
+    ]
     size = sum(layer.weight.numel() * layer.weight.element_size() for layer in layers)
     if not torch.backends.mkldnn.is_available() or size > SHARE * 1e9 * (machine.memory_gb() or 0):
         return 0
     for layer in layers:
-        packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), None)
-        layer.forward = partial(_multiplied, packed, layer.bias)  # type: ignore[method-assign]
+        weight = layer.weight.detach()
+        weight = weight.t().contiguous() if type(layer) is Conv1D else weight  # GPT-2's has inputs before outputs
+        layer.forward = partial(_multiplied, torch.ops.mkldnn._reorder_linear_weight(weight, None), layer.bias)
     return len(layers)
 
 
