@@ -71,6 +71,15 @@ def one_thread():
         yield
 
 
+@pytest.fixture
+def sketched():
+    """The report's pictures are made and not painted: see tests/sketches.py."""
+    from sketches import sketched  # with matplotlib, which most test files do without
+
+    with sketched():
+        yield
+
+
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     """A folder with a random base, the same with tied embeddings, and tokens to train on."""

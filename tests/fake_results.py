@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pytest
 import quick_yaml
 import yaml
+from sketches import sketched
 
 from stages import aggregate, score
 from stages.copying import COPIED
@@ -57,10 +59,17 @@ MERGED_ONTO = {"lora_8bit": "trained_base", "qlora": "original_base"}
 
 
 def finished(
-    folder: Path, items: int = 20, stages: Sequence[ModuleType] = (score, aggregate), **run: list[str]
+    folder: Path,
+    items: int = 20,
+    stages: Sequence[ModuleType] = (score, aggregate),
+    painted: bool = False,
+    **run: list[str],
 ) -> Results:
-    """A run of these lists in `folder`, otherwise by the project's params.yaml, gone through `stages`; its results."""
-    with pytest.MonkeyPatch.context() as patch:
+    """A run of these lists in `folder`, otherwise by the project's params.yaml, gone through `stages`; its results.
+
+    Pictures are sketches unless they shall be `painted`.
+    """
+    with pytest.MonkeyPatch.context() as patch, nullcontext() if painted else sketched():
         params_file(folder, REPO / "params.yaml", **run)
         patch.chdir(folder)
         cfg = params.load_all()

@@ -310,6 +310,7 @@ def test_decode_speed_stands_by_batch_size(finished):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sketched")
 def test_memory_that_a_gpu_reserved_stands_beside_what_it_used(copy):
     written = cost_file(copy)
     for thing in written["things"]:
@@ -351,6 +352,7 @@ def test_every_answer_to_a_prompt_is_a_row_of_prompts_csv(finished):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sketched")
 def test_prompts_change_no_metric_and_without_any_there_is_no_trace_of_them(finished, copy):
     run = params.load_all().run
     fake_results.write(copy, run, items=25, questions=10, prompts=())
@@ -415,6 +417,7 @@ def test_a_second_run_writes_the_same_bytes(finished, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sketched")
 def test_leftovers_of_a_longer_run_list_are_removed_and_not_reported(copy, capsys):
     for name in ("items/{}-bf16.parquet", "facts/{}-bf16.json", "training/{}/42.json"):
         (copy / "data" / name.format("demo-demo-qlora")).parent.mkdir(exist_ok=True)
@@ -580,6 +583,7 @@ def test_nothing_is_marked_where_every_answer_ended(results):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sketched")
 def test_what_was_cut_stands_in_the_summary_and_beside_f1(cut_short):
     aggregate.main()
     shares = {row["variant"]: float(row["test_cut_share"]) for row in rows(cut_short, "summary")}
@@ -610,6 +614,7 @@ def watched(folder: Path, method: str, rule: dict | None, taken: int, kept: int)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("sketched")
 def test_the_report_says_what_was_stopped_what_was_kept_and_what_compares(tmp_path, monkeypatch):
     prepare(tmp_path, monkeypatch, methods=["base", "full", "lora", "vblora"], quants=["q4_0"])
     score.main()

@@ -6,6 +6,7 @@ from dataclasses import replace
 import fake_gpu
 import fake_results
 import pytest
+from sketches import sketched
 
 from stages import aggregate, score
 from tradeoffs import decide, params
@@ -200,7 +201,7 @@ def test_the_page_to_explore_has_both_memories_of_both(on_gpu):
 @pytest.fixture(scope="module")
 def written(on_gpu, folder):
     """What aggregate writes of it."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, sketched():
         patch.chdir(folder)
         aggregate.main()
     return folder

@@ -40,7 +40,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def results(folder):
     """Two tokenizers on a text and on questions; tests read it only."""
-    return made(folder)
+    return made(folder, painted=True)
 
 
 @pytest.fixture(scope="module")

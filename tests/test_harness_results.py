@@ -72,7 +72,7 @@ def write(path, task, rows, measured):
 
 
 @pytest.fixture
-def asked(tmp_path, monkeypatch):
+def asked(tmp_path, monkeypatch, sketched):
     """Aggregated results of a run with tasks, and the folder it lies in, where the test then is."""
     fake_results.finished(tmp_path, models=["demo"], datasets=["demo"], methods=["base", "lora"], quants=["q8_0"])
     monkeypatch.chdir(tmp_path)

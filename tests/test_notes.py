@@ -5,6 +5,7 @@ from pathlib import Path
 import fake_pipeline
 import fake_results
 import pytest
+from sketches import sketched
 
 from stages import aggregate, settings
 from tradeoffs.common import cells, files
@@ -27,7 +28,7 @@ def folder(tmp_path_factory):
 
     before = {name: made.joinpath(name).read_bytes() for name in ("metrics/quality.json", "metrics/summary.csv")}
     fake_pipeline.change(made, note)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, sketched():
         patch.chdir(made)
         settings.main()
         aggregate.main()

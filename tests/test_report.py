@@ -47,6 +47,7 @@ def results(folder):
     """Two models and two data sets, so that every table has more than one group."""
     return fake_results.finished(
         folder,
+        painted=True,
         models=["demo", "stories260k"],
         datasets=["demo", "instructions"],
         methods=["base", "lora"],
@@ -76,7 +77,8 @@ def mixed_folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def mixed(mixed_folder):
     """A method that exists as trained only, and one that learnt from pairs."""
-    return fake_results.finished(mixed_folder, methods=MIXED, precisions=["bf16"], quants=["f16", "q4_0"])
+    lists = {"methods": MIXED, "precisions": ["bf16"], "quants": ["f16", "q4_0"]}
+    return fake_results.finished(mixed_folder, painted=True, **lists)
 
 
 @pytest.fixture(scope="module")

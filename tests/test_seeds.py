@@ -277,6 +277,7 @@ def test_the_first_page_says_what_is_of_one_training_and_one_number_of_what_was_
     assert "One training" not in Path("report/reading.md").read_text()
 
 
+@pytest.mark.usefixtures("sketched")
 def test_scores_and_trainings_of_what_left_the_lists_are_removed(finished, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(shutil.copytree(finished, tmp_path / "copy"))
     raw = quick_yaml.load(Path("params.yaml").read_text())

@@ -2,11 +2,13 @@
 
 import csv
 import re
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 
 import pytest
 import write_ups
+from sketches import sketched
 
 from tradeoffs import params
 from tradeoffs.common import files
@@ -14,6 +16,7 @@ from tradeoffs.common.cells import variants
 
 SLOW_FIXTURES = {"made"}  # read by conftest.py
 NAMES = sorted(write_ups.TABLES)
+MANY_PANELS = {"grid", "mmlu"}  # pictures of many pairs, which tests/test_report.py and tests/test_grid.py have painted
 MAY_BE_EMPTY = {"peak_gpu_memory_mb", "answer_gpu_mb", "mmlu_gpu_seconds"}
 
 
@@ -21,7 +24,8 @@ MAY_BE_EMPTY = {"peak_gpu_memory_mb", "answer_gpu_mb", "mmlu_gpu_seconds"}
 def made(request, tmp_path_factory, one_thread):
     """A preset by name, and the folder that it was run in."""
     folder = tmp_path_factory.mktemp(request.param)
-    with pytest.MonkeyPatch.context() as patch:
+    painted = nullcontext() if request.param not in MANY_PANELS else sketched()
+    with pytest.MonkeyPatch.context() as patch, painted:
         patch.setenv("TQDM_DISABLE", "1")
         write_ups.run(request.param, folder)
     return request.param, folder

@@ -36,6 +36,7 @@ LEFT_OUT = ("publish",)  # writes the README
 # Over the preset: enough of everything to have every number.
 BUDGET: dict[str, Any] = {
     "launch": {"report_to": []},
+    "tokenize": {"window": 64},
     "train": {"batch_size": 4, "warmup_steps": 2, "log_every": 4, "save_every": 20},
     "evaluate": {
         "splits": {"test": 8, "seen": 4, "general": 4},
