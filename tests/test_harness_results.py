@@ -12,6 +12,8 @@ from stages import aggregate
 from tradeoffs import metrics, params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant, variants
+from tradeoffs.export import card, judged
+from tradeoffs.export.chosen import Chosen
 from tradeoffs.gate import policy as policies
 from tradeoffs.gate.policy import Policy, gated_metrics
 from tradeoffs.gate.quality import sign_of
@@ -245,6 +247,18 @@ def test_what_another_commit_said_to_tasks_comes_with_its_items(asked):
     found = side.wanted([lora])
     assert mine in found and other not in found
     assert {mine, other} <= set(side.wanted())
+
+
+def test_a_card_names_tasks_beside_the_data_set(asked):
+    chosen = Chosen(Variant("demo", "demo", "lora", "q8_0"), params.load_all(), {})
+    own = chosen.numbers()
+    assert card.tested(chosen, []).endswith("`choices` (50 items), `texts` (40 items).")
+    assert {"test_f1", "choices_acc", "texts_word_perplexity"} <= set(card._names(own)) and "facts_acc" not in (
+        card._names(own)
+    )
+    files.write_json(chosen.cell.tokens / "info.json", {"kind": "instruction", "context": 64})
+    assert card.limits(chosen)[0].startswith("The numbers are of these test items and tasks alone")
+    assert "the task choices and the task texts: measured" in judged._not_compared(chosen, {})
 
 
 def test_a_gate_judges_what_has_a_margin(asked):
