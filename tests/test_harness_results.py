@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import fake_results
 import numpy as np
@@ -15,6 +16,7 @@ from tradeoffs.common.cells import Variant, variants
 from tradeoffs.export import card, judged
 from tradeoffs.export.chosen import Chosen
 from tradeoffs.gate import policy as policies
+from tradeoffs.gate.pairing import Pairing
 from tradeoffs.gate.policy import Policy, gated_metrics
 from tradeoffs.gate.quality import sign_of
 from tradeoffs.harness.scoring import ROWS, full_name, per_item
@@ -305,11 +307,27 @@ def test_a_task_takes_no_name_of_a_number_of_data_sets(name):
         tasks.register(said(name, name.split("_")[0]), set())
 
 
-def test_two_tasks_have_no_metric_of_one_name():
-    tasks.register(said("a_b_acc", "a", metric="b_acc"), set())
-    tasks.register(said("a_b_acc", "a", metric="b_acc"), set())
+def test_two_tasks_have_no_metric_of_one_name_but_another_commit_may_call_one_otherwise(tmp_path):
+    empty = {"split": np.array([], object), "item": np.array([], object), "items": np.array([])}
+    for folder, name in (("both", "a"), ("both", "a_b"), ("base", "a-b"), ("head", "a_b")):
+        rows = [{"task": name, "item": f"{name}-1", "values": [1.0], "weights": [1.0]}]
+        write(tmp_path / folder / f"{name}.parquet", name, rows, [said("a_b_acc", name)])
     with pytest.raises(UserError, match="the tasks a and a_b both have a metric a_b_acc"):
-        tasks.register(said("a_b_acc", "a_b"), set())
+        tasks.added(empty, tmp_path / "both")
+    for folder, name in (("base", "a-b"), ("head", "a_b")):
+        assert list(tasks.added(empty, tmp_path / folder)["split"]) == [f"task {name}"]
+
+
+def test_commits_that_call_another_end_better_are_not_compared(asked, tmp_path):
+    side, variant = Revision(WORKSPACE), Variant("demo", "demo", "lora", "q8_0")
+    side.__dict__["outputs"] = {}
+    pairing = Pairing(side, side, asked, asked)
+    assert pairing.against(variant, variant, "texts_word_perplexity") == ""
+    head = SimpleNamespace(root=tmp_path / "head", run=asked.run, has=asked.has)
+    other = said("texts_word_perplexity", "texts", "higher", "perplexity", alike=False)
+    write(head.root / variant.tasks(asked.run.seeds) / "texts.parquet", "texts", [], [other])
+    why = Pairing(side, side, asked, head).against(variant, variant, "texts_word_perplexity")
+    assert why == "base and head say otherwise which end is better"
 
 
 def test_no_number_of_the_summary_is_lost_behind_another_of_its_name(asked):
