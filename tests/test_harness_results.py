@@ -328,6 +328,8 @@ def test_commits_that_call_another_end_better_are_not_compared(asked, tmp_path):
     write(head.root / variant.tasks(asked.run.seeds) / "texts.parquet", "texts", [], [other])
     why = Pairing(side, side, asked, head).against(variant, variant, "texts_word_perplexity")
     assert why == "base and head say otherwise which end is better"
+    tasks.register(said("choices_acc", "choices", better=""), set())
+    assert gated_metrics(Policy("all"), {"choices_acc": 0.05}) == {"choices_acc": 0.05}, "a row says so"
 
 
 def test_no_number_of_the_summary_is_lost_behind_another_of_its_name(asked):

@@ -118,7 +118,8 @@ def register(said: Mapping[str, Any], grouped: set[str]) -> None:
     registry.METRICS[name] = Metric(
         name,
         f"{said['of']} {said['metric']}{which}",
-        said["better"],
+        # What another commit calls better stays a metric that is judged, which shows that they say otherwise.
+        said["better"] or ("" if before is None or before.unread else before.better),
         about,
         columns=(name, "items" if said["alike"] else _weight(name)),
         of=FORMS[said["form"]],
