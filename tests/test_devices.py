@@ -23,7 +23,7 @@ from tradeoffs.evaluate.runtime import Target
 from tradeoffs.formats.names import QUANTS
 from tradeoffs.gate.costing import Costing
 from tradeoffs.gate.policy import Policy
-from tradeoffs.gate.rows import LEFT_OUT, PASS, SAME, WORSE
+from tradeoffs.gate.rows import LEFT_OUT, NOT_COMPARED, PASS, SAME, WORSE
 from tradeoffs.llama_cpp import gpus
 from tradeoffs.llama_cpp.gpus import Gpu
 from tradeoffs.llama_cpp.native import llama_cpp
@@ -452,8 +452,33 @@ def test_what_one_side_measured_by_itself_is_found_beside_another_device(both, m
     monkeypatch.chdir(both)
     after = fake_results.read()
     rows = {row.name: row for row in Costing(costs.on(after, "cpu"), after, Policy(), "").rows(BF16, BF16)}
-    assert (rows[f"{SPEED}_on_cpu"].word, rows[SPEED].word) == (SAME, LEFT_OUT)
-    assert rows[SPEED].note == f"measured on another device (cpu, {fake_devices.GPU})"
+    assert rows[f"{SPEED}_on_cpu"].word == SAME
+    assert SPEED not in rows, "base was on no such device, and its only one is compared"
+    named = Policy(costs={f"{SPEED}_on_cuda": 0.1})
+    rows = {row.name: row for row in Costing(costs.on(after, "cpu"), after, named, "").rows(BF16, BF16)}
+    assert (rows[SPEED].word, rows[SPEED].note) == (NOT_COMPARED, "not measured in base")
+    rows = {row.name: row for row in Costing(costs.on(after, "cpu"), after, Policy(), "").rows(Q4, Q4)}
+    assert SPEED not in rows and rows[f"{SPEED}_on_cpu"].word == SAME
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(costs={"peak_gpu_memory_mb": 0.1})])
+def test_a_device_that_head_puts_before_the_only_one_of_base_takes_nothing_from_it(both, monkeypatch, policy):
+    monkeypatch.chdir(both)
+    after = swapped(fake_results.read())
+    rows = {row.name: row for row in Costing(costs.on(after, "cuda"), after, policy, "").rows(BF16, BF16)}
+    assert "peak_gpu_memory_mb" not in rows and rows["peak_gpu_memory_mb_on_cuda"].word == SAME
+    assert {row.word for row in rows.values()} <= {SAME, PASS}
+
+
+def test_of_which_formats_a_device_is_gone_is_said(both, monkeypatch):
+    """As of `auto` on a machine with a GPU that llama.cpp was not built for."""
+    monkeypatch.chdir(both)
+    before = fake_results.read()
+    after = costs.on(before, "cuda")
+    after.costs.machine["on"]["cuda"] |= {v: "cpu" for v in before.variants if v.format in QUANTS}
+    assert Costing(before, after, Policy(), "").notes == [
+        "costs on cpu of trained, float32, bf16 are not compared: base measured there, and head did not"
+    ]
 
 
 def told(before: Results, after: Results, variant: Variant = BF16) -> dict[str, list[str]]:

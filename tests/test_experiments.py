@@ -561,18 +561,21 @@ def test_trials_of_one_method_that_end_with_other_stages_are_two_methods():
     assert list(methods) == ["tuned (valid loss)", "tuned (valid reward accuracy)"]
 
 
-def test_a_training_of_before_a_stage_was_measured_is_left_out_and_named(monkeypatch):
+def test_a_training_of_before_a_stage_was_measured_or_by_an_unknown_one_is_left_out_and_named(monkeypatch):
     """And what one of today measured is read with it."""
     row = {"train_seconds": 1.0, "train_tokens_per_second": 1.0, "valid_loss": 1.0, "steps": 3, "reward_steps": 2}
-    lock = {f"finetune@demo-demo-lora_grpo-{seed}": {"seed": seed} for seed in (1, 2)}
+    lock = {f"finetune@demo-demo-lora_grpo-{seed}": {"seed": seed} for seed in (1, 2, 3)}
     old = object.__new__(reading._Revision)
     old._name, old._revision = "old", types.SimpleNamespace(text=lambda path: "", lock=lock)
-    rows = {1: row, 2: row | {EARNED: 0.5}}
+    rows, stages = {1: row, 2: row | {EARNED: 0.5}, 3: row}, {1: "grpo", 2: "grpo", 3: "kto"}
     monkeypatch.setattr(reading._Revision, "_training", lambda self, training, entry: rows[training.seed])
-    monkeypatch.setattr(reading._Revision, "_setting", lambda self, training, lock: {"stage": "grpo"})
+    monkeypatch.setattr(reading._Revision, "_setting", lambda self, one, lock: {"stage": stages[one.seed]})
     left_out = {}
     (found,) = old.trials(set(), left_out)
-    assert left_out == {"trained by an earlier version, without valid_reward": {"old": None}}
+    assert left_out == {
+        "trained by an earlier version, without valid_reward": {"old": None},
+        "trained by stage kto, which is not known here": {"old": None},
+    }
     assert (found.seed, found.value, found.valid) == (2, 0.5, {"valid_loss": 1.0, EARNED: 0.5})
     assert found.steps == {"steps": 3, "reward_steps": 2}
 

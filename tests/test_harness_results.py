@@ -3,6 +3,7 @@
 import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import fake_results
 import numpy as np
@@ -12,7 +13,10 @@ from stages import aggregate
 from tradeoffs import metrics, params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant, variants
+from tradeoffs.export import card, judged
+from tradeoffs.export.chosen import Chosen
 from tradeoffs.gate import policy as policies
+from tradeoffs.gate.pairing import Pairing
 from tradeoffs.gate.policy import Policy, gated_metrics
 from tradeoffs.gate.quality import sign_of
 from tradeoffs.harness.scoring import ROWS, full_name, per_item
@@ -247,6 +251,18 @@ def test_what_another_commit_said_to_tasks_comes_with_its_items(asked):
     assert {mine, other} <= set(side.wanted())
 
 
+def test_a_card_names_tasks_beside_the_data_set(asked):
+    chosen = Chosen(Variant("demo", "demo", "lora", "q8_0"), params.load_all(), {})
+    own = chosen.numbers()
+    assert card.tested(chosen, []).endswith("`choices` (50 items), `texts` (40 items).")
+    assert {"test_f1", "choices_acc", "texts_word_perplexity"} <= set(card._names(own)) and "facts_acc" not in (
+        card._names(own)
+    )
+    files.write_json(chosen.cell.tokens / "info.json", {"kind": "instruction", "context": 64})
+    assert card.limits(chosen)[0].startswith("The numbers are of these test items and tasks alone")
+    assert "the task choices and the task texts: measured" in judged._not_compared(chosen, {})
+
+
 def test_a_gate_judges_what_has_a_margin(asked):
     policy = Policy("all")
     assert gated_metrics(policy, params.load_all().decide.margins)["choices_acc"] == 0.05
@@ -291,11 +307,29 @@ def test_a_task_takes_no_name_of_a_number_of_data_sets(name):
         tasks.register(said(name, name.split("_")[0]), set())
 
 
-def test_two_tasks_have_no_metric_of_one_name():
-    tasks.register(said("a_b_acc", "a", metric="b_acc"), set())
-    tasks.register(said("a_b_acc", "a", metric="b_acc"), set())
+def test_two_tasks_have_no_metric_of_one_name_but_another_commit_may_call_one_otherwise(tmp_path):
+    empty = {"split": np.array([], object), "item": np.array([], object), "items": np.array([])}
+    for folder, name in (("both", "a"), ("both", "a_b"), ("base", "a-b"), ("head", "a_b")):
+        rows = [{"task": name, "item": f"{name}-1", "values": [1.0], "weights": [1.0]}]
+        write(tmp_path / folder / f"{name}.parquet", name, rows, [said("a_b_acc", name)])
     with pytest.raises(UserError, match="the tasks a and a_b both have a metric a_b_acc"):
-        tasks.register(said("a_b_acc", "a_b"), set())
+        tasks.added(empty, tmp_path / "both")
+    for folder, name in (("base", "a-b"), ("head", "a_b")):
+        assert list(tasks.added(empty, tmp_path / folder)["split"]) == [f"task {name}"]
+
+
+def test_commits_that_call_another_end_better_are_not_compared(asked, tmp_path):
+    side, variant = Revision(WORKSPACE), Variant("demo", "demo", "lora", "q8_0")
+    side.__dict__["outputs"] = {}
+    pairing = Pairing(side, side, asked, asked)
+    assert pairing.against(variant, variant, "texts_word_perplexity") == ""
+    head = SimpleNamespace(root=tmp_path / "head", run=asked.run, has=asked.has)
+    other = said("texts_word_perplexity", "texts", "higher", "perplexity", alike=False)
+    write(head.root / variant.tasks(asked.run.seeds) / "texts.parquet", "texts", [], [other])
+    why = Pairing(side, side, asked, head).against(variant, variant, "texts_word_perplexity")
+    assert why == "base and head say otherwise which end is better"
+    tasks.register(said("choices_acc", "choices", better=""), set())
+    assert gated_metrics(Policy("all"), {"choices_acc": 0.05}) == {"choices_acc": 0.05}, "a row says so"
 
 
 def test_no_number_of_the_summary_is_lost_behind_another_of_its_name(asked):

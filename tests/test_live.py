@@ -243,6 +243,16 @@ def test_a_tool_that_does_not_end_well_has_no_run_to_go_on_with(recorder, monkey
     assert live.known("cell", {"": POINTS[:1]}) == {"dvclive": "1"}
 
 
+def test_a_disk_that_takes_no_note_of_a_run_does_not_end_the_training(recorder, monkeypatch, capsys):
+    live.RUNS.parent.mkdir(parents=True, exist_ok=True)
+    live.RUNS.write_text("")  # a file, where the folder should be
+    with live.Watch(["dvclive"], "cell") as watch:
+        watch.update(POINTS[:1])
+    assert capsys.readouterr().out.startswith(
+        "warning: cell: .scratch/runs: which runs dvclive has of this is not kept"
+    )
+
+
 def test_whoever_interrupts_the_end_of_one_tool_leaves_no_other_open(recorder, monkeypatch):
     class Slow(Recorder):
         def close(self, succeeded):

@@ -134,6 +134,8 @@ def test_threads_stand_where_they_decide(monkeypatch):
         (NEW | {"memory_gb": 512}, NEW | {"memory_gb": 480}, False),
         (GPU, GPU | {"gpus": [GPU["gpus"][0] | {"memory_gb": 150.1}]}, True),  # another driver keeps more of it
         (GPU, GPU | {"gpus": [GPU["gpus"][0] | {"memory_gb": 75.0}]}, False),
+        (GPU | {"gpus": [{"memory_gb": 11.8}]}, GPU | {"gpus": [{"memory_gb": 12.7}]}, False),
+        (GPU | {"gpus": [{"memory_gb": 11.8}]}, GPU | {"gpus": [{"memory_gb": 11.5}]}, True),
         (GPU, GPU | {"gpus": [GPU["gpus"][0] | {"count": 2}]}, False),
         (GPU, GPU | {"gpus": GPU["gpus"] * 2}, False),
         (GPU, GPU | {"gpus": [{"name": "NVIDIA H200", "count": 1}]}, False),

@@ -26,9 +26,12 @@ from stages import (
     tasks_gpu,
     tokenize,
 )
-from tradeoffs import compare
+from tradeoffs import compare, params
 from tradeoffs.common import files
+from tradeoffs.common.cells import Variant
 from tradeoffs.explore import __main__ as explore
+from tradeoffs.export import card, judged
+from tradeoffs.export.chosen import Chosen
 from tradeoffs.metrics import registry
 
 REPO = Path(__file__).parents[1]
@@ -112,3 +115,17 @@ def test_commands_take_it(finished, capsys):
     assert "facts acc" in capsys.readouterr().out
     explore.main(Path("explore.html"), [])
     assert Path("explore.html").stat().st_size > 10_000
+
+
+def test_a_card_says_what_was_measured_and_nothing_of_what_was_not(finished):
+    chosen = Chosen(Variant.parse("two-alone-base-q4_0"), params.load_all(), {})
+    own = chosen.numbers()
+    assert card.tested(chosen, []) == "Asked by tasks of lm-evaluation-harness: `facts` (12 items)."
+    assert "on 12 items of the task facts" in card.headline(chosen)
+    table = "\n".join(card._table(chosen, own, None))
+    assert "facts acc" in table and "facts acc_norm" in table and "weights, MB" in table
+    assert {"facts_acc", "facts_acc_norm"} <= set(card._defined(chosen, own))
+    said = "\n".join([*card.example(chosen), *card.limits(chosen), card.tested(chosen, [])])
+    assert "multiple-choice" not in said and "letter" not in said and "Answers were cut" not in said
+    assert card.benchmark(chosen) == []
+    assert judged._not_compared(chosen, own).startswith("Nothing was measured besides the task itself")

@@ -7,11 +7,10 @@ from tradeoffs.comment.texts import said
 from tradeoffs.common import machine
 from tradeoffs.common.cells import Variant
 from tradeoffs.gate.costing import of_base
+from tradeoffs.gate.policy import COSTS
 from tradeoffs.gate.rows import Gate
 from tradeoffs.report.formatting import Lines, cost_of, table
 from tradeoffs.results import costs
-
-COSTS = ("size_mb", "model_memory_mb", "peak_gpu_memory_mb", "decode_tokens_per_second", "prefill_tokens_per_second")
 
 
 def section(gate: Gate) -> Lines:

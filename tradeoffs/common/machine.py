@@ -21,7 +21,8 @@ PASSED_ON = "TRADEOFFS_GPUS"  # in the environment: the host, and what nvidia-sm
 LIMITS = ("memory.max", "memory.limit_in_bytes")  # of control groups, version 2 and 1 (cgroups(7))
 MIB, GB = 2**20, 1e9
 # Of two numbers of GB on one machine: a kernel, a hypervisor or a driver keeps a little more or less for itself.
-NEAR, ROUNDED = 0.05, 1.0
+NEAR = 0.05
+ROUNDED = 1.0  # of the machine's memory, which is told whole; a GPU's is told by tenths
 Hardware = dict[str, Any]
 
 
@@ -49,8 +50,8 @@ def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     is no hardware.
 
     The same machine has the same processor, cores (and threads, where they count) and kinds of GPUs, as many of each,
-    and as much memory. Memory, of the machine and of each GPU, is as much where it is within 5 %, or within the whole
-    GB that it is rounded to.
+    and as much memory: of the machine and of each GPU within 5 %, of the machine also within the whole GB that it is
+    rounded to.
     """
     known = one.keys() & other.keys() - {"driver"}
     if "memory_gb" in known and ("gpus" in one) != ("gpus" in other):  # both were asked, and one has none
@@ -58,12 +59,12 @@ def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return (bool(known) or one == other) and all(_alike(key, one[key], other[key]) for key in known)
 
 
-def _alike(key: str, one: Any, other: Any) -> bool:
+def _alike(key: str, one: Any, other: Any, rounded: float = ROUNDED) -> bool:
     if key == "memory_gb":
-        return abs(one - other) <= max(ROUNDED, NEAR * max(one, other))
+        return abs(one - other) <= max(rounded, NEAR * max(one, other))
     if key == "gpus" and len(one) == len(other):
         return all(
-            mine.keys() == its.keys() and all(_alike(name, mine[name], its[name]) for name in mine)
+            mine.keys() == its.keys() and all(_alike(name, mine[name], its[name], 0.0) for name in mine)
             for mine, its in zip(one, other, strict=True)
         )
     return bool(one == other)

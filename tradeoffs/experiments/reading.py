@@ -121,6 +121,9 @@ class _Revision:
             elif setting is None:
                 seen.discard(known)  # an experiment that has them may have taken it over
                 left_out.setdefault("trained with settings that its commit no longer has", {})[self._name] = None
+            elif setting.get("stage") and setting["stage"] not in STAGES:  # of another branch, say
+                reason = f"trained by stage {setting['stage']}, which is not known here"
+                left_out.setdefault(reason, {})[self._name] = None
             elif "train_seconds" in row:  # which the untouched base has not
                 missing = [one.name for one in (SUPERVISED, chosen_by(setting.get("stage"))) if one.name not in row]
                 if missing:

@@ -17,6 +17,7 @@ from tradeoffs.export import judged, licences, weights
 from tradeoffs.export.chosen import Chosen
 from tradeoffs.export.licences import Source, Terms
 from tradeoffs.report.formatting import MANY, code, escaped, short, subject_of, table
+from tradeoffs.results import tasks
 
 TEMPLATE = Path(__file__).with_name("card.md.j2")
 LIBRARY = {"adapter": "peft", "full": "transformers", "merged": "transformers", "gguf": "gguf"}
@@ -95,7 +96,7 @@ def metadata(chosen: Chosen, terms: Terms) -> dict[str, Any]:
                 metric_value=own[name],
             )
             for name in _names(own)
-            if name.startswith("test_")
+            if _split(name) == "test"
         ] or None
     return {key: value for key, value in values.items() if value is not None}
 
@@ -110,7 +111,7 @@ def benchmark(chosen: Chosen) -> list[Any]:
 
     source, name = chosen.dataset, chosen.decision["metric"]
     own = chosen.numbers()
-    if not (source.hub and source.splits and source.splits.test) or name not in own:
+    if not (source.hub and source.splits and source.splits.test) or name not in own or _split(name) != "test":
         return []
     found = judged.interval(own, name)
     bounds = "" if found is None else f", 95 % interval {found.low:.6g} to {found.high:.6g}"
@@ -149,6 +150,8 @@ def headline(chosen: Chosen) -> str:
     found = judged.interval(own, name)
     written = short(own[name]) if found is None else judged.plain(found, name)
     tested = f"{len(set(_items(chosen)))} {'questions' if chosen.dataset.kind == 'questions' else 'test items'}"
+    if task := metrics.metric(name)[1].task:
+        tested = f"{chosen.results.count(chosen.variant, name)} items of the task {on_a_line(task)}"
     whole = " with its base" if chosen.form == "adapter" else ""
     return f"{chosen.results.label(chosen.variant.dataset, name)} {written} on {tested}" + (
         f", {short(own['size_mb'])} MB of weights{whole}" if "size_mb" in own else ""
@@ -173,9 +176,12 @@ def sizes(chosen: Chosen, folder: Path, own: dict[str, float]) -> str:
 def example(chosen: Chosen) -> list[str]:
     """What the model does, and the first test item with its own answer."""
     data = code(chosen.dataset.hub or chosen.variant.dataset)
+    if _by_tasks_alone(chosen):
+        return ["Only what the tasks below ask was measured; nothing else is known of what it can do."]
     if chosen.dataset.kind == "questions":
         return [
-            "What it answers freely was not measured, only which letter of a question's options it finds most likely."
+            "What it answers freely was not measured, only which letter of a question's options it finds most likely"
+            f"{', and what the tasks below ask' if chosen.tasks else ''}."
         ]
     if chosen.tokens["kind"] == "text":
         return [f"It goes on from a text, as the texts of {data} do."]
@@ -195,6 +201,17 @@ def _cut(text: str) -> str:
 
 
 def tested(chosen: Chosen, found: list[Source]) -> str:
+    asked = [f"{code(task)} ({count} items)" for task, count in chosen.tasks.items()]
+    by_tasks = [f"Asked by tasks of lm-evaluation-harness: {', '.join(asked)}."] if asked else []
+    return " ".join([*([] if _by_tasks_alone(chosen) else [_tested_on_data(chosen)]), *by_tasks])
+
+
+def _by_tasks_alone(chosen: Chosen) -> bool:
+    """Whether the data set asks nothing itself (kind questions without multiple choice)."""
+    return chosen.dataset.kind == "questions" and chosen.dataset.mmlu is None
+
+
+def _tested_on_data(chosen: Chosen) -> str:
     whole = chosen.lock.get(f"data/prepared/{chosen.variant.dataset}", "not in dvc.lock")
     if chosen.dataset.kind == "questions":
         return (
@@ -240,10 +257,15 @@ def made_of(chosen: Chosen, terms: Terms, folder: Path) -> list[str]:
 
 
 def limits(chosen: Chosen) -> list[str]:
-    lines = ["The numbers are of these test items alone; on other questions, languages or tasks nothing was measured."]
-    if chosen.dataset.kind == "questions":
+    what = "test items and tasks" if chosen.tasks else "test items"
+    what = "tasks" if _by_tasks_alone(chosen) else what
+    lines = [f"The numbers are of these {what} alone; on other questions, languages or tasks nothing was measured."]
+    if chosen.tasks:
+        in_what = "in the chat template" if chosen.cfg.evaluate.harness.chat_template else "as plain text"
+        lines.append(f"The tasks were asked {in_what}, which need not be how the model is used.")
+    if chosen.dataset.kind == "questions" and not _by_tasks_alone(chosen):
         lines.append("The questions were asked as plain text with worked examples, without the prompt template.")
-    elif chosen.tokens["kind"] != "text":
+    elif chosen.dataset.kind != "questions" and chosen.tokens["kind"] != "text":
         most = chosen.cfg.evaluate.max_new_tokens
         lines.append(f"Answers were cut after {most} tokens, and the context holds {chosen.tokens['context']} tokens.")
     lines.append("Speed and memory are of one machine, measured alone on it; another has other numbers.")
@@ -275,7 +297,12 @@ def _written(row: dict[str, float], name: str) -> str:
 def _names(row: dict[str, float]) -> list[str]:
     """Metrics of quality that a row has, in the order of the report."""
     listed = [*metrics.columns("answers"), *metrics.columns("likelihood"), *metrics.columns("ladder"), "general_loss"]
+    listed += [metric.name for measured in tasks.of_pair().values() for metric in measured]
     return [name for name in dict.fromkeys(listed) if name in row]
+
+
+def _split(name: str) -> str:
+    return metrics.metric(name)[0]
 
 
 def _defined(chosen: Chosen, own: dict[str, float]) -> list[str]:

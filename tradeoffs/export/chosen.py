@@ -18,7 +18,7 @@ from tradeoffs.common.cells import COST, SCORES, TRAINED, Cell, Variant
 from tradeoffs.formats import trained_only
 from tradeoffs.formats.names import QUANTS
 from tradeoffs.plumbing.errors import UserError, near
-from tradeoffs.results import decision
+from tradeoffs.results import decision, tasks
 from tradeoffs.results.decision import Guard
 from tradeoffs.results.results import Results
 from tradeoffs.revisions import WORKSPACE, Revision
@@ -123,7 +123,8 @@ class Chosen:
     @cached_property
     def items(self) -> list[dict[str, Any]]:
         """What it was asked of the test set: id, prompt and expected answer of each item, and what it answered
-        (`generated`); of a text an item is a document, of multiple choice alone a question, and the others are None."""
+        (`generated`); of a text an item is a document, of multiple choice alone a question, and the others are None.
+        None where nothing but tasks is asked, which are not of the data set."""
         texts = ("prompt", "answer", "generated")
         rows = files.read_table(self.variant.items, ["split", "item", "document", *texts])
         asked = "mmlu" if self.dataset.kind == "questions" else "test"
@@ -132,6 +133,16 @@ class Chosen:
             for row in rows
             if row["split"] == asked
         ]
+
+    @cached_property
+    def tasks(self) -> dict[str, int]:
+        """How many items each task or group that stands for itself asked it; by its name."""
+        results = self.results  # first: to read them registers what tasks measure
+        counts = {
+            task: [results.count(self.variant, one.name) for one in some if results.has(self.variant, one.name)]
+            for task, some in tasks.of_pair().items()
+        }
+        return {task: max(found) for task, found in counts.items() if found}
 
     @cached_property
     def example(self) -> dict[str, str] | None:

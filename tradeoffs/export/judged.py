@@ -106,6 +106,8 @@ def loses(chosen: Chosen, own: dict[str, float]) -> list[str]:
 def _not_compared(chosen: Chosen, own: dict[str, float]) -> str:
     known = own | chosen.numbers(chosen.cell.variant(TRAINED))
     measured = [label(chosen, name) for name in ("mmlu_accuracy", "general_loss") if name in known]
+    deciding = metrics.metric(chosen.decision["metric"])[1].task
+    measured += [f"the task {escaped(task)}" for task in chosen.tasks if task != deciding]
     if not measured:
         return "Nothing was measured besides the task itself: neither other knowledge nor other text."
     why = "`decide.guards` has nothing else to hold it to"

@@ -31,11 +31,15 @@ class Costing:
 
     @property
     def notes(self) -> list[str]:
-        """That a device is no longer measured on: no cost there is compared."""
-        gone = [on for on in self.before.run.devices if on not in self.after.run.devices]
-        ours = {name for of in self.after.costs.machine["on"].values() for name in of.values()}
-        gone = [on for on in gone if not ours & set(self.before.costs.machine["on"][on].values())]
-        return [f"costs on {on} are not compared: base measured there, and head did not" for on in gone]
+        """That a device is no longer measured on, all variants of both sides or those of some formats: no cost there is
+        compared."""
+        measured, notes = self.after.costs.machine["on"], []
+        for on in (on for on in self.before.run.devices if on not in self.after.run.devices):
+            there = {v: name for v, name in self.before.costs.machine["on"][on].items() if v in self.after.facts}
+            gone = [v for v, name in there.items() if all(of.get(v) != name for of in measured.values())]
+            of = f" of {', '.join(dict.fromkeys(v.format for v in gone))}" if len(gone) < len(there) else ""
+            notes += [f"costs on {on}{of} are not compared: base measured there, and head did not"] if gone else []
+        return notes
 
     def rows(self, theirs: Variant, ours: Variant) -> Iterator[Row]:
         """A row for each cost that is judged and that one of them has, as the head names it; `theirs` is of the base.
@@ -50,6 +54,9 @@ class Costing:
             if f"{costs.bare(name)}{costs.ON}{device}" in self.policy.ignore or name in self.policy.ignore:
                 continue
             in_base = of_base(self.before, theirs, self.after, ours, name)
+            is_new = costs.device_key(in_base, self.before.run.devices) not in self.before.run.devices
+            if is_new and f"{costs.bare(name)}{costs.ON}{device}" not in self.policy.costs:
+                continue  # what base knows nothing of is not missing there
             old, new = self.before.cost[theirs].get(in_base), self.after.cost[ours].get(name)
             sides = (old is not None) + (new is not None)
             if sides == 2 or (sides and name in wanted) or name in self.named:
@@ -156,12 +163,18 @@ class Costing:
 
 def of_base(before: Results, theirs: Variant, after: Results, ours: Variant, name: str) -> str:
     """What base calls a cost that head calls `name`: on the same device; else on one that is named alike in run.devices
-    (another GPU), else by the same name."""
+    (another GPU); else on its first, to show both. A name that base has not where head does not measure `ours`
+    on that device, or where base's first device is another of head's."""
     device, on = costs.device_of(after, ours, name), costs.device_key(name, after.run.devices)
     measured = before.costs.machine["on"]
     same = [key for key in before.run.devices if device is not None and measured[key].get(theirs) == device]
     same += [on] if on in before.run.devices else []
-    return costs.named(name, same[0], before.run.devices) if same else name
+    if same:
+        return costs.named(name, same[0], before.run.devices)
+    first = before.run.devices[0]
+    held = [of.get(ours) for of in after.costs.machine["on"].values()]
+    is_another = first in after.run.devices or measured[first].get(theirs, "") in held
+    return costs.named(name, on, before.run.devices) if device is None or is_another else name
 
 
 def _ends(results: Results, variant: Variant, name: str) -> tuple[float, float, float]:

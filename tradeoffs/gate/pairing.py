@@ -9,6 +9,7 @@ from tradeoffs import metrics
 from tradeoffs.common.cells import TRAINED, Cell, Variant
 from tradeoffs.gate import definitions
 from tradeoffs.metrics import Metric
+from tradeoffs.results import tasks
 from tradeoffs.results.reading import ANSWER_GPU, SECONDS
 from tradeoffs.results.results import Results
 from tradeoffs.revisions import Revision
@@ -82,6 +83,7 @@ class Pairing:
         self.before, self.after = before, after
         self._rows: dict[tuple[int, Variant, str], dict[str, np.ndarray]] = {}
         self._found: dict[tuple[Variant, Variant, str], tuple[str, bool]] = {}
+        self._ends: dict[tuple[int, Variant], dict[str, str]] = {}
         self._definitions = definitions.Changed(base, head)
         self._locks = base.outputs, head.outputs
         old, new = (flat(section(side, "evaluate")) for side in (base, head))
@@ -131,13 +133,24 @@ class Pairing:
         return f"another {', '.join(f'evaluate.{key}' for key in changed)}" if changed else ""
 
     def _of_definition(self, theirs: Variant, ours: Variant, metric: Metric) -> str:
-        """Only what an answer is scored by: all else is computed here, by the same code for both sides."""
+        """Only what an answer is scored by, and which end a task calls better: all else is computed here, by the same
+        code for both sides."""
+        if metric.task:
+            ends = [self._better(side, one).get(metric.name) for side, one in enumerate((theirs, ours))]
+            return "base and head say otherwise which end is better" if ends[0] != ends[1] else ""
         if not metric.column:
             return ""
         old, new = self.before.prepared[theirs.dataset], self.after.prepared[ours.dataset]
         if metric.name == "exact_match" and old.get("answer_pattern") != new.get("answer_pattern"):
             return f"another answer_pattern of {ours.dataset}"
         return self._definitions.of(metric)
+
+    def _better(self, side: int, variant: Variant) -> dict[str, str]:
+        """Of the base (0) or the head (1); of both there is one register, which has the word of the last one read."""
+        if (side, variant) not in self._ends:
+            results = (self.before, self.after)[side]
+            self._ends[side, variant] = tasks.better(results.root / variant.tasks(results.run.seeds))
+        return self._ends[side, variant]
 
     def _of(self, side: int, variant: Variant, split: str) -> dict[str, np.ndarray]:
         """The items of a split; of the base (0) or the head (1)."""

@@ -56,7 +56,13 @@ class Watch:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         runs = self._close(succeeded=kind is None)
         if kind is None and runs:
-            remember(self._cell, self._points, runs)
+            try:
+                remember(self._cell, self._points, runs)
+            except OSError as error:  # a full or read-only disk: what is lost is which runs these were
+                self._warn(
+                    f"{RUNS}: which runs {', '.join(runs)} has of this is not kept ({error.strerror or error}), "
+                    "so what comes of it gets a run of its own"
+                )
 
     def update(self, points: Sequence[Point], part: str = "") -> None:
         """`points`: all so far of the run, or of a `part` of it that counts its steps for itself."""

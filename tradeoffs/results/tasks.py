@@ -5,7 +5,7 @@ like any other, to tables, comparisons and the decision.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,8 @@ def read(folder: Path) -> Iterator[tuple[dict[str, Any], pa.Table]]:
 def added(found: Columns, folder: Path) -> Columns:
     """Items of a variant with those of its tasks behind them; what these do not have is NaN or None.
 
-    A task that is asked by itself and in a group has its items once, as it was asked by itself.
+    A task that is asked by itself and in a group has its items once, as it was asked by itself. Raises UserError if two
+    of the tasks have a metric of one name, which is one column.
     """
     there = sorted(read(folder), key=lambda one: len({metric["of"] for metric in one[0]["metrics"]}))
     of: dict[str, Columns] = {}
@@ -44,6 +45,7 @@ def added(found: Columns, folder: Path) -> Columns:
     if not of:
         return found
     blocks, alone = list(of.values()), {said["task"] for said, _ in there}
+    _require_names_of_their_own([metric for said, _ in there for metric in said["metrics"]])
     for said, _ in reversed(there):  # the last word is that of the task by itself
         for metric in said["metrics"]:
             register(metric, grouped={name for one in said["metrics"] for name in one.get("scale", ())} - alone)
@@ -53,6 +55,17 @@ def added(found: Columns, folder: Path) -> Columns:
     return {
         name: np.concatenate([part.get(name, _none(count, name in texts)) for part, count in whole]) for name in names
     }
+
+
+def _require_names_of_their_own(some: Sequence[Mapping[str, Any]]) -> None:
+    """Of the tasks of one folder alone: another commit may have asked one of them by another name."""
+    first: dict[str, str] = {}
+    for said in some:
+        if first.setdefault(said["name"], said["of"]) != said["of"]:
+            raise UserError(
+                f"the tasks {first[said['name']]} and {said['of']} both have a metric {said['name']}, which is one "
+                "column: give one of them another name"
+            )
 
 
 def _none(count: int, text: bool) -> np.ndarray:
@@ -102,15 +115,11 @@ def register(said: Mapping[str, Any], grouped: set[str]) -> None:
     before = registry.METRICS.get(name)
     if (before is not None and not before.task) or (before is None and name in _of_data_sets()):
         raise UserError(f"the task {said['of']} has a metric {name}, as data sets have: give the task another name")
-    if before is not None and not before.unread and before.task != said["of"]:
-        raise UserError(
-            f"the tasks {before.task} and {said['of']} both have a metric {name}, which is one column: give one of "
-            "them another name"
-        )
     registry.METRICS[name] = Metric(
         name,
         f"{said['of']} {said['metric']}{which}",
-        said["better"],
+        # What another commit calls better stays a metric that is judged, which shows that they say otherwise.
+        said["better"] or ("" if before is None or before.unread else before.better),
         about,
         columns=(name, "items" if said["alike"] else _weight(name)),
         of=FORMS[said["form"]],
@@ -162,6 +171,11 @@ def of_pair(listed: Mapping[str, Metric] | None = None) -> dict[str, list[Metric
         if metric.task and not metric.unread and metric.stands == "quality":
             found.setdefault(metric.task, []).append(metric)
     return found
+
+
+def better(folder: Path) -> dict[str, str]:
+    """Which end of each metric is better, as the results in a folder say."""
+    return {metric["name"]: metric["better"] for said, _ in read(folder) for metric in said["metrics"]}
 
 
 def seconds(folder: Path) -> dict[str, dict[str, float]]:
