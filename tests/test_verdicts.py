@@ -1,6 +1,7 @@
 """Good enough, too much worse, undecided: what bounds are made of, what adding variants may do, what seeds mean."""
 
 import math
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from benchmarks.drawn import EXACT, F1, Drawn
 from tradeoffs.common.cells import Cell, Copied, Variant
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.results import intervals, simultaneous, verdicts
+from tradeoffs.results import intervals, ranking, simultaneous, verdicts
 from tradeoffs.results.verdicts import BEST, GOOD, ONE, UNDECIDED, WORSE
 
 CELL = Cell("demo", "demo", "lora")
@@ -281,6 +282,19 @@ def test_what_no_number_of_items_would_decide_names_none():
     other += best.mean() - 0.02 - other.mean()  # just the margin
     found = standing(formats(best, other)).verdicts[CELL.variant("q1")]
     assert (found.word, found.items) == (UNDECIDED, None)
+
+
+def test_one_of_equals_is_the_best_whatever_the_order_in_which_they_are_named():
+    """The smallest, and of one size the first of the run list; by a standing as by a ranking."""
+    right = (np.random.default_rng(0).random(490) < 0.5).astype(float)
+    results = Drawn(formats(right, right.copy(), right.copy(), 1 - right), name=EXACT)
+    trained, first, second, other = results.variants
+    results.cost = {trained: {"size_mb": 3.0}} | {v: {"size_mb": 2.0} for v in (first, second, other)}
+    for some in permutations((trained, first, second)):
+        assert ranking.best_first(results, some, EXACT) == [first, second, trained]
+        found = verdicts.standing(results, some, EXACT)
+        assert found.best == first and list(found.verdicts) == list(some)
+        assert [v for v, one in found.verdicts.items() if one.word == BEST] in ([], [first])
 
 
 # --- one pair, and all pairs

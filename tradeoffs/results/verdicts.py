@@ -5,7 +5,7 @@ a margin of the best (`decide.margins`), whichever of them that is.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import stdtrit
@@ -79,9 +79,17 @@ def compared(results: Results, some: Sequence[Variant], name: str) -> Compared:
     return Compared(some, sign, measured, critical, criticals, quality)
 
 
+def of_equals(results: Results, some: Sequence[Variant]) -> list[Variant]:
+    """Variants in the order in which one of equals is taken for the best, wherever a best one is named: the smallest
+    first, since nobody ships more for the same, and of one size the first of the run list."""
+    places = {variant: place for place, variant in enumerate(results.variants)}
+    return sorted(some, key=lambda variant: (results.cost[variant]["size_mb"], places[variant]))
+
+
 def standing(results: Results, some: Sequence[Variant], name: str) -> Standing:
     """Each of some variants on one data set against the best of them, in their order. Raises as `compared`."""
-    return among(compared(results, some, name), np.ones(len(some), bool))
+    found = among(compared(results, of_equals(results, some), name), np.ones(len(some), bool))
+    return replace(found, verdicts={variant: found.verdicts[variant] for variant in some})
 
 
 def among(found: Compared, fits: np.ndarray) -> Standing:
