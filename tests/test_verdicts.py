@@ -315,6 +315,18 @@ def test_one_pair_that_differs_in_few_answers_has_the_interval_that_its_verdict_
     assert (found.difference.low, found.difference.high) == pytest.approx((-reach, reach))
 
 
+@pytest.mark.parametrize("judged", [True, False])
+def test_that_two_answer_few_questions_alike_shows_nothing_with_a_margin_or_without(judged):
+    right = (np.random.default_rng(0).random(20) < 0.5).astype(float)
+    results = Drawn(formats(right, right.copy()), name=EXACT)
+    results.decide.margins.update({"exact_match": 0.0001})
+    if not judged:
+        results.decide.margins.clear()
+    found = verdicts.paired(results, *results.variants, EXACT)
+    assert results.judged(EXACT) == judged and results.compare(*results.variants, EXACT).high == 0
+    assert (found.low, found.value, found.high) == pytest.approx((-found.high, 0.0, simultaneous.LEAST / 22))
+
+
 def test_two_formats_of_one_training_have_the_same_interval_whatever_other_seeds_there_are():
     random = np.random.default_rng(4)
     scores = formats(*made_up(random, 2, 0.05, 0))
