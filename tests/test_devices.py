@@ -34,7 +34,7 @@ from tradeoffs.measure.work import Settings, Work
 from tradeoffs.params import Limits
 from tradeoffs.plumbing.errors import UserError
 from tradeoffs.report import devices as report_devices
-from tradeoffs.repro.__main__ import _require_devices
+from tradeoffs.repro import lacking
 from tradeoffs.results import costs, decision
 from tradeoffs.results.results import Results
 from tradeoffs.revisions import Revision
@@ -87,12 +87,14 @@ def test_a_device_that_is_not_there_is_an_error_before_anything_is_measured(some
 def test_make_run_says_so_before_it_starts(tmp_path, monkeypatch):
     fake_results.params_file(tmp_path, REPO / "params.yaml", devices=["cuda"])
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tradeoffs.repro.__main__.gpus", lambda: [])
+    monkeypatch.setattr("tradeoffs.repro.lacking.gpus", lambda: [])
     with pytest.raises(UserError, match=r"run\.devices: cuda: this machine has no GPU"):
-        _require_devices(["prepare@demo", "measure"])
-    _require_devices(["aggregate"])
-    monkeypatch.setattr("tradeoffs.repro.__main__.gpus", lambda: ["0"])
-    _require_devices(["measure"])
+        lacking.require(params.load_all(), ["prepare@demo", "measure"])
+    with pytest.raises(UserError, match=r"run\.devices: cuda: this machine has no GPU"):
+        lacking.require(params.load_all())
+    lacking.require(params.load_all(), ["aggregate"])
+    monkeypatch.setattr("tradeoffs.repro.lacking.gpus", lambda: ["0"])
+    lacking.require(params.load_all(), ["measure"])
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from tradeoffs.harness.torch_side import TorchTasks
 from tradeoffs.models.loading import load_model
 from tradeoffs.params import Harness
 from tradeoffs.plumbing.errors import UserError
+from tradeoffs.repro import lacking
 
 REPO = Path(__file__).parents[1]
 OWN = REPO / "examples/tasks"
@@ -114,6 +115,31 @@ def test_a_gguf_is_asked_the_same_token_ids(here, checkpoint, name):
     expected = said(ask(runtime_of(checkpoint), checkpoint, name))
     with LlamaTasks(gguf, 2048) as runtime:
         assert_same(said(ask(runtime, checkpoint, name)), expected, room=0.25)
+
+
+@installed
+def test_every_name_that_is_not_known_is_said_before_anything_runs(here, monkeypatch):
+    raw = yaml.safe_load((REPO / "params.yaml").read_text())
+    raw["evaluate"] |= {"tasks": ["fact", "facts", "hellaswagg"]}
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+    asked = params.load_all()
+    with pytest.raises(UserError, match=r"'fact' \(did you mean facts\?\); .*hellaswagg' \(did you mean hella") as said:
+        lacking.require(asked)
+    assert "'facts'" not in str(said.value)
+    lacking.require(asked, ["prepare@demo", "score"])
+
+
+def test_that_it_is_not_installed_is_said_before_anything_runs(here, monkeypatch):
+    raw = yaml.safe_load((REPO / "params.yaml").read_text())
+    raw["evaluate"] |= {"tasks": ["facts"]}
+    Path("params.yaml").write_text(yaml.safe_dump(raw))
+
+    def version(name):
+        raise finding.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(finding.metadata, "version", version)
+    with pytest.raises(UserError, match="which is not installed; install it:"):
+        lacking.require(params.load_all(), ["tasks@demo-demo-base-42-facts"])
 
 
 @installed

@@ -148,6 +148,23 @@ def test_null_empties_and_blocks_are_added(project):
     assert params.load_all().models["more"].path == "a"
 
 
+def test_null_takes_out_what_is_judged_or_earned_by_and_a_file_of_ones_own_may_be(project):
+    files = project / "rewards"
+    files.mkdir()
+    (files / "units.py").write_text("def reward(answer, expected):\n    return 1.0\n")
+    preset = presets.read(
+        write(
+            "decide: {guards: {mmlu_accuracy: null}}\n"
+            "methods: {lora_grpo: {reward: {functions: {exact_match: null, rewards/units.py: 1.0}}}}\n"
+        )
+    )
+    assert presets.overrides(preset)
+    presets.main(preset.file, write=True)
+    found = params.load_all()
+    assert "mmlu_accuracy" not in found.decide.guards and found.decide.guards
+    assert found.methods["lora_grpo"].reward.functions == {"rewards/units.py": 1.0}
+
+
 def test_dvc_and_the_file_get_every_text_as_it_stands(project):
     wanted = {"datasets": {"demo": {"prompts": TEXTS}}, "templates": {"mine": "{{ messages }}{# it's #}\n"}}
     preset = presets.read(write(quick_yaml.dump(wanted, default_style='"')))

@@ -5,7 +5,8 @@
     python -m tradeoffs.preset experiments/finance_methods.yaml --write     writes that into params.yaml
 
 A preset has the form of params.yaml and holds what is to be another value there: blocks are merged key by key, all else
-takes the place of what was there, and null empties what may be left out. It is read as strictly as params.yaml. It can
+takes the place of what was there, and null empties what may be left out, and takes out an entry of guards, margins or
+functions. It is read as strictly as params.yaml. It can
 be run as an experiment, which leaves params.yaml as it is: python -m tradeoffs.repro --exp --preset FILE
 """
 
@@ -27,6 +28,7 @@ from tradeoffs.plumbing.errors import UserError, near
 FOLDER = Path("experiments")
 RUN = "python -m tradeoffs.repro --exp --preset {file}"
 NAME = re.compile("[A-Za-z_][A-Za-z0-9_]*")
+KEY = re.compile("[A-Za-z0-9_-]+")
 WORDS = ("null", "true", "false", "nan", "inf")  # of Hydra's grammar
 WRITE = "python -m tradeoffs.preset {file} --write"
 Values = dict[str, Any]
@@ -103,15 +105,16 @@ def overrides(preset: Preset) -> list[str]:
     """
     from dvc.exceptions import DvcException
     from dvc.utils.hydra import apply_overrides, get_hydra_sweeps
+    from hydra.errors import HydraException
 
-    given = [f"++{key}={_grammar(value)}" for key, value in _flat(preset.values)]
+    given = [f"++{key}={_grammar(value)}" for key, value in _pieces(preset.values)]
     try:
         [[mine]] = [found.values() for found in get_hydra_sweeps({str(params.PATH): given})]
         with TemporaryDirectory() as folder:
             copy = Path(shutil.copy(params.PATH, folder))
             apply_overrides(copy, mine)
             known = parsed(copy, params.PATH)
-    except (DvcException, ValueError) as error:
+    except (DvcException, HydraException, ValueError) as error:
         why = str(error.__cause__ or error).partition("\n")[0]
         raise UserError(f"{preset.file}: DVC cannot take it: {why}") from error
     theirs, ours = dict(_flat(known)), dict(_flat(preset.after))
@@ -181,6 +184,15 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
     for key, value in values.items():
         if isinstance(value, dict) and value:
             yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _pieces(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """`_flat`, but a block with a key that is none of Hydra's (rewards/own.py) is a value: it is merged, too."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value and all(KEY.fullmatch(str(name)) for name in value):
+            yield from _pieces(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -55,12 +55,7 @@ def load(name: str, asked: "Harness") -> Loaded:
     os.environ["HF_EVALUATE_OFFLINE"] = "1"
     with quiet():
         manager = _manager(Path(asked.folder))
-        entries = manager.task_index
-        if name not in entries:
-            raise UserError(
-                f"params.yaml: evaluate.tasks: there is no task {name!r} in lm-eval {require()}, nor in "
-                f"{asked.folder}{near(name, entries)}"
-            )
+        _require_known(manager, [name], asked)
         _refuse_unsafe(manager, name, asked.unsafe_code)
         try:
             found = manager.load([name])
@@ -77,6 +72,13 @@ def load(name: str, asked: "Harness") -> Loaded:
                 task.set_config("num_fewshot", 0)
             task.set_fewshot_seed(SEED)
     return Loaded(name, found["tasks"], found.get("groups") or {})
+
+
+def require_known(names: Sequence[str], asked: "Harness") -> None:
+    """Raises UserError if lm-evaluation-harness is not installed, or with every name that it does not know."""
+    require()
+    with quiet():
+        _require_known(_manager(Path(asked.folder)), names, asked)
 
 
 @contextmanager
@@ -124,6 +126,15 @@ def _manager(folder: Path) -> "TaskManager":
     }
     own._index = index | own._index
     return own
+
+
+def _require_known(manager: "TaskManager", names: Sequence[str], asked: "Harness") -> None:
+    entries = manager.task_index
+    if unknown := [name for name in names if name not in entries]:
+        said = [f"there is no task {name!r}{near(name, entries)}" for name in unknown]
+        raise UserError(
+            f"params.yaml: evaluate.tasks: {'; '.join(said)}; looked for in lm-eval {require()} and in {asked.folder}"
+        )
 
 
 def _leaves(manager: "TaskManager", name: str, seen: set[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -56,6 +56,8 @@ def read(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
         return [read(args[0], entry, f"{where}[{index}]", problems) for index, entry in enumerate(value)]
     if origin is dict:
         found = _block({} if value is None else value, where, problems) or {}
+        if args[1] is not Any and not is_dataclass(args[1]):  # null takes out an entry that was there before
+            found = {key: entry for key, entry in found.items() if entry is not None}
         return {key: read(args[1], entry, f"{where}.{key}", problems) for key, entry in found.items()}
     if is_dataclass(kind):
         block = _block(value, where, problems)

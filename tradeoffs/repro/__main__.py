@@ -30,10 +30,9 @@ from dvc.exceptions import DvcException
 
 from tradeoffs import params
 from tradeoffs.common import cores
-from tradeoffs.formats.names import CUDA
 from tradeoffs.plumbing import asked, cli, clock
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.repro import pipeline, times
+from tradeoffs.repro import lacking, pipeline, times
 from tradeoffs.repro.cluster import connected
 from tradeoffs.repro.places import Here, Place
 from tradeoffs.repro.runner import Runner
@@ -118,7 +117,7 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, ray: st
             print(f"Nothing to run: all {len(every)} steps are up to date.")
             return False
         if not ray:
-            _require_devices(planned)
+            lacking.require(params.load_all(), planned)
         memory = times.Memory()
         slots, count = Slots(jobs, gpus()), cores.usable()
         here = Here(steps, slots, (lambda name: not steps.stays(name)) if ray else None)
@@ -151,16 +150,6 @@ def _run(targets: Sequence[str], jobs: int, keep_going: bool, dry: bool, ray: st
     if run.took:
         print(clock.table(time.monotonic() - begun, run.own_seconds, count))
     return bool(run.failed)
-
-
-def _require_devices(planned: Sequence[str]) -> None:
-    """Raises UserError if costs are to be measured on a GPU and there is none: the last step would be the first to say
-    so."""
-    if "measure" in planned and CUDA in params.load_all().run.devices and not gpus():
-        raise UserError(
-            f"run.devices: {CUDA}: this machine has no GPU that may be used (CUDA_VISIBLE_DEVICES); take it out, or "
-            "run where there is one"
-        )
 
 
 def _needs(steps: pipeline.Pipeline, memory: times.Memory, name: str) -> Needs:

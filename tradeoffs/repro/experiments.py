@@ -43,7 +43,7 @@ from hydra.errors import ConfigCompositionException, HydraException
 
 from tradeoffs import params
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.repro import asked, dvc_gaps, pipeline, stops
+from tradeoffs.repro import asked, dvc_gaps, lacking, pipeline, stops
 
 LOCATION = "tradeoffs.repro"  # in DVC's notes, of what such a run has taken
 # Of the message of such an experiment, too: whatever ends a run, the next one finds by it what is to go back.
@@ -88,7 +88,7 @@ def queue(
         try:
             combinations = get_hydra_sweeps(to_path_overrides([*below, *changes]))
             for one in combinations:
-                _check(one)
+                _check(one, targets)
             for number, one in enumerate(combinations, start=1):
                 label = f"{name}-{number}" if name and len(combinations) > 1 else name
                 # While DVC queues it, what is not committed is in Git's stash.
@@ -111,7 +111,7 @@ def queue(
     return found
 
 
-def _check(changes: Mapping[str, list[str]]) -> None:
+def _check(changes: Mapping[str, list[str]], targets: Sequence[str]) -> None:
     """What one combination makes of params.yaml. Raises UserError, and what DVC does where it is no change of it."""
     with TemporaryDirectory() as folder:
         for path, some in changes.items():
@@ -121,11 +121,13 @@ def _check(changes: Mapping[str, list[str]]) -> None:
                 apply_overrides(copy, some)
             except InvalidArgumentError as error:
                 wrong = ours and isinstance(error.__cause__, ConfigCompositionException)
-                if wrong and (lacking := asked.no_keys(some, params.parsed(params.PATH))):
-                    raise UserError("-S " + "\n  ".join(lacking)) from error
+                if wrong and (unknown := asked.no_keys(some, params.parsed(params.PATH))):
+                    raise UserError("-S " + "\n  ".join(unknown)) from error
                 raise
             if ours:
-                params.load_all(copy, f"{params.PATH} of {_said(changes)}")
+                found = params.load_all(copy, f"{params.PATH} of {_said(changes)}")
+                if not targets:
+                    lacking.require(found)
 
 
 def _said(changes: Mapping[str, list[str]], below: Sequence[str] = ()) -> str:
