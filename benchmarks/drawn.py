@@ -40,6 +40,7 @@ class Drawn(Results):
             for variant, values in every.items()
         }
         self.variants = list(scores)
+        self.cost = {variant: {"size_mb": 1.0} for variant in scores}
         self.training = {v.cell: {} if v.method == "base" else {"train_seconds": 1} for v in every}
         self._seed, self._resamples, self._draws = 0, resamples, {} if draws is None else draws
         self._sums, self._values, self._subjects = {}, {}, {}

@@ -54,7 +54,7 @@ def test_the_differences_are_those_of_the_whole_run(finished, results, capsys):
         row = found[formatting.full_label(results, "demo", name)]
         assert row[:2] == [formatting.quality_of(results, v, name) for v in (LORA, BASE)]
         judged = verdicts.against(results, LORA, BASE, name) if results.judged(name) else None
-        difference = judged.difference if judged else results.compare(LORA, BASE, name)
+        difference = judged.difference if judged else verdicts.paired(results, LORA, BASE, name)
         assert row[2] == formatting.difference(difference, name)
         assert row[3] == (judged.word if judged else "")
     assert found["test F1"][2].endswith(", excludes 0")

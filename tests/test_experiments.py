@@ -512,6 +512,27 @@ def test_what_is_chosen_by_the_same_stands_in_one_table_which_says_by_what():
     assert [row[1] for row in rows if row[0] == "by_reward" and "**" in row[1]] == ["**train.lr=0.2**"]
 
 
+@pytest.mark.parametrize(("earned", "said"), [(0.0, True), (0.5, False)])
+def test_of_several_that_are_the_best_none_is_chosen_and_it_says_so(tmp_path, earned, said):
+    trials = [staged("grpo", earned, lr=lr) for lr in (0.1, 0.2, 0.3)]
+    lines = showing.report(Sweep(trials, {}))
+    assert "- tuned: tied: 3 settings have the same valid reward, so none of them is chosen" in lines
+    assert any(line.startswith("- tuned: nothing was earned") for line in lines) == said
+    rows = [line for line in lines if line.startswith("| tuned |")]
+    assert len(rows) == 4 and rows[0].startswith(f"| tuned | tied | {earned:.4f} |")
+    assert not any("**" in row for row in rows) and not any("may lie beyond" in line for line in lines)
+    showing.write_csv(tmp_path / "runs.csv", Sweep(trials, {}))
+    with (tmp_path / "runs.csv").open(newline="") as file:
+        assert {row["chosen"] for row in csv.DictReader(file)} == {"0"}
+
+
+def test_two_that_are_tied_behind_the_best_leave_it_chosen():
+    lines = showing.report(Sweep([staged("grpo", value, lr=value + 1) for value in (0.0, 0.5)], {}))
+    lines += showing.report(Sweep([trial(lr=lr, loss=loss) for lr, loss in ((1, 0.1), (2, 0.2), (3, 0.2))], {}))
+    assert not any("tied" in line or "earned:" in line for line in lines)
+    assert sum("**" in line for line in lines) == 2
+
+
 def test_the_csv_says_what_was_chosen_by_what(tmp_path):
     trials = [trial(lr=lr, loss=1 + lr) for lr in (0.1, 0.2)] + [staged("grpo", lr, lr=lr) for lr in (0.1, 0.2)]
     showing.write_csv(tmp_path / "runs.csv", Sweep(trials, {}))

@@ -193,6 +193,17 @@ def test_what_validation_answers_earn_is_the_mean_over_all_questions_that_are_ju
     assert row["valid_reward"] == pytest.approx(sum(known) / len(known))
 
 
+@pytest.mark.parametrize(
+    ("text", "said"), [("0.0", True), ("float(expected.split()[0])", True), ("len(answer)", False)]
+)
+def test_where_no_answer_earned_more_than_another_it_is_said_once(asked, monkeypatch, capsys, text, said):
+    """Answers to other questions may: they are not compared."""
+    paid_by(monkeypatch, f"def reward(answer, expected): return {text}")
+    tune(asked, tuned(asked, METHODS["lora"]), METHODS["lora"], steps=3)
+    found = "x: warning: in none of 3 steps did an answer earn more than another to the same question"
+    assert capsys.readouterr().err.count(found) == said
+
+
 # --- what cannot be, before anything is trained
 
 

@@ -93,11 +93,11 @@ def test_a_question_is_judged_by_the_same_functions_whatever_is_answered():
     [
         (
             "def reward(answer, expected): return 1.0 if answer == expected else None",
-            "rewards/own.py: reward gave None for the answer dog and a number for the expected cat; answers to",
+            "rewards/own.py: reward gave None for the answer 'dog' and a number for the expected 'cat'; answers to",
         ),
         (
             "def reward(answer, expected): return None if answer == expected else -1.0",
-            "rewards/own.py: reward gave a number for the answer dog and None for the expected cat; answers to",
+            "rewards/own.py: reward gave a number for the answer 'dog' and None for the expected 'cat'; answers to",
         ),
     ],
 )
@@ -116,8 +116,8 @@ def test_a_function_that_says_nothing_of_some_answers_to_a_question_is_refused(t
     ("text", "said"),
     [
         ("def reward(answer, expected): return answer.split()[0] == expected", "IndexError: list index out of range"),
-        ("def reward(answer, expected): return 1.0 if len(answer) != 2 else None", "gave None for the answer ab"),
-        ("def reward(answer, expected): return None if answer == 'other' else 1.0", "gave None for the answer other"),
+        ("def reward(answer, expected): return 1.0 if len(answer) != 2 else None", "gave None for the answer 'ab'"),
+        ("def reward(answer, expected): return None if answer == 'other' else 1.0", "gave None for the answer 'other'"),
     ],
 )
 def test_answers_as_a_model_may_give_them_are_tried_out(text, said):
@@ -221,6 +221,8 @@ def test_what_is_a_reward_is_taken(folder, text):
         ("def reward(expected, answer): return 1.0", "needs a function reward"),
         ("def reward(prompt, answer, expected): return 1.0", "needs a function reward"),
         ("def reward(prompt, answer): return 1.0", "needs a function reward"),
+        ("def reward(completions, **kwargs): return [1.0]", "reward(completions, ...) is TRL's own form"),
+        ("def reward(prompts, completions, **kwargs): return [1.0]", "reward(completions, ...) is TRL's own form"),
         ("def award(a, b): return 1.0", "needs a function reward"),
         ("async def reward(a, b): return 1.0", "needs a function reward"),
         ("def reward(a, b:\n return 1", "is no Python: line 1: "),
@@ -281,19 +283,22 @@ def fails(text, answer="abc"):
         ("import sys\nsys.exit('bye')\n" + OWN, "rewards/own.py: does not run: line 2: SystemExit: bye"),
         (
             "import sys\ndef reward(a, b):\n    sys.exit()",
-            "rewards/own.py: line 3: SystemExit, of the answer abc",
+            "rewards/own.py: line 3: SystemExit, of the answer 'abc'",
         ),
         (
             "class Stop(KeyboardInterrupt): ...\ndef reward(a, b):\n    raise Stop",
-            "rewards/own.py: line 3: Stop, of the answer abc",
+            "rewards/own.py: line 3: Stop, of the answer 'abc'",
         ),
         ("def reward(a, b):\n    return reward(a, b)", "rewards/own.py: line 2: RecursionError: maximum recursion"),
         (OWN + "del reward\n", "rewards/own.py: does not run: AttributeError: module "),
-        (OWN + "reward = 3\n", "rewards/own.py: TypeError: 'int' object is not callable, of the answer abc"),
+        (OWN + "reward = 3\n", "rewards/own.py: TypeError: 'int' object is not callable, of the answer 'abc'"),
         ("def reward(a, b):\n    return 10**400", "rewards/own.py: OverflowError: int too large"),
-        ("def reward(a, b):\n    return [1.0]", "rewards/own.py: reward gave [1.0] for the answer abc; it must give"),
-        ("def reward(a, b):\n    return 'good'", "rewards/own.py: reward gave 'good' for the answer abc; it must give"),
-        ("def reward(a, b):\n    return float('nan')", "rewards/own.py: reward gave nan for the answer abc"),
+        ("def reward(a, b):\n    return [1.0]", "rewards/own.py: reward gave [1.0] for the answer 'abc'; it must give"),
+        (
+            "def reward(a, b):\n    return 'good'",
+            "rewards/own.py: reward gave 'good' for the answer 'abc'; it must give",
+        ),
+        ("def reward(a, b):\n    return float('nan')", "rewards/own.py: reward gave nan for the answer 'abc'"),
     ],
 )
 def test_what_goes_wrong_in_a_file_is_one_message_with_its_line(text, said):
@@ -315,6 +320,11 @@ def test_a_file_may_have_data_classes_with_annotations_as_texts():
         "def reward(answer, expected):\n    return float(Found(answer).a == expected)\n"
     )
     assert by(text).each("ab", "ab", "") == {"rewards/own.py": 1.0}
+
+
+def test_an_empty_answer_can_be_seen_in_a_message():
+    said = "gave None for the answer '' and a number for the expected 'ab'"
+    assert said in fails("def reward(a, b):\n    return 1.0 if a else None", "")
 
 
 def test_an_answer_in_a_message_can_do_nothing_to_a_terminal():

@@ -1,6 +1,7 @@
 """Good enough, too much worse, undecided: what bounds are made of, what adding variants may do, what seeds mean."""
 
 import math
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from benchmarks.drawn import EXACT, F1, Drawn
 from tradeoffs.common.cells import Cell, Copied, Variant
 from tradeoffs.plumbing.errors import UserError
-from tradeoffs.results import intervals, simultaneous, verdicts
+from tradeoffs.results import intervals, ranking, simultaneous, verdicts
 from tradeoffs.results.verdicts import BEST, GOOD, ONE, UNDECIDED, WORSE
 
 CELL = Cell("demo", "demo", "lora")
@@ -283,6 +284,19 @@ def test_what_no_number_of_items_would_decide_names_none():
     assert (found.word, found.items) == (UNDECIDED, None)
 
 
+def test_one_of_equals_is_the_best_whatever_the_order_in_which_they_are_named():
+    """The smallest, and of one size the first of the run list; by a standing as by a ranking."""
+    right = (np.random.default_rng(0).random(490) < 0.5).astype(float)
+    results = Drawn(formats(right, right.copy(), right.copy(), 1 - right), name=EXACT)
+    trained, first, second, other = results.variants
+    results.cost = {trained: {"size_mb": 3.0}} | {v: {"size_mb": 2.0} for v in (first, second, other)}
+    for some in permutations((trained, first, second)):
+        assert ranking.best_first(results, some, EXACT) == [first, second, trained]
+        found = verdicts.standing(results, some, EXACT)
+        assert found.best == first and list(found.verdicts) == list(some)
+        assert [v for v, one in found.verdicts.items() if one.word == BEST] in ([], [first])
+
+
 # --- one pair, and all pairs
 
 
@@ -299,6 +313,18 @@ def test_one_pair_that_differs_in_few_answers_has_the_interval_that_its_verdict_
     reach = simultaneous.LEAST * math.sqrt(1 / 42 / 42)
     assert (found.word, found.difference.value) == (UNDECIDED, 0.0)
     assert (found.difference.low, found.difference.high) == pytest.approx((-reach, reach))
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_that_two_answer_few_questions_alike_shows_nothing_with_a_margin_or_without(judged):
+    right = (np.random.default_rng(0).random(20) < 0.5).astype(float)
+    results = Drawn(formats(right, right.copy()), name=EXACT)
+    results.decide.margins.update({"exact_match": 0.0001})
+    if not judged:
+        results.decide.margins.clear()
+    found = verdicts.paired(results, *results.variants, EXACT)
+    assert results.judged(EXACT) == judged and results.compare(*results.variants, EXACT).high == 0
+    assert (found.low, found.value, found.high) == pytest.approx((-found.high, 0.0, simultaneous.LEAST / 22))
 
 
 def test_two_formats_of_one_training_have_the_same_interval_whatever_other_seeds_there_are():

@@ -116,7 +116,7 @@ def _quality(results: Results, ours: Variant, theirs: Variant, name: str, unlike
         return [*values, "", "", ""]
     p = f"{results.mcnemar(ours, theirs, name):.2g}" if metrics.metric(name)[1].right_or_wrong else ""
     if not results.judged(name):
-        return [*values, difference(results.compare(ours, theirs, name), name), "", p]
+        return [*values, difference(verdicts.paired(results, ours, theirs, name), name), "", p]
     found = verdicts.against(results, ours, theirs, name)
     return [*values, difference(found.difference, name), found.word, p]
 

@@ -45,6 +45,17 @@ class Tried:
         return self.value if self.measure.better == "lower" else -self.value
 
 
+def tied(settings: Sequence[Tried]) -> list[Tried]:
+    """The best settings, of several best first, where there is more than one; else nothing."""
+    found = [one for one in settings if one.rank == settings[0].rank]
+    return found if len(found) > 1 else []
+
+
+def nothing_earned(settings: Sequence[Tried]) -> bool:
+    """Whether what these are chosen by is what answers earn, and all of them earned 0."""
+    return settings[0].measure.name == PAID and not any(value for one in settings for value in one.values)
+
+
 Methods = dict[str, list[Tried]]  # of one model and data set: the settings of each method, best first
 
 
@@ -132,7 +143,12 @@ def unfair(methods: Methods) -> Iterator[str]:
 
 
 def at_the_edge(settings: Sequence[Tried]) -> Iterator[str]:
-    """Numeric keys of which the best setting has the smallest or the largest value tried, of three or more."""
+    """Numeric keys of which the best setting has the smallest or the largest value tried, of three or more.
+
+    None where several are the best: no edge is better than another value then.
+    """
+    if tied(settings):
+        return
     best = settings[0]
     for key in varying([one.setting for one in settings]):
         values = [one.setting.get(key) for one in settings]

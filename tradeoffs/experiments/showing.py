@@ -15,7 +15,9 @@ from tradeoffs.experiments.choosing import (
     by_measure,
     by_method,
     label,
+    nothing_earned,
     shown,
+    tied,
     unfair,
     varying,
     written,
@@ -29,6 +31,7 @@ from tradeoffs.results import intervals, simultaneous, tables
 PLAIN = ("experiment", "model", "dataset", "method", "seed")
 ABLATED = ("test_bits_per_byte", "test_f1")  # a loss per token is no measure of settings that change the windows
 SPREAD = ("min to max", "sd", "seeds")  # beside the mean of what a setting is chosen by
+BUDGET = ("examples", "tokens", "train s")
 
 
 # --- a sweep
@@ -52,6 +55,7 @@ def _notes(methods: Methods) -> Lines:
     for method, settings in methods.items():
         edges = [escaped(f"{method}: the best {edge}") for edge in at_the_edge(settings)]
         notes += [f"{edge}; a better one may lie beyond" for edge in edges]
+        notes += [escaped(f"{method}: {why}") for why in _undecided(settings)]
     for measure, some in by_measure(methods):
         if measure != SUPERVISED:
             end = {"lower": "lowest", "higher": "highest"}[measure.better]
@@ -59,12 +63,27 @@ def _notes(methods: Methods) -> Lines:
     return notes
 
 
+def _undecided(settings: Sequence[Tried]) -> Lines:
+    """Why no setting of a method is the best."""
+    label, lines = settings[0].measure.label, []
+    if nothing_earned(settings):
+        lines.append("nothing was earned: every answer to the validation questions earned 0, so none is told apart")
+    if same := tied(settings):
+        lines.append(f"tied: {len(same)} settings have the same {label}, so none of them is chosen")
+    return lines
+
+
 def _best(measure: Measure, methods: Methods) -> Lines:
-    tests = [key for key in TESTED if any(_mean_tested(settings[0], key) for settings in methods.values())]
+    alone = [settings[0] for settings in methods.values() if not tied(settings)]
+    tests = [key for key in TESTED if any(_mean_tested(best, key) for best in alone)]
     guard = [] if measure == SUPERVISED else [SUPERVISED.label]
     rows = []
     for method, settings in methods.items():
         best = settings[0]
+        if tied(settings):  # what else there is of one of them is not that of the best
+            said = [escaped(method), "tied", f"{best.value:.4f}", *("" for _ in SPREAD), str(len(settings))]
+            rows.append([*said, *("" for _ in (*BUDGET, *guard, *tests))])
+            continue
         rows.append(
             [
                 *(escaped(method), escaped(best.label), *_spread(best), str(len(settings))),
@@ -75,14 +94,14 @@ def _best(measure: Measure, methods: Methods) -> Lines:
                 *(_mean_tested(best, key) for key in tests),
             ]
         )
-    head = ["method", "best setting", measure.label, *SPREAD, "settings", "examples", "tokens", "train s", *guard]
+    head = ["method", "best setting", measure.label, *SPREAD, "settings", *BUDGET, *guard]
     return table([*head, *(TESTED[key] for key in tests)], rows, texts=("best setting",))
 
 
 def _all(measure: Measure, methods: Methods) -> Lines:
     rows = [
         [
-            *(escaped(method), bold(escaped(one.label), one is settings[0]), *_spread(one)),
+            *(escaped(method), bold(escaped(one.label), one is settings[0] and not tied(settings)), *_spread(one)),
             escaped(", ".join(t.experiment for t in one.trials)),
         ]
         for method, settings in methods.items()
@@ -225,7 +244,10 @@ def _resampled(sweep: Sweep, tested: list[tuple[list[str], np.ndarray]], name: s
 
 
 def write_csv(path: Path, sweep: Sweep) -> None:
-    """One row per trial, with the keys in which its method's settings differ; `chosen`: 1 for those of the best one."""
+    """One row per trial, with the keys in which its method's settings differ; `chosen`: 1 for those of the best one.
+
+    Of several that are the best none is chosen.
+    """
     rows: list[dict[str, Any]] = []
     for group in sweep.groups:
         for settings in by_method(sweep.trials, group).values():
@@ -233,7 +255,7 @@ def write_csv(path: Path, sweep: Sweep) -> None:
             for one in settings:
                 for trial in one.trials:
                     row = {name: getattr(trial, name) for name in PLAIN} | trial.valid
-                    row |= {"chosen_by": trial.measure.name, "chosen": int(one is settings[0])}
+                    row |= {"chosen_by": trial.measure.name, "chosen": int(one is settings[0] and not tied(settings))}
                     row |= {"examples": trial.examples, "tokens": trial.tokens, "train_seconds": trial.train_seconds}
                     rows.append(row | trial.facts | trial.test | {key: shown(trial.setting, key) for key in keys})
     tables.write_csv(path, rows)

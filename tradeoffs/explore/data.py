@@ -10,7 +10,7 @@ from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.common.texts import harmless, on_a_line
 from tradeoffs.explore import packing
 from tradeoffs.report.formatting import full_label, guard_label, heading
-from tradeoffs.results import costs, decision, limits, tables, tuning
+from tradeoffs.results import costs, decision, limits, tables, tuning, verdicts
 from tradeoffs.results.decision import LOST, Candidates
 from tradeoffs.results.intervals import Interval
 from tradeoffs.results.results import Judged, Results
@@ -180,7 +180,7 @@ def _ladder(results: Results, pair: Pair) -> dict[str, Any]:
 
 def _change(results: Results, ours: Variant, theirs: Variant, name: str) -> Spread | None:
     both = results.has(ours, name) and results.has(theirs, name)
-    return _spread(results.compare(ours, theirs, name)) if both else None
+    return _spread(verdicts.paired(results, ours, theirs, name)) if both else None
 
 
 def _decimals(name: str) -> int:

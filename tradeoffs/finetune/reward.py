@@ -6,6 +6,7 @@ and the expected answers are those of supervised tuning.
 """
 
 import statistics
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,8 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
         trainer.train()
         kept = validation.keep()
         earned = _rewards(trainer, valid, batch_tokens)
+        if trainer.is_world_process_zero() and not _any_apart(trainer, progress):
+            print(_nothing_to_learn(job, budget.steps), file=sys.stderr)
 
     return {
         **{f"reward_{name}": value for name, value in validation.facts(kept).items()},
@@ -105,6 +108,23 @@ def tune(job: Job, loaded: Loaded, scratch: Path, watch: Watch = NOBODY) -> dict
         "valid_reward": statistics.fmean(earned),
         "reward_curve": progress.points,
     }
+
+
+def _any_apart(trainer: Any, progress: RewardProgress) -> bool:
+    """Whether some answer earned more than another to its question. Of steps before a kill only their points are known:
+    a spread in them may be that of different questions, and counts."""
+    earlier = [point for point in progress.points if point["step"] <= trainer.first_step]
+    return trainer.apart or any(point.get("reward_spread") != 0 for point in earlier)
+
+
+def _nothing_to_learn(job: Job, steps: int) -> str:
+    return (
+        f"{job.name}: warning: in none of {steps} steps did an answer earn more than another to the same question, so "
+        f"nothing could be learned from them. Look at `reward` in the reward_curve of {job.training.facts}: where it "
+        f"is 0, supervised tuning may be too short, {trl_trainer.place(job)}.config.max_completion_length too small, "
+        "or its functions give nothing for answers that are nearly right (f1 does); where all is earned already, there "
+        "is nothing left to learn; and where all answers to a question are the same, raise its config.temperature"
+    )
 
 
 def _scoring(job: Job) -> Scoring:

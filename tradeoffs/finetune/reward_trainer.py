@@ -93,6 +93,7 @@ class RewardTrainer(StageTrainer):
 
     reading: Reading
     scoring: Scoring
+    apart = False  # whether some answer earned more than another to the same question, in a step of this process
 
     @property
     def tokens(self) -> int:
@@ -106,6 +107,8 @@ class RewardTrainer(StageTrainer):
             # TRL has NaN where no function says anything of any answer.
             known = [value for value in found if not math.isnan(value)] or self.measured[key][-1:]
             self.measured[key] += [sum(known) / len(known)] if known else []
+        if self._metrics["train"]["frac_reward_zero_std"][-1] < 1:
+            self.apart = True
         self.accuracies.append(torch.zeros(()))  # no tokens are given here that could be the most likely ones
 
     def _tokenize_prompts(self, prompts: list[list[int]]) -> tuple[list[list[int]], None, dict[str, Any]]:

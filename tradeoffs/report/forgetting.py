@@ -6,7 +6,7 @@ from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report.formatting import Lines, difference, full_label, heading, quality_of, table
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import seeds, tuned_or_tested
-from tradeoffs.results import ranking
+from tradeoffs.results import ranking, verdicts
 from tradeoffs.results.results import Results
 
 
@@ -36,7 +36,7 @@ def _table(results: Results, group: Pair, measured: list[Variant]) -> Lines:
     for variant in measured:
         row = [f"`{variant.method}`", *(quality_of(results, variant, n) for n in ("general_loss", name))]
         if base:
-            changes = [difference(results.compare(variant, base, n), n) for n in ("general_loss", name)]
+            changes = [difference(verdicts.paired(results, variant, base, n), n) for n in ("general_loss", name)]
             row += ["", ""] if variant == base else changes
         rows.append(row)
     return table(header, rows)

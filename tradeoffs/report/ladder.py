@@ -7,7 +7,7 @@ from tradeoffs.common.cells import Pair, Variant
 from tradeoffs.report.formatting import Lines, bold, full_label, heading, name_of, quality_of, signed, table
 from tradeoffs.report.rendering import render
 from tradeoffs.report.tables import matrix, trained_of, why_only_as_trained
-from tradeoffs.results import ranking
+from tradeoffs.results import ranking, verdicts
 from tradeoffs.results.results import Results
 
 UNITS = {"test_loss": "nats"}  # of what is lost at a step
@@ -88,7 +88,7 @@ def _divergences(results: Results, group: Pair) -> list[str]:
 
 def _change(results: Results, variant: Variant, name: str, against: Variant | None = None) -> str:
     """Paired change against the model as trained (or another rung); bold: its interval excludes 0."""
-    found = results.compare(variant, against or trained_of(results, variant), name)
+    found = verdicts.paired(results, variant, against or trained_of(results, variant), name)
     return bold(signed(found, name), found.excludes_0)
 
 
@@ -113,7 +113,7 @@ def _costliest_step(results: Results, cell: list[Variant]) -> dict[str, str] | N
     by = _by(results, cell[0].pair)
     lower = metrics.metric(by)[1].better == "lower"
     steps = [(v, results.made_from(v)) for v in cell[1:]]
-    losses = [(results.compare(v, below, by), v, below) for v, below in steps]
+    losses = [(verdicts.paired(results, v, below, by), v, below) for v, below in steps]
     real = [step for step in losses if (step[0].low > 0 if lower else step[0].high < 0)]
     if not real:
         return None

@@ -40,10 +40,10 @@ def ranked(results: Results, pair: Pair) -> list[Variant]:
 def best_first(results: Results, some: Sequence[Variant], name: str) -> list[Variant]:
     """Variants on one data set by a quality metric, best first; of a method with several seeds by their mean.
 
-    Of equals the smallest comes first, so that it is the best found: nobody ships more for the same.
+    Of equals the first by `verdicts.of_equals`, so that it is the best found.
     """
     values = dict(zip(some, verdicts.measure(results, some, name).values[:, 0].tolist(), strict=True))
-    return sorted(some, key=lambda variant: (-values[variant], results.cost[variant]["size_mb"]))
+    return sorted(verdicts.of_equals(results, some), key=lambda variant: -values[variant])
 
 
 def best_shipped(results: Results, pair: Pair) -> str:

@@ -5,7 +5,7 @@ a margin of the best (`decide.margins`), whichever of them that is.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import stdtrit
@@ -79,9 +79,17 @@ def compared(results: Results, some: Sequence[Variant], name: str) -> Compared:
     return Compared(some, sign, measured, critical, criticals, quality)
 
 
+def of_equals(results: Results, some: Sequence[Variant]) -> list[Variant]:
+    """Variants in the order in which one of equals is taken for the best, wherever a best one is named: the smallest
+    first, since nobody ships more for the same, and of one size the first of the run list."""
+    places = {variant: place for place, variant in enumerate(results.variants)}
+    return sorted(some, key=lambda variant: (results.cost[variant]["size_mb"], places[variant]))
+
+
 def standing(results: Results, some: Sequence[Variant], name: str) -> Standing:
     """Each of some variants on one data set against the best of them, in their order. Raises as `compared`."""
-    return among(compared(results, some, name), np.ones(len(some), bool))
+    found = among(compared(results, of_equals(results, some), name), np.ones(len(some), bool))
+    return replace(found, verdicts={variant: found.verdicts[variant] for variant in some})
 
 
 def among(found: Compared, fits: np.ndarray) -> Standing:
@@ -105,6 +113,21 @@ def among(found: Compared, fits: np.ndarray) -> Standing:
     return Standing(found.variants[first], found.critical, margin, verdicts)
 
 
+def paired(results: Results, ours: Judged, theirs: Judged, name: str) -> Interval:
+    """Ours less theirs, as every page shows the difference of a pair alone: 95 % over items, without seeds.
+
+    No narrower than the least standard error has it, by the margin where there is one: two that answer few questions
+    alike are not shown to be equal. Raises UserError if they were not asked the same.
+    """
+    found = results.compare(ours, theirs, name)
+    items, margin = results.together([ours, theirs], name)[0], _absolute(results, name) if results.judged(name) else 0.0
+    least = float(np.broadcast_to(_least(results, [ours, theirs], name, items, margin), (2, 2))[0, 1])
+    if least <= found.error:
+        return found
+    low, high = found.value - simultaneous.LEAST * least, found.value + simultaneous.LEAST * least
+    return Interval(found.value, min(found.low, low), max(found.high, high), least)
+
+
 def against(results: Results, ours: Variant, theirs: Judged, name: str) -> Verdict:
     """One variant against another that was not picked by its value, or against copying: a plain 95 % interval.
 
@@ -112,14 +135,10 @@ def against(results: Results, ours: Variant, theirs: Judged, name: str) -> Verdi
     it. Raises as `standing`.
     """
     sign, measured = _sign(name), measure(results, [ours, theirs], name, _absolute(results, name))
-    found = results.compare(ours, theirs, name)
-    critical = float(measured.criticals(simultaneous.LEAST)[0, 1])
-    error, value = float(measured.errors()[0, 1]), sign * float(measured.differences[0, 1])
-    low, high = value - critical * error, value + critical * error
+    found, critical = paired(results, ours, theirs, name), float(measured.criticals(simultaneous.LEAST)[0, 1])
     if measured.seed_variances[0, 1] > 0:
-        found = Interval(value, low, high, error)
-    elif np.broadcast_to(measured.least, (2, 2))[0, 1] > found.error:
-        found = Interval(found.value, min(found.low, low), max(found.high, high), error)
+        error, value = float(measured.errors()[0, 1]), sign * float(measured.differences[0, 1])
+        found = Interval(value, value - critical * error, value + critical * error, error)
     margin = results.margin(name, float(measured.values[1, 0]))
     lower, upper = sorted((sign * found.low, sign * found.high))
     unknown = measured.method[0] != measured.method[1] and 1 in measured.trainings[measured.method]

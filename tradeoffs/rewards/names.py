@@ -17,6 +17,7 @@ FOLDER = Path("rewards")  # a dep of the stage `settings`, so a change of a file
 FUNCTION = "reward"
 MOST_BYTES = 100_000
 ARGUMENTS = ("answer", "expected", "prompt")  # of the function in a file; the last may be left out
+TRLS = "completions"  # an argument that a function for TRL has, and none of ours
 Given = Literal["third", "named", "no"]  # how a function is given the prompt
 
 
@@ -58,8 +59,20 @@ def given_prompt(text: str) -> Given | None:
 
     It goes by what is written and not by what is there when it runs: a decorator takes anything.
     """
-    made = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef) and node.name == FUNCTION]
-    return _given(made[-1].args) if made else None
+    made = _made(ast.parse(text))
+    return _given(made) if made else None
+
+
+def _made(tree: ast.Module) -> ast.arguments | None:
+    """What the function of a file takes; None where it has none."""
+    made = [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == FUNCTION]
+    return made[-1].args if made else None
+
+
+def _is_trls(tree: ast.Module) -> bool:
+    """Whether a function is written to be called as TRL calls one, by the name of this argument."""
+    made = _made(tree)
+    return made is not None and TRLS in [one.arg for one in (*made.posonlyargs, *made.args, *made.kwonlyargs)]
 
 
 def _given(wanted: ast.arguments) -> Given | None:
@@ -89,7 +102,13 @@ def _code_problems(path: Path) -> Iterator[str]:
         line = f"line {error.lineno}: " if isinstance(error, SyntaxError) else ""
         yield f"is no Python: {line}{getattr(error, 'msg', error)}"
         return
-    if given_prompt(text) is None:
+    if _is_trls(tree):
+        yield (
+            f"{FUNCTION}({TRLS}, ...) is TRL's own form, which is given all answers of a step as a list; here it is "
+            f"asked about one at a time: {FUNCTION}({', '.join(ARGUMENTS[:2])}), or ({', '.join(ARGUMENTS)}), which "
+            "gives a number"
+        )
+    elif given_prompt(text) is None:
         yield (
             f"needs a function {FUNCTION}({', '.join(ARGUMENTS[:2])}), or ({', '.join(ARGUMENTS)}), at its top level, "
             "in this order; what else it takes has defaults. It gives a number, or None where it has nothing to say of "

@@ -46,8 +46,8 @@ class Scoring:
         if (found is not None) != self._says[name, expected, prompt]:
             said, other = ("a number", "None") if found is not None else ("None", "a number")
             raise UserError(
-                f"{name}: {FUNCTION} gave {said} for the answer {_quoted(answer)} and {other} for the expected "
-                f"{_quoted(expected)}; answers to one question are compared, so it says something of all of them or of "
+                f"{name}: {FUNCTION} gave {said} for the answer {_text(answer)} and {other} for the expected "
+                f"{_text(expected)}; answers to one question are compared, so it says something of all of them or of "
                 "none: give a number, 0 for what is worth nothing"
             )
         return found
@@ -100,13 +100,13 @@ def _own(name: str, text: str) -> Callable[[str, str, str], float | None]:
     def own(answer: str, expected: str, prompt: str) -> float | None:
         third = (prompt,) if given == "third" else ()
         named = {ARGUMENTS[2]: prompt} if given == "named" else {}
-        with _said(name, "", f", of the answer {_quoted(answer)}"):
+        with _said(name, "", f", of the answer {_text(answer)}"):
             found = made(answer, expected, *third, **named)
             number = float(found) if isinstance(found, Real) else math.nan
             wrong = None if found is None or math.isfinite(number) else repr(found)
         if wrong is not None:
             raise UserError(
-                f"{name}: {FUNCTION} gave {_quoted(wrong)} for the answer {_quoted(answer)}; it must give "
+                f"{name}: {FUNCTION} gave {_quoted(wrong)} for the answer {_text(answer)}; it must give "
                 "a finite number, or None where it has nothing to say of the question"
             )
         return None if found is None else number
@@ -129,6 +129,11 @@ def _said(name: str, before: str, after: str = "") -> Iterator[None]:
         where = f"line {lines[-1]}: " if lines else ""
         what = f": {_quoted(str(error), 200)}" if str(error) else ""
         raise UserError(f"{name}: {before}{where}{type(error).__name__}{what}{after}") from error
+
+
+def _text(answer: str) -> str:
+    """An answer in a message: in quotes, or nobody sees one that is empty."""
+    return f"'{_quoted(answer)}'"
 
 
 def _quoted(text: str, most: int = SHOWN) -> str:

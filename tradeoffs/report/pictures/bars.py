@@ -10,7 +10,7 @@ from matplotlib.lines import Line2D
 from tradeoffs import metrics
 from tradeoffs.common.cells import TRAINED, Pair, Variant
 from tradeoffs.report.pictures.style import DIRECTION, HOST_COLOUR, colour_of, dot, error_bar, new_figure, title_of
-from tradeoffs.results import costs, ranking, tuning
+from tradeoffs.results import costs, ranking, tuning, verdicts
 from tradeoffs.results.results import Results
 
 
@@ -114,7 +114,7 @@ def _rungs(axes: Axes, results: Results, group: Pair, name: str, merged: list[st
     absolute, highest = metrics.metric(name)[1].kind == "ladder", 0.0
     for method, shift in zip(merged, shifts, strict=True):
         trained, *rungs = results.of(group, method)
-        found = [results.interval(v, name) if absolute else results.compare(v, trained, name) for v in rungs]
+        found = [results.interval(v, name) if absolute else verdicts.paired(results, v, trained, name) for v in rungs]
         places, values = np.arange(len(rungs)) + shift, [f.value for f in found]
         highest = max(highest, *(f.high for f in found))
         style: dict[str, Any] = {
