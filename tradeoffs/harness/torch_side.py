@@ -30,6 +30,7 @@ READ = 8  # rows of logits that a CPU's cache holds while they are read twice
 PIECE = 1024  # tokens of a long sequence that go through at once
 # How far apart packed rows and single sequences may be, nats per token: an arithmetic that is wrong is off by more.
 ROUNDING, HALF_ROUNDING = 1e-3, 0.1
+HELD = 0.25  # how much a token that is only in the cache counts beside one that goes through
 LEAVING = 0.25  # the share of a batch's answers that ended, from which on the others go on without them
 
 
@@ -71,7 +72,7 @@ class TorchTasks(TransformersRuntime):
             rests = [ids[index][shared:] for index in batch]
             self._answer(rests, prefix, shared, most, set(stop_ids), ended, [found[index] for index in batch])
 
-        self._in_batches([len(prompt) + most for prompt in ids], work, "answers")
+        self._in_batches([len(prompt) - shared + most + int(HELD * shared) for prompt in ids], work, "answers")
         return found
 
     def _continued(self, asked: Sequence[Asked], row: int) -> list[Said]:
