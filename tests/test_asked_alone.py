@@ -23,6 +23,9 @@ from stages import (
     quantize,
     reference,
     score,
+    tasks,
+    tasks_cpu,
+    tasks_gpu,
     tokenize,
 )
 from tradeoffs import compare, params, prompt, questions
@@ -146,6 +149,36 @@ def set_up(folder):
     files.write_text("data/general/two.jsonl", "\n")
 
 
+def evaluated(dataset, quants, tasks_asked=()):
+    """Every stage up to the answers of both models, in each of their formats."""
+    prepare.main(dataset)
+    for model in MODELS:
+        cell = (model, dataset, "base")
+        tokenize.main(*cell[:2])
+        finetune.main(*cell, 42)
+        reference.main(*cell)
+        merge.main(*cell)
+        convert.main(*cell)
+        evaluate_gpu.main(*cell, "bf16")
+        for quant in quants:
+            quantize.main(*cell, quant)
+            evaluate_cpu.main(*cell, quant)
+        for task in tasks_asked:
+            tasks.main(*cell, 42, task)
+            tasks_gpu.main(*cell, "bf16", task)
+            for quant in quants:
+                tasks_cpu.main(*cell, quant, task)
+
+
+def reported(dataset):
+    """The stages after that."""
+    measure.main()
+    copying.main(dataset)
+    score.main()
+    aggregate.main()
+    publish.main()
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """Every stage has run; what was printed while the questions were answered is in `printed`."""
@@ -157,24 +190,9 @@ def finished(tmp_path_factory):
         printed = io.StringIO()
         patch.setattr("sys.stdout", printed)
         set_up(folder)
-        prepare.main("mmlu_ten")
-        for model in MODELS:
-            cell = (model, "mmlu_ten", "base")
-            tokenize.main(*cell[:2])
-            finetune.main(*cell, 42)
-            reference.main(*cell)
-            merge.main(*cell)
-            convert.main(*cell)
-            evaluate_gpu.main(*cell, "bf16")
-            for quant in ("f16", "q4_0"):
-                quantize.main(*cell, quant)
-                evaluate_cpu.main(*cell, quant)
+        evaluated("mmlu_ten", ["f16", "q4_0"])
         patch.setenv(asked.WANTED, "0")
-        measure.main()
-        copying.main("mmlu_ten")
-        score.main()
-        aggregate.main()
-        publish.main()
+        reported("mmlu_ten")
         (folder / "printed").write_text(printed.getvalue())
         patch.undo()
         patch.chdir(folder)

@@ -5,27 +5,8 @@ from pathlib import Path
 
 import pytest
 import quick_yaml
-from test_asked_alone import MODELS, over, set_up
+from test_asked_alone import MODELS, evaluated, over, reported, set_up
 
-from stages import (
-    aggregate,
-    convert,
-    copying,
-    evaluate_cpu,
-    evaluate_gpu,
-    finetune,
-    measure,
-    merge,
-    prepare,
-    publish,
-    quantize,
-    reference,
-    score,
-    tasks,
-    tasks_cpu,
-    tasks_gpu,
-    tokenize,
-)
 from tradeoffs import compare, params
 from tradeoffs.common import files
 from tradeoffs.common.cells import Variant
@@ -57,25 +38,8 @@ def finished(tmp_path_factory):
         raw["decide"]["guards"] = {}
         files.write_text("params.yaml", quick_yaml.dump(over(raw, ALONE)))
         (folder / "examples").symlink_to(REPO / "examples")
-        prepare.main("alone")
-        for model in MODELS:
-            cell = (model, "alone", "base")
-            tokenize.main(*cell[:2])
-            finetune.main(*cell, 42)
-            reference.main(*cell)
-            tasks.main(*cell, 42, "facts")
-            merge.main(*cell)
-            convert.main(*cell)
-            evaluate_gpu.main(*cell, "bf16")
-            tasks_gpu.main(*cell, "bf16", "facts")
-            quantize.main(*cell, "q4_0")
-            evaluate_cpu.main(*cell, "q4_0")
-            tasks_cpu.main(*cell, "q4_0", "facts")
-        measure.main()
-        copying.main("alone")
-        score.main()
-        aggregate.main()
-        publish.main()
+        evaluated("alone", ["q4_0"], ["facts"])
+        reported("alone")
         yield folder
     registry.METRICS.clear()
     registry.METRICS.update(before)
